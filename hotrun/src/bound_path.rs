@@ -1,0 +1,104 @@
+//! Paths of Unix sockets: who bound them, and who may remove them.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+/// The paths this process bound and has to remove.
+#[derive(Debug, Default)]
+pub(crate) struct BoundPaths(Mutex<Vec<Bound>>);
+
+#[derive(Debug)]
+struct Bound {
+    path: PathBuf,
+    identity: Identity,
+}
+
+/// What tells one file from another at the same path. An inode's number is used again once the file is gone; the time of
+/// birth is not (statx(2), `stx_btime`).
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    born: Option<SystemTime>,
+}
+
+impl Identity {
+    fn of(path: &Path) -> io::Result<Identity> {
+        let metadata = std::fs::symlink_metadata(path)?;
+        Ok(Identity { device: metadata.dev(), inode: metadata.ino(), born: metadata.created().ok() })
+    }
+}
+
+impl BoundPaths {
+    /// Binds the path, taking it over from a server that is dead: one that refuses a connection.
+    pub(crate) fn bind(&self, path: &Path, ours_to_remove: bool) -> io::Result<UnixListener> {
+        let listener = match UnixListener::bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
+                std::fs::remove_file(path)?;
+                UnixListener::bind(path)
+            }
+            other => other,
+        }?;
+        if ours_to_remove {
+            // Made absolute, as the process may change its directory before it stops.
+            let path = std::path::absolute(path)?;
+            let bound = Bound { identity: Identity::of(&path)?, path };
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(bound);
+        }
+        Ok(listener)
+    }
+
+    /// Removes the paths that still are the sockets bound here.
+    pub(crate) fn remove(&self) {
+        for bound in self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let ours = Identity::of(&bound.path).is_ok_and(|now| now == bound.identity);
+            if ours {
+                // Somebody else was quicker: it is gone, as it should be.
+                let _ = std::fs::remove_file(&bound.path);
+            }
+        }
+    }
+}
+
+fn is_stale(path: &Path) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+    is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> PathBuf {
+        let folder = std::env::current_exe().unwrap().parent().unwrap().join(format!("path-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn only_a_dead_servers_path_is_taken_over_and_only_ones_own_is_removed() {
+        let path = folder().join("one.sock");
+        let paths = BoundPaths::default();
+        let first = paths.bind(&path, true).unwrap();
+        assert_eq!(paths.bind(&path, true).unwrap_err().kind(), io::ErrorKind::AddrInUse, "a live server's");
+        drop(first);
+        let _second = BoundPaths::default().bind(&path, false).unwrap();
+        paths.remove();
+        assert!(path.exists(), "another socket stands there by now");
+        std::fs::remove_file(&path).unwrap();
+
+        std::fs::write(&path, "not a socket").unwrap();
+        assert!(paths.bind(&path, true).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "not a socket");
+        std::fs::remove_file(&path).unwrap();
+
+        let _third = paths.bind(&path, true).unwrap();
+        paths.remove();
+        assert!(!path.exists());
+        std::fs::remove_dir_all(folder()).unwrap();
+    }
+}

@@ -1,0 +1,246 @@
+//! The holder's end of the control channel: whoever owns the sockets and started the server. In development that is
+//! `cargo hotrun`; in an upgrade it is the process before. Its mirror image is `control`.
+//! Never lives here: starting the process (each holder has its own way), and deciding when to commit.
+
+use crate::wire::{
+    self, ToHolder, ToServer, FIRST_FD, HOTRUN_BOUND, HOTRUN_CTL, HOTRUN_GENERATION, LISTEN_FDNAMES, LISTEN_FDS,
+    PROTOCOL,
+};
+use nix::sys::socket::{socketpair, AddressFamily, SockFlag, SockType};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+/// One server's control channel, seen from the process that holds its sockets.
+///
+/// Poll it for reading ([`AsFd`]) and call [`receive`](Holder::receive); nothing here blocks but that.
+#[derive(Debug)]
+pub struct Holder {
+    channel: OwnedFd,
+    token: u64,
+}
+
+/// What the server said.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Said {
+    /// It uses the library; its process id as it sees it.
+    Hello {
+        /// Process id of the server, in its own pid namespace.
+        pid: u32,
+    },
+    /// It bound a socket under that name; keep this copy, and hand it to the next one.
+    Offer {
+        /// The name it was bound under.
+        name: String,
+        /// A descriptor of the same socket.
+        socket: OwnedFd,
+    },
+    /// It uses the inherited socket of that name.
+    Taken {
+        /// The name it was handed over under.
+        name: String,
+    },
+    /// It accepts connections now, or will at once.
+    Ready,
+    /// It accepts nothing until [`Holder::resume`].
+    Paused,
+    /// It accepts nothing more, and this many connections go on.
+    Draining {
+        /// Connections that are not finished.
+        live: u32,
+    },
+    /// Its last connection is finished, or its time is over: it leaves now.
+    Bye,
+    /// The channel is closed; wait for the process.
+    Closed,
+}
+
+/// A socket to hand over.
+#[derive(Debug, Clone, Copy)]
+pub struct Handed<'a> {
+    /// The name the server asks for, as [`wire::check_name`] has it.
+    pub name: &'a str,
+    /// Whether an earlier generation of the program bound it, so that its address is the program's own choice.
+    pub bound_by_program: bool,
+}
+
+impl Holder {
+    /// Makes a channel. The second value is the server's end: it belongs into the new process right after the sockets,
+    /// that is at number 3 + their count, and nowhere else.
+    ///
+    /// # Errors
+    /// Those of socketpair(2).
+    pub fn new() -> io::Result<(Holder, OwnedFd)> {
+        let (channel, server) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        // Keys of the hasher come from the system's random source. The token keeps out a leaked variable, not an enemy:
+        // the channel has no name that anyone could connect to.
+        let token = RandomState::new().build_hasher().finish();
+        Ok((Holder { channel, token }, server))
+    }
+
+    /// The variables the new process needs beside its descriptors. `LISTEN_PID` is not among them, as only the process
+    /// itself knows its number before exec: set it there for programs that insist on it (sd_listen_fds(3)).
+    pub fn environment(&self, sockets: &[Handed<'_>], generation: u64) -> Vec<(&'static str, String)> {
+        let control: RawFd = FIRST_FD + i32::try_from(sockets.len()).unwrap_or(i32::MAX - FIRST_FD);
+        let mut variables =
+            vec![(HOTRUN_CTL, format!("{control}:{:x}", self.token)), (HOTRUN_GENERATION, generation.to_string())];
+        if !sockets.is_empty() {
+            let names: Vec<&str> = sockets.iter().map(|socket| socket.name).collect();
+            let bound: Vec<&str> = sockets.iter().filter(|s| s.bound_by_program).map(|s| s.name).collect();
+            variables.push((LISTEN_FDS, sockets.len().to_string()));
+            variables.push((LISTEN_FDNAMES, names.join(":")));
+            variables.push((HOTRUN_BOUND, bound.join(":")));
+        }
+        variables
+    }
+
+    /// Waits for the next message.
+    ///
+    /// # Errors
+    /// `InvalidData` for a message that is none, a wrong token or an unknown version of the protocol: the server is then
+    /// told why ([`abort`](Holder::abort)) and is not to be trusted further. Else those of recvmsg(2).
+    pub fn receive(&self) -> io::Result<Said> {
+        let received = match wire::receive(&self.channel) {
+            // A server that was killed with messages of ours unread.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Said::Closed),
+            other => other?,
+        };
+        let Some((bytes, socket)) = received else { return Ok(Said::Closed) };
+        match ToHolder::decode(&bytes)? {
+            ToHolder::Hello { protocol, token, pid } => {
+                if protocol != PROTOCOL {
+                    return Err(
+                        self.refuse(format!("it speaks version {protocol} of the protocol, this is {PROTOCOL}"))
+                    );
+                }
+                if token != self.token {
+                    return Err(self.refuse("it was not started for this channel".to_owned()));
+                }
+                Ok(Said::Hello { pid })
+            }
+            ToHolder::Offer { name } => match socket {
+                Some(socket) => Ok(Said::Offer { name, socket }),
+                None => Err(self.refuse(format!("it offered {name:?} without a socket"))),
+            },
+            ToHolder::Taken { name } => Ok(Said::Taken { name }),
+            ToHolder::Ready => Ok(Said::Ready),
+            ToHolder::Paused => Ok(Said::Paused),
+            ToHolder::Draining { live } => Ok(Said::Draining { live }),
+            ToHolder::Bye => Ok(Said::Bye),
+        }
+    }
+
+    /// READY was heard: the server is the current one.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when the server is gone, as in all of these.
+    pub fn commit(&self) -> io::Result<()> {
+        self.tell(&ToServer::Commit)
+    }
+
+    /// Accept nothing until [`resume`](Holder::resume); answered by [`Said::Paused`].
+    ///
+    /// # Errors
+    /// As [`commit`](Holder::commit).
+    pub fn pause(&self) -> io::Result<()> {
+        self.tell(&ToServer::Pause)
+    }
+
+    /// Accept again.
+    ///
+    /// # Errors
+    /// As [`commit`](Holder::commit).
+    pub fn resume(&self) -> io::Result<()> {
+        self.tell(&ToServer::Resume)
+    }
+
+    /// Accept nothing more, finish the live connections, leave; answered by [`Said::Draining`].
+    ///
+    /// # Errors
+    /// As [`commit`](Holder::commit).
+    pub fn drain(&self) -> io::Result<()> {
+        self.tell(&ToServer::Drain)
+    }
+
+    /// There will be nothing between this holder and that server.
+    ///
+    /// # Errors
+    /// As [`commit`](Holder::commit).
+    pub fn abort(&self, why: &str) -> io::Result<()> {
+        self.tell(&ToServer::Abort { why: why.to_owned() })
+    }
+
+    fn tell(&self, message: &ToServer) -> io::Result<()> {
+        wire::send(&self.channel, &message.encode(), None)
+    }
+
+    fn refuse(&self, why: String) -> io::Error {
+        // The server may be gone already; the error below says what matters.
+        let _ = self.abort(&why);
+        io::Error::new(io::ErrorKind::InvalidData, format!("a server on the control channel was refused: {why}"))
+    }
+}
+
+impl AsFd for Holder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{receive, send};
+
+    fn hello(holder: &Holder) -> ToHolder {
+        ToHolder::Hello { protocol: PROTOCOL, token: holder.token, pid: 1 }
+    }
+
+    #[test]
+    fn the_two_ends_meet() {
+        let (holder, server) = Holder::new().unwrap();
+        send(&server, &hello(&holder).encode(), None).unwrap();
+        assert!(matches!(holder.receive().unwrap(), Said::Hello { pid: 1 }));
+        let socket = OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        send(&server, &ToHolder::Offer { name: "http".into() }.encode(), Some(&socket)).unwrap();
+        assert!(matches!(holder.receive().unwrap(), Said::Offer { name, .. } if name == "http"));
+        holder.drain().unwrap();
+        let (bytes, none) = receive(&server).unwrap().unwrap();
+        assert_eq!(ToServer::decode(&bytes).unwrap(), ToServer::Drain);
+        assert!(none.is_none());
+        drop(server);
+        assert!(matches!(holder.receive().unwrap(), Said::Closed));
+        assert_eq!(holder.commit().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_stranger_is_refused_and_told_why() {
+        let strangers = [
+            |token| ToHolder::Hello { protocol: PROTOCOL + 1, token, pid: 1 },
+            |token: u64| ToHolder::Hello { protocol: PROTOCOL, token: token ^ 1, pid: 1 },
+            |_| ToHolder::Offer { name: "http".into() },
+        ];
+        for message in strangers {
+            let (holder, server) = Holder::new().unwrap();
+            send(&server, &message(holder.token).encode(), None).unwrap();
+            assert_eq!(holder.receive().unwrap_err().kind(), io::ErrorKind::InvalidData);
+            let (bytes, _) = receive(&server).unwrap().unwrap();
+            assert!(matches!(ToServer::decode(&bytes).unwrap(), ToServer::Abort { .. }));
+        }
+    }
+
+    #[test]
+    fn the_variables_count_from_three() {
+        let (holder, _server) = Holder::new().unwrap();
+        let sockets =
+            [Handed { name: "http", bound_by_program: true }, Handed { name: "admin", bound_by_program: false }];
+        let environment = holder.environment(&sockets, 7);
+        let value = |name| environment.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str()).unwrap();
+        assert_eq!(value("LISTEN_FDS"), "2");
+        assert_eq!(value("LISTEN_FDNAMES"), "http:admin");
+        assert_eq!(value("HOTRUN_BOUND"), "http");
+        assert_eq!(value("HOTRUN_GENERATION"), "7");
+        assert!(value("HOTRUN_CTL").starts_with("5:"));
+    }
+}

@@ -1,0 +1,93 @@
+//! Notices as NDJSON, for programs: one object a line, flushed at once. Never lives here: filtering. A program gets the
+//! text as it came, and JSON leaves no control character unescaped.
+
+use super::{Notice, Reporter};
+use serde::Serialize;
+use std::io::Write;
+use std::time::Duration;
+
+/// Writes each notice as one line: `v` is the version of this format, `seq` counts lines from 0, `t_us` is the time since
+/// the session began; the notice's own fields follow.
+pub struct Json {
+    out: Box<dyn Write + Send>,
+    seq: u64,
+}
+
+impl Json {
+    pub fn new(out: Box<dyn Write + Send>) -> Self {
+        Json { out, seq: 0 }
+    }
+
+    pub fn stdout() -> Self {
+        Json::new(Box::new(std::io::stdout()))
+    }
+}
+
+impl Reporter for Json {
+    fn tell(&mut self, at: Duration, notice: &Notice) {
+        let line = Line {
+            v: 1,
+            seq: self.seq,
+            t_us: u64::try_from(at.as_micros()).unwrap_or(u64::MAX),
+            notice,
+        };
+        self.seq += 1;
+        // A reader that has gone away is no reason to stop serving, so a failed write is let go.
+        if let Ok(mut text) = serde_json::to_vec(&line) {
+            text.push(b'\n');
+            let _ = self.out.write_all(&text).and_then(|()| self.out.flush());
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    v: u8,
+    seq: u64,
+    t_us: u64,
+    #[serde(flatten)]
+    notice: &'a Notice,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::text::tests::{Shared, every_notice};
+    use super::*;
+
+    #[test]
+    fn every_notice_is_one_object_on_one_line() {
+        let out = Shared::default();
+        let mut json = Json::new(Box::new(out.clone()));
+        let notices = every_notice();
+        for notice in &notices {
+            json.tell(Duration::from_micros(1_500), notice);
+        }
+        let text = out.take();
+        assert!(text.ends_with('\n') && !text.contains('\x1b'), "{text}");
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), notices.len());
+        for (seq, line) in lines.iter().enumerate() {
+            assert_eq!(
+                (&line["v"], &line["seq"], &line["t_us"]),
+                (&1.into(), &seq.into(), &1_500.into())
+            );
+            assert!(line["event"].is_string(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_fields_stand_beside_the_event() {
+        let out = Shared::default();
+        let mut json = Json::new(Box::new(out.clone()));
+        json.tell(
+            Duration::ZERO,
+            &Notice::BuildFailed {
+                errors: 1,
+                cause: "a changed".into(),
+                serving: Some(4),
+            },
+        );
+        let expected = r#"{"v":1,"seq":0,"t_us":0,"event":"build-failed","errors":1,"cause":"a changed","serving":4}"#;
+        assert_eq!(out.take(), format!("{expected}\n"));
+    }
+}

@@ -1,0 +1,92 @@
+//! Everything the user is told, as values: a `Notice` is a fact with its cause, and the renderers turn it into a
+//! line of text (`text`) or a JSON object (`json`). Never lives here: deciding what happens.
+
+pub mod clean;
+mod json;
+mod text;
+
+use serde::Serialize;
+use std::path::PathBuf;
+
+pub use json::Json;
+pub use text::Text;
+
+/// Counter of generations in one session, from 1.
+pub type Generation = u64;
+
+/// A fact the user is told. In JSON the variant's name is the `event` field, its fields stand beside it.
+/// Durations are milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum Notice {
+    /// What is watched from now on; said once, and again when the set of packages changes.
+    Watching { files: usize, package: String, path_dependencies: usize },
+    /// A socket held for the whole session.
+    Listening { name: String, address: String },
+    /// A build began. `cause` is a sentence part: `src/routes.rs changed`, `first build`, `asked for`.
+    Building { package: String, cause: String },
+    /// Crates finished in the running build.
+    Progress { done: usize, total: usize, waiting: Option<String> },
+    /// A rendered message of the compiler or of cargo.
+    Diagnostic { rendered: String },
+    /// The running build was ended for a newer change.
+    Superseded { cause: String },
+    BuildFailed { errors: usize, cause: String, serving: Option<Generation> },
+    /// The build gave the bytes that already serve.
+    Unchanged { serving: Generation },
+    /// A generation was started and is not ready yet.
+    Starting { generation: Generation, pid: u32 },
+    /// From now on every new connection is answered by this generation.
+    Serving { generation: Generation, pid: u32, addresses: Vec<String>, by: HandOver, timing: Option<Timing> },
+    /// It ended, hung or could not be run before it was ready.
+    StartFailed { generation: Generation, end: String, serving: Option<Generation> },
+    /// It died in the probation window, and the one before accepts again.
+    RolledBack { from: Generation, to: Generation, end: String },
+    /// The current one died; `again_in` is when it is started again.
+    Died { generation: Generation, end: String, again_in: Option<u64> },
+    /// A program without held sockets came to its end.
+    Finished { generation: Generation, end: String },
+    /// An old generation is still busy with `live` connections.
+    Draining { generation: Generation, live: usize },
+    /// An old generation has left. `cut` counts connections that were ended by force.
+    Drained { generation: Generation, cut: usize, end: String },
+    /// A sentence that is neither of the others: advice said once, a limit met, an address let go.
+    Note { text: String },
+    /// Something that was asked for cannot be done now.
+    Refused { asked: String, why: String },
+    Stopping { cause: String },
+    Stopped,
+}
+
+/// How the generation got its sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HandOver {
+    /// Through the library's control channel.
+    Library,
+    /// Through `LISTEN_FDS`.
+    ListenFds,
+    /// Not at all: the old program is stopped before the new one starts.
+    StopAndStart,
+}
+
+/// Where the time from the save to the switch went, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Timing {
+    pub saved_to_live: f64,
+    pub compile: f64,
+    pub start: f64,
+    pub ready: f64,
+}
+
+/// Where notices go. `at` is the time since the session began.
+pub trait Reporter {
+    fn tell(&mut self, at: std::time::Duration, notice: &Notice);
+}
+
+/// A path as the user would write it: relative to the working directory where it is below it.
+pub fn short(path: &std::path::Path) -> String {
+    let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::new());
+    path.strip_prefix(&cwd).unwrap_or(path).display().to_string()
+}

@@ -1,0 +1,348 @@
+//! What every notice looks like. The samples also serve the tests of `json`.
+
+use super::*;
+use std::sync::{Arc, Mutex};
+
+/// A writer whose bytes the test can look at while the reporter owns it.
+#[derive(Clone, Default)]
+pub struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Shared {
+    pub fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+    }
+}
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// At least one of each.
+pub fn every_notice() -> Vec<Notice> {
+    let timing = Timing {
+        saved_to_live: 412.4,
+        compile: 371.0,
+        start: 3.2,
+        ready: 38.1,
+    };
+    let slow = Timing {
+        saved_to_live: 12_340.0,
+        compile: 12_300.0,
+        start: 3.0,
+        ready: 37.0,
+    };
+    let panic = "exit status: 101; its last lines:\nthread 'main' panicked at src/main.rs:3:5:\nno database";
+    vec![
+        Notice::Watching {
+            files: 14,
+            package: "api".into(),
+            path_dependencies: 2,
+        },
+        Notice::Watching {
+            files: 1,
+            package: "api".into(),
+            path_dependencies: 0,
+        },
+        Notice::Listening {
+            name: "http".into(),
+            address: "127.0.0.1:3000".into(),
+        },
+        Notice::Building {
+            package: "api".into(),
+            cause: "src/routes.rs changed".into(),
+        },
+        Notice::Progress {
+            done: 12,
+            total: 87,
+            waiting: Some("syn".into()),
+        },
+        Notice::Diagnostic {
+            rendered: "\x1b[1;31merror\x1b[0m: no\x1b]52;c;eA==\x07".into(),
+        },
+        Notice::Superseded {
+            cause: "src/main.rs changed".into(),
+        },
+        Notice::BuildFailed {
+            errors: 1,
+            cause: "src/routes.rs changed".into(),
+            serving: Some(4),
+        },
+        Notice::BuildFailed {
+            errors: 0,
+            cause: "first build".into(),
+            serving: None,
+        },
+        Notice::Unchanged { serving: 4 },
+        Notice::Starting {
+            generation: 4,
+            pid: 4711,
+        },
+        Notice::Serving {
+            generation: 4,
+            pid: 4711,
+            addresses: vec!["127.0.0.1:3000".into()],
+            by: HandOver::Library,
+            timing: Some(timing),
+        },
+        Notice::Serving {
+            generation: 1,
+            pid: 7,
+            addresses: vec![],
+            by: HandOver::StopAndStart,
+            timing: Some(slow),
+        },
+        Notice::Serving {
+            generation: 2,
+            pid: 8,
+            addresses: vec!["127.0.0.1:3000".into(), "unix:a.sock".into()],
+            by: HandOver::ListenFds,
+            timing: None,
+        },
+        Notice::StartFailed {
+            generation: 5,
+            end: panic.into(),
+            serving: Some(4),
+        },
+        Notice::RolledBack {
+            from: 5,
+            to: 4,
+            end: "signal: 11 (SIGSEGV)".into(),
+        },
+        Notice::Died {
+            generation: 4,
+            end: "signal: 6 (SIGABRT)".into(),
+            again_in: Some(1000),
+        },
+        Notice::Died {
+            generation: 4,
+            end: "exit status: 0".into(),
+            again_in: Some(0),
+        },
+        Notice::Died {
+            generation: 4,
+            end: "exit status: 0".into(),
+            again_in: None,
+        },
+        Notice::Finished {
+            generation: 1,
+            end: "exit status: 0".into(),
+        },
+        Notice::Draining { generation: 3, live: 1 },
+        Notice::Drained {
+            generation: 3,
+            cut: 0,
+            end: "exit status: 0".into(),
+        },
+        Notice::Drained {
+            generation: 3,
+            cut: 2,
+            end: "signal: 9 (SIGKILL)".into(),
+        },
+        Notice::Note {
+            text: "one\ntwo".into(),
+        },
+        Notice::Refused {
+            asked: "rollback".into(),
+            why: "generation 1 has nothing before it".into(),
+        },
+        Notice::Stopping {
+            cause: "SIGTERM".into(),
+        },
+        Notice::Stopped,
+    ]
+}
+
+const EXPECTED: &str = "
+   hotrun  watching 14 files of api and 2 path dependencies
+   hotrun  watching 1 file of api
+listening  http on 127.0.0.1:3000
+ building  api (src/routes.rs changed)
+error: no
+  dropped  the build that ran, for a newer change (src/main.rs changed)
+   failed  build (src/routes.rs changed): 1 error. Still serving generation 4
+   failed  build (first build): cargo gave up. Nothing serves yet
+unchanged  the build gave what generation 4 serves already
+ starting  generation 4, pid 4711
+  serving  generation 4, pid 4711, 127.0.0.1:3000 (handed over by the library) · saved to live 412 ms
+           (compile 371, start 3, ready 38)
+  serving  generation 1, pid 7 (stopped and started) · saved to live 12.3 s
+           (compile 12.3 s, start 3 ms, ready 37 ms)
+  serving  generation 2, pid 8, 127.0.0.1:3000, unix:a.sock (handed over through LISTEN_FDS)
+   failed  generation 5 never became ready: exit status: 101; its last lines. Still serving generation 4
+           thread 'main' panicked at src/main.rs:3:5:
+           no database
+ reverted  generation 5 ended on probation: signal: 11 (SIGSEGV). Generation 4 accepts again
+     died  generation 4: signal: 6 (SIGABRT). Starting it again in 1000 ms
+     died  generation 4: exit status: 0. Starting it again now
+     died  generation 4: exit status: 0. It is not started again before something changes
+ finished  generation 1: exit status: 0
+ draining  generation 3, 1 connection still live
+  drained  generation 3, 0 cut (exit status: 0)
+  drained  generation 3, 2 connections cut (signal: 9 (SIGKILL))
+   hotrun  one
+           two
+  refused  rollback: generation 1 has nothing before it
+ stopping  SIGTERM
+  stopped  nothing of this session runs any more
+";
+
+fn rendered(look: Look, notices: &[Notice]) -> String {
+    let out = Shared::default();
+    let mut text = Text::new(Box::new(out.clone()), look);
+    for notice in notices {
+        text.tell(Duration::ZERO, notice);
+    }
+    drop(text);
+    out.take()
+}
+
+/// Without a wildcard: a new variant does not compile before it has a sample, and then a line.
+fn index(notice: &Notice) -> usize {
+    match notice {
+        Notice::Watching { .. } => 0,
+        Notice::Listening { .. } => 1,
+        Notice::Building { .. } => 2,
+        Notice::Progress { .. } => 3,
+        Notice::Diagnostic { .. } => 4,
+        Notice::Superseded { .. } => 5,
+        Notice::BuildFailed { .. } => 6,
+        Notice::Unchanged { .. } => 7,
+        Notice::Starting { .. } => 8,
+        Notice::Serving { .. } => 9,
+        Notice::StartFailed { .. } => 10,
+        Notice::RolledBack { .. } => 11,
+        Notice::Died { .. } => 12,
+        Notice::Finished { .. } => 13,
+        Notice::Draining { .. } => 14,
+        Notice::Drained { .. } => 15,
+        Notice::Note { .. } => 16,
+        Notice::Refused { .. } => 17,
+        Notice::Stopping { .. } => 18,
+        Notice::Stopped => 19,
+    }
+}
+
+#[test]
+fn every_variant_has_a_sample() {
+    let mut seen: Vec<usize> = every_notice().iter().map(index).collect();
+    seen.dedup();
+    assert_eq!(seen, (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_line() {
+    let text = rendered(Look::default(), &every_notice());
+    assert_eq!(format!("\n{text}"), EXPECTED);
+}
+
+#[test]
+fn colour_changes_nothing_but_colour() {
+    let text = rendered(
+        Look {
+            colour: true,
+            ..Look::default()
+        },
+        &every_notice(),
+    );
+    assert!(
+        text.contains("\x1b[32m\x1b[1m  serving\x1b[0m  generation 4"),
+        "{text:?}"
+    );
+    assert!(text.contains("\x1b[1;31merror\x1b[0m: no\n"), "{text:?}");
+    assert_eq!(format!("\n{}", clean::plain(&text)), EXPECTED);
+    assert_eq!(clean::clean(&text), text);
+}
+
+#[test]
+fn quiet_tells_trouble_only() {
+    let text = rendered(
+        Look {
+            quiet: true,
+            ..Look::default()
+        },
+        &every_notice(),
+    );
+    let markers: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.get(..MARKER))
+        .map(str::trim)
+        .collect();
+    let expected = [
+        "error: no",
+        "failed",
+        "failed",
+        "failed",
+        "",
+        "",
+        "reverted",
+        "died",
+        "died",
+        "died",
+        "drained",
+        "refused",
+    ];
+    assert_eq!(markers, expected);
+}
+
+#[test]
+fn progress_is_drawn_in_place_and_wiped() {
+    let building = Notice::Building {
+        package: "api".into(),
+        cause: "first build".into(),
+    };
+    let progress = |done| Notice::Progress {
+        done,
+        total: 87,
+        waiting: Some("a-crate-with-a-long-name".into()),
+    };
+    let look = Look {
+        width: Some(|| 40),
+        ..Look::default()
+    };
+    let text = rendered(
+        look,
+        &[building, progress(12), progress(13), Notice::Stopped, progress(14)],
+    );
+    let wiped: Vec<&str> = text.split("\r\x1b[K").collect();
+    assert_eq!(
+        wiped,
+        [
+            " building  api (first build)\n",
+            " building  api  12/87, waiting for a-c…\r",
+            " building  api  13/87, waiting for a-c…\r",
+            "  stopped  nothing of this session runs any more\n",
+            " building  api  14/87, waiting for a-c…\r",
+            "",
+        ]
+    );
+    assert!(wiped[1].chars().count() <= 40);
+}
+
+#[test]
+fn names_cannot_steer_the_terminal() {
+    let notice = Notice::Building {
+        package: "api".into(),
+        cause: "src/\x1b]0;owned\x07\x1b[2J\rx.rs changed".into(),
+    };
+    assert_eq!(
+        rendered(Look::default(), &[notice]),
+        " building  api (src/x.rs changed)\n"
+    );
+}
+
+#[test]
+fn help_names_every_key() {
+    let keys: String = Text::help_keys()
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.chars().next())
+        .collect();
+    assert_eq!(keys, "rubchq");
+}
