@@ -1,1 +1,63 @@
-fn main() {}
+//! `cargo hotrun`: parse, run, print the one error that ends the program.
+//!
+//! The house:
+//! - `session` is the joint: one loop that owns all state, and the only file that names both rooms.
+//! - `compile` is room 1, hot compile: from a save to an artifact.
+//! - `upgrade` is room 2, hot upgrade: from a program to a serving generation. The library `hotrun` has the wire.
+//! - `process` is the floor both stand on; `edges` turn signals and keys into events; `report` tells the user.
+//! - `cli` and `config` say what is meant; `scaffold` and `demo` are the other commands.
+
+mod cli;
+mod compile;
+mod config;
+mod demo;
+mod edges;
+mod error;
+mod process;
+mod report;
+mod scaffold;
+mod session;
+mod upgrade;
+
+use error::{Error, Result};
+use session::End;
+use std::io::Write;
+
+fn main() {
+    let code = match process::hidden_entry(std::env::args_os().skip(1)) {
+        Some(code) => code,
+        None => match run(cli::parse()) {
+            Ok(code) => code,
+            Err(error) => {
+                eprintln!("error: {error}");
+                error.exit() as i32
+            }
+        },
+    };
+    #[allow(clippy::disallowed_methods)] // The one place.
+    std::process::exit(code);
+}
+
+fn run(cli: cli::Cli) -> Result<i32> {
+    match cli.command {
+        None => match session::run(&cli.session)? {
+            End::Quit => {}
+            End::Signal(signal) => {
+                edges::signals::die_of(signal);
+                // Had the signal been one that does not kill.
+                return Ok(128 + signal);
+            }
+        },
+        Some(cli::Command::New(new)) => {
+            let created = scaffold::new(&new.path, new.template, new.name.as_deref())?;
+            println!("created {} in {}", created.name, created.path.display());
+        }
+        Some(cli::Command::Demo(demo)) => demo::run(demo.keep)?,
+        Some(cli::Command::Completions { shell }) => {
+            let script = cli::completions(shell);
+            let written = std::io::stdout().write_all(&script);
+            written.map_err(|error| Error::failure(format!("write the completions: {error}")))?;
+        }
+    }
+    Ok(0)
+}

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-/// The paths this process bound and has to remove.
+/// Paths of Unix sockets that this process answers for: it removes them when nobody serves there any more.
 #[derive(Debug, Default)]
-pub(crate) struct BoundPaths(Mutex<Vec<Bound>>);
+pub struct BoundPaths(Mutex<Vec<Bound>>);
 
 #[derive(Debug)]
 struct Bound {
@@ -34,8 +34,12 @@ impl Identity {
 }
 
 impl BoundPaths {
-    /// Binds the path, taking it over from a server that is dead: one that refuses a connection.
-    pub(crate) fn bind(&self, path: &Path, ours_to_remove: bool) -> io::Result<UnixListener> {
+    /// Binds the path, taking it over from a server that is dead: one that refuses a connection. With `ours_to_remove` this
+    /// process answers for it from now on.
+    ///
+    /// # Errors
+    /// `AddrInUse` when a server listens there, or when the path is something else than a socket; else those of bind(2).
+    pub fn bind(&self, path: &Path, ours_to_remove: bool) -> io::Result<UnixListener> {
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
                 std::fs::remove_file(path)?;
@@ -44,16 +48,25 @@ impl BoundPaths {
             other => other,
         }?;
         if ours_to_remove {
-            // Made absolute, as the process may change its directory before it stops.
-            let path = std::path::absolute(path)?;
-            let bound = Bound { identity: Identity::of(&path)?, path };
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(bound);
+            self.own(path)?;
         }
         Ok(listener)
     }
 
-    /// Removes the paths that still are the sockets bound here.
-    pub(crate) fn remove(&self) {
+    /// This process answers for the socket that stands at that path now.
+    ///
+    /// # Errors
+    /// Those of stat(2).
+    pub fn own(&self, path: &Path) -> io::Result<()> {
+        // Made absolute, as the process may change its directory before it stops.
+        let path = std::path::absolute(path)?;
+        let bound = Bound { identity: Identity::of(&path)?, path };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(bound);
+        Ok(())
+    }
+
+    /// Removes the paths that still are the sockets this process answers for.
+    pub fn remove(&self) {
         for bound in self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let ours = Identity::of(&bound.path).is_ok_and(|now| now == bound.identity);
             if ours {

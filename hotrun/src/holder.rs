@@ -2,6 +2,7 @@
 //! `cargo hotrun`; in an upgrade it is the process before. Its mirror image is `control`.
 //! Never lives here: starting the process (each holder has its own way), and deciding when to commit.
 
+pub use crate::bound_path::BoundPaths;
 use crate::wire::{
     self, ToHolder, ToServer, FIRST_FD, HOTRUN_BOUND, HOTRUN_CTL, HOTRUN_GENERATION, LISTEN_FDNAMES, LISTEN_FDS,
     PROTOCOL,

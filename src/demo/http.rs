@@ -40,11 +40,7 @@ impl Connection {
     pub fn open(addr: SocketAddr, timeout: Duration) -> Outcome<Connection> {
         let connected = TcpStream::connect_timeout(&addr, timeout);
         match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
-            Ok(stream) => Ok(Connection {
-                stream,
-                buffer: Vec::new(),
-                answers: 0,
-            }),
+            Ok(stream) => Ok(Connection { stream, buffer: Vec::new(), answers: 0 }),
             Err(error) => {
                 let loss = match error.kind() {
                     ErrorKind::WouldBlock | ErrorKind::TimedOut => Loss::TimedOut,
@@ -73,10 +69,7 @@ impl Connection {
         }
         let body = String::from_utf8_lossy(&body);
         match body.lines().next().and_then(|line| line.strip_prefix("version: ")) {
-            Some(version) => Ok(Answer {
-                version: version.to_owned(),
-                close: head.close,
-            }),
+            Some(version) => Ok(Answer { version: version.to_owned(), close: head.close }),
             None => Err(malformed("a body that does not begin with its version")),
         }
     }
@@ -159,21 +152,14 @@ impl Connection {
 
     fn more(&mut self, deadline: Instant) -> Outcome<()> {
         match self.fill(deadline)? {
-            0 => Err(Failure::Lost(
-                Loss::Cut,
-                format!("the stream ended inside an answer: {}", self.glimpse()),
-            )),
+            0 => Err(Failure::Lost(Loss::Cut, format!("the stream ended inside an answer: {}", self.glimpse()))),
             _ => Ok(()),
         }
     }
 
     fn glimpse(&self) -> String {
         let start = self.buffer.get(..60).unwrap_or(&self.buffer);
-        format!(
-            "{} bytes unread, {:?}",
-            self.buffer.len(),
-            String::from_utf8_lossy(start)
-        )
+        format!("{} bytes unread, {:?}", self.buffer.len(), String::from_utf8_lossy(start))
     }
 
     fn fill(&mut self, deadline: Instant) -> Outcome<usize> {
@@ -196,10 +182,7 @@ impl Connection {
         if left.is_zero() {
             return Err(Failure::Lost(Loss::TimedOut, "no complete answer in time".into()));
         }
-        let set = self
-            .stream
-            .set_read_timeout(Some(left))
-            .and_then(|()| self.stream.set_write_timeout(Some(left)));
+        let set = self.stream.set_read_timeout(Some(left)).and_then(|()| self.stream.set_write_timeout(Some(left)));
         set.map_err(|error| lost("set a timeout", &error))
     }
 }
@@ -212,9 +195,7 @@ impl Head {
         }
         let header = |wanted: &str| {
             let mut headers = lines.iter().skip(1).filter_map(|line| line.split_once(':'));
-            headers
-                .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
-                .map(|(_, value)| value.trim())
+            headers.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim())
         };
         let close = header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         let framing = if header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {

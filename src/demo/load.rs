@@ -88,30 +88,13 @@ impl Load {
 
     /// With another patience for one request; slow ones get `slow_ms` on top.
     pub fn start_with(addr: SocketAddr, mix: Mix, timeout: Duration) -> Load {
-        let shared = Arc::new(Shared {
-            began: now(),
-            counts: Mutex::default(),
-        });
-        let mut load = Load {
-            shared,
-            stop: Vec::new(),
-            threads: Vec::new(),
-        };
-        for (kind, threads) in [
-            (Kind::Fresh, mix.fresh),
-            (Kind::KeepAlive, mix.keep_alive),
-            (Kind::Slow, mix.slow),
-        ] {
+        let shared = Arc::new(Shared { began: now(), counts: Mutex::default() });
+        let mut load = Load { shared, stop: Vec::new(), threads: Vec::new() };
+        for (kind, threads) in [(Kind::Fresh, mix.fresh), (Kind::KeepAlive, mix.keep_alive), (Kind::Slow, mix.slow)] {
             for _ in 0..threads {
                 let extra = if kind == Kind::Slow { mix.slow_ms } else { 0 };
                 let timeout = timeout + Duration::from_millis(extra);
-                let client = Client {
-                    kind,
-                    addr,
-                    slow_ms: mix.slow_ms,
-                    timeout,
-                    shared: Arc::clone(&load.shared),
-                };
+                let client = Client { kind, addr, slow_ms: mix.slow_ms, timeout, shared: Arc::clone(&load.shared) };
                 let (stop, stopped) = mpsc::channel();
                 load.stop.push(stop);
                 load.threads.push(std::thread::spawn(move || client.run(&stopped)));
@@ -274,11 +257,7 @@ impl Client {
             Kind::KeepAlive => ("GET", "/".to_owned(), 0, "keep-alive"),
         };
         let host = self.addr;
-        let length_line = if length > 0 {
-            format!("Content-Length: {length}\r\n")
-        } else {
-            String::new()
-        };
+        let length_line = if length > 0 { format!("Content-Length: {length}\r\n") } else { String::new() };
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: {connection}\r\n{length_line}\r\n");
         let mut message = head.into_bytes();
         message.resize(message.len() + length, b'x');
@@ -288,10 +267,7 @@ impl Client {
     fn connect(&self) -> Result<Open, Failure> {
         // Taken before `connect`: only what began after the switch can be held to it.
         let older = Arc::clone(&self.shared.counts().older);
-        Ok(Open {
-            connection: Connection::open(self.addr, self.timeout)?,
-            older,
-        })
+        Ok(Open { connection: Connection::open(self.addr, self.timeout)?, older })
     }
 
     fn answered(&self, open: Open, answer: Answer, began: Instant) -> Option<Open> {
@@ -301,15 +277,10 @@ impl Client {
         counts.tally.requests += 1;
         *counts.tally.by_version.entry(answer.version.clone()).or_default() += 1;
         if self.kind != Kind::Slow {
-            counts
-                .latencies
-                .push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+            counts.latencies.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
         }
         if open.older.contains(&answer.version) {
-            let what = format!(
-                "version {} answered on a connection made after the switch",
-                answer.version
-            );
+            let what = format!("version {} answered on a connection made after the switch", answer.version);
             counts.lose(self.loss(Loss::WrongVersion, what));
         }
         drop(counts);
@@ -333,12 +304,7 @@ impl Client {
             Kind::KeepAlive => "keep-alive",
             Kind::Slow => "slow",
         };
-        Lost {
-            loss,
-            at: now() - self.shared.began,
-            client,
-            what,
-        }
+        Lost { loss, at: now() - self.shared.began, client, what }
     }
 }
 

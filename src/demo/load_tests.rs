@@ -8,18 +8,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-const FRESH: Mix = Mix {
-    fresh: 1,
-    keep_alive: 0,
-    slow: 0,
-    slow_ms: 0,
-};
-const KEPT: Mix = Mix {
-    fresh: 0,
-    keep_alive: 1,
-    slow: 0,
-    slow_ms: 0,
-};
+const FRESH: Mix = Mix { fresh: 1, keep_alive: 0, slow: 0, slow_ms: 0 };
+const KEPT: Mix = Mix { fresh: 0, keep_alive: 1, slow: 0, slow_ms: 0 };
 
 /// Gives every connection, with its number, to `behave`. The channel hears of each that was dealt with.
 fn server(behave: impl Fn(usize, TcpStream) + Send + 'static) -> (SocketAddr, Receiver<usize>) {
@@ -58,20 +48,14 @@ fn read_request(stream: &mut TcpStream) -> Option<String> {
         }
     }
     let head = String::from_utf8(head).unwrap();
-    let length = head
-        .split_once("Content-Length: ")
-        .map_or(0, |(_, rest)| rest.lines().next().unwrap().parse().unwrap());
+    let length =
+        head.split_once("Content-Length: ").map_or(0, |(_, rest)| rest.lines().next().unwrap().parse().unwrap());
     stream.read_exact(&mut vec![0; length]).ok().map(|()| head)
 }
 
 fn answer(stream: &mut TcpStream, version: &str) {
     let body = format!("version: {version}\nhello\n");
-    write!(
-        stream,
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
 }
 
 fn answer_all(mut stream: TcpStream, version: &str) {
@@ -85,10 +69,7 @@ fn answer_all(mut stream: TcpStream, version: &str) {
 
 /// Ends the connection with a reset instead of an end of stream.
 fn reset(stream: TcpStream) {
-    let linger = nix::libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
     setsockopt(&stream, sockopt::Linger, &linger).unwrap();
 }
 
@@ -112,15 +93,7 @@ fn a_good_server_loses_nothing() {
     let (addr, served) = server(|_, stream| {
         thread::spawn(move || answer_all(stream, "1"));
     });
-    let load = Load::start(
-        addr,
-        Mix {
-            fresh: 1,
-            keep_alive: 1,
-            slow: 1,
-            slow_ms: 1,
-        },
-    );
+    let load = Load::start(addr, Mix { fresh: 1, keep_alive: 1, slow: 1, slow_ms: 1 });
     for _ in 0..4 {
         served.recv().unwrap();
     }
@@ -165,9 +138,7 @@ fn a_reset_of_an_idle_connection_is_no_retry() {
 fn a_body_shorter_than_its_length() {
     let tally = three(FRESH, |_, mut stream| {
         read_request(&mut stream);
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nversion: 1\n")
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nversion: 1\n").unwrap();
     });
     assert_only(&tally, Loss::Cut);
 }
@@ -176,9 +147,7 @@ fn a_body_shorter_than_its_length() {
 fn chunks_without_the_last_one() {
     let tally = three(FRESH, |_, mut stream| {
         read_request(&mut stream);
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nversion: 1\n\r\n")
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nversion: 1\n\r\n").unwrap();
     });
     assert_only(&tally, Loss::Cut);
 }

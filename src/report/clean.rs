@@ -53,13 +53,7 @@ struct Filter {
 
 impl Filter {
     fn new(mode: Mode) -> Self {
-        Filter {
-            mode,
-            state: State::Text,
-            out: String::new(),
-            coloured: false,
-            linked: false,
-        }
+        Filter { mode, state: State::Text, out: String::new(), coloured: false, linked: false }
     }
 
     fn run(mut self, input: &str) -> String {
@@ -161,11 +155,7 @@ impl Filter {
         let Some((attributes, target)) = body.strip_prefix("8;").and_then(|rest| rest.split_once(';')) else {
             return;
         };
-        let is_link = if target.is_empty() {
-            self.linked
-        } else {
-            may_be_linked(target)
-        };
+        let is_link = if target.is_empty() { self.linked } else { may_be_linked(target) };
         if self.mode == Mode::Coloured && is_link && body.chars().all(|c| matches!(c, ' '..='~')) {
             self.linked = !target.is_empty();
             self.out.push_str("\x1b]8;");
@@ -178,11 +168,9 @@ impl Filter {
 }
 
 fn may_be_linked(target: &str) -> bool {
-    target.split_once(':').is_some_and(|(scheme, _)| {
-        ["http", "https", "file"]
-            .iter()
-            .any(|allowed| scheme.eq_ignore_ascii_case(allowed))
-    })
+    target
+        .split_once(':')
+        .is_some_and(|(scheme, _)| ["http", "https", "file"].iter().any(|allowed| scheme.eq_ignore_ascii_case(allowed)))
 }
 
 /// Marks that make a terminal show text in another order than it stands in. rustc replaces them in what it quotes.
@@ -221,10 +209,7 @@ mod tests {
             ("\x1b]0;title\x07x\x1b]52;c;ZXZpbA==\x1b\\y", "xy"),
             ("\x1b]8;;javascript:alert(1)\x1b\\x\x1b]8;;\x1b\\", "x"),
             ("\x1b]8;;ssh://host\x07x\x1b]8;;\x07", "x"),
-            (
-                "\x1b]8;;http://a/\u{7}x\x1b]8;;\x07",
-                "\x1b]8;;http://a/\x1b\\x\x1b]8;;\x1b\\",
-            ),
+            ("\x1b]8;;http://a/\u{7}x\x1b]8;;\x07", "\x1b]8;;http://a/\x1b\\x\x1b]8;;\x1b\\"),
             ("\x1b]8;;http://a/\rb\x1b\\x", "x"),
             ("\x1b]8;;http://a/é\x1b\\x", "x"),
             ("\x1bP$qm\x1b\\x\x1b_apc\x1b\\y\x1b^pm\x1b\\z\x1bXsos\x1b\\", "xyz"),
@@ -269,9 +254,7 @@ mod tests {
                 (Some((p, after)), _) if p.bytes().all(|b| b.is_ascii_digit() || b == b';' || b == b':') => after,
                 (_, Some((body, after)))
                     if body.bytes().all(|b| (b' '..=b'~').contains(&b))
-                        && body
-                            .split_once(';')
-                            .is_some_and(|(_, to)| to.is_empty() || may_be_linked(to)) =>
+                        && body.split_once(';').is_some_and(|(_, to)| to.is_empty() || may_be_linked(to)) =>
                 {
                     after
                 }

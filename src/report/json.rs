@@ -25,12 +25,7 @@ impl Json {
 
 impl Reporter for Json {
     fn tell(&mut self, at: Duration, notice: &Notice) {
-        let line = Line {
-            v: 1,
-            seq: self.seq,
-            t_us: u64::try_from(at.as_micros()).unwrap_or(u64::MAX),
-            notice,
-        };
+        let line = Line { v: 1, seq: self.seq, t_us: u64::try_from(at.as_micros()).unwrap_or(u64::MAX), notice };
         self.seq += 1;
         // A reader that has gone away is no reason to stop serving, so a failed write is let go.
         if let Ok(mut text) = serde_json::to_vec(&line) {
@@ -67,10 +62,7 @@ mod tests {
         let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), notices.len());
         for (seq, line) in lines.iter().enumerate() {
-            assert_eq!(
-                (&line["v"], &line["seq"], &line["t_us"]),
-                (&1.into(), &seq.into(), &1_500.into())
-            );
+            assert_eq!((&line["v"], &line["seq"], &line["t_us"]), (&1.into(), &seq.into(), &1_500.into()));
             assert!(line["event"].is_string(), "{line}");
         }
     }
@@ -79,14 +71,7 @@ mod tests {
     fn the_fields_stand_beside_the_event() {
         let out = Shared::default();
         let mut json = Json::new(Box::new(out.clone()));
-        json.tell(
-            Duration::ZERO,
-            &Notice::BuildFailed {
-                errors: 1,
-                cause: "a changed".into(),
-                serving: Some(4),
-            },
-        );
+        json.tell(Duration::ZERO, &Notice::BuildFailed { errors: 1, cause: "a changed".into(), serving: Some(4) });
         let expected = r#"{"v":1,"seq":0,"t_us":0,"event":"build-failed","errors":1,"cause":"a changed","serving":4}"#;
         assert_eq!(out.take(), format!("{expected}\n"));
     }

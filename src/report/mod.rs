@@ -20,41 +20,103 @@ pub type Generation = u64;
 #[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Notice {
     /// What is watched from now on; said once, and again when the set of packages changes.
-    Watching { files: usize, package: String, path_dependencies: usize },
+    Watching {
+        files: usize,
+        package: String,
+        path_dependencies: usize,
+    },
     /// A socket held for the whole session.
-    Listening { name: String, address: String },
+    Listening {
+        name: String,
+        address: String,
+    },
     /// A build began. `cause` is a sentence part: `src/routes.rs changed`, `first build`, `asked for`.
-    Building { package: String, cause: String },
+    Building {
+        package: String,
+        cause: String,
+    },
     /// Crates finished in the running build.
-    Progress { done: usize, total: usize, waiting: Option<String> },
+    Progress {
+        done: usize,
+        total: usize,
+        waiting: Option<String>,
+    },
     /// A rendered message of the compiler or of cargo.
-    Diagnostic { rendered: String },
+    Diagnostic {
+        rendered: String,
+    },
     /// The running build was ended for a newer change.
-    Superseded { cause: String },
-    BuildFailed { errors: usize, cause: String, serving: Option<Generation> },
+    Superseded {
+        cause: String,
+    },
+    BuildFailed {
+        errors: usize,
+        cause: String,
+        serving: Option<Generation>,
+    },
     /// The build gave the bytes that already serve.
-    Unchanged { serving: Generation },
+    Unchanged {
+        serving: Generation,
+    },
     /// A generation was started and is not ready yet.
-    Starting { generation: Generation, pid: u32 },
+    Starting {
+        generation: Generation,
+        pid: u32,
+    },
     /// From now on every new connection is answered by this generation.
-    Serving { generation: Generation, pid: u32, addresses: Vec<String>, by: HandOver, timing: Option<Timing> },
+    Serving {
+        generation: Generation,
+        pid: u32,
+        addresses: Vec<String>,
+        by: HandOver,
+        timing: Option<Timing>,
+    },
     /// It ended, hung or could not be run before it was ready.
-    StartFailed { generation: Generation, end: String, serving: Option<Generation> },
+    StartFailed {
+        generation: Generation,
+        end: String,
+        serving: Option<Generation>,
+    },
     /// It died in the probation window, and the one before accepts again.
-    RolledBack { from: Generation, to: Generation, end: String },
+    RolledBack {
+        from: Generation,
+        to: Generation,
+        end: String,
+    },
     /// The current one died; `again_in` is when it is started again.
-    Died { generation: Generation, end: String, again_in: Option<u64> },
+    Died {
+        generation: Generation,
+        end: String,
+        again_in: Option<u64>,
+    },
     /// A program without held sockets came to its end.
-    Finished { generation: Generation, end: String },
+    Finished {
+        generation: Generation,
+        end: String,
+    },
     /// An old generation is still busy with `live` connections.
-    Draining { generation: Generation, live: usize },
+    Draining {
+        generation: Generation,
+        live: usize,
+    },
     /// An old generation has left. `cut` counts connections that were ended by force.
-    Drained { generation: Generation, cut: usize, end: String },
+    Drained {
+        generation: Generation,
+        cut: usize,
+        end: String,
+    },
     /// A sentence that is neither of the others: advice said once, a limit met, an address let go.
-    Note { text: String },
+    Note {
+        text: String,
+    },
     /// Something that was asked for cannot be done now.
-    Refused { asked: String, why: String },
-    Stopping { cause: String },
+    Refused {
+        asked: String,
+        why: String,
+    },
+    Stopping {
+        cause: String,
+    },
     Stopped,
 }
 

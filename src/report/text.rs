@@ -31,12 +31,7 @@ pub struct Text {
 
 impl Text {
     pub fn new(out: Box<dyn Write + Send>, look: Look) -> Self {
-        Text {
-            out,
-            look,
-            package: String::new(),
-            drawn: false,
-        }
+        Text { out, look, package: String::new(), drawn: false }
     }
 
     /// On the standard error stream. Without a word about colour the terminal and `NO_COLOR` decide.
@@ -44,11 +39,7 @@ impl Text {
         let colour = colour.unwrap_or_else(console::colors_enabled_stderr);
         let can_wipe = console::Term::stderr().is_term() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let width: fn() -> usize = || usize::from(console::Term::stderr().size().1);
-        let look = Look {
-            colour,
-            quiet,
-            width: can_wipe.then_some(width),
-        };
+        let look = Look { colour, quiet, width: can_wipe.then_some(width) };
         Text::new(Box::new(std::io::stderr()), look)
     }
 
@@ -70,10 +61,7 @@ impl Text {
             Tone::Warn => Style::new().yellow(),
             Tone::Bad => Style::new().red(),
         };
-        let marker = style
-            .bold()
-            .force_styling(self.look.colour)
-            .apply_to(format!("{marker:>MARKER$}"));
+        let marker = style.bold().force_styling(self.look.colour).apply_to(format!("{marker:>MARKER$}"));
         // Names and reasons come from outside, so nothing in a line's text may steer the terminal.
         let text = clean::plain(text.trim_end()).replace('\n', &format!("\n{:INDENT$}", ""));
         format!("{marker}  {text}\n")
@@ -83,11 +71,7 @@ impl Text {
     fn render(&mut self, notice: &Notice) -> String {
         let quiet = self.look.quiet;
         match notice {
-            Notice::Watching {
-                files,
-                package,
-                path_dependencies,
-            } => {
+            Notice::Watching { files, package, path_dependencies } => {
                 let files = count(*files, "file");
                 let text = match path_dependencies {
                     0 => format!("watching {files} of {package}"),
@@ -103,11 +87,7 @@ impl Text {
             }
             Notice::Progress { .. } => String::new(),
             Notice::Diagnostic { rendered } => {
-                let mut text = if self.look.colour {
-                    clean::clean(rendered)
-                } else {
-                    clean::plain(rendered)
-                };
+                let mut text = if self.look.colour { clean::clean(rendered) } else { clean::plain(rendered) };
                 if !text.is_empty() && !text.ends_with('\n') {
                     text.push('\n');
                 }
@@ -117,95 +97,49 @@ impl Text {
                 self.calm("dropped", &format!("the build that ran, for a newer change ({cause})"))
             }
             Notice::BuildFailed { errors, cause, serving } => {
-                let errors = if *errors == 0 {
-                    "cargo gave up".to_owned()
-                } else {
-                    count(*errors, "error")
-                };
-                self.line(
-                    Tone::Bad,
-                    "failed",
-                    &format!("build ({cause}): {errors}. {}", still(*serving)),
-                )
+                let errors = if *errors == 0 { "cargo gave up".to_owned() } else { count(*errors, "error") };
+                self.line(Tone::Bad, "failed", &format!("build ({cause}): {errors}. {}", still(*serving)))
             }
-            Notice::Unchanged { serving } => self.calm(
-                "unchanged",
-                &format!("the build gave what generation {serving} serves already"),
-            ),
+            Notice::Unchanged { serving } => {
+                self.calm("unchanged", &format!("the build gave what generation {serving} serves already"))
+            }
             Notice::Starting { generation, pid } => {
                 self.calm("starting", &format!("generation {generation}, pid {pid}"))
             }
-            Notice::Serving {
-                generation,
-                pid,
-                addresses,
-                by,
-                timing,
-            } => {
+            Notice::Serving { generation, pid, addresses, by, timing } => {
                 let mut text = format!("generation {generation}, pid {pid}");
                 if !addresses.is_empty() {
                     text = format!("{text}, {}", addresses.join(", "));
                 }
                 text = format!("{text} ({})", hand_over(*by));
                 if let Some(timing) = timing {
-                    text = format!(
-                        "{text} · saved to live {}\n{}",
-                        span(timing.saved_to_live),
-                        parts(timing)
-                    );
+                    text = format!("{text} · saved to live {}\n{}", span(timing.saved_to_live), parts(timing));
                 }
-                if quiet {
-                    String::new()
-                } else {
-                    self.line(Tone::Good, "serving", &text)
-                }
+                if quiet { String::new() } else { self.line(Tone::Good, "serving", &text) }
             }
-            Notice::StartFailed {
-                generation,
-                end,
-                serving,
-            } => {
-                let text = ended(
-                    &format!("generation {generation} never became ready"),
-                    end,
-                    &still(*serving),
-                );
+            Notice::StartFailed { generation, end, serving } => {
+                let text = ended(&format!("generation {generation} never became ready"), end, &still(*serving));
                 self.line(Tone::Bad, "failed", &text)
             }
             Notice::RolledBack { from, to, end } => {
                 let cause = format!("generation {from} ended on probation");
-                self.line(
-                    Tone::Bad,
-                    "reverted",
-                    &ended(&cause, end, &format!("Generation {to} accepts again")),
-                )
+                self.line(Tone::Bad, "reverted", &ended(&cause, end, &format!("Generation {to} accepts again")))
             }
-            Notice::Died {
-                generation,
-                end,
-                again_in,
-            } => {
+            Notice::Died { generation, end, again_in } => {
                 let state = match again_in {
                     None => "It is not started again before something changes".to_owned(),
                     Some(0) => "Starting it again now".to_owned(),
                     Some(wait) => format!("Starting it again in {}", span(*wait as f64)),
                 };
-                self.line(
-                    Tone::Bad,
-                    "died",
-                    &ended(&format!("generation {generation}"), end, &state),
-                )
+                self.line(Tone::Bad, "died", &ended(&format!("generation {generation}"), end, &state))
             }
             Notice::Finished { generation, end } => self.calm("finished", &format!("generation {generation}: {end}")),
-            Notice::Draining { generation, live } => self.calm(
-                "draining",
-                &format!("generation {generation}, {} still live", count(*live, "connection")),
-            ),
-            Notice::Drained {
-                generation,
-                cut: 0,
-                end,
-            } => self.calm("drained", &format!("generation {generation}, 0 cut ({end})")),
+            Notice::Draining { generation, live } => {
+                self.calm("draining", &format!("generation {generation}, {} still live", count(*live, "connection")))
+            }
+            Notice::Drained { generation, cut: 0, end } => {
+                self.calm("drained", &format!("generation {generation}, 0 cut ({end})"))
+            }
             Notice::Drained { generation, cut, end } => {
                 let text = format!("generation {generation}, {} cut ({end})", count(*cut, "connection"));
                 self.line(Tone::Warn, "drained", &text)
@@ -219,21 +153,13 @@ impl Text {
 
     /// A line that is no trouble, and so the first to go when the user wants quiet.
     fn calm(&self, marker: &str, text: &str) -> String {
-        if self.look.quiet {
-            String::new()
-        } else {
-            self.line(Tone::Calm, marker, text)
-        }
+        if self.look.quiet { String::new() } else { self.line(Tone::Calm, marker, text) }
     }
 
     /// The progress line, never as wide as the terminal: a full line would wrap, and a wrapped one cannot be wiped.
     fn progress(&self, width: usize, done: usize, total: usize, waiting: Option<&str>) -> String {
         let waiting = waiting.map(|name| format!(", waiting for {name}")).unwrap_or_default();
-        let line = self.line(
-            Tone::Calm,
-            "building",
-            &format!("{}  {done}/{total}{waiting}", self.package),
-        );
+        let line = self.line(Tone::Calm, "building", &format!("{}  {done}/{total}{waiting}", self.package));
         let line = line.trim_end().replace('\n', " ");
         console::truncate_str(&line, width.saturating_sub(1), "…").into_owned()
     }
@@ -245,10 +171,7 @@ impl Reporter for Text {
         let progress = match (notice, self.look.width) {
             (Notice::Progress { done, total, waiting }, Some(width)) if !self.look.quiet => {
                 // The cursor goes back to the left, so that a server's line written now begins where lines begin.
-                Some(format!(
-                    "{WIPE}{}\r",
-                    self.progress(width(), *done, *total, waiting.as_deref())
-                ))
+                Some(format!("{WIPE}{}\r", self.progress(width(), *done, *total, waiting.as_deref())))
             }
             _ => None,
         };
@@ -293,9 +216,7 @@ fn hand_over(by: HandOver) -> &'static str {
 }
 
 fn still(serving: Option<super::Generation>) -> String {
-    serving.map_or("Nothing serves yet".to_owned(), |generation| {
-        format!("Still serving generation {generation}")
-    })
+    serving.map_or("Nothing serves yet".to_owned(), |generation| format!("Still serving generation {generation}"))
 }
 
 /// An end may bring the program's last lines with it: the state stands before them, where it is seen.
@@ -307,38 +228,20 @@ fn ended(what: &str, end: &str, state: &str) -> String {
 }
 
 fn count(n: usize, one: &str) -> String {
-    if n == 1 {
-        format!("1 {one}")
-    } else {
-        format!("{n} {one}s")
-    }
+    if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
 }
 
 /// Milliseconds as they are below ten seconds, seconds from there on.
 fn span(ms: f64) -> String {
-    if ms < 10_000.0 {
-        format!("{ms:.0} ms")
-    } else {
-        format!("{:.1} s", ms / 1000.0)
-    }
+    if ms < 10_000.0 { format!("{ms:.0} ms") } else { format!("{:.1} s", ms / 1000.0) }
 }
 
 fn parts(timing: &Timing) -> String {
-    let Timing {
-        saved_to_live: _,
-        compile,
-        start,
-        ready,
-    } = *timing;
+    let Timing { saved_to_live: _, compile, start, ready } = *timing;
     // Bare numbers are milliseconds, like the total before them; a long one gives every part its unit.
     let bare = [compile, start, ready].iter().all(|ms| *ms < 10_000.0);
     let show = |ms: f64| if bare { format!("{ms:.0}") } else { span(ms) };
-    format!(
-        "(compile {}, start {}, ready {})",
-        show(compile),
-        show(start),
-        show(ready)
-    )
+    format!("(compile {}, start {}, ready {})", show(compile), show(start), show(ready))
 }
 
 #[cfg(test)]

@@ -26,64 +26,21 @@ impl Write for Shared {
 
 /// At least one of each.
 pub fn every_notice() -> Vec<Notice> {
-    let timing = Timing {
-        saved_to_live: 412.4,
-        compile: 371.0,
-        start: 3.2,
-        ready: 38.1,
-    };
-    let slow = Timing {
-        saved_to_live: 12_340.0,
-        compile: 12_300.0,
-        start: 3.0,
-        ready: 37.0,
-    };
+    let timing = Timing { saved_to_live: 412.4, compile: 371.0, start: 3.2, ready: 38.1 };
+    let slow = Timing { saved_to_live: 12_340.0, compile: 12_300.0, start: 3.0, ready: 37.0 };
     let panic = "exit status: 101; its last lines:\nthread 'main' panicked at src/main.rs:3:5:\nno database";
     vec![
-        Notice::Watching {
-            files: 14,
-            package: "api".into(),
-            path_dependencies: 2,
-        },
-        Notice::Watching {
-            files: 1,
-            package: "api".into(),
-            path_dependencies: 0,
-        },
-        Notice::Listening {
-            name: "http".into(),
-            address: "127.0.0.1:3000".into(),
-        },
-        Notice::Building {
-            package: "api".into(),
-            cause: "src/routes.rs changed".into(),
-        },
-        Notice::Progress {
-            done: 12,
-            total: 87,
-            waiting: Some("syn".into()),
-        },
-        Notice::Diagnostic {
-            rendered: "\x1b[1;31merror\x1b[0m: no\x1b]52;c;eA==\x07".into(),
-        },
-        Notice::Superseded {
-            cause: "src/main.rs changed".into(),
-        },
-        Notice::BuildFailed {
-            errors: 1,
-            cause: "src/routes.rs changed".into(),
-            serving: Some(4),
-        },
-        Notice::BuildFailed {
-            errors: 0,
-            cause: "first build".into(),
-            serving: None,
-        },
+        Notice::Watching { files: 14, package: "api".into(), path_dependencies: 2 },
+        Notice::Watching { files: 1, package: "api".into(), path_dependencies: 0 },
+        Notice::Listening { name: "http".into(), address: "127.0.0.1:3000".into() },
+        Notice::Building { package: "api".into(), cause: "src/routes.rs changed".into() },
+        Notice::Progress { done: 12, total: 87, waiting: Some("syn".into()) },
+        Notice::Diagnostic { rendered: "\x1b[1;31merror\x1b[0m: no\x1b]52;c;eA==\x07".into() },
+        Notice::Superseded { cause: "src/main.rs changed".into() },
+        Notice::BuildFailed { errors: 1, cause: "src/routes.rs changed".into(), serving: Some(4) },
+        Notice::BuildFailed { errors: 0, cause: "first build".into(), serving: None },
         Notice::Unchanged { serving: 4 },
-        Notice::Starting {
-            generation: 4,
-            pid: 4711,
-        },
+        Notice::Starting { generation: 4, pid: 4711 },
         Notice::Serving {
             generation: 4,
             pid: 4711,
@@ -91,13 +48,7 @@ pub fn every_notice() -> Vec<Notice> {
             by: HandOver::Library,
             timing: Some(timing),
         },
-        Notice::Serving {
-            generation: 1,
-            pid: 7,
-            addresses: vec![],
-            by: HandOver::StopAndStart,
-            timing: Some(slow),
-        },
+        Notice::Serving { generation: 1, pid: 7, addresses: vec![], by: HandOver::StopAndStart, timing: Some(slow) },
         Notice::Serving {
             generation: 2,
             pid: 8,
@@ -105,56 +56,18 @@ pub fn every_notice() -> Vec<Notice> {
             by: HandOver::ListenFds,
             timing: None,
         },
-        Notice::StartFailed {
-            generation: 5,
-            end: panic.into(),
-            serving: Some(4),
-        },
-        Notice::RolledBack {
-            from: 5,
-            to: 4,
-            end: "signal: 11 (SIGSEGV)".into(),
-        },
-        Notice::Died {
-            generation: 4,
-            end: "signal: 6 (SIGABRT)".into(),
-            again_in: Some(1000),
-        },
-        Notice::Died {
-            generation: 4,
-            end: "exit status: 0".into(),
-            again_in: Some(0),
-        },
-        Notice::Died {
-            generation: 4,
-            end: "exit status: 0".into(),
-            again_in: None,
-        },
-        Notice::Finished {
-            generation: 1,
-            end: "exit status: 0".into(),
-        },
+        Notice::StartFailed { generation: 5, end: panic.into(), serving: Some(4) },
+        Notice::RolledBack { from: 5, to: 4, end: "signal: 11 (SIGSEGV)".into() },
+        Notice::Died { generation: 4, end: "signal: 6 (SIGABRT)".into(), again_in: Some(1000) },
+        Notice::Died { generation: 4, end: "exit status: 0".into(), again_in: Some(0) },
+        Notice::Died { generation: 4, end: "exit status: 0".into(), again_in: None },
+        Notice::Finished { generation: 1, end: "exit status: 0".into() },
         Notice::Draining { generation: 3, live: 1 },
-        Notice::Drained {
-            generation: 3,
-            cut: 0,
-            end: "exit status: 0".into(),
-        },
-        Notice::Drained {
-            generation: 3,
-            cut: 2,
-            end: "signal: 9 (SIGKILL)".into(),
-        },
-        Notice::Note {
-            text: "one\ntwo".into(),
-        },
-        Notice::Refused {
-            asked: "rollback".into(),
-            why: "generation 1 has nothing before it".into(),
-        },
-        Notice::Stopping {
-            cause: "SIGTERM".into(),
-        },
+        Notice::Drained { generation: 3, cut: 0, end: "exit status: 0".into() },
+        Notice::Drained { generation: 3, cut: 2, end: "signal: 9 (SIGKILL)".into() },
+        Notice::Note { text: "one\ntwo".into() },
+        Notice::Refused { asked: "rollback".into(), why: "generation 1 has nothing before it".into() },
+        Notice::Stopping { cause: "SIGTERM".into() },
         Notice::Stopped,
     ]
 }
@@ -244,17 +157,8 @@ fn every_line() {
 
 #[test]
 fn colour_changes_nothing_but_colour() {
-    let text = rendered(
-        Look {
-            colour: true,
-            ..Look::default()
-        },
-        &every_notice(),
-    );
-    assert!(
-        text.contains("\x1b[32m\x1b[1m  serving\x1b[0m  generation 4"),
-        "{text:?}"
-    );
+    let text = rendered(Look { colour: true, ..Look::default() }, &every_notice());
+    assert!(text.contains("\x1b[32m\x1b[1m  serving\x1b[0m  generation 4"), "{text:?}");
     assert!(text.contains("\x1b[1;31merror\x1b[0m: no\n"), "{text:?}");
     assert_eq!(format!("\n{}", clean::plain(&text)), EXPECTED);
     assert_eq!(clean::clean(&text), text);
@@ -262,54 +166,19 @@ fn colour_changes_nothing_but_colour() {
 
 #[test]
 fn quiet_tells_trouble_only() {
-    let text = rendered(
-        Look {
-            quiet: true,
-            ..Look::default()
-        },
-        &every_notice(),
-    );
-    let markers: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.get(..MARKER))
-        .map(str::trim)
-        .collect();
-    let expected = [
-        "error: no",
-        "failed",
-        "failed",
-        "failed",
-        "",
-        "",
-        "reverted",
-        "died",
-        "died",
-        "died",
-        "drained",
-        "refused",
-    ];
+    let text = rendered(Look { quiet: true, ..Look::default() }, &every_notice());
+    let markers: Vec<&str> = text.lines().filter_map(|line| line.get(..MARKER)).map(str::trim).collect();
+    let expected =
+        ["error: no", "failed", "failed", "failed", "", "", "reverted", "died", "died", "died", "drained", "refused"];
     assert_eq!(markers, expected);
 }
 
 #[test]
 fn progress_is_drawn_in_place_and_wiped() {
-    let building = Notice::Building {
-        package: "api".into(),
-        cause: "first build".into(),
-    };
-    let progress = |done| Notice::Progress {
-        done,
-        total: 87,
-        waiting: Some("a-crate-with-a-long-name".into()),
-    };
-    let look = Look {
-        width: Some(|| 40),
-        ..Look::default()
-    };
-    let text = rendered(
-        look,
-        &[building, progress(12), progress(13), Notice::Stopped, progress(14)],
-    );
+    let building = Notice::Building { package: "api".into(), cause: "first build".into() };
+    let progress = |done| Notice::Progress { done, total: 87, waiting: Some("a-crate-with-a-long-name".into()) };
+    let look = Look { width: Some(|| 40), ..Look::default() };
+    let text = rendered(look, &[building, progress(12), progress(13), Notice::Stopped, progress(14)]);
     let wiped: Vec<&str> = text.split("\r\x1b[K").collect();
     assert_eq!(
         wiped,
@@ -327,22 +196,12 @@ fn progress_is_drawn_in_place_and_wiped() {
 
 #[test]
 fn names_cannot_steer_the_terminal() {
-    let notice = Notice::Building {
-        package: "api".into(),
-        cause: "src/\x1b]0;owned\x07\x1b[2J\rx.rs changed".into(),
-    };
-    assert_eq!(
-        rendered(Look::default(), &[notice]),
-        " building  api (src/x.rs changed)\n"
-    );
+    let notice = Notice::Building { package: "api".into(), cause: "src/\x1b]0;owned\x07\x1b[2J\rx.rs changed".into() };
+    assert_eq!(rendered(Look::default(), &[notice]), " building  api (src/x.rs changed)\n");
 }
 
 #[test]
 fn help_names_every_key() {
-    let keys: String = Text::help_keys()
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.chars().next())
-        .collect();
+    let keys: String = Text::help_keys().lines().skip(1).filter_map(|line| line.chars().next()).collect();
     assert_eq!(keys, "rubchq");
 }

@@ -1,0 +1,384 @@
+//! One run of `cargo build`: its start, what it says, and what came of it.
+//! Never lives here: when to build (`cycle`), and what is watched (`sources`).
+
+use crate::config;
+use crate::error::Result;
+use crate::process::{Launcher, Running, Stdin, clean_environment};
+use cargo_metadata::diagnostic::DiagnosticLevel;
+use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, TargetKind};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What is kept of the compiler's messages; the rest is counted, not shown.
+const MOST_SHOWN: usize = 1 << 20;
+/// How long output may lag behind cargo's end. A daemon left by a build script may keep the pipe open for ever.
+const LAG: Duration = Duration::from_millis(200);
+
+/// What cargo said, or that it ended.
+#[derive(Debug)]
+pub enum Said {
+    Message(Box<Message>),
+    /// A line of cargo's own, from its standard error.
+    Cargo(String),
+    OutputClosed,
+    Exited,
+}
+
+/// Where the threads of a run send what they hear; the number is that of the run.
+pub type Sink = Arc<dyn Fn(u64, Said) + Send + Sync>;
+
+/// Where cargo is, and what every run has in common.
+#[derive(Debug, Clone)]
+pub struct Cargo {
+    pub program: PathBuf,
+    pub build: config::Build,
+    pub color: bool,
+}
+
+/// A program that was built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    pub executable: PathBuf,
+    /// Where its dynamic libraries are.
+    pub libraries: Vec<PathBuf>,
+    /// Local packages all of whose files are inputs, as their build script names none.
+    pub whole_packages: Vec<PackageId>,
+    /// Nothing was compiled for it.
+    pub fresh: bool,
+    pub messages: Vec<String>,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub enum Outcome {
+    Built(Built),
+    Failed { errors: usize, messages: Vec<String> },
+}
+
+/// A run that has not ended.
+#[derive(Debug)]
+pub struct Run {
+    number: u64,
+    running: Running,
+    package: PackageId,
+    target: config::Target,
+    done: usize,
+    errors: usize,
+    shown: usize,
+    rendered: Vec<String>,
+    cargo_lines: Vec<String>,
+    executable: Option<(PathBuf, bool)>,
+    libraries: Vec<PathBuf>,
+    whole_packages: Vec<PackageId>,
+    finished: Option<bool>,
+    closed: bool,
+    exited: Option<Instant>,
+}
+
+impl Cargo {
+    /// Starts a run. `sink` gets everything it says, with `number`.
+    pub fn start(&self, launcher: &mut Launcher, number: u64, sink: &Sink) -> Result<Run> {
+        let command = self.command();
+        let mut running = launcher.start(&command, Stdio::piped(), Stdio::piped(), Stdin::Null, &[])?;
+        if let Some(stdout) = running.stdout() {
+            let sink = Arc::clone(sink);
+            thread::spawn(move || read_messages(stdout, number, &sink));
+        }
+        if let Some(stderr) = running.stderr() {
+            let sink = Arc::clone(sink);
+            thread::spawn(move || read_lines(stderr, number, &sink));
+        }
+        let end = running.end().map_err(|error| crate::error::Error::failure(format!("watch cargo: {error}")))?;
+        let sink = Arc::clone(sink);
+        thread::spawn(move || wait_for_end(&end, number, &sink));
+        Ok(Run {
+            number,
+            running,
+            package: self.build.package_id.clone(),
+            target: self.build.target.clone(),
+            done: 0,
+            errors: 0,
+            shown: 0,
+            rendered: Vec::new(),
+            cargo_lines: Vec::new(),
+            executable: None,
+            libraries: Vec::new(),
+            whole_packages: Vec::new(),
+            finished: None,
+            closed: false,
+            exited: None,
+        })
+    }
+
+    /// The manifest of the chosen package says which one is meant; `-p` would need a spec that no dependency shares.
+    fn command(&self) -> Command {
+        let build = &self.build;
+        let mut command = Command::new(&self.program);
+        command.args(["build", "--message-format=json-diagnostic-rendered-ansi"]);
+        command.arg("--manifest-path").arg(&build.manifest_path);
+        command.arg(format!("--{}", build.target.kind())).arg(build.target.name());
+        if !build.features.is_empty() {
+            command.arg("--features").arg(build.features.join(","));
+        }
+        for (flag, on) in [
+            ("--all-features", build.all_features),
+            ("--no-default-features", build.no_default_features),
+            ("--locked", build.locked),
+            ("--offline", build.offline),
+            ("--frozen", build.frozen),
+        ] {
+            if on {
+                command.arg(flag);
+            }
+        }
+        for (flag, value) in [("--profile", &build.profile), ("--target", &build.triple), ("--jobs", &build.jobs)] {
+            if let Some(value) = value {
+                command.arg(flag).arg(value);
+            }
+        }
+        if let Some(folder) = &build.target_dir {
+            command.arg("--target-dir").arg(folder);
+        }
+        for setting in &build.cargo_config {
+            command.arg("--config").arg(setting);
+        }
+        command.env("CARGO_TERM_COLOR", if self.color { "always" } else { "never" });
+        clean_environment(&mut command);
+        command
+    }
+}
+
+impl Run {
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Units that are compiled, or were already.
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
+    /// Asks cargo and all it has started to end.
+    pub fn cancel(&self) {
+        self.running.signal_group(Signal::SIGINT);
+    }
+
+    pub fn kill(&self) {
+        self.running.signal_group(Signal::SIGKILL);
+    }
+
+    /// When `ended` should be asked again though nothing was heard.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.exited.map(|exited| exited + LAG)
+    }
+
+    /// Why cargo does not get on, where it said so.
+    pub fn hear(&mut self, now: Instant, said: Said) -> Option<String> {
+        match said {
+            Said::Message(message) => self.hear_message(*message),
+            Said::Cargo(line) => {
+                let plain = crate::report::clean::plain(&line);
+                if let Some(waiting) = plain.trim_start().strip_prefix("Blocking ") {
+                    return Some(waiting.to_owned());
+                }
+                if !is_status(&plain) {
+                    self.show(line, |run| &mut run.cargo_lines);
+                }
+            }
+            Said::OutputClosed => self.closed = true,
+            Said::Exited => self.exited = Some(now),
+        }
+        None
+    }
+
+    /// The outcome, once cargo has ended and its last message has been heard.
+    pub fn ended(&mut self, now: Instant) -> Option<Outcome> {
+        let exited = self.exited?;
+        let heard = self.closed || now >= exited + LAG;
+        if !heard && self.finished.is_none() {
+            return None;
+        }
+        let success = self.running.finish().is_ok_and(|status| status.success());
+        let mut messages = std::mem::take(&mut self.rendered);
+        match self.executable.take() {
+            Some((executable, fresh)) if success => Some(Outcome::Built(Built {
+                executable,
+                libraries: std::mem::take(&mut self.libraries),
+                whole_packages: std::mem::take(&mut self.whole_packages),
+                fresh,
+                messages,
+            })),
+            Some(_) | None => {
+                // Where the compiler has spoken, cargo only adds that it has failed.
+                if self.errors == 0 {
+                    messages.append(&mut self.cargo_lines);
+                }
+                Some(Outcome::Failed { errors: self.errors, messages })
+            }
+        }
+    }
+
+    fn hear_message(&mut self, message: Message) {
+        match message {
+            Message::CompilerArtifact(unit) => {
+                self.done += 1;
+                self.hear_unit(unit);
+            }
+            Message::BuildScriptExecuted(script) => {
+                self.done += 1;
+                self.hear_script(script);
+            }
+            Message::CompilerMessage(message) => {
+                if matches!(message.message.level, DiagnosticLevel::Error | DiagnosticLevel::Ice)
+                    // rustc's own sum of its errors.
+                    && !message.message.message.starts_with("aborting due to")
+                {
+                    self.errors += 1;
+                }
+                if let Some(rendered) = message.message.rendered {
+                    self.show(rendered, |run| &mut run.rendered);
+                }
+            }
+            Message::BuildFinished(finished) => self.finished = Some(finished.success),
+            Message::TextLine(line) => self.show(line, |run| &mut run.rendered),
+            // A later cargo's.
+            _ => {}
+        }
+    }
+
+    fn hear_unit(&mut self, unit: Unit) {
+        let kind = match self.target {
+            config::Target::Bin(_) => TargetKind::Bin,
+            config::Target::Example(_) => TargetKind::Example,
+        };
+        if let Some(executable) = unit.executable
+            && unit.package_id == self.package
+            && unit.target.name == self.target.name()
+            && unit.target.kind.contains(&kind)
+        {
+            self.executable = Some((executable.into_std_path_buf(), unit.fresh));
+        }
+    }
+
+    fn hear_script(&mut self, script: BuildScript) {
+        for path in &script.linked_paths {
+            // `native=/path`: what it links against may be loaded from there (cargo's book, dynamic library paths).
+            let path = path.as_str().split_once('=').map_or(path.as_str(), |(_, path)| path);
+            if path.starts_with(script.out_dir.as_str()) {
+                self.libraries.push(PathBuf::from(path));
+            }
+        }
+        let local = script.package_id.repr.starts_with("path+") || script.package_id.repr.contains("(path+");
+        if local && !names_its_inputs(script.out_dir.as_std_path()) {
+            self.whole_packages.push(script.package_id);
+        }
+    }
+
+    fn show(&mut self, text: String, to: impl Fn(&mut Self) -> &mut Vec<String>) {
+        if self.shown < MOST_SHOWN {
+            self.shown += text.len();
+            to(self).push(text);
+        }
+    }
+}
+
+/// Whether the build script's output, which cargo keeps beside its folder, has a `rerun-if-changed`. Where it cannot be
+/// read, the answer that is safe: no.
+fn names_its_inputs(out_dir: &Path) -> bool {
+    let output = out_dir.parent().map(|folder| folder.join("output"));
+    let output = output.and_then(|output| std::fs::read(output).ok()).unwrap_or_default();
+    String::from_utf8_lossy(&output).lines().any(|line| {
+        let line = line.strip_prefix("cargo:").or_else(|| line.strip_prefix("cargo::"));
+        line.is_some_and(|line| line.trim_start_matches(':').starts_with("rerun-if-changed="))
+    })
+}
+
+/// Cargo's lines of progress: a verb with a capital, right-aligned to twelve columns.
+fn is_status(plain: &str) -> bool {
+    let verb = plain.trim_start();
+    plain.len() > verb.len() && plain.find(' ').is_some() && {
+        let word = verb.split(' ').next().unwrap_or("");
+        plain.len() - verb.len() + word.len() == 12 && word.starts_with(char::is_uppercase)
+    }
+}
+
+fn read_messages(stdout: impl Read, number: u64, sink: &Sink) {
+    // Bytes that are no UTF-8 and lines that are no JSON come from build scripts and macros; they must not end a build.
+    for line in BufReader::new(stdout).split(b'\n') {
+        let Ok(line) = line else { break };
+        let text = String::from_utf8_lossy(&line);
+        let message = serde_json::from_str(&text).unwrap_or_else(|_| Message::TextLine(text.into_owned()));
+        sink(number, Said::Message(Box::new(message)));
+    }
+    sink(number, Said::OutputClosed);
+}
+
+fn read_lines(stderr: impl Read, number: u64, sink: &Sink) {
+    for line in BufReader::new(stderr).split(b'\n') {
+        let Ok(line) = line else { break };
+        sink(number, Said::Cargo(String::from_utf8_lossy(&line).into_owned()));
+    }
+}
+
+fn wait_for_end(end: &OwnedFd, number: u64, sink: &Sink) {
+    let mut fds = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
+    while poll(&mut fds, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
+    sink(number, Said::Exited);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_told_from_what_matters() {
+        for line in ["   Compiling api v0.1.0 (/x)", "    Finished `dev` profile", "    Updating index"] {
+            assert!(is_status(line), "{line}");
+        }
+        for line in
+            ["error: no matching package", "warning: unused manifest key: x", "  --> Cargo.toml:3:1", "", "   |"]
+        {
+            assert!(!is_status(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn hostile_output_becomes_text_and_ends() {
+        let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let sink: Sink = {
+            let heard = Arc::clone(&heard);
+            Arc::new(move |_, said| heard.lock().unwrap().push(format!("{said:?}")))
+        };
+        read_messages(
+            &b"\xff\xfe\x1b]52;c;evil\n{\"reason\":\"build-finished\",\"success\":true}\n{\"reason\":3"[..],
+            1,
+            &sink,
+        );
+        let heard = heard.lock().unwrap();
+        assert_eq!(heard.len(), 4);
+        assert!(heard[0].contains("TextLine") && heard[1].contains("BuildFinished") && heard[2].contains("TextLine"));
+        assert_eq!(heard[3], "OutputClosed");
+    }
+
+    #[test]
+    fn a_build_script_says_whether_it_names_its_inputs() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        assert!(!names_its_inputs(&out));
+        for (output, named) in [
+            ("cargo:rustc-cfg=x\n", false),
+            ("cargo:rerun-if-changed=build.rs\n", true),
+            ("hello\ncargo::rerun-if-changed=a\n", true),
+        ] {
+            std::fs::write(folder.path().join("output"), output).unwrap();
+            assert_eq!(names_its_inputs(&out), named, "{output:?}");
+        }
+    }
+}

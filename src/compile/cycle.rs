@@ -1,0 +1,316 @@
+//! When to build, when to end a build, and whose result counts: the pure core of hot compile.
+//! Never lives here: files, cargo, a clock.
+
+use std::time::{Duration, Instant};
+
+/// A change that comes this soon after another belongs to it: a checkout, a save of all files, a formatter after a save.
+const BURST: Duration = Duration::from_millis(30);
+/// A file that has just become empty is most likely being written: it gets this long to become something.
+const EMPTIED: Duration = Duration::from_millis(300);
+/// Builds ended for a newer change, in a row, after which one is let through: saves faster than builds must not starve.
+const MOST_CANCELLED: u32 = 3;
+/// How long cargo may take to end at a request, before its group is killed.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the loop has to do, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Action {
+    Build {
+        cause: String,
+    },
+    /// End the running build: it is out of date.
+    Cancel {
+        cause: String,
+    },
+    /// It takes no notice: kill its group.
+    Kill,
+    /// The result of the build that has just ended is to be used.
+    Deliver,
+    /// It failed, and nothing newer is on its way: say so.
+    Fail,
+}
+
+/// How a build ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Built,
+    Failed,
+}
+
+/// One build at most runs; what was asked for meanwhile is kept apart from it, and ten changes lead to one more build.
+#[derive(Debug, Default)]
+pub struct Cycle {
+    state: State,
+    /// Builds cancelled since the last one that came to its end.
+    cancelled: u32,
+    last_change: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Idle,
+    /// A change that is not worth a build before that moment.
+    Waiting {
+        cause: String,
+        until: Instant,
+    },
+    Building {
+        /// What has changed since it began.
+        newer: Option<String>,
+    },
+    Cancelling {
+        cause: String,
+        kill_at: Option<Instant>,
+    },
+}
+
+impl Cycle {
+    /// Whether a build runs, or will at the next deadline.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
+    /// When `tick` has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Idle | State::Building { .. } => None,
+            State::Waiting { until, .. } => Some(*until),
+            State::Cancelling { kill_at, .. } => *kill_at,
+        }
+    }
+
+    /// The program's sources have changed. `emptied`: all that is new is that a file has nothing in it any more.
+    pub fn changed(&mut self, now: Instant, cause: String, emptied: bool) -> Vec<Action> {
+        self.last_change = Some(now);
+        match &mut self.state {
+            State::Idle if emptied => {
+                self.state = State::Waiting { cause, until: now + EMPTIED };
+                Vec::new()
+            }
+            // The leading edge: a build that turns out to be too early is cheap to end.
+            State::Idle => self.build(cause),
+            State::Waiting { .. } if emptied => Vec::new(),
+            State::Waiting { .. } => self.build(cause),
+            State::Building { newer } if emptied || self.cancelled >= MOST_CANCELLED => {
+                *newer = Some(cause);
+                Vec::new()
+            }
+            State::Building { .. } => {
+                self.cancelled += 1;
+                self.state = State::Cancelling { cause: cause.clone(), kill_at: Some(now + CANCEL_TIMEOUT) };
+                vec![Action::Cancel { cause }]
+            }
+            State::Cancelling { cause: latest, .. } => {
+                *latest = cause;
+                Vec::new()
+            }
+        }
+    }
+
+    /// A build was asked for, whether or not something has changed.
+    pub fn asked(&mut self, now: Instant, cause: String) -> Vec<Action> {
+        self.changed(now, cause, false)
+    }
+
+    /// The running build has ended.
+    pub fn ended(&mut self, now: Instant, outcome: Outcome) -> Vec<Action> {
+        match std::mem::take(&mut self.state) {
+            State::Building { newer } => {
+                self.cancelled = 0;
+                let mut actions = match (outcome, &newer) {
+                    (Outcome::Built, _) => vec![Action::Deliver],
+                    (Outcome::Failed, None) => vec![Action::Fail],
+                    // Its errors may be mended already.
+                    (Outcome::Failed, Some(_)) => Vec::new(),
+                };
+                if let Some(cause) = newer {
+                    actions.extend(self.build_after_burst(now, cause));
+                }
+                actions
+            }
+            State::Cancelling { cause, .. } => self.build_after_burst(now, cause),
+            // Not asked for, so not missed.
+            other @ (State::Idle | State::Waiting { .. }) => {
+                self.state = other;
+                Vec::new()
+            }
+        }
+    }
+
+    pub fn tick(&mut self, now: Instant) -> Vec<Action> {
+        match &mut self.state {
+            State::Waiting { until, cause } if *until <= now => {
+                let cause = std::mem::take(cause);
+                self.build(cause)
+            }
+            State::Cancelling { kill_at, .. } if kill_at.is_some_and(|at| at <= now) => {
+                *kill_at = None;
+                vec![Action::Kill]
+            }
+            State::Idle | State::Waiting { .. } | State::Building { .. } | State::Cancelling { .. } => Vec::new(),
+        }
+    }
+
+    /// Once a burst is known to be one, its end is waited for.
+    fn build_after_burst(&mut self, now: Instant, cause: String) -> Vec<Action> {
+        match self.last_change.map(|last| last + BURST) {
+            Some(until) if until > now => {
+                self.state = State::Waiting { cause, until };
+                Vec::new()
+            }
+            Some(_) | None => self.build(cause),
+        }
+    }
+
+    fn build(&mut self, cause: String) -> Vec<Action> {
+        self.state = State::Building { newer: None };
+        vec![Action::Build { cause }]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn start() -> Instant {
+        #[allow(clippy::disallowed_methods)] // Any moment will do; the tests count from it.
+        Instant::now()
+    }
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn build(cause: &str) -> Vec<Action> {
+        vec![Action::Build { cause: cause.into() }]
+    }
+
+    fn cancel(cause: &str) -> Vec<Action> {
+        vec![Action::Cancel { cause: cause.into() }]
+    }
+
+    #[test]
+    fn the_first_change_builds_at_once() {
+        let mut cycle = Cycle::default();
+        assert_eq!(cycle.changed(start(), "a".into(), false), build("a"));
+        assert_eq!(cycle.ended(start(), Outcome::Built), [Action::Deliver]);
+        assert!(cycle.is_idle());
+        assert_eq!(cycle.deadline(), None);
+    }
+
+    #[test]
+    fn a_change_during_a_build_ends_it_and_the_next_one_waits_for_the_end_of_the_burst() {
+        let now = start();
+        let mut cycle = Cycle::default();
+        let _ = cycle.changed(now, "a".into(), false);
+        assert_eq!(cycle.changed(now + ms(5), "b".into(), false), cancel("b"));
+        assert_eq!(cycle.changed(now + ms(9), "c".into(), false), []);
+        assert_eq!(cycle.ended(now + ms(10), Outcome::Failed), [], "nobody is shown what is out of date");
+        assert_eq!(cycle.deadline(), Some(now + ms(39)));
+        assert_eq!(cycle.tick(now + ms(39)), build("c"));
+    }
+
+    #[test]
+    fn a_change_long_before_the_end_of_the_old_build_needs_no_wait() {
+        let now = start();
+        let mut cycle = Cycle::default();
+        let _ = cycle.changed(now, "a".into(), false);
+        let _ = cycle.changed(now + ms(5), "b".into(), false);
+        assert_eq!(cycle.ended(now + ms(100), Outcome::Failed), build("b"));
+    }
+
+    #[test]
+    fn a_build_that_takes_no_notice_is_killed() {
+        let now = start();
+        let mut cycle = Cycle::default();
+        let _ = cycle.changed(now, "a".into(), false);
+        let _ = cycle.changed(now, "b".into(), false);
+        assert_eq!(cycle.deadline(), Some(now + CANCEL_TIMEOUT));
+        assert_eq!(cycle.tick(now + CANCEL_TIMEOUT), [Action::Kill]);
+        assert_eq!(cycle.deadline(), None);
+        assert_eq!(cycle.ended(now + CANCEL_TIMEOUT, Outcome::Failed), build("b"));
+    }
+
+    #[test]
+    fn an_emptied_file_is_given_time_to_be_filled() {
+        let now = start();
+        let mut cycle = Cycle::default();
+        assert_eq!(cycle.changed(now, "a".into(), true), []);
+        assert_eq!(cycle.changed(now + ms(200), "a".into(), false), build("a"));
+        let _ = cycle.ended(now + ms(900), Outcome::Built);
+        assert_eq!(cycle.changed(now + ms(1000), "a".into(), true), []);
+        assert_eq!(cycle.tick(now + ms(1300)), build("a"), "it stays empty: so be it");
+    }
+
+    #[test]
+    fn saves_faster_than_builds_do_not_starve() {
+        let mut now = start();
+        let mut cycle = Cycle::default();
+        let _ = cycle.changed(now, "0".into(), false);
+        for n in 1..=MOST_CANCELLED {
+            now += ms(50);
+            assert_eq!(cycle.changed(now, n.to_string(), false), cancel(&n.to_string()));
+            now += BURST;
+            assert_eq!(cycle.ended(now, Outcome::Failed), build(&n.to_string()));
+        }
+        now += ms(50);
+        assert_eq!(cycle.changed(now, "last".into(), false), [], "this one is let through");
+        now += BURST;
+        let both = cycle.ended(now, Outcome::Built);
+        assert_eq!(both, [vec![Action::Deliver], build("last")].concat());
+    }
+
+    proptest! {
+        /// Whatever the order of saves, ends and time: at most one build runs, and after the last change a build is begun
+        /// and brought to its end.
+        #[test]
+        fn the_last_change_is_always_built(steps in proptest::collection::vec((0..4u8, 0..400u64), 1..80)) {
+            let mut now = start();
+            let mut cycle = Cycle::default();
+            let mut running = false;
+            let mut stale = false; // a change that no build begun since has seen
+            let mut apply = |actions: Vec<Action>, running: &mut bool, stale: &mut bool| {
+                for action in actions {
+                    if let Action::Build { .. } = action {
+                        assert!(!*running, "two builds at once");
+                        *running = true;
+                        *stale = false;
+                    }
+                }
+            };
+            for (kind, millis) in steps {
+                now += ms(millis);
+                match kind {
+                    0 | 1 => {
+                        stale = true;
+                        let actions = cycle.changed(now, "x".into(), kind == 1);
+                        apply(actions, &mut running, &mut stale);
+                    }
+                    2 if running => {
+                        running = false;
+                        let actions = cycle.ended(now, Outcome::Built);
+                        apply(actions, &mut running, &mut stale);
+                    }
+                    _ => {
+                        let actions = cycle.tick(now);
+                        apply(actions, &mut running, &mut stale);
+                    }
+                }
+            }
+            for _ in 0..6 {
+                now += Duration::from_secs(3);
+                let actions = cycle.tick(now);
+                apply(actions, &mut running, &mut stale);
+                if running {
+                    running = false;
+                    let actions = cycle.ended(now, Outcome::Built);
+                    apply(actions, &mut running, &mut stale);
+                }
+            }
+            prop_assert!(!stale && cycle.is_idle());
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Dep-info, the Makefile rule in which cargo and rustc name the inputs of an output.
+
+use std::path::PathBuf;
+
+/// The inputs of the first rule; later ones only make each input a target of its own.
+///
+/// The form is that of `rustc --emit=dep-info`: `output: input input`, with spaces in names escaped by a backslash.
+pub fn inputs(text: &str) -> Vec<PathBuf> {
+    let Some((_, rest)) = text.lines().find_map(split_rule) else { return Vec::new() };
+    let mut inputs = Vec::new();
+    let mut name = String::new();
+    let mut characters = rest.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' if characters.peek() == Some(&' ') => {
+                characters.next();
+                name.push(' ');
+            }
+            ' ' | '\t' => {
+                if !name.is_empty() {
+                    inputs.push(PathBuf::from(std::mem::take(&mut name)));
+                }
+            }
+            other => name.push(other),
+        }
+    }
+    if !name.is_empty() {
+        inputs.push(PathBuf::from(name));
+    }
+    inputs
+}
+
+/// A rule's colon is followed by a space or the end of the line; a colon in a name is not.
+fn split_rule(line: &str) -> Option<(&str, &str)> {
+    match line.split_once(": ") {
+        Some(rule) if !line.starts_with('#') => Some(rule),
+        Some(_) => None,
+        None => line.strip_suffix(':').map(|output| (output, "")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn inputs_are_read_with_their_spaces() {
+        let cases: [(&str, &[&str]); 6] = [
+            ("/t/api: /s/main.rs /s/a.rs\n", &["/s/main.rs", "/s/a.rs"]),
+            ("/t/a\\ b: /my\\ project/main.rs\n\n/my\\ project/main.rs:\n", &["/my project/main.rs"]),
+            ("/t/api:\n", &[]),
+            ("", &[]),
+            ("# env-dep:X=1\n/t/api: /s/main.rs\n# x: y\n", &["/s/main.rs"]),
+            ("/t/api:  /s/back\\slash.rs ", &["/s/back\\slash.rs"]),
+        ];
+        for (text, expected) in cases {
+            let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(inputs(text), expected, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn names_come_back_as_they_were_written(names in proptest::collection::vec("/[a-z. ]{0,8}[a-z]", 0..6)) {
+            let written: Vec<String> = names.iter().map(|name| name.replace(' ', "\\ ")).collect();
+            let text = format!("/t/out: {}\n", written.join(" "));
+            let expected: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
+            prop_assert_eq!(inputs(&text), expected);
+        }
+
+        #[test]
+        fn no_text_is_too_odd(text in any::<String>()) {
+            let _ = inputs(&text);
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! Room 1, hot compile: watches what the program is made of, builds, and ends in an `Artifact`.
+//! Never lives here: what becomes of it. This room does not know that programs are run.
+
+pub mod build;
+mod cycle;
+mod dep_info;
+mod sources;
+mod watch;
+
+use crate::config::{Config, DataAction};
+use crate::error::{Error, Exit, Result};
+use crate::process::Launcher;
+use crate::report::{Notice, short};
+use build::{Cargo, Outcome};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+use cycle::{Action, Cycle};
+use sources::{Found, Sources};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub use build::Said as BuildSaid;
+pub use watch::FileEvent;
+
+/// How often to look at the files where watching cannot be had.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What hot compile ends in: a program, and what is known of how it came to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    pub executable: PathBuf,
+    /// Folders with its dynamic libraries.
+    pub libraries: Vec<PathBuf>,
+    /// When the change it contains was saved, and when its build began and ended.
+    pub saved: Instant,
+    pub build_began: Instant,
+    pub build_ended: Instant,
+}
+
+/// What the loop is told.
+#[derive(Debug)]
+pub enum Outbox {
+    Tell(Notice),
+    Built(Artifact),
+    /// A file that the running program reads by itself has changed.
+    Data(PathBuf, DataAction),
+}
+
+/// Where this room's threads send what they see and hear.
+pub struct Sinks {
+    pub files: watch::Sink,
+    pub build: build::Sink,
+}
+
+pub struct Room {
+    cycle: Cycle,
+    sources: Sources,
+    eyes: Option<watch::Eyes>,
+    look_at: Option<Instant>,
+    cargo: Cargo,
+    package: String,
+    run: Option<build::Run>,
+    runs: u64,
+    cause: String,
+    saved: Option<Instant>,
+    build_began: Instant,
+    settings_changed: bool,
+    /// How many units there are: guessed from the graph at first, then counted.
+    units: usize,
+    sinks: Sinks,
+    env_file: Option<PathBuf>,
+    said_path_dependencies: Option<usize>,
+    out: Vec<Outbox>,
+}
+
+impl Room {
+    pub fn open(config: &Config, metadata: &Metadata, color: bool, sinks: Sinks, now: Instant) -> Result<Room> {
+        let sources = Sources::new(config, metadata)?;
+        let mut room = Room {
+            cycle: Cycle::default(),
+            sources,
+            eyes: None,
+            look_at: None,
+            cargo: Cargo { program: cargo_program(), build: config.build.clone(), color },
+            package: config.build.package.clone(),
+            run: None,
+            runs: 0,
+            cause: String::new(),
+            saved: None,
+            build_began: now,
+            settings_changed: false,
+            units: unit_estimate(metadata, config),
+            sinks,
+            env_file: config.program.env_file.clone(),
+            said_path_dependencies: None,
+            out: Vec::new(),
+        };
+        match watch::Eyes::open(&room.sinks.files) {
+            Ok(eyes) => room.eyes = Some(eyes),
+            Err(error) => room.look_from_time_to_time(&watch::describe(&error), now),
+        }
+        room.watch(now);
+        Ok(room)
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        let run = self.run.as_ref().and_then(build::Run::deadline);
+        self.cycle.deadline().into_iter().chain(run).chain(self.look_at).min()
+    }
+
+    pub fn rebuild(&mut self, now: Instant, cause: &str, launcher: &mut Launcher) -> Vec<Outbox> {
+        self.saved = Some(now);
+        let actions = self.cycle.asked(now, cause.to_owned());
+        self.perform(now, actions, launcher);
+        self.take()
+    }
+
+    pub fn files(&mut self, now: Instant, event: FileEvent, launcher: &mut Launcher) -> Vec<Outbox> {
+        let (found, at) = match event {
+            FileEvent::Touched(paths, at) => (self.sources.look(&paths), at),
+            FileEvent::Quiet(paths) => (self.sources.look(&paths), now),
+            FileEvent::Lost => (self.sources.look_again(), now),
+            FileEvent::Trouble(text) => {
+                self.note(format!("watching files: {text}"));
+                return self.take();
+            }
+        };
+        self.found(now, found, at, launcher);
+        self.take()
+    }
+
+    pub fn build_said(&mut self, now: Instant, number: u64, said: BuildSaid, launcher: &mut Launcher) -> Vec<Outbox> {
+        if let Some(run) = self.run.as_mut().filter(|run| run.number() == number) {
+            let before = run.done();
+            let waiting = run.hear(now, said);
+            let done = run.done();
+            if waiting.is_some() || done != before {
+                self.units = self.units.max(done);
+                self.out.push(Outbox::Tell(Notice::Progress { done, total: self.units, waiting }));
+            }
+            self.end_run(now, launcher);
+        }
+        self.take()
+    }
+
+    pub fn tick(&mut self, now: Instant, launcher: &mut Launcher) -> Vec<Outbox> {
+        self.end_run(now, launcher);
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look_at = Some(now + LOOK_INTERVAL);
+            let found = self.sources.look_again();
+            self.found(now, found, now, launcher);
+        }
+        let actions = self.cycle.tick(now);
+        self.perform(now, actions, launcher);
+        self.take()
+    }
+
+    /// Ends the running build; nothing is built any more.
+    pub fn close(&mut self) {
+        // Its group is killed and reaped on drop.
+        self.run = None;
+        self.eyes = None;
+    }
+
+    fn found(&mut self, now: Instant, mut found: Found, at: Instant, launcher: &mut Launcher) {
+        if !found.folders.is_empty() {
+            if let Some(eyes) = &mut self.eyes {
+                found.folders.iter().for_each(|folder| eyes.forget(folder));
+            }
+            self.watch(now);
+            // What was put into a new folder before it was watched made no event.
+            let more = self.sources.look_again();
+            found.emptied &= more.changed.is_empty();
+            found.changed.extend(more.changed);
+            found.settings |= more.settings;
+            found.data.extend(more.data);
+        }
+        for (path, action) in std::mem::take(&mut found.data) {
+            self.out.push(Outbox::Data(path, action));
+        }
+        // Cargo itself writes the lock file.
+        if self.run.is_some() {
+            found.changed.retain(|path| !path.ends_with("Cargo.lock"));
+        }
+        if found.changed.is_empty() {
+            return;
+        }
+        self.settings_changed |= found.settings;
+        self.saved = Some(at);
+        let actions = self.cycle.changed(now, found.cause(), found.emptied);
+        self.perform(now, actions, launcher);
+    }
+
+    fn perform(&mut self, now: Instant, actions: Vec<Action>, launcher: &mut Launcher) {
+        for action in actions {
+            match action {
+                Action::Build { cause } => self.start_run(now, cause, launcher),
+                Action::Cancel { cause } => {
+                    if let Some(run) = &self.run {
+                        run.cancel();
+                    }
+                    self.out.push(Outbox::Tell(Notice::Superseded { cause }));
+                }
+                Action::Kill => {
+                    if let Some(run) = &self.run {
+                        run.kill();
+                    }
+                }
+                // Performed by `end_run`, which has what it needs.
+                Action::Deliver | Action::Fail => {}
+            }
+        }
+    }
+
+    fn start_run(&mut self, now: Instant, cause: String, launcher: &mut Launcher) {
+        self.runs += 1;
+        self.build_began = now;
+        self.out.push(Outbox::Tell(Notice::Building { package: self.package.clone(), cause: cause.clone() }));
+        self.cause = cause;
+        match self.cargo.start(launcher, self.runs, &self.sinks.build) {
+            Ok(run) => self.run = Some(run),
+            Err(error) => {
+                self.out.push(Outbox::Tell(Notice::Diagnostic { rendered: error.to_string() }));
+                self.failed(0);
+                let _ = self.cycle.ended(now, cycle::Outcome::Failed);
+            }
+        }
+    }
+
+    fn end_run(&mut self, now: Instant, launcher: &mut Launcher) {
+        let Some(outcome) = self.run.as_mut().and_then(|run| run.ended(now)) else { return };
+        self.run = None;
+        self.sources.accept_lock_file();
+        let kind = match &outcome {
+            Outcome::Built(_) => cycle::Outcome::Built,
+            Outcome::Failed { .. } => cycle::Outcome::Failed,
+        };
+        let actions = self.cycle.ended(now, kind);
+        match outcome {
+            Outcome::Built(built) if actions.contains(&Action::Deliver) => self.deliver(now, built),
+            Outcome::Failed { errors, messages } if actions.contains(&Action::Fail) => {
+                self.diagnostics(messages);
+                self.failed(errors);
+            }
+            Outcome::Built(_) | Outcome::Failed { .. } => {}
+        }
+        self.perform(now, actions, launcher);
+    }
+
+    fn deliver(&mut self, now: Instant, built: build::Built) {
+        self.diagnostics(built.messages);
+        if std::mem::take(&mut self.settings_changed) {
+            self.read_settings_again();
+        }
+        if let Err(error) = self.sources.built(&built.executable, &built.whole_packages) {
+            self.note(format!(
+                "cargo's list of inputs cannot be read ({}: {error}); every file of the packages counts as one",
+                short(&built.executable.with_extension("d"))
+            ));
+        }
+        self.watch(now);
+        self.say_what_is_watched();
+        self.out.push(Outbox::Built(Artifact {
+            executable: built.executable,
+            libraries: built.libraries,
+            saved: self.saved.unwrap_or(self.build_began),
+            build_began: self.build_began,
+            build_ended: now,
+        }));
+    }
+
+    fn failed(&mut self, errors: usize) {
+        self.sources.failed();
+        let cause = self.cause.clone();
+        // Who serves meanwhile is for the loop to say.
+        self.out.push(Outbox::Tell(Notice::BuildFailed { errors, cause, serving: None }));
+    }
+
+    fn diagnostics(&mut self, messages: Vec<String>) {
+        self.out.extend(messages.into_iter().map(|rendered| Outbox::Tell(Notice::Diagnostic { rendered })));
+    }
+
+    fn read_settings_again(&mut self) {
+        match metadata(Some(&self.cargo.build.manifest_path), &self.cargo.build) {
+            Ok(metadata) => {
+                self.sources.set_packages(&metadata, &self.cargo.build.package_id, self.env_file.as_deref());
+            }
+            Err(error) => self.note(format!("{error}; the packages watched are those from before")),
+        }
+    }
+
+    fn watch(&mut self, now: Instant) {
+        let folders = self.sources.folders();
+        let Some(eyes) = &mut self.eyes else { return };
+        let mut troubles = eyes.watch(&folders);
+        if let Some(trouble) = troubles.pop() {
+            self.look_from_time_to_time(&trouble, now);
+        }
+    }
+
+    fn look_from_time_to_time(&mut self, why: &str, now: Instant) {
+        if self.look_at.is_none() {
+            self.look_at = Some(now + LOOK_INTERVAL);
+            self.note(format!("{why}. Until then the files are looked at every {} ms", LOOK_INTERVAL.as_millis()));
+        }
+    }
+
+    /// Said when the set of packages has changed, the first time included.
+    fn say_what_is_watched(&mut self) {
+        let path_dependencies = self.sources.path_dependencies();
+        if self.said_path_dependencies.replace(path_dependencies) != Some(path_dependencies) {
+            let (files, package) = (self.sources.file_count(), self.package.clone());
+            self.out.push(Outbox::Tell(Notice::Watching { files, package, path_dependencies }));
+        }
+    }
+
+    fn note(&mut self, text: String) {
+        self.out.push(Outbox::Tell(Notice::Note { text }));
+    }
+
+    fn take(&mut self) -> Vec<Outbox> {
+        std::mem::take(&mut self.out)
+    }
+}
+
+/// The cargo that started this program, else the one on the path.
+pub fn cargo_program() -> PathBuf {
+    std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
+}
+
+/// The project, as `cargo metadata` knows it.
+pub fn metadata(manifest: Option<&Path>, build: &impl MetadataFlags) -> Result<Metadata> {
+    let mut command = MetadataCommand::new();
+    command.cargo_path(cargo_program());
+    if let Some(manifest) = manifest {
+        command.manifest_path(manifest);
+    }
+    command.other_options(build.flags());
+    command.exec().map_err(|error| {
+        let text = crate::report::clean::plain(&error.to_string());
+        let error = Error::new(Exit::Project, format!("cargo cannot read the project: {}", text.trim()));
+        match manifest {
+            Some(_) => error,
+            None => error.help("run it in a package's folder, or name one with --manifest-path"),
+        }
+    })
+}
+
+/// The flags of a build that `cargo metadata` has too.
+pub trait MetadataFlags {
+    fn flags(&self) -> Vec<String>;
+}
+
+impl MetadataFlags for crate::config::Build {
+    fn flags(&self) -> Vec<String> {
+        metadata_flags(self.locked, self.offline, self.frozen, &self.cargo_config)
+    }
+}
+
+impl MetadataFlags for crate::cli::Session {
+    fn flags(&self) -> Vec<String> {
+        metadata_flags(self.locked, self.offline, self.frozen, &self.config)
+    }
+}
+
+fn metadata_flags(locked: bool, offline: bool, frozen: bool, config: &[String]) -> Vec<String> {
+    let flags = [("--locked", locked), ("--offline", offline), ("--frozen", frozen)];
+    let mut flags: Vec<String> = flags.iter().filter(|(_, on)| *on).map(|(flag, _)| (*flag).to_owned()).collect();
+    for setting in config {
+        flags.extend(["--config".to_owned(), setting.clone()]);
+    }
+    flags
+}
+
+/// Whether the package depends on the crate of that name, itself or through others, when it runs.
+pub fn depends_on(metadata: &Metadata, package: &cargo_metadata::PackageId, name: &str) -> bool {
+    reachable(metadata, package).values().any(|package| package.name.as_str() == name)
+}
+
+/// Each package is compiled once, and its build script compiled and run: close enough for a bar.
+fn unit_estimate(metadata: &Metadata, config: &Config) -> usize {
+    let packages = reachable(metadata, &config.build.package_id);
+    let scripts = packages.values().filter(|package| package.targets.iter().any(|target| target.is_custom_build()));
+    packages.len() + 2 * scripts.count()
+}
+
+fn reachable<'m>(
+    metadata: &'m Metadata,
+    package: &cargo_metadata::PackageId,
+) -> BTreeMap<&'m str, &'m cargo_metadata::Package> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![package];
+    while let Some(id) = waiting.pop() {
+        let Some(package) = metadata.packages.iter().find(|package| package.id == *id) else { continue };
+        if found.insert(package.id.repr.as_str(), package).is_some() {
+            continue;
+        }
+        let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes).filter(|node| node.id == *id);
+        for dependency in nodes.flat_map(|node| &node.deps) {
+            if dependency.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development) {
+                waiting.push(&dependency.pkg);
+            }
+        }
+    }
+    found
+}

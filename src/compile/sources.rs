@@ -1,0 +1,361 @@
+//! What the program is made of, and whether a touched path has really changed it.
+//! Never lives here: watching (`watch`), and what follows from a change (`cycle`).
+
+use crate::compile::dep_info;
+use crate::config::{self, DataAction};
+use crate::error::Tried;
+use crate::report::short;
+use cargo_metadata::{DependencyKind, Metadata, PackageId};
+use globset::GlobSet;
+use ignore::WalkBuilder;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Files an editor makes beside the one it saves.
+const EDITORS: [&str; 6] = ["**/*~", "**/.#*", "**/#*#", "**/*.sw?", "**/4913", "**/*.tmp"];
+
+/// A file as large as this is compared by its size and time only.
+const MOST_HASHED: u64 = 8 << 20;
+
+/// The inputs of one program.
+#[derive(Debug)]
+pub struct Sources {
+    /// Folders of the package and of its path dependencies.
+    packages: BTreeMap<PackageId, PathBuf>,
+    target_dir: PathBuf,
+    /// Manifests, lock file, cargo's configuration, toolchain file: they say what is built and how.
+    settings: BTreeSet<PathBuf>,
+    /// Named by the compiler's dep-info.
+    exact: BTreeSet<PathBuf>,
+    /// Real paths of inputs that are symlinks, or are reached through one.
+    real: HashMap<PathBuf, PathBuf>,
+    /// Packages all of whose files are inputs.
+    whole: BTreeSet<PathBuf>,
+    extra: Vec<PathBuf>,
+    ignore: GlobSet,
+    data: Vec<(GlobSet, DataAction)>,
+    /// Before the first build that succeeds, and after one that failed: any file of the packages may be what is missing.
+    wide: bool,
+    seen: HashMap<PathBuf, Seen>,
+}
+
+/// What a look at touched paths has found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Files of the program that have changed.
+    pub changed: Vec<PathBuf>,
+    /// All of those have just become empty.
+    pub emptied: bool,
+    /// One of those says what is built or how.
+    pub settings: bool,
+    pub data: Vec<(PathBuf, DataAction)>,
+    /// Folders that came or went.
+    pub folders: Vec<PathBuf>,
+}
+
+/// A file as it was last looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    stamp: Option<Stamp>,
+    content: u64,
+    empty: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp {
+    size: u64,
+    modified: (i64, i64),
+    inode: u64,
+}
+
+impl Sources {
+    pub fn new(config: &config::Config, metadata: &Metadata) -> crate::error::Result<Self> {
+        let ignore = config.watch.ignore.iter().map(String::as_str).chain(EDITORS);
+        let data = config.watch.data.iter().map(|data| {
+            let glob = config::glob_set([data.glob.as_str()]).tried("read the globs of `data`")?;
+            Ok((glob, data.action))
+        });
+        let mut sources = Sources {
+            packages: BTreeMap::new(),
+            target_dir: metadata.target_directory.clone().into_std_path_buf(),
+            settings: BTreeSet::new(),
+            exact: BTreeSet::new(),
+            real: HashMap::new(),
+            whole: BTreeSet::new(),
+            extra: config.watch.extra.clone(),
+            ignore: config::glob_set(ignore).tried("read the globs of `ignore`")?,
+            data: data.collect::<crate::error::Result<_>>()?,
+            wide: true,
+            seen: HashMap::new(),
+        };
+        if let Some(folder) = &config.build.target_dir {
+            sources.target_dir.clone_from(folder);
+        }
+        sources.set_packages(metadata, &config.build.package_id, config.program.env_file.as_deref());
+        sources.look_at_all();
+        Ok(sources)
+    }
+
+    /// The package and its path dependencies, from a new look at the manifests.
+    pub fn set_packages(&mut self, metadata: &Metadata, package: &PackageId, env_file: Option<&Path>) {
+        self.packages = local_packages(metadata, package);
+        let root = metadata.workspace_root.as_std_path();
+        self.settings = [root.join("Cargo.toml"), root.join("Cargo.lock")].into_iter().collect();
+        self.settings.extend(self.packages.values().map(|folder| folder.join("Cargo.toml")));
+        // Cargo reads these from the working directory up (the cargo book, "Hierarchical structure"), rustup likewise.
+        let cwd = std::env::current_dir().unwrap_or_else(|_| root.to_path_buf());
+        for folder in cwd.ancestors() {
+            let names = [".cargo/config.toml", ".cargo/config", "rust-toolchain.toml", "rust-toolchain"];
+            self.settings.extend(names.iter().map(|name| folder.join(name)).filter(|path| path.is_file()));
+        }
+        self.settings.extend(env_file.map(Path::to_path_buf));
+    }
+
+    /// Takes the exact inputs from the dep-info that cargo wrote beside the executable.
+    ///
+    /// # Errors
+    /// When that file cannot be read; then all files of the packages go on counting.
+    pub fn built(&mut self, executable: &Path, whole_packages: &[PackageId]) -> io::Result<()> {
+        let dep_info = executable.with_extension("d");
+        let text = std::fs::read_to_string(&dep_info)?;
+        let inputs = dep_info::inputs(&text);
+        // A folder is what a build script may name; all below it is meant.
+        let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = inputs.into_iter().partition(|path| path.is_dir());
+        self.exact = files.into_iter().filter(|path| !path.starts_with(&self.target_dir)).collect();
+        self.whole = whole_packages.iter().filter_map(|id| self.packages.get(id)).cloned().collect();
+        self.whole.extend(folders.into_iter().filter(|path| !path.starts_with(&self.target_dir)));
+        self.wide = false;
+        self.real = HashMap::new();
+        for path in &self.exact {
+            if let Ok(real) = path.canonicalize()
+                && real != *path
+            {
+                self.real.insert(real, path.clone());
+            }
+        }
+        self.look_at_all();
+        Ok(())
+    }
+
+    /// A build failed: what it lacks may be any file.
+    pub fn failed(&mut self) {
+        self.wide = true;
+    }
+
+    /// Cargo may write the lock file while it builds; that is no change of the user's.
+    pub fn accept_lock_file(&mut self) {
+        let locks: Vec<PathBuf> = self.settings.iter().filter(|path| path.ends_with("Cargo.lock")).cloned().collect();
+        for path in locks {
+            self.remember(path);
+        }
+    }
+
+    pub fn file_count(&self) -> usize {
+        self.exact.len() + self.settings.len()
+    }
+
+    pub fn path_dependencies(&self) -> usize {
+        self.packages.len().saturating_sub(1)
+    }
+
+    /// Every folder in which something may change the program.
+    pub fn folders(&self) -> BTreeSet<PathBuf> {
+        let mut folders: BTreeSet<PathBuf> = self.packages.values().cloned().collect();
+        let (inner, _) = self.walk(self.packages.values().chain(&self.whole));
+        folders.extend(inner);
+        let (extra, files) = self.walk(&self.extra);
+        folders.extend(extra);
+        let single = files.iter().chain(&self.exact).chain(&self.settings).chain(self.real.keys()).chain(&self.extra);
+        folders.extend(single.filter_map(|path| path.parent()).map(Path::to_path_buf));
+        folders
+    }
+
+    /// Looks at paths that were touched.
+    pub fn look(&mut self, paths: &[PathBuf]) -> Found {
+        let mut found = Found { emptied: true, ..Found::default() };
+        // Asked for once a look, as it walks the packages.
+        let mut walked: Option<BTreeSet<PathBuf>> = None;
+        for path in paths {
+            let path = self.real.get(path).unwrap_or(path).clone();
+            let was_folder = !self.seen.contains_key(&path) && self.seen.keys().any(|seen| seen.starts_with(&path));
+            if path.is_dir() || was_folder {
+                found.folders.push(path);
+                continue;
+            }
+            if let Some(action) = self.data_action(&path) {
+                if self.changed(&path).is_some() {
+                    found.data.push((path, action));
+                }
+                continue;
+            }
+            if !self.counts(&path, &mut walked) {
+                continue;
+            }
+            if let Some(now) = self.changed(&path) {
+                found.settings |= self.settings.contains(&path);
+                found.emptied &= now.empty;
+                found.changed.push(path);
+            }
+        }
+        found.emptied &= !found.changed.is_empty();
+        found
+    }
+
+    /// Looks at everything, as events were lost or cannot be had. Only files whose size, time or inode differ are read.
+    pub fn look_again(&mut self) -> Found {
+        let mut paths: BTreeSet<PathBuf> = self.seen.keys().cloned().collect();
+        paths.extend(self.all_files());
+        let touched: Vec<PathBuf> = paths
+            .into_iter()
+            .filter(|path| self.seen.get(path).is_none_or(|seen| seen.stamp != Stamp::of(path)))
+            .collect();
+        self.look(&touched)
+    }
+
+    fn changed(&mut self, path: &Path) -> Option<Seen> {
+        let now = Seen::at(path);
+        let before = self.seen.insert(path.to_path_buf(), now.clone());
+        let same = match &before {
+            Some(before) => before.content == now.content && before.stamp.is_some() == now.stamp.is_some(),
+            // Never looked at: it is new, unless it was only there for a moment.
+            None => now.stamp.is_none(),
+        };
+        (!same).then_some(now)
+    }
+
+    fn remember(&mut self, path: PathBuf) {
+        let seen = Seen::at(&path);
+        self.seen.insert(path, seen);
+    }
+
+    fn data_action(&self, path: &Path) -> Option<DataAction> {
+        self.data.iter().find(|(glob, _)| glob.is_match(path)).map(|(_, action)| *action)
+    }
+
+    fn counts(&self, path: &Path, walked: &mut Option<BTreeSet<PathBuf>>) -> bool {
+        if self.exact.contains(path) || self.settings.contains(path) {
+            return true;
+        }
+        if path.starts_with(&self.target_dir) || self.ignore.is_match(path) {
+            return false;
+        }
+        if self.extra.iter().any(|extra| path.starts_with(extra)) {
+            return true;
+        }
+        let roots = self.whole.iter().chain(self.packages.values().filter(|_| self.wide));
+        if !roots.clone().any(|root| path.starts_with(root)) {
+            return false;
+        }
+        // A file that was one of them counts when it has gone, too.
+        self.seen.contains_key(path) || walked.get_or_insert_with(|| self.walk(roots).1).contains(path)
+    }
+
+    fn look_at_all(&mut self) {
+        for path in self.all_files() {
+            if !self.seen.contains_key(&path) {
+                self.remember(path);
+            }
+        }
+    }
+
+    fn all_files(&self) -> BTreeSet<PathBuf> {
+        let roots = self.whole.iter().chain(&self.extra).chain(self.packages.values());
+        let (_, mut files) = self.walk(roots);
+        files.extend(self.exact.iter().chain(&self.settings).cloned());
+        files
+    }
+
+    /// Folders and files below the roots that git would not ignore, without hidden ones and without what cargo makes.
+    fn walk<'a>(&self, roots: impl IntoIterator<Item = &'a PathBuf>) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
+        let (mut folders, mut files) = (BTreeSet::new(), BTreeSet::new());
+        for root in roots {
+            let (root, target_dir) = (root.clone(), self.target_dir.clone());
+            let packages: BTreeSet<PathBuf> = self.packages.values().cloned().collect();
+            let walk = WalkBuilder::new(&root)
+                .require_git(false)
+                .filter_entry(move |entry| {
+                    let path = entry.path();
+                    // A crate that is no path dependency is another program's.
+                    let stranger = || path != root && !packages.contains(path) && path.join("Cargo.toml").is_file();
+                    path != target_dir && entry.file_name() != "target" && !stranger()
+                })
+                .build();
+            // What cannot be read cannot be compiled either; the compiler will say so.
+            for entry in walk.filter_map(|entry| entry.ok()) {
+                let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
+                if is_folder {
+                    folders.insert(entry.into_path());
+                } else if !self.ignore.is_match(entry.path()) {
+                    files.insert(entry.into_path());
+                }
+            }
+        }
+        (folders, files)
+    }
+}
+
+impl Found {
+    /// `src/routes.rs changed`, `3 files changed (src/a.rs and others)`.
+    pub fn cause(&self) -> String {
+        match self.changed.as_slice() {
+            [one] => format!("{} changed", short(one)),
+            [first, ..] => format!("{} files changed ({} and others)", self.changed.len(), short(first)),
+            [] => "nothing changed".to_owned(),
+        }
+    }
+}
+
+impl Seen {
+    fn at(path: &Path) -> Seen {
+        let stamp = Stamp::of(path);
+        let mut hasher = DefaultHasher::new();
+        let mut empty = false;
+        if let Some(stamp) = &stamp {
+            if stamp.size > MOST_HASHED {
+                (stamp.size, stamp.modified).hash(&mut hasher);
+            } else {
+                // Gone between the two looks: its event is on the way.
+                let content = std::fs::read(path).unwrap_or_default();
+                empty = content.is_empty();
+                content.hash(&mut hasher);
+            }
+        }
+        Seen { stamp, content: hasher.finish(), empty }
+    }
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Stamp> {
+        let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        Some(Stamp { size: metadata.len(), modified, inode: metadata.ino() })
+    }
+}
+
+/// The package and all it depends on, by path, to run or to build.
+fn local_packages(metadata: &Metadata, package: &PackageId) -> BTreeMap<PackageId, PathBuf> {
+    let mut found = BTreeMap::new();
+    let mut waiting = VecDeque::from([package.clone()]);
+    while let Some(id) = waiting.pop_front() {
+        let Some(package) = metadata.packages.iter().find(|package| package.id == id) else { continue };
+        let Some(folder) = package.manifest_path.parent().filter(|_| package.source.is_none()) else { continue };
+        if found.insert(id.clone(), folder.to_path_buf().into_std_path_buf()).is_some() {
+            continue;
+        }
+        let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes).filter(|node| node.id == id);
+        for dependency in nodes.flat_map(|node| &node.deps) {
+            let kinds = &dependency.dep_kinds;
+            if kinds.is_empty() || kinds.iter().any(|kind| kind.kind != DependencyKind::Development) {
+                waiting.push_back(dependency.pkg.clone());
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+#[path = "sources_tests.rs"]
+mod tests;

@@ -1,0 +1,135 @@
+//! Looks at real files: what counts, what has changed, and what only seems to have.
+
+use super::*;
+use std::fs;
+
+struct Project {
+    folder: tempfile::TempDir,
+    sources: Sources,
+}
+
+impl Project {
+    /// A package with `src/main.rs`, `src/a.rs` and `notes.txt`, as if nothing had been built yet.
+    fn new() -> Project {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("src")).unwrap();
+        for (path, text) in [("src/main.rs", "mod a;"), ("src/a.rs", ""), ("notes.txt", "x"), (".gitignore", "/junk\n")]
+        {
+            fs::write(root.join(path), text).unwrap();
+        }
+        let mut sources = Sources {
+            packages: [(PackageId { repr: "p".into() }, root.clone())].into_iter().collect(),
+            target_dir: root.join("target"),
+            settings: [root.join("Cargo.toml")].into_iter().collect(),
+            exact: BTreeSet::new(),
+            real: HashMap::new(),
+            whole: BTreeSet::new(),
+            extra: vec![root.join("migrations")],
+            ignore: config::glob_set(EDITORS).unwrap(),
+            data: vec![(config::glob_set(["**/*.tera"]).unwrap(), DataAction::None)],
+            wide: true,
+            seen: HashMap::new(),
+        };
+        sources.look_at_all();
+        Project { folder, sources }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join(path)
+    }
+
+    fn write(&mut self, path: &str, text: &str) -> Found {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        self.sources.look(&[path])
+    }
+
+    fn built(&mut self, inputs: &[&str]) {
+        let executable = self.path("target/debug/p");
+        fs::create_dir_all(executable.parent().unwrap()).unwrap();
+        let inputs: Vec<String> = inputs.iter().map(|input| self.path(input).display().to_string()).collect();
+        fs::write(executable.with_extension("d"), format!("{}: {}\n", executable.display(), inputs.join(" "))).unwrap();
+        self.sources.built(&executable, &[]).unwrap();
+    }
+}
+
+#[test]
+fn a_save_that_changes_nothing_is_no_change() {
+    let mut project = Project::new();
+    assert!(project.write("src/main.rs", "mod a;").changed.is_empty());
+    let found = project.write("src/main.rs", "mod a; fn main() {}");
+    assert_eq!(found.changed, [project.path("src/main.rs")]);
+    assert!(!found.emptied);
+    assert!(project.sources.look(&found.changed).changed.is_empty(), "seen once");
+    assert!(project.write("src/main.rs", "").emptied);
+}
+
+#[test]
+fn before_a_build_every_file_counts_and_after_it_those_that_were_named() {
+    let mut project = Project::new();
+    assert_eq!(project.write("notes.txt", "y").changed.len(), 1);
+    assert!(project.write("junk", "ignored by git").changed.is_empty());
+    assert!(project.write("target/x", "made by cargo").changed.is_empty());
+    assert!(project.write("src/.#a.rs", "made by an editor").changed.is_empty());
+    project.built(&["src/main.rs", "src/a.rs", "junk"]);
+    assert!(project.write("notes.txt", "z").changed.is_empty());
+    assert!(project.write("src/b.rs", "not a module yet").changed.is_empty());
+    assert_eq!(project.write("junk", "named by include_str").changed.len(), 1);
+    assert_eq!(project.write("Cargo.toml", "[package]").changed.len(), 1);
+    assert_eq!(project.write("migrations/1.sql", "asked for").changed.len(), 1);
+    project.sources.failed();
+    assert_eq!(project.write("src/c.rs", "perhaps what is missing").changed.len(), 1);
+}
+
+#[test]
+fn a_file_that_went_or_came_has_changed() {
+    let mut project = Project::new();
+    project.built(&["src/main.rs", "src/a.rs"]);
+    let path = project.path("src/a.rs");
+    fs::remove_file(&path).unwrap();
+    assert_eq!(project.sources.look(std::slice::from_ref(&path)).changed.len(), 1);
+    assert!(project.sources.look(std::slice::from_ref(&path)).changed.is_empty());
+    assert_eq!(project.write("src/a.rs", "").changed.len(), 1, "empty, and yet it is back");
+}
+
+#[test]
+fn lost_events_are_made_up_for() {
+    let mut project = Project::new();
+    project.built(&["src/main.rs", "src/a.rs"]);
+    fs::write(project.path("src/a.rs"), "fn new() {}").unwrap();
+    fs::write(project.path("notes.txt"), "no input").unwrap();
+    assert_eq!(project.sources.look_again().changed, [project.path("src/a.rs")]);
+    assert_eq!(project.sources.look_again(), Found::default());
+}
+
+#[test]
+fn what_a_symlink_points_to_is_an_input_too() {
+    let mut project = Project::new();
+    fs::write(project.path("shared.rs"), "1").unwrap();
+    std::os::unix::fs::symlink(project.path("shared.rs"), project.path("src/link.rs")).unwrap();
+    project.built(&["src/main.rs", "src/link.rs"]);
+    assert_eq!(project.write("shared.rs", "2").changed, [project.path("src/link.rs")]);
+}
+
+#[test]
+fn data_files_are_not_sources() {
+    let mut project = Project::new();
+    let found = project.write("page.tera", "<p>");
+    assert_eq!(found.data, [(project.path("page.tera"), DataAction::None)]);
+    assert!(found.changed.is_empty());
+}
+
+#[test]
+fn folders_are_watched_not_files_and_another_crate_is_another_program() {
+    let mut project = Project::new();
+    fs::create_dir_all(project.path("other/src")).unwrap();
+    fs::write(project.path("other/Cargo.toml"), "").unwrap();
+    fs::create_dir_all(project.path("target/debug")).unwrap();
+    project.built(&["src/main.rs"]);
+    let folders = project.sources.folders();
+    assert!(folders.contains(&project.path("src")) && folders.contains(&project.path("")));
+    assert!(!folders.iter().any(|folder| folder.starts_with(project.path("target"))));
+    assert!(!folders.iter().any(|folder| folder.starts_with(project.path("other"))));
+}

@@ -1,0 +1,170 @@
+//! The eyes: watches folders and says which paths were touched, at once, and again when it has become quiet.
+//! Never lives here: what a path means (`sources`).
+
+use notify_debouncer_full::notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
+use notify_debouncer_full::notify::{
+    self, ErrorKind, Event, EventHandler, RecommendedWatcher, RecursiveMode, WatcherKind,
+};
+use notify_debouncer_full::{DebounceEventResult, Debouncer, NoCache, new_debouncer_opt};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Long, as it is only the second look; each tick wakes the process. The first look is the leading edge.
+const QUIET: Duration = Duration::from_millis(250);
+
+/// Something happened to files.
+#[derive(Debug)]
+pub enum FileEvent {
+    /// A save is complete, or a name came or went. With the moment it was seen.
+    Touched(Vec<PathBuf>, Instant),
+    /// All that happened to these paths is over for now.
+    Quiet(Vec<PathBuf>),
+    /// Events were lost: look at everything again.
+    Lost,
+    /// Watching fails somewhere.
+    Trouble(String),
+}
+
+/// Where what is seen goes.
+pub type Sink = Arc<dyn Fn(FileEvent) + Send + Sync>;
+
+/// Watches folders, one by one: a recursive watch would take in `target`.
+pub struct Eyes {
+    debouncer: Debouncer<Tee, NoCache>,
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Eyes {
+    /// # Errors
+    /// When the system has no more watches to give; the caller looks from time to time instead.
+    pub fn open(sink: &Sink) -> notify::Result<Eyes> {
+        let quiet = {
+            let sink = Arc::clone(sink);
+            move |result: DebounceEventResult| match result {
+                Ok(events) => {
+                    if events.iter().any(|event| event.need_rescan()) {
+                        sink(FileEvent::Lost);
+                    }
+                    let changes = events.into_iter().filter(|event| !event.kind.is_access());
+                    let paths: BTreeSet<PathBuf> = changes.flat_map(|event| event.event.paths).collect();
+                    if !paths.is_empty() {
+                        sink(FileEvent::Quiet(paths.into_iter().collect()));
+                    }
+                }
+                Err(errors) => errors.iter().for_each(|error| sink(FileEvent::Trouble(error.to_string()))),
+            }
+        };
+        // The debouncer makes its watcher itself, by a function without arguments: what the watcher needs waits here.
+        let mut waiting = FOR_NEXT_TEE.lock().unwrap_or_else(PoisonError::into_inner);
+        *waiting = Some(Arc::clone(sink));
+        drop(waiting);
+        let config = notify::Config::default();
+        let debouncer = new_debouncer_opt::<_, Tee, _>(QUIET, Some(QUIET), quiet, NoCache, config)?;
+        Ok(Eyes { debouncer, folders: BTreeSet::new() })
+    }
+
+    /// Watches exactly these folders from now on. Folders that are not there are passed over: their parents tell when they
+    /// come. Says what cannot be watched.
+    pub fn watch(&mut self, wanted: &BTreeSet<PathBuf>) -> Vec<String> {
+        let gone: Vec<PathBuf> = self.folders.difference(wanted).cloned().collect();
+        for folder in gone {
+            // It may be gone from the disk too, and its watch with it.
+            self.debouncer.unwatch(&folder).ok();
+            self.folders.remove(&folder);
+        }
+        let mut troubles = Vec::new();
+        for folder in wanted {
+            if self.folders.contains(folder) || !folder.is_dir() {
+                continue;
+            }
+            match self.debouncer.watch(folder, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.folders.insert(folder.clone());
+                }
+                Err(error) if matches!(error.kind, ErrorKind::PathNotFound) => {}
+                Err(error) => troubles.push(describe(&error)),
+            }
+        }
+        troubles
+    }
+
+    /// A folder came or went at that path: what was watched there or below is watched no more.
+    pub fn forget(&mut self, path: &Path) {
+        let stale: Vec<PathBuf> = self.folders.iter().filter(|folder| folder.starts_with(path)).cloned().collect();
+        for folder in stale {
+            self.debouncer.unwatch(&folder).ok();
+            self.folders.remove(&folder);
+        }
+    }
+}
+
+pub fn describe(error: &notify::Error) -> String {
+    match &error.kind {
+        ErrorKind::MaxFilesWatch => {
+            "no inotify watches are left: raise fs.inotify.max_user_watches (sysctl), or close what uses them"
+                .to_owned()
+        }
+        ErrorKind::Io(io) if io.raw_os_error() == Some(nix::errno::Errno::EMFILE as i32) => {
+            "no inotify instances are left: raise fs.inotify.max_user_instances (sysctl), or close what uses them"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+static FOR_NEXT_TEE: Mutex<Option<Sink>> = Mutex::new(None);
+
+/// The system's watcher, heard twice: by the debouncer, and by us without delay.
+struct Tee(RecommendedWatcher);
+
+impl notify::Watcher for Tee {
+    fn new<F: EventHandler>(mut debouncer: F, config: notify::Config) -> notify::Result<Self> {
+        let sink = FOR_NEXT_TEE.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let watcher = RecommendedWatcher::new(
+            move |result: notify::Result<Event>| {
+                if let (Ok(event), Some(sink)) = (&result, &sink) {
+                    if event.need_rescan() {
+                        sink(FileEvent::Lost);
+                    } else if is_edge(&event.kind) {
+                        sink(FileEvent::Touched(event.paths.clone(), now()));
+                    }
+                }
+                // Reading is not changing, and the compiler reads a lot.
+                if !matches!(&result, Ok(event) if event.kind.is_access()) {
+                    debouncer.handle_event(result);
+                }
+            },
+            config,
+        )?;
+        Ok(Tee(watcher))
+    }
+
+    fn watch(&mut self, path: &Path, mode: RecursiveMode) -> notify::Result<()> {
+        self.0.watch(path, mode)
+    }
+
+    fn unwatch(&mut self, path: &Path) -> notify::Result<()> {
+        self.0.unwatch(path)
+    }
+
+    fn kind() -> WatcherKind {
+        RecommendedWatcher::kind()
+    }
+}
+
+/// The moment a save is complete: the file was closed, or has got its name. Bytes that are being written are none; should
+/// nobody ever close the file, the debouncer tells of them.
+fn is_edge(kind: &EventKind) -> bool {
+    match kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+        EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => true,
+        EventKind::Any | EventKind::Access(_) | EventKind::Modify(_) | EventKind::Other => false,
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // An edge: the moment of an event is taken where the event is seen.
+fn now() -> Instant {
+    Instant::now()
+}

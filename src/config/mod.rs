@@ -1,0 +1,278 @@
+//! What a session is to do: flags and manifests become one checked `Config`, here and nowhere else.
+//! Never lives here: doing any of it. Nothing is bound, built or watched; the only files read are the manifests.
+
+mod address;
+mod choose;
+mod duration;
+mod env_file;
+mod flags;
+mod layer;
+mod metadata;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cargo_metadata::{Metadata, PackageId};
+use nix::sys::signal::Signal;
+
+use self::layer::Layer;
+use self::metadata::Section;
+use crate::cli;
+use crate::error::{Error, Result};
+
+pub use self::address::{Address, Listen};
+pub use self::env_file::env_file;
+pub use self::words::glob_set;
+pub use crate::cli::{Color, Format};
+
+/// Every key with its default. Four have no fixed one and stand as comments.
+pub const DEFAULTS: &str = r#"[package.metadata.hotrun]
+# bin = "NAME"          # default: cargo's `default-run`, else the only binary
+# example = "NAME"      # an example instead of a binary
+features = []
+# profile = "NAME"      # default: cargo's, which is "dev"
+args = []
+env = {}                # { RUST_LOG = "debug" }
+# env-file = ".env"     # default: none is read
+listen = []             # "127.0.0.1:3000", or a list, or { http = "3000", admin = "unix:target/admin.sock" }
+watch = []              # besides what the program is made of: ["migrations"]
+ignore = []             # besides what git ignores: ["*.snap"]
+data = {}               # read by the running program: { "config/**" = "signal:HUP", "templates/**" = "none" }
+strategy = "upgrade"    # or "restart"
+handoff = "auto"        # or "library", "listen-fds", "none"
+ready = "auto"          # or "notify", "accept", "http:/healthz", "delay:500ms"
+overlap = true
+ready-timeout = "60s"
+probation = "0s"
+drain-timeout = "5s"
+kill-timeout = "2s"
+"#;
+
+/// Paths in it are absolute.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub build: Build,
+    pub program: Run,
+    /// May be empty: then the program listens for itself.
+    pub listen: Vec<Listen>,
+    pub watch: Watch,
+    pub upgrade: Upgrade,
+    pub output: Output,
+}
+
+/// What is asked of cargo.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Build {
+    /// Of the chosen package.
+    pub manifest_path: PathBuf,
+    pub package: String,
+    pub package_id: PackageId,
+    pub target: Target,
+    pub features: Vec<String>,
+    pub all_features: bool,
+    pub no_default_features: bool,
+    pub profile: Option<String>,
+    pub triple: Option<String>,
+    pub target_dir: Option<PathBuf>,
+    pub jobs: Option<String>,
+    pub locked: bool,
+    pub offline: bool,
+    pub frozen: bool,
+    pub cargo_config: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Bin(String),
+    Example(String),
+}
+
+impl Target {
+    pub fn name(&self) -> &str {
+        match self {
+            Target::Bin(name) | Target::Example(name) => name,
+        }
+    }
+
+    /// As it is called in sentences; with `--` before it, cargo's flag.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Target::Bin(_) => "bin",
+            Target::Example(_) => "example",
+        }
+    }
+}
+
+/// How the program is started, apart from its sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    pub args: Vec<OsString>,
+    /// Stronger than `env_file`.
+    pub env: Vec<(String, String)>,
+    pub env_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    pub extra: Vec<PathBuf>,
+    /// For `glob_set`: absolute patterns.
+    pub ignore: Vec<String>,
+    pub data: Vec<Data>,
+}
+
+/// Files that the running program reads by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Data {
+    /// For `glob_set`: an absolute pattern.
+    pub glob: String,
+    pub action: DataAction,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataAction {
+    Signal(Signal),
+    None,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgrade {
+    pub strategy: Strategy,
+    pub handoff: HandOff,
+    pub ready: Ready,
+    pub overlap: bool,
+    pub ready_timeout: Duration,
+    pub probation: Duration,
+    pub drain_timeout: Duration,
+    pub kill_timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    Upgrade,
+    Restart,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandOff {
+    Auto,
+    Library,
+    ListenFds,
+    None,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ready {
+    Auto,
+    Notify,
+    Accept,
+    /// The path to ask for; it begins with a slash and can stand in a request line as it is.
+    Http(String),
+    Delay(Duration),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Output {
+    pub format: Format,
+    pub color: Color,
+    pub quiet: bool,
+    pub clear: bool,
+    /// Whether keys may be read; whether there is a terminal to read them from is found out later.
+    pub keys: bool,
+}
+
+/// Brings the flags, the package's manifest and the workspace's together, for the package that they choose.
+pub fn load(args: &cli::Session, metadata: &Metadata) -> Result<Config> {
+    let directory = std::env::current_dir()
+        .map_err(|error| Error::failure(format!("finding out the current directory: {error}")))?;
+    let mut config = load_from(args, metadata, &directory)?;
+    if args.color.is_none() {
+        config.output.color = color_of_cargo(std::env::var("CARGO_TERM_COLOR").ok().as_deref());
+    }
+    Ok(config)
+}
+
+/// As `load`, for a user who stands in `directory`.
+fn load_from(args: &cli::Session, metadata: &Metadata, directory: &Path) -> Result<Config> {
+    let mut flags = flags::layer(args, directory)?;
+    let root = metadata.workspace_root.join("Cargo.toml");
+    let mut workspace = metadata::read(root.as_std_path(), Section::Workspace)?;
+
+    let manifest = choose::manifest(args.manifest_path.as_deref(), directory);
+    let wanted = flags.target.as_ref().or(workspace.target.as_ref());
+    let package = choose::package(metadata, args.package.as_deref(), manifest.as_deref(), wanted)?;
+    let mut own = metadata::read(package.manifest_path.as_std_path(), Section::Package)?;
+
+    let nearest = flags.target.take().or(own.target.take());
+    let target = choose::target(metadata, package, nearest, workspace.target.take())?;
+    let said = flags.over(own).over(workspace);
+    check_together(&said)?;
+
+    let mut build = Build {
+        manifest_path: package.manifest_path.clone().into_std_path_buf(),
+        package: package.name.to_string(),
+        package_id: package.id.clone(),
+        target,
+        features: said.features.unwrap_or_default(),
+        all_features: false,
+        no_default_features: false,
+        profile: said.profile,
+        triple: None,
+        target_dir: None,
+        jobs: None,
+        locked: false,
+        offline: false,
+        frozen: false,
+        cargo_config: Vec::new(),
+    };
+    flags::for_cargo(args, directory, &mut build)?;
+    Ok(Config {
+        build,
+        program: Run { args: said.args.unwrap_or_default(), env: said.env, env_file: said.env_file },
+        listen: said.listen.unwrap_or_default(),
+        watch: Watch {
+            extra: said.watch.unwrap_or_default(),
+            ignore: said.ignore.unwrap_or_default(),
+            data: said.data.unwrap_or_default(),
+        },
+        upgrade: Upgrade {
+            strategy: said.strategy.unwrap_or(Strategy::Upgrade),
+            handoff: said.handoff.map_or(HandOff::Auto, |(way, _)| way),
+            ready: said.ready.unwrap_or(Ready::Auto),
+            overlap: said.overlap.unwrap_or(true),
+            ready_timeout: said.ready_timeout.unwrap_or(Duration::from_secs(60)),
+            probation: said.probation.unwrap_or(Duration::ZERO),
+            drain_timeout: said.drain_timeout.unwrap_or(Duration::from_secs(5)),
+            kill_timeout: said.kill_timeout.unwrap_or(Duration::from_secs(2)),
+        },
+        output: Output {
+            format: args.message_format.unwrap_or_default(),
+            color: args.color.unwrap_or_default(),
+            quiet: args.quiet,
+            clear: args.clear,
+            keys: !args.no_keys,
+        },
+    })
+}
+
+/// What is only wrong in company.
+fn check_together(said: &Layer) -> Result<()> {
+    let restart = said.strategy == Some(Strategy::Restart);
+    match &said.handoff {
+        Some((HandOff::ListenFds, origin)) if !restart && said.listen.as_ref().is_none_or(Vec::is_empty) => Err(origin
+            .refuse("found \"listen-fds\" and no address to hand over; name one with `--listen` or the key `listen`")),
+        _ => Ok(()),
+    }
+}
+
+/// Cargo's own setting; a value that it would refuse is left to it.
+fn color_of_cargo(setting: Option<&str>) -> Color {
+    match setting {
+        Some("always") => Color::Always,
+        Some("never") => Color::Never,
+        _ => Color::Auto,
+    }
+}

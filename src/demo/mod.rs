@@ -1,0 +1,264 @@
+//! `cargo hotrun demo`: the promise put to the test where the user can watch. A real session of a real project, ten edits,
+//! clients that never stop asking, and a count of what they lost. Never lives here: anything a session needs to work.
+
+mod edits;
+pub mod load;
+#[cfg(test)]
+mod load_tests;
+mod session;
+
+use crate::error::{Error, Result, Tried};
+use crate::scaffold::{self, Template};
+use edits::{Change, EDITS, FIRST_VERSION};
+use load::{Load, Mix, Tally};
+use serde_json::Value;
+use session::Session;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Runs the demo; an error when a request was lost or a swap is missing. With `keep` the project stays.
+pub fn run(keep: bool) -> Result<()> {
+    let dir = tempfile::Builder::new().prefix("hotrun-demo-").tempdir().tried("make a folder for the demo")?;
+    let project = scaffold::new(&dir.path().join("demo-server"), Template::Std, None)?.path;
+    // Kept from here on, so that a failure leaves something to look at.
+    let _dir = if keep {
+        println!("The project is kept in {}", dir.keep().join("demo-server").display());
+        None
+    } else {
+        Some(dir)
+    };
+    let mut demo = Demo::start(&project)?;
+    let (tally, outcome) = demo.watch_edits();
+    let Demo { session, swaps, cut, live, .. } = demo;
+    print!("\n{}", table(&tally, swaps, &live));
+    for lost in &tally.first_losses {
+        println!("  lost after {:.1} s ({}): {:?}, {}", lost.at.as_secs_f64(), lost.client, lost.loss, lost.what);
+    }
+    outcome?;
+    let verdict = verdict(&tally, swaps, cut)?;
+    session.end()?;
+    println!("\n{verdict}");
+    Ok(())
+}
+
+/// The first build compiles the dependencies too, on whatever machine this is.
+const FIRST_BUILD: Duration = Duration::from_secs(600);
+const EACH_EDIT: Duration = Duration::from_secs(120);
+
+struct Demo {
+    file: PathBuf,
+    addr: SocketAddr,
+    session: Session,
+    serving: u64,
+    swaps: usize,
+    /// Connections that old programs ended by force.
+    cut: u64,
+    /// Generations that have left.
+    gone: BTreeSet<u64>,
+    /// From the save to the switch, in milliseconds.
+    live: Vec<f64>,
+}
+
+impl Demo {
+    fn start(project: &Path) -> Result<Demo> {
+        let addr = free_address()?;
+        println!("A new server, built and run by a session of its own. The first build takes a while.");
+        let mut session = Session::start(&project.join("Cargo.toml"), addr)?;
+        let progress = Progress::new();
+        let serving = session.wait("the first program to serve", FIRST_BUILD, |event| {
+            progress.show(event);
+            match event["event"].as_str() {
+                Some("serving") => Ok(Some(event["generation"].as_u64().unwrap_or(0))),
+                Some("build-failed" | "start-failed") => Err(Error::failure("the first program could not be run")),
+                _ => Ok(None),
+            }
+        })?;
+        progress.wipe();
+        println!("It serves on {addr}.\n");
+        let file = project.join("src/main.rs");
+        let (gone, live) = (BTreeSet::new(), Vec::new());
+        Ok(Demo { file, addr, session, serving, swaps: 0, cut: 0, gone, live })
+    }
+
+    /// All edits under load. The count is worth showing even where an edit went wrong.
+    fn watch_edits(&mut self) -> (Tally, Result<()>) {
+        // Long enough for an answer to be still under way when its program is replaced.
+        let load = Load::start(self.addr, Mix { fresh: 3, keep_alive: 3, slow: 2, slow_ms: 800 });
+        load.switched(FIRST_VERSION);
+        let outcome = self.each_edit(&load).and_then(|()| self.last_ones_leave());
+        (load.stop(), outcome)
+    }
+
+    fn each_edit(&mut self, load: &Load) -> Result<()> {
+        let original = fs::read_to_string(&self.file).tried(format!("read {}", self.file.display()))?;
+        for (n, edit) in EDITS.iter().enumerate() {
+            print!("  edit {:>2}  {:<38}", n + 1, edit.describe());
+            let _ = std::io::stdout().flush();
+            edit.save(&self.file, &edit.apply(&original))?;
+            let came = match edit.change {
+                Change::Version(version) => {
+                    let live = self.swap()?;
+                    load.switched(version);
+                    let live = live.map_or(String::new(), |ms| format!(", {ms:.0} ms after the save"));
+                    format!("generation {} serves{live}", self.serving)
+                }
+                Change::Broken => self.fails("build-failed")?,
+                Change::Panics => self.fails("start-failed")?,
+            };
+            println!("{came}; {} lost of {} requests", load.tally().lost(), load.tally().requests);
+        }
+        Ok(())
+    }
+
+    /// Waits for the next generation. An edit seen half written may fail to build before; only what comes of it counts.
+    fn swap(&mut self) -> Result<Option<f64>> {
+        let (before, gone, cut) = (self.serving, &mut self.gone, &mut self.cut);
+        let (generation, live) = self.session.wait("the new version to serve", EACH_EDIT, |event| {
+            note_end(event, gone, cut);
+            let generation = event["generation"].as_u64().unwrap_or(0);
+            let is_new = event["event"] == "serving" && generation > before;
+            Ok(is_new.then(|| (generation, event["timing"]["saved-to-live"].as_f64())))
+        })?;
+        self.serving = generation;
+        self.swaps += 1;
+        self.live.extend(live);
+        Ok(live)
+    }
+
+    /// Waits for the failure that the edit was made for.
+    fn fails(&mut self, wanted: &str) -> Result<String> {
+        let (serving, gone, cut) = (self.serving, &mut self.gone, &mut self.cut);
+        self.session.wait(&format!("`{wanted}`"), EACH_EDIT, |event| {
+            note_end(event, gone, cut);
+            match event["event"].as_str() {
+                Some("serving") => Err(Error::failure("an edit that had to fail was put into service")),
+                Some(name) if name == wanted && event["serving"].as_u64() != Some(serving) => {
+                    Err(Error::failure(format!("after the failed edit generation {serving} should serve on: {event}")))
+                }
+                Some(name) => Ok((name == wanted).then_some(())),
+                None => Ok(None),
+            }
+        })?;
+        Ok(format!("refused, generation {serving} serves on"))
+    }
+
+    /// The load goes on until every earlier program has left: the last answers are the ones at risk.
+    fn last_ones_leave(&mut self) -> Result<()> {
+        let (serving, gone, cut) = (self.serving, &mut self.gone, &mut self.cut);
+        if gone.range(..serving).count() >= self.swaps {
+            return Ok(());
+        }
+        let expected = self.swaps;
+        self.session.wait("the old programs to leave", EACH_EDIT, |event| {
+            note_end(event, gone, cut);
+            Ok((gone.range(..serving).count() >= expected).then_some(()))
+        })
+    }
+}
+
+fn note_end(event: &Value, gone: &mut BTreeSet<u64>, cut: &mut u64) {
+    if event["event"] == "drained" {
+        gone.extend(event["generation"].as_u64());
+        *cut += event["cut"].as_u64().unwrap_or(0);
+    }
+}
+
+/// A port that was free a moment ago: the server itself must bind it.
+fn free_address() -> Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).tried("find a free port")
+}
+
+/// What the first build is at, in one line of the terminal; nothing where there is none.
+struct Progress {
+    term: Option<console::Term>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let term = console::Term::stdout();
+        Progress { term: term.is_term().then_some(term) }
+    }
+
+    fn show(&self, event: &Value) {
+        if let (Some(term), Some("progress")) = (&self.term, event["event"].as_str()) {
+            let _ = term.clear_line();
+            let _ = term.write_str(&format!("  {} of {} crates compiled", event["done"], event["total"]));
+        }
+    }
+
+    fn wipe(&self) {
+        if let Some(term) = &self.term {
+            let _ = term.clear_line();
+        }
+    }
+}
+
+fn table(tally: &Tally, swaps: usize, live: &[f64]) -> String {
+    let mut live = live.to_vec();
+    live.sort_by(f64::total_cmp);
+    let ms = |value: Option<&f64>| value.map_or("unknown".to_owned(), |ms| format!("{ms:.0} ms"));
+    let latency = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
+    let rows = [
+        ("edits", EDITS.len().to_string()),
+        ("swaps", swaps.to_string()),
+        ("requests", tally.requests.to_string()),
+        ("refused", tally.refused.to_string()),
+        ("reset", tally.reset.to_string()),
+        ("cut", tally.cut.to_string()),
+        ("timed out", tally.timed_out.to_string()),
+        ("malformed", tally.malformed.to_string()),
+        ("wrong version after the switch", tally.wrong_version.to_string()),
+        ("retried (idle connection ended)", tally.retried.to_string()),
+        ("latency, median", latency(tally.latency_median)),
+        ("latency, worst", latency(tally.latency_worst)),
+        ("save to live, median", ms(live.get(live.len() / 2))),
+        ("save to live, worst", ms(live.last())),
+    ];
+    rows.iter().map(|(name, value)| format!("  {name:<32} {value:>10}\n")).collect()
+}
+
+fn verdict(tally: &Tally, swaps: usize, cut: u64) -> Result<String> {
+    let expected = EDITS.iter().filter(|edit| matches!(edit.change, Change::Version(_))).count();
+    if tally.lost() > 0 {
+        return Err(Error::failure(format!("{} of {} requests were lost", tally.lost(), tally.requests)));
+    }
+    if swaps != expected {
+        return Err(Error::failure(format!("{swaps} swaps where {expected} were due")));
+    }
+    if cut > 0 {
+        return Err(Error::failure(format!("{cut} connections were ended by force")));
+    }
+    if tally.requests == 0 {
+        return Err(Error::failure("no request was made, so nothing is proven"));
+    }
+    let requests = tally.requests;
+    Ok(format!("{swaps} times a new program took over while it served: {requests} requests, none of them lost."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_clean_run_is_a_success() {
+        let good = Tally { requests: 10, retried: 3, ..Tally::default() };
+        assert!(verdict(&good, 8, 0).unwrap().contains("10 requests, none"));
+        assert!(verdict(&good, 7, 0).is_err());
+        assert!(verdict(&good, 8, 1).is_err());
+        assert!(verdict(&Tally::default(), 8, 0).is_err());
+        assert!(verdict(&Tally { cut: 1, ..good }, 8, 0).is_err());
+    }
+
+    #[test]
+    fn the_table_has_median_and_worst() {
+        let tally = Tally { requests: 12, retried: 1, ..Tally::default() };
+        let table = table(&tally, 8, &[500.0, 300.0, 400.0]);
+        assert!(table.contains("save to live, median                 400 ms\n"), "{table}");
+        assert!(table.contains("save to live, worst                  500 ms\n"), "{table}");
+        assert!(self::table(&tally, 0, &[]).contains("unknown"));
+    }
+}

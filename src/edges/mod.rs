@@ -1,0 +1,4 @@
+//! The edges: threads that turn the outside world into words for the loop. Never lives here: any decision.
+
+pub mod keys;
+pub mod signals;

@@ -1,0 +1,48 @@
+//! Signals become words.
+
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+use std::io;
+use std::thread;
+
+/// What a signal asks of the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// To stop: gracefully at first, at once the second time. With the signal's number.
+    Stop(i32),
+    /// SIGUSR1: build again.
+    Rebuild,
+    /// SIGUSR2: the same program as a new generation.
+    Upgrade,
+    /// SIGTSTP: the terminal is wanted back for a while.
+    Suspend,
+    Continue,
+}
+
+/// Listens for the rest of the process's life.
+pub fn listen(tell: impl Fn(Asked) + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT])?;
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            tell(match signal {
+                SIGUSR1 => Asked::Rebuild,
+                SIGUSR2 => Asked::Upgrade,
+                SIGTSTP => Asked::Suspend,
+                SIGCONT => Asked::Continue,
+                stop => Asked::Stop(stop),
+            });
+        }
+    });
+    Ok(())
+}
+
+/// Stops this process as the terminal's Ctrl-Z would have, until SIGCONT.
+pub fn suspend() {
+    // Only an unknown signal is refused.
+    signal_hook::low_level::emulate_default_handler(SIGTSTP).ok();
+}
+
+/// Ends this process as the signal would have, so that whoever waits for it sees why.
+pub fn die_of(signal: i32) {
+    signal_hook::low_level::emulate_default_handler(signal).ok();
+}

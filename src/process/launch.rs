@@ -1,0 +1,178 @@
+//! The start of a child, both halves: what this process sends, and what the waiting copy of it does before it becomes the
+//! program. One of the few files with `unsafe`: descriptors are moved by number.
+//! Never lives here: choosing the program.
+
+use super::guard;
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, sendmsg, setsockopt, sockopt::ReceiveTimeout,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+const LAUNCH: &str = "__launch";
+const GUARD: &str = "__guard";
+/// The most descriptors one message carries; the kernel's limit is 253 (unix(7), SCM_MAX_FD).
+const BATCH: usize = 252;
+const FIRST_FD: RawFd = hotrun::wire::FIRST_FD;
+
+/// Runs the hidden half when this process was started for it; `None` for a user's start.
+pub fn hidden_entry(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
+    match args.next()?.to_str()? {
+        LAUNCH => Some(become_program(args)),
+        GUARD => Some(guard::watch(args)),
+        _ => None,
+    }
+}
+
+/// This program as the guard.
+pub fn guard_command() -> Command {
+    let mut command = this_program();
+    command.arg(GUARD);
+    command
+}
+
+/// This program, told to become `command` once it has its descriptors.
+pub fn shim(command: &Command, fds: usize) -> Command {
+    let mut shim = this_program();
+    shim.arg(LAUNCH).arg(fds.to_string()).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shim.env(name, value),
+            None => shim.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        shim.current_dir(folder);
+    }
+    shim
+}
+
+/// Hands the waiting copy its descriptors and waits until it has become the program.
+pub fn go(channel: &OwnedFd, stdin: &OwnedFd, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut all: Vec<RawFd> = vec![stdin.as_raw_fd()];
+    all.extend(fds.iter().map(AsRawFd::as_raw_fd));
+    for batch in all.chunks(BATCH) {
+        let rights = [ControlMessage::ScmRights(batch)];
+        sendmsg::<()>(channel.as_raw_fd(), &[IoSlice::new(b"fds")], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    }
+    // It takes a millisecond. A disk that does not answer must not stop this process for ever.
+    setsockopt(channel, ReceiveTimeout, &TimeVal::seconds(20))?;
+    let mut error = [0; 4];
+    loop {
+        match recv(channel.as_raw_fd(), &mut error, MsgFlags::empty()) {
+            // Closed by exec.
+            Ok(0) => return Ok(()),
+            Ok(_) => return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(error))),
+            Err(Errno::EINTR) => {}
+            Err(Errno::ECONNRESET) => return Err(io::Error::other("it was killed before it could start")),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn this_program() -> Command {
+    // Not by its path: that may have been replaced or removed since this process started.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("cargo-hotrun");
+    command
+}
+
+fn become_program(mut args: impl Iterator<Item = OsString>) -> i32 {
+    let count = args.next().and_then(|count| count.to_str()?.parse().ok());
+    let (Some(count), Some(program)) = (count, args.next()) else { return 127 };
+    match exec(count, &program, args) {
+        Err((channel, error)) => {
+            let code = error.raw_os_error().unwrap_or(Errno::EIO as i32).to_ne_bytes();
+            if let Some(channel) = channel {
+                // Without a listener there is nobody to tell.
+                let _ = nix::sys::socket::send(channel.as_raw_fd(), &code, MsgFlags::MSG_NOSIGNAL);
+            }
+            127
+        }
+    }
+}
+
+fn exec(
+    count: usize,
+    program: &OsStr,
+    args: impl Iterator<Item = OsString>,
+) -> Result<std::convert::Infallible, (Option<OwnedFd>, io::Error)> {
+    let above = FIRST_FD + i32::try_from(count).unwrap_or(i32::MAX - FIRST_FD);
+    let channel = move_above(io::stdin().as_fd(), above).map_err(|error| (None, error))?;
+    // A server must not outlive the command; the guard ends those that take no notice. prctl(2), PR_SET_PDEATHSIG.
+    let prepared = prctl::set_pdeathsig(Signal::SIGTERM).map_err(io::Error::from);
+    let prepared = prepared.and_then(|()| take(&channel, 1 + count)).and_then(|fds| place(fds, above));
+    let stdin = match prepared {
+        Ok(stdin) => stdin,
+        Err(error) => return Err((Some(channel), error)),
+    };
+    let mut command = Command::new(program);
+    command.args(args).stdin(stdin);
+    if std::env::var_os(hotrun::wire::LISTEN_FDS).is_some() {
+        command.env(hotrun::wire::LISTEN_PID, std::process::id().to_string());
+    }
+    let error = command.exec();
+    Err((Some(channel), error))
+}
+
+/// Receives that many descriptors; the end of the channel means that whoever started this process is gone.
+fn take(channel: &OwnedFd, count: usize) -> io::Result<Vec<OwnedFd>> {
+    let mut fds = Vec::with_capacity(count);
+    let mut space = cmsg_space!([RawFd; BATCH]);
+    while fds.len() < count {
+        let mut bytes = [0; 8];
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let message = match recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
+        {
+            Err(Errno::EINTR) => continue,
+            other => other?,
+        };
+        let before = fds.len();
+        for part in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(raw) = part {
+                // SAFETY: the kernel has just made these descriptors for this process; nobody else knows their numbers.
+                fds.extend(raw.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+            }
+        }
+        if fds.len() == before {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+    }
+    Ok(fds)
+}
+
+/// Puts all but the first at the numbers from 3; the first is the standard input to be.
+fn place(fds: Vec<OwnedFd>, above: RawFd) -> io::Result<OwnedFd> {
+    // None may stand where another belongs.
+    let moved = fds.iter().map(|fd| move_above(fd.as_fd(), above)).collect::<io::Result<Vec<_>>>()?;
+    drop(fds);
+    let mut moved = moved.into_iter();
+    let stdin = moved.next().ok_or(io::ErrorKind::UnexpectedEof)?;
+    for (number, fd) in (FIRST_FD..).zip(moved) {
+        // SAFETY: the numbers from 3 up to `above` belong to nobody in this process: it has done nothing but receive, and
+        // what it received was moved above them. The copy is left open on purpose, for the program.
+        let placed = unsafe { nix::unistd::dup2_raw(fd, number) }?;
+        std::mem::forget(placed);
+    }
+    // Whatever else this process may have inherited ends with exec.
+    let flags = nix::libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: only sets a flag on open descriptors (close_range(2)); a kernel before 5.11 refuses, and then they were all
+    // opened CLOEXEC by this program anyway.
+    unsafe { nix::libc::syscall(nix::libc::SYS_close_range, above as u32, u32::MAX, flags) };
+    Ok(stdin)
+}
+
+fn move_above(fd: BorrowedFd<'_>, above: RawFd) -> io::Result<OwnedFd> {
+    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(above))?;
+    // SAFETY: the kernel has just made this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

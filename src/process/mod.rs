@@ -1,0 +1,201 @@
+//! The floor both rooms stand on: a `Command` becomes a running child in a process group of its own, which is signalled
+//! as a group, ended as a group and always reaped.
+//! Never lives here: what is run, and why it ends.
+
+mod guard;
+mod launch;
+
+use crate::error::{Error, Result, Tried};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::Pid;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+pub use launch::hidden_entry;
+
+/// What a child reads from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stdin {
+    Null,
+    Inherit,
+}
+
+/// Starts children through this program itself: the child waits as a copy of it until the guard knows its group, takes its
+/// descriptors, and only then becomes the program. So nothing runs between fork and exec (posix_spawn(3) is enough, which
+/// is fast however large this process is), LISTEN_PID is the true one, and a child of a command that was just killed
+/// ends by itself.
+#[derive(Debug)]
+pub struct Launcher {
+    guard: guard::Guard,
+}
+
+impl Launcher {
+    /// `folders` are removed, and children still running are ended, should this process die without doing so itself.
+    /// They have `kill_timeout` to leave after SIGTERM.
+    pub fn new(folders: &[&Path], kill_timeout: Duration) -> Result<Self> {
+        Ok(Launcher { guard: guard::Guard::start(folders, kill_timeout).tried("start the guard process")? })
+    }
+
+    /// Runs the command with `fds` at the numbers from 3 and nothing else open but the standard three. Stdout and stderr are
+    /// those set on the command; its standard input is `stdin`.
+    ///
+    /// # Errors
+    /// Why the program cannot be run, by execve(2).
+    pub fn start(
+        &mut self,
+        command: &Command,
+        stdout: Stdio,
+        stderr: Stdio,
+        stdin: Stdin,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Running> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        self.spawn(command, stdout, stderr, stdin, fds)
+            .map_err(|error| Error::failure(format!("run {program}: {error}")))
+    }
+
+    fn spawn(
+        &mut self,
+        command: &Command,
+        stdout: Stdio,
+        stderr: Stdio,
+        stdin: Stdin,
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<Running> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let mut shim = launch::shim(command, fds.len());
+        let child = shim.process_group(0).stdin(theirs).stdout(stdout).stderr(stderr).spawn()?;
+        // The command keeps the descriptors it was given until it is dropped, our copy of `theirs` among them.
+        drop(shim);
+        let mut running = Running::new(child, &self.guard)?;
+        let input = match stdin {
+            Stdin::Null => OwnedFd::from(File::open("/dev/null")?),
+            Stdin::Inherit => io::stdin().as_fd().try_clone_to_owned()?,
+        };
+        if let Err(error) = launch::go(&ours, &input, fds) {
+            running.finish()?;
+            return Err(error);
+        }
+        Ok(running)
+    }
+}
+
+/// A child in a process group of its own. Dropping it kills the group and reaps the child.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    pidfd: OwnedFd,
+    guard: guard::Handle,
+    reaped: bool,
+}
+
+impl Running {
+    fn new(child: Child, guard: &guard::Guard) -> io::Result<Running> {
+        let pid = rustix::process::Pid::from_child(&child);
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+        let mut running = match pidfd {
+            Ok(pidfd) => Running { child, pidfd, guard: guard.handle(), reaped: false },
+            Err(error) => {
+                let mut child = child;
+                child.kill()?;
+                child.wait()?;
+                return Err(error.into());
+            }
+        };
+        if let Err(error) = running.guard.add(running.pid()) {
+            running.finish()?;
+            return Err(error);
+        }
+        Ok(running)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Readable when the child has ended (pidfd_open(2)).
+    pub fn end(&self) -> io::Result<OwnedFd> {
+        self.pidfd.try_clone()
+    }
+
+    pub fn stdout(&mut self) -> Option<std::process::ChildStdout> {
+        self.child.stdout.take()
+    }
+
+    pub fn stderr(&mut self) -> Option<std::process::ChildStderr> {
+        self.child.stderr.take()
+    }
+
+    /// To every process of the group. The child is not reaped yet, so the number is still its own.
+    pub fn signal_group(&self, signal: Signal) {
+        match killpg(self.group(), signal) {
+            // Gone already, or (by setuid) no longer ours to signal: its end will be heard, or the next step is taken.
+            Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => {}
+            Err(error) => debug_assert!(false, "killpg: {error}"),
+        }
+    }
+
+    /// To the child alone.
+    pub fn signal(&self, signal: Signal) {
+        // As above; an ended child needs no signal.
+        let _ = nix::sys::signal::kill(self.group(), signal);
+    }
+
+    /// Kills what is left of the group, and reaps the child: at once when it has ended, else after killing it.
+    pub fn finish(&mut self) -> io::Result<ExitStatus> {
+        if !self.reaped {
+            self.signal_group(Signal::SIGKILL);
+            self.guard.remove(self.pid());
+        }
+        self.reaped = true;
+        self.child.wait()
+    }
+
+    fn group(&self) -> Pid {
+        // A pid is at most 2^22 on Linux (proc(5), pid_max).
+        Pid::from_raw(self.child.id() as i32)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // There is nobody left to tell.
+        let _ = self.finish();
+    }
+}
+
+/// Takes out what cargo puts into the environment of the programs it starts: the jobserver of a cargo that is waiting for
+/// this process, and the package that this process was built from when it was started by `cargo run`.
+pub fn clean_environment(command: &mut Command) {
+    for name in ["MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS"] {
+        command.env_remove(name);
+    }
+    for (name, _) in std::env::vars_os() {
+        let ours = name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "CARGO_BIN_NAME"
+        });
+        if ours {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// `exit status 101` or `signal 11 (SIGSEGV)`, as a user would say it.
+pub fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(number)) => match Signal::try_from(number) {
+            Ok(signal) => format!("signal {number} ({signal})"),
+            Err(_) => format!("signal {number}"),
+        },
+        (None, None) => "an unknown end".to_owned(),
+    }
+}

@@ -1,0 +1,306 @@
+//! THE JOINT: one thread owns all state, takes one event at a time from one channel, and performs what the two rooms want
+//! of each other. The one place that reads the clock for them.
+//! Never lives here: what either room decides.
+
+use crate::cli;
+use crate::compile::{self, BuildSaid, FileEvent, Outbox};
+use crate::config::{self, Color, Config, DataAction, Format};
+use crate::edges::keys::{Key, Keys};
+use crate::edges::signals::{self, Asked};
+use crate::error::{Result, Tried};
+use crate::process::{Launcher, Stdin};
+use crate::report::{Json, Notice, Reporter, Text};
+use crate::upgrade::{self, Generation, Known, Program, Said, Since};
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Instant;
+
+/// All that can happen.
+#[derive(Debug)]
+enum Event {
+    Signal(Asked),
+    Key(Key),
+    Files(FileEvent),
+    Build(u64, BuildSaid),
+    Generation(Generation, Said),
+}
+
+/// How a session came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The user asked for it.
+    Quit,
+    /// By that signal.
+    Signal(i32),
+}
+
+/// Runs a session to its end.
+pub fn run(args: &cli::Session) -> Result<End> {
+    let metadata = compile::metadata(args.manifest_path.as_deref(), args)?;
+    let config = config::load(args, &metadata)?;
+    let (events, inbox) = channel();
+    let mut session = Session::open(&config, &metadata, &events)?;
+    session.first_build();
+    while !session.upgrade.is_over() {
+        let event = match session.deadline() {
+            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => inbox.recv_timeout(deadline.saturating_duration_since(now())),
+        };
+        match event {
+            Ok(event) => session.handle(event),
+            Err(RecvTimeoutError::Timeout) => {}
+            // Cannot be: a sender is kept here.
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        session.tick();
+    }
+    Ok(session.close())
+}
+
+struct Session {
+    // Dropped in this order: the terminal is put back and the rooms end their processes before the guard is let go.
+    keys: Option<Keys>,
+    compile: compile::Room,
+    upgrade: upgrade::Room,
+    launcher: Launcher,
+    reporter: Box<dyn Reporter>,
+    began: Instant,
+    end: Option<End>,
+    clear: bool,
+    /// For the sockets on which programs say READY=1; removed with it.
+    _notify_folder: tempfile::TempDir,
+}
+
+impl Session {
+    fn open(config: &Config, metadata: &cargo_metadata::Metadata, events: &Sender<Event>) -> Result<Session> {
+        let began = now();
+        let reporter = reporter(config);
+        let tell = |events: &Sender<Event>| {
+            let events = events.clone();
+            // The loop ends before the threads do; nobody misses what they say then.
+            move |event| drop(events.send(event))
+        };
+        let send = tell(events);
+        signals::listen(move |asked| send(Event::Signal(asked))).tried("listen for signals")?;
+
+        let notify_folder = tempfile::Builder::new().prefix("hotrun-").tempdir().tried("make a temporary folder")?;
+        let target = config.build.target_dir.clone().unwrap_or_else(|| metadata.target_directory.clone().into());
+        let run_folder = target.join("hotrun/run").join(std::process::id().to_string());
+        let launcher = Launcher::new(&[&run_folder, notify_folder.path()], config.upgrade.kill_timeout)?;
+
+        let send = tell(events);
+        let keys = if config.output.keys && config.output.format == Format::Human {
+            Keys::listen(move |key| send(Event::Key(key))).tried("read keys from the terminal")?
+        } else {
+            None
+        };
+        // A program in a group of its own is stopped by the terminal when it reads from it.
+        let stdin = if io::stdin().is_terminal() { Stdin::Null } else { Stdin::Inherit };
+
+        let known = known(metadata, config);
+        let send = tell(events);
+        let sink: upgrade::Sink = Arc::new(move |generation, said| send(Event::Generation(generation, said)));
+        let upgrade = upgrade::Room::open(config, known, run_folder, stdin, notify_folder.path(), sink)?;
+
+        let (files, build) = (tell(events), tell(events));
+        let sinks = compile::Sinks {
+            files: Arc::new(move |event| files(Event::Files(event))),
+            build: Arc::new(move |number, said| build(Event::Build(number, said))),
+        };
+        let compile = compile::Room::open(config, metadata, color(config), sinks, began)?;
+        Ok(Session {
+            keys,
+            compile,
+            upgrade,
+            launcher,
+            reporter,
+            began,
+            end: None,
+            clear: config.output.clear,
+            _notify_folder: notify_folder,
+        })
+    }
+
+    fn first_build(&mut self) {
+        let now = now();
+        let outbox = self.compile.rebuild(now, "first build", &mut self.launcher);
+        self.perform(now, outbox);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.compile.deadline().into_iter().chain(self.upgrade.deadline()).min()
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = now();
+        match event {
+            Event::Signal(asked) => self.asked(now, asked),
+            Event::Key(key) => self.key(now, key),
+            Event::Files(event) => {
+                let outbox = self.compile.files(now, event, &mut self.launcher);
+                self.perform(now, outbox);
+            }
+            Event::Build(number, said) => {
+                let outbox = self.compile.build_said(now, number, said, &mut self.launcher);
+                self.perform(now, outbox);
+            }
+            Event::Generation(generation, said) => self.upgrade.said(now, generation, said, &mut self.launcher),
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = now();
+        if self.end.is_none() {
+            let outbox = self.compile.tick(now, &mut self.launcher);
+            self.perform(now, outbox);
+        }
+        self.upgrade.tick(now, &mut self.launcher);
+        for notice in self.upgrade.take() {
+            self.tell(&notice);
+        }
+    }
+
+    fn perform(&mut self, now: Instant, outbox: Vec<Outbox>) {
+        if self.end.is_some() {
+            return;
+        }
+        for message in outbox {
+            match message {
+                Outbox::Tell(Notice::BuildFailed { errors, cause, serving: _ }) => {
+                    self.tell(&Notice::BuildFailed { errors, cause, serving: self.upgrade.serving() });
+                }
+                Outbox::Tell(notice) => {
+                    if self.clear && matches!(notice, Notice::Building { .. }) {
+                        clear_screen();
+                    }
+                    self.tell(&notice);
+                }
+                Outbox::Built(artifact) => {
+                    // Where hot compile ends and hot upgrade begins.
+                    self.upgrade.offer(now, &program(artifact), &mut self.launcher);
+                }
+                Outbox::Data(path, DataAction::Signal(signal)) => {
+                    self.upgrade.signal(signal);
+                    let text = format!("{} changed: {signal} to the running program", crate::report::short(&path));
+                    self.tell(&Notice::Note { text });
+                }
+                Outbox::Data(_, DataAction::None) => {}
+            }
+        }
+    }
+
+    fn asked(&mut self, now: Instant, asked: Asked) {
+        match asked {
+            Asked::Stop(signal) => self.stop(now, End::Signal(signal)),
+            Asked::Rebuild => self.rebuild(now, "asked for by SIGUSR1"),
+            Asked::Upgrade => self.upgrade.again(now, &mut self.launcher),
+            Asked::Suspend => {
+                if let Some(keys) = &self.keys {
+                    keys.suspend();
+                }
+                signals::suspend();
+            }
+            Asked::Continue => {
+                if let Some(keys) = &self.keys {
+                    keys.resume();
+                }
+            }
+        }
+    }
+
+    fn key(&mut self, now: Instant, key: Key) {
+        match key {
+            Key::Rebuild => self.rebuild(now, "asked for"),
+            Key::Upgrade => self.upgrade.again(now, &mut self.launcher),
+            Key::Back => self.upgrade.rollback(now, &mut self.launcher),
+            Key::Clear => clear_screen(),
+            Key::Help => self.tell(&Notice::Note { text: Text::help_keys().to_string() }),
+            Key::Quit => self.stop(now, End::Quit),
+        }
+    }
+
+    fn rebuild(&mut self, now: Instant, cause: &str) {
+        if self.end.is_none() {
+            let outbox = self.compile.rebuild(now, cause, &mut self.launcher);
+            self.perform(now, outbox);
+        }
+    }
+
+    /// Gracefully; when it is asked for again, at once.
+    fn stop(&mut self, now: Instant, end: End) {
+        if self.end.is_some() {
+            self.upgrade.force(now, &mut self.launcher);
+            return;
+        }
+        self.end = Some(end);
+        let cause = match end {
+            End::Quit => "asked for".to_owned(),
+            End::Signal(number) => nix::sys::signal::Signal::try_from(number)
+                .map_or_else(|_| number.to_string(), |signal| signal.to_string()),
+        };
+        self.tell(&Notice::Stopping { cause });
+        self.compile.close();
+        self.upgrade.stop(now, &mut self.launcher);
+    }
+
+    fn close(mut self) -> End {
+        self.tell(&Notice::Stopped);
+        self.end.unwrap_or(End::Quit)
+    }
+
+    fn tell(&mut self, notice: &Notice) {
+        let at = now().saturating_duration_since(self.began);
+        self.reporter.tell(at, notice);
+    }
+}
+
+/// The one line in which an artifact becomes a program.
+fn program(artifact: compile::Artifact) -> Program {
+    let since = Some(Since { saved: artifact.saved, built: artifact.build_ended });
+    Program { executable: artifact.executable, libraries: artifact.libraries, since }
+}
+
+fn known(metadata: &cargo_metadata::Metadata, config: &Config) -> Known {
+    let depends_on = |name| compile::depends_on(metadata, &config.build.package_id, name);
+    Known {
+        library: depends_on("hotrun"),
+        notifies: ["sd-notify", "libsystemd", "systemd"].into_iter().any(depends_on),
+    }
+}
+
+fn reporter(config: &Config) -> Box<dyn Reporter> {
+    match config.output.format {
+        Format::Json => Box::new(Json::stdout()),
+        Format::Human => {
+            let color = match config.output.color {
+                Color::Auto => None,
+                Color::Always => Some(true),
+                Color::Never => Some(false),
+            };
+            Box::new(Text::stderr(config.output.quiet, color))
+        }
+    }
+}
+
+/// Whether diagnostics are wanted in colour; where they are shown without, the report takes it out.
+fn color(config: &Config) -> bool {
+    match config.output.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => config.output.format == Format::Human && console::colors_enabled_stderr(),
+    }
+}
+
+fn clear_screen() {
+    let terminal = console::Term::stderr();
+    if terminal.is_term() {
+        // A terminal that cannot be cleared is left as it is.
+        terminal.clear_screen().ok();
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // The loop's clock, the one that the cores are told.
+fn now() -> Instant {
+    Instant::now()
+}

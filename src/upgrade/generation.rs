@@ -1,0 +1,266 @@
+//! One generation of the server: how it is started, and the thread that sees and hears it.
+//! Never lives here: what becomes of it (`handover`).
+
+use super::probe::{self, Probe};
+use super::sockets::Socket;
+use super::store::Published;
+use super::{Generation, Sink};
+use crate::config::{Config, HandOff, Run};
+use crate::error::{Result, Tried};
+use crate::process::{Launcher, Running, Stdin, clean_environment};
+use crate::report::HandOver;
+use hotrun::holder::{Handed, Holder, Said as Told};
+use hotrun::wire;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::Instant;
+
+/// What a generation's thread sees and hears.
+#[derive(Debug)]
+pub enum Said {
+    /// On the control channel.
+    Library(Told),
+    /// Something that is no message of the library.
+    Foreign(String),
+    /// `READY=1`, by sd_notify(3).
+    Notified,
+    /// It answers.
+    Probed,
+    /// Its process has ended; nothing more is heard.
+    Exited,
+}
+
+/// How every generation is started.
+#[derive(Debug)]
+pub struct Start {
+    pub handoff: HandOff,
+    run: Run,
+    manifest: PathBuf,
+    package: String,
+    stdin: Stdin,
+    stdout_is_ours: bool,
+    notify_folder: PathBuf,
+}
+
+/// A generation whose process runs.
+#[derive(Debug)]
+pub struct Started {
+    pub running: Running,
+    pub holder: Arc<Holder>,
+    pub program: Published,
+    pub by: HandOver,
+    /// When its program began to run.
+    pub at: Instant,
+    pub offered: Vec<(String, OwnedFd)>,
+    pub taken: BTreeSet<String>,
+    pub said_draining: bool,
+    /// Dropped to end the probe.
+    probing: Option<Sender<()>>,
+}
+
+impl Start {
+    pub fn new(config: &Config, stdin: Stdin, notify_folder: &Path) -> Start {
+        Start {
+            handoff: config.upgrade.handoff,
+            run: config.program.clone(),
+            manifest: config.build.manifest_path.clone(),
+            package: config.build.package.clone(),
+            stdin,
+            stdout_is_ours: config.output.format == crate::config::Format::Json,
+            notify_folder: notify_folder.to_path_buf(),
+        }
+    }
+
+    pub fn run(
+        &self,
+        generation: Generation,
+        program: Published,
+        by: HandOver,
+        sockets: &[&Socket],
+        launcher: &mut Launcher,
+        sink: &Sink,
+    ) -> Result<Started> {
+        let (holder, server_end) = Holder::new().tried("make the control channel")?;
+        let notify_path = self.notify_folder.join(generation.to_string());
+        let notify = UnixDatagram::bind(&notify_path).tried(format!("bind {}", notify_path.display()))?;
+        let mut command = self.command(&program)?;
+        let handed: Vec<Handed<'_>> = sockets
+            .iter()
+            .map(|socket| Handed { name: &socket.name, bound_by_program: socket.bound_by_program })
+            .collect();
+        let mut fds: Vec<_> = sockets.iter().map(|socket| socket.fd.as_fd()).collect();
+        // A program that was said to take its sockets otherwise is not to find the channel.
+        let channel = matches!(self.handoff, HandOff::Auto | HandOff::Library);
+        if channel {
+            fds.push(server_end.as_fd());
+        }
+        for (name, value) in holder.environment(&handed, generation) {
+            if channel || name != wire::HOTRUN_CTL {
+                command.env(name, value);
+            }
+        }
+        command.env(wire::NOTIFY_SOCKET, &notify_path);
+        // Events are what is on our standard output then, and nothing else.
+        let stdout = if self.stdout_is_ours {
+            io::stderr().as_fd().try_clone_to_owned().tried("share the standard error output")?.into()
+        } else {
+            Stdio::inherit()
+        };
+        let running = launcher.start(&command, stdout, Stdio::inherit(), self.stdin, &fds)?;
+        drop(server_end);
+        let holder = Arc::new(holder);
+        let ears = Ears {
+            generation,
+            holder: channel.then(|| Arc::clone(&holder)),
+            notify,
+            notify_path,
+            end: running.end().tried("watch the new process")?,
+            sink: Arc::clone(sink),
+        };
+        thread::spawn(move || ears.listen());
+        Ok(Started {
+            running,
+            holder,
+            program,
+            by,
+            at: now(),
+            offered: Vec::new(),
+            taken: BTreeSet::new(),
+            said_draining: false,
+            probing: None,
+        })
+    }
+
+    /// As `cargo run` would start it.
+    fn command(&self, program: &Published) -> Result<Command> {
+        let mut command = Command::new(&program.path);
+        clean_environment(&mut command);
+        for name in [
+            wire::LISTEN_FDS,
+            wire::LISTEN_FDNAMES,
+            wire::LISTEN_PID,
+            wire::NOTIFY_SOCKET,
+            wire::HOTRUN_CTL,
+            wire::HOTRUN_GENERATION,
+            wire::HOTRUN_BOUND,
+        ] {
+            command.env_remove(name);
+        }
+        command.env("CARGO_MANIFEST_PATH", &self.manifest).env("CARGO_PKG_NAME", &self.package);
+        if let Some(folder) = self.manifest.parent() {
+            command.env("CARGO_MANIFEST_DIR", folder);
+        }
+        if !program.libraries.is_empty() {
+            command.env("LD_LIBRARY_PATH", library_path(&program.libraries));
+        }
+        // Read anew for each start, so that a change needs no restart of this command.
+        if let Some(file) = &self.run.env_file {
+            command.envs(crate::config::env_file(file)?);
+        }
+        command.envs(self.run.env.iter().map(|(name, value)| (name, value)));
+        command.args(&self.run.args);
+        Ok(command)
+    }
+}
+
+impl Started {
+    /// Asks until it answers; `ready` is called then, by another thread.
+    pub fn probe(&mut self, probe: Probe, addresses: Vec<SocketAddr>, ready: impl FnOnce() + Send + 'static) {
+        let pid = self.running.pid();
+        let (keep, cancelled) = channel();
+        self.probing = Some(keep);
+        thread::spawn(move || {
+            if probe::until_ready(&probe, &addresses, pid, &cancelled) {
+                ready();
+            }
+        });
+    }
+
+    pub fn stop_probing(&mut self) {
+        self.probing = None;
+    }
+}
+
+struct Ears {
+    generation: Generation,
+    holder: Option<Arc<Holder>>,
+    notify: UnixDatagram,
+    notify_path: PathBuf,
+    end: OwnedFd,
+    sink: Sink,
+}
+
+impl Ears {
+    fn listen(mut self) {
+        loop {
+            // Nobody writes to the end of a process: asked for nothing, it keeps the place of what is not there.
+            let nothing = || PollFd::new(self.end.as_fd(), PollFlags::empty());
+            let wanted = |fd| PollFd::new(fd, PollFlags::POLLIN);
+            let mut fds = [
+                self.holder.as_ref().map_or_else(nothing, |holder| wanted(holder.as_fd())),
+                wanted(self.notify.as_fd()),
+                wanted(self.end.as_fd()),
+            ];
+            // An interrupted call is repeated; no other error is possible for descriptors that are open.
+            poll(&mut fds, PollTimeout::NONE).ok();
+            let [said, notified, ended] = fds.map(|fd| fd.any().unwrap_or(false));
+            if said && self.holder.is_some() {
+                self.hear_library();
+            } else if notified {
+                self.hear_notification();
+            } else if ended {
+                break;
+            }
+        }
+        std::fs::remove_file(&self.notify_path).ok();
+        (self.sink)(self.generation, Said::Exited);
+    }
+
+    fn hear_library(&mut self) {
+        let Some(holder) = &self.holder else { return };
+        let said = match holder.receive() {
+            Ok(Told::Closed) => {
+                self.holder = None;
+                return;
+            }
+            Ok(told) => Said::Library(told),
+            Err(error) => {
+                self.holder = None;
+                Said::Foreign(error.to_string())
+            }
+        };
+        (self.sink)(self.generation, said);
+    }
+
+    /// The folder of the socket is for this user alone, and each generation has a socket of its own.
+    fn hear_notification(&self) {
+        let mut bytes = [0; 4096];
+        let Ok(length) = self.notify.recv(&mut bytes) else { return };
+        if bytes[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
+            (self.sink)(self.generation, Said::Notified);
+        }
+    }
+}
+
+fn library_path(libraries: &[PathBuf]) -> OsString {
+    let before = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let all =
+        libraries.iter().cloned().chain(std::env::split_paths(&before).filter(|path| !path.as_os_str().is_empty()));
+    // A folder with a colon in its name cannot be said, and is left out.
+    std::env::join_paths(all).unwrap_or(before)
+}
+
+#[allow(clippy::disallowed_methods)] // An edge: the moment of exec is taken where it happens.
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,442 @@
+//! The generations of one session and what becomes of them: the pure core of hot upgrade.
+//! Never lives here: a clock, a process, a socket. Time is an argument; what should be done is returned.
+
+use crate::report::{Generation, Notice};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// A current program that dies sooner than this after it became ready has not proved itself.
+const PROVED: Duration = Duration::from_secs(10);
+/// Deaths in a row, each before the program proved itself, after which the one before is tried.
+const KEEPS_DYING: u32 = 3;
+/// The shortest time from one start to the next of a program that does not stay up; s6 has the same.
+const RESTART_INTERVAL: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    pub ready: Duration,
+    pub probation: Duration,
+    pub drain: Duration,
+    pub kill: Duration,
+}
+
+/// Whether two generations may run at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// The new one is ready before the old one stops accepting.
+    Overlap,
+    /// The old one leaves before the new one starts.
+    StopFirst,
+}
+
+/// What the loop has to do, in this order.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub enum Action<P> {
+    Start {
+        generation: Generation,
+        program: P,
+    },
+    Commit(Generation),
+    /// Accept nothing for now.
+    Pause(Generation),
+    Resume(Generation),
+    /// Accept nothing more, finish the connections, leave.
+    Drain(Generation),
+    /// SIGTERM to its group.
+    Terminate(Generation),
+    /// SIGKILL to its group.
+    Kill(Generation),
+    /// From now on every new connection is this generation's.
+    Live(Generation),
+    Tell(Notice),
+}
+
+/// At most one generation starts, at most one is current, at most one is on hold beside it; any number leaves.
+#[derive(Debug)]
+pub struct Handover<P> {
+    timeouts: Timeouts,
+    last: Generation,
+    starting: Option<Starting<P>>,
+    current: Option<Current<P>>,
+    paused: Option<Paused<P>>,
+    leaving: BTreeMap<Generation, Leaving>,
+    next: Option<Next<P>>,
+    /// The generation that is live as soon as the other has stopped accepting.
+    announced: Option<(Generation, Generation)>,
+    /// The program that last became ready, and the one before it.
+    served: Option<P>,
+    good: Option<P>,
+    /// Deaths in a row of programs that had not proved themselves.
+    deaths: u32,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+struct Starting<P> {
+    generation: Generation,
+    program: P,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct Current<P> {
+    generation: Generation,
+    program: P,
+    started: Instant,
+    ready: Instant,
+}
+
+#[derive(Debug)]
+struct Paused<P> {
+    generation: Generation,
+    program: P,
+    started: Instant,
+    ready: Instant,
+    until: Instant,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    step: Step,
+    until: Instant,
+    live: usize,
+    /// Whether the user is told of its end: it has served.
+    told: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Drain,
+    Terminate,
+    Kill,
+}
+
+/// A program that is to be started, but not yet.
+#[derive(Debug)]
+struct Next<P> {
+    program: P,
+    when: When,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Nothing else runs any more.
+    AllGone,
+    At(Instant),
+}
+
+impl<P: Clone + PartialEq> Handover<P> {
+    pub fn new(timeouts: Timeouts) -> Self {
+        Handover {
+            timeouts,
+            last: 0,
+            starting: None,
+            current: None,
+            paused: None,
+            leaving: BTreeMap::new(),
+            next: None,
+            announced: None,
+            served: None,
+            good: None,
+            deaths: 0,
+            stopping: false,
+        }
+    }
+
+    /// The generation that new connections reach, if any.
+    pub fn current(&self) -> Option<Generation> {
+        self.current.as_ref().map(|current| current.generation)
+    }
+
+    pub fn current_program(&self) -> Option<&P> {
+        self.current.as_ref().map(|current| &current.program)
+    }
+
+    /// The program of the next start, where one is under way.
+    pub fn coming_program(&self) -> Option<&P> {
+        let starting = self.starting.as_ref().map(|starting| &starting.program);
+        starting.or(self.next.as_ref().map(|next| &next.program))
+    }
+
+    /// Programs that may be started again: their files must stay.
+    pub fn programs(&self) -> impl Iterator<Item = &P> {
+        let running = self.current_program().into_iter().chain(self.coming_program());
+        let paused = self.paused.as_ref().map(|paused| &paused.program);
+        running.chain(paused).chain(&self.served).chain(&self.good)
+    }
+
+    /// Whether a stop was asked for and nothing runs any more.
+    pub fn is_over(&self) -> bool {
+        let idle = self.starting.is_none() && self.current.is_none() && self.paused.is_none();
+        self.stopping && idle && self.leaving.is_empty()
+    }
+
+    /// When `tick` has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        let starting = self.starting.as_ref().map(|starting| starting.since + self.timeouts.ready);
+        let paused = self.paused.as_ref().map(|paused| paused.until);
+        let next = self.next.as_ref().and_then(|next| match next.when {
+            When::At(at) => Some(at),
+            When::AllGone => None,
+        });
+        let leaving = self.leaving.values().filter(|leaving| leaving.step != Step::Kill).map(|leaving| leaving.until);
+        leaving.chain(starting).chain(paused).chain(next).min()
+    }
+
+    /// A program that is to serve from now on: a new one, or one that is started again.
+    pub fn offer(&mut self, now: Instant, program: P, style: Style) -> Vec<Action<P>> {
+        if self.stopping {
+            return Vec::new();
+        }
+        let mut actions = Vec::new();
+        self.deaths = 0;
+        self.next = None;
+        if let Some(starting) = self.starting.take() {
+            actions.push(self.dismiss(now, starting.generation, Step::Terminate, false));
+        }
+        if style == Style::StopFirst {
+            let serving = self.paused.take().map(|paused| paused.generation);
+            for generation in serving.into_iter().chain(self.current.take().map(|current| current.generation)) {
+                actions.push(self.dismiss(now, generation, Step::Drain, true));
+            }
+        }
+        if style == Style::StopFirst && !self.leaving.is_empty() {
+            self.next = Some(Next { program, when: When::AllGone });
+        } else {
+            actions.push(self.start(now, program));
+        }
+        actions
+    }
+
+    /// The same program again, as a new generation.
+    pub fn again(&mut self, now: Instant, style: Style) -> Vec<Action<P>> {
+        match self.coming_program().or(self.current_program()).or(self.served.as_ref()).cloned() {
+            Some(program) => self.offer(now, program, style),
+            None => refused("upgrade", "nothing has been built yet"),
+        }
+    }
+
+    /// Back to the program that served before the current one.
+    pub fn rollback(&mut self, now: Instant, style: Style) -> Vec<Action<P>> {
+        match self.good.clone() {
+            Some(program) => self.offer(now, program, style),
+            None => refused("rollback", "no other program has served in this session"),
+        }
+    }
+
+    pub fn ready(&mut self, now: Instant, generation: Generation) -> Vec<Action<P>> {
+        let Some(starting) = self.starting.take_if(|starting| starting.generation == generation) else {
+            return Vec::new();
+        };
+        let mut actions = vec![Action::Commit(generation)];
+        if self.served.as_ref() != Some(&starting.program) {
+            self.good = self.served.replace(starting.program.clone());
+        }
+        let new = Current { generation, program: starting.program, started: starting.since, ready: now };
+        if let Some(paused) = self.paused.take() {
+            actions.push(self.dismiss(now, paused.generation, Step::Drain, true));
+        }
+        match self.current.replace(new) {
+            None => actions.push(Action::Live(generation)),
+            Some(old) => {
+                self.announced = Some((generation, old.generation));
+                if self.timeouts.probation.is_zero() {
+                    actions.push(self.dismiss(now, old.generation, Step::Drain, true));
+                } else {
+                    actions.push(Action::Pause(old.generation));
+                    let Current { generation, program, started, ready } = old;
+                    let until = now + self.timeouts.probation;
+                    self.paused = Some(Paused { generation, program, started, ready, until });
+                }
+            }
+        }
+        actions
+    }
+
+    /// The generation accepts nothing any more.
+    pub fn stopped_accepting(&mut self, generation: Generation) -> Vec<Action<P>> {
+        match self.announced.take_if(|(_, old)| *old == generation) {
+            Some((new, _)) => vec![Action::Live(new)],
+            None => Vec::new(),
+        }
+    }
+
+    /// The generation has said how many connections it still has.
+    pub fn live(&mut self, generation: Generation, live: usize) {
+        if let Some(leaving) = self.leaving.get_mut(&generation) {
+            // What was live when it was ended by force was cut; nothing that comes later changes that.
+            if leaving.step == Step::Drain {
+                leaving.live = live;
+            }
+        }
+    }
+
+    /// The generation's process has ended. `serves` tells a server, whose sockets are held, from a program that just runs.
+    pub fn exited(&mut self, now: Instant, generation: Generation, end: &str, serves: bool) -> Vec<Action<P>> {
+        let mut actions = self.stopped_accepting(generation);
+        let end = end.to_owned();
+        if let Some(starting) = self.starting.take_if(|starting| starting.generation == generation) {
+            actions.push(Action::Tell(Notice::StartFailed { generation, end, serving: self.current() }));
+            actions.extend(self.after_failed_start(now, starting));
+        } else if let Some(current) = self.current.take_if(|current| current.generation == generation) {
+            self.announced = None;
+            actions.extend(self.current_died(now, current, end, serves));
+        } else if self.paused.take_if(|paused| paused.generation == generation).is_some() {
+            actions.push(Action::Tell(Notice::Drained { generation, cut: 0, end }));
+        } else if let Some(left) = self.leaving.remove(&generation) {
+            let cut = if left.step == Step::Drain { 0 } else { left.live };
+            if left.told {
+                actions.push(Action::Tell(Notice::Drained { generation, cut, end }));
+            }
+        }
+        if self.leaving.is_empty()
+            && let Some(next) = self.next.take_if(|next| next.when == When::AllGone)
+        {
+            actions.push(self.start(now, next.program));
+        }
+        actions
+    }
+
+    /// The program could not be run at all.
+    pub fn not_started(&mut self, now: Instant, generation: Generation, why: &str) -> Vec<Action<P>> {
+        self.exited(now, generation, why, true)
+    }
+
+    pub fn tick(&mut self, now: Instant) -> Vec<Action<P>> {
+        let mut actions = Vec::new();
+        if let Some(late) = self.starting.take_if(|starting| starting.since + self.timeouts.ready <= now) {
+            let end = format!("not ready after {} s", self.timeouts.ready.as_secs_f64());
+            let generation = late.generation;
+            actions.push(Action::Tell(Notice::StartFailed { generation, end, serving: self.current() }));
+            actions.push(self.dismiss(now, generation, Step::Terminate, false));
+            actions.extend(self.after_failed_start(now, late));
+        }
+        if let Some(paused) = self.paused.take_if(|paused| paused.until <= now) {
+            actions.push(self.dismiss(now, paused.generation, Step::Drain, true));
+        }
+        for (generation, leaving) in &mut self.leaving {
+            if leaving.until > now {
+                continue;
+            }
+            match leaving.step {
+                Step::Drain => {
+                    leaving.step = Step::Terminate;
+                    leaving.until = now + self.timeouts.kill;
+                    actions.push(Action::Terminate(*generation));
+                }
+                Step::Terminate => {
+                    leaving.step = Step::Kill;
+                    actions.push(Action::Kill(*generation));
+                }
+                Step::Kill => {}
+            }
+        }
+        if let Some(next) = self.next.take_if(|next| matches!(next.when, When::At(at) if at <= now)) {
+            actions.push(self.start(now, next.program));
+        }
+        actions
+    }
+
+    /// Everything leaves, in good order.
+    pub fn stop(&mut self, now: Instant) -> Vec<Action<P>> {
+        self.stopping = true;
+        self.next = None;
+        self.announced = None;
+        let mut actions = Vec::new();
+        if let Some(starting) = self.starting.take() {
+            actions.push(self.dismiss(now, starting.generation, Step::Terminate, false));
+        }
+        let serving = self.paused.take().map(|paused| paused.generation);
+        for generation in serving.into_iter().chain(self.current.take().map(|current| current.generation)) {
+            actions.push(self.dismiss(now, generation, Step::Drain, true));
+        }
+        actions
+    }
+
+    /// Everything leaves at once.
+    pub fn force(&mut self, now: Instant) -> Vec<Action<P>> {
+        let mut actions = self.stop(now);
+        for (generation, leaving) in &mut self.leaving {
+            leaving.step = Step::Kill;
+            actions.push(Action::Kill(*generation));
+        }
+        actions
+    }
+
+    fn start(&mut self, now: Instant, program: P) -> Action<P> {
+        self.last += 1;
+        self.starting = Some(Starting { generation: self.last, program: program.clone(), since: now });
+        Action::Start { generation: self.last, program }
+    }
+
+    fn dismiss(&mut self, now: Instant, generation: Generation, step: Step, told: bool) -> Action<P> {
+        let (timeout, action) = match step {
+            Step::Drain => (self.timeouts.drain, Action::Drain(generation)),
+            Step::Terminate => (self.timeouts.kill, Action::Terminate(generation)),
+            Step::Kill => (Duration::ZERO, Action::Kill(generation)),
+        };
+        self.leaving.insert(generation, Leaving { step, until: now + timeout, live: 0, told });
+        action
+    }
+
+    /// Nobody serves after a start that failed: the program that served before comes back.
+    fn after_failed_start(&mut self, now: Instant, failed: Starting<P>) -> Vec<Action<P>> {
+        if self.current.is_some() || self.stopping {
+            return Vec::new();
+        }
+        // A first program that never was ready has nothing to come back to: its next version is waited for.
+        let Some(served) = self.served.clone() else { return Vec::new() };
+        if served != failed.program {
+            return vec![self.start(now, served)];
+        }
+        self.deaths += 1;
+        let program = if self.deaths < KEEPS_DYING { served } else { self.good.clone().unwrap_or(served) };
+        self.next = Some(Next { program, when: When::At((failed.since + RESTART_INTERVAL).max(now)) });
+        Vec::new()
+    }
+
+    fn current_died(&mut self, now: Instant, dead: Current<P>, end: String, serves: bool) -> Vec<Action<P>> {
+        let generation = dead.generation;
+        if let Some(paused) = self.paused.take() {
+            let Paused { generation: to, program, started, ready, until: _ } = paused;
+            let served = self.served.replace(program.clone());
+            self.good = self.good.take().filter(|good| Some(good) != served.as_ref() && *good != program);
+            self.current = Some(Current { generation: to, program, started, ready });
+            return vec![Action::Resume(to), Action::Tell(Notice::RolledBack { from: generation, to, end })];
+        }
+        if self.stopping {
+            return vec![Action::Tell(Notice::Drained { generation, cut: 0, end })];
+        }
+        if !serves {
+            return vec![Action::Tell(Notice::Finished { generation, end })];
+        }
+        if self.starting.is_some() {
+            // Its successor is on the way already.
+            return vec![Action::Tell(Notice::Died { generation, end, again_in: None })];
+        }
+        self.deaths = if now.saturating_duration_since(dead.ready) < PROVED { self.deaths + 1 } else { 1 };
+        let program = match &self.good {
+            Some(good) if self.deaths >= KEEPS_DYING => good.clone(),
+            Some(_) | None => dead.program,
+        };
+        let at = (dead.started + RESTART_INTERVAL).max(now);
+        let wait = at.saturating_duration_since(now);
+        let again_in = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        let mut actions = vec![Action::Tell(Notice::Died { generation, end, again_in })];
+        if wait.is_zero() {
+            actions.push(self.start(now, program));
+        } else {
+            self.next = Some(Next { program, when: When::At(at) });
+        }
+        actions
+    }
+}
+
+fn refused<P>(asked: &str, why: &str) -> Vec<Action<P>> {
+    vec![Action::Tell(Notice::Refused { asked: asked.to_owned(), why: why.to_owned() })]
+}
+
+#[cfg(test)]
+#[path = "handover_tests.rs"]
+mod tests;

@@ -1,0 +1,367 @@
+//! Every row of the table of generations, as a table test: no clock, no process.
+
+use super::*;
+use proptest::prelude::*;
+
+type Act = Action<&'static str>;
+
+const TIMEOUTS: Timeouts = Timeouts {
+    ready: Duration::from_secs(60),
+    probation: Duration::ZERO,
+    drain: Duration::from_secs(5),
+    kill: Duration::from_secs(2),
+};
+
+fn start(generation: Generation, program: &'static str) -> Act {
+    Action::Start { generation, program }
+}
+
+fn drained(generation: Generation, cut: usize, end: &str) -> Act {
+    Action::Tell(Notice::Drained { generation, cut, end: end.into() })
+}
+
+/// A session in which "one" serves as generation 1.
+fn serving(timeouts: Timeouts) -> (Handover<&'static str>, Instant) {
+    #[allow(clippy::disallowed_methods)] // Any moment will do; the tests count from it.
+    let now = Instant::now();
+    let mut handover = Handover::new(timeouts);
+    assert_eq!(handover.offer(now, "one", Style::Overlap), [start(1, "one")]);
+    assert_eq!(handover.ready(now, 1), [Action::Commit(1), Action::Live(1)]);
+    (handover, now)
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+#[test]
+fn the_new_one_is_live_only_when_the_old_one_has_stopped_accepting() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    assert_eq!(handover.offer(now, "two", Style::Overlap), [start(2, "two")]);
+    assert_eq!(handover.current(), Some(1), "the old one serves while the new one starts");
+    assert_eq!(handover.ready(now, 2), [Action::Commit(2), Action::Drain(1)]);
+    assert_eq!(handover.stopped_accepting(1), [Action::Live(2)]);
+    assert_eq!(handover.stopped_accepting(1), [], "said once");
+    handover.live(1, 3);
+    assert_eq!(handover.exited(now, 1, "exit status 0", true), [drained(1, 0, "exit status 0")]);
+    assert_eq!(handover.deadline(), None);
+}
+
+#[test]
+fn an_old_one_that_dies_instead_of_stopping_makes_the_new_one_live_too() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::Overlap);
+    let _ = handover.ready(now, 2);
+    assert_eq!(handover.exited(now, 1, "signal 9", true), [Action::Live(2), drained(1, 0, "signal 9")]);
+}
+
+#[test]
+fn the_newest_program_wins_and_at_most_one_starts() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::Overlap);
+    assert_eq!(handover.offer(now, "three", Style::Overlap), [Action::Terminate(2), start(3, "three")]);
+    assert_eq!(handover.ready(now, 2), [], "too late");
+    assert_eq!(handover.exited(now, 2, "signal 15", true), [], "it never served: nothing to tell");
+    assert_eq!(handover.ready(now, 3), [Action::Commit(3), Action::Drain(1)]);
+}
+
+#[test]
+fn a_failed_start_leaves_the_old_one_alone() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::Overlap);
+    let failed = Notice::StartFailed { generation: 2, end: "exit status 101".into(), serving: Some(1) };
+    assert_eq!(handover.exited(now, 2, "exit status 101", true), [Action::Tell(failed)]);
+    assert_eq!(handover.current(), Some(1));
+    assert_eq!(handover.deadline(), None, "nothing is tried again before the next change");
+}
+
+#[test]
+fn a_start_that_hangs_is_ended_in_two_steps() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::Overlap);
+    assert_eq!(handover.deadline(), Some(now + secs(60)));
+    assert_eq!(handover.tick(now + secs(59)), []);
+    let failed = Notice::StartFailed { generation: 2, end: "not ready after 60 s".into(), serving: Some(1) };
+    assert_eq!(handover.tick(now + secs(60)), [Action::Tell(failed), Action::Terminate(2)]);
+    assert_eq!(handover.tick(now + secs(62)), [Action::Kill(2)]);
+    assert_eq!(handover.exited(now + secs(62), 2, "signal 9", true), []);
+    assert_eq!(handover.current(), Some(1));
+}
+
+#[test]
+fn a_first_program_that_fails_waits_for_its_next_version() {
+    let (_, now) = serving(TIMEOUTS);
+    let mut handover = Handover::new(TIMEOUTS);
+    let _ = handover.offer(now, "one", Style::Overlap);
+    let failed = Notice::StartFailed { generation: 1, end: "exit status 1".into(), serving: None };
+    assert_eq!(handover.exited(now, 1, "exit status 1", true), [Action::Tell(failed)]);
+    assert_eq!(handover.deadline(), None);
+}
+
+#[test]
+fn inside_the_probation_window_the_old_one_takes_over_again() {
+    let (mut handover, now) = serving(Timeouts { probation: secs(5), ..TIMEOUTS });
+    let _ = handover.offer(now, "two", Style::Overlap);
+    assert_eq!(handover.ready(now, 2), [Action::Commit(2), Action::Pause(1)]);
+    assert_eq!(handover.stopped_accepting(1), [Action::Live(2)]);
+    let back = Notice::RolledBack { from: 2, to: 1, end: "signal 6".into() };
+    assert_eq!(handover.exited(now + secs(4), 2, "signal 6", true), [Action::Resume(1), Action::Tell(back)]);
+    assert_eq!(handover.current_program(), Some(&"one"));
+    assert_eq!(handover.rollback(now + secs(4), Style::Overlap).len(), 1, "there is nothing further back");
+    assert_eq!(handover.current(), Some(1));
+}
+
+#[test]
+fn when_the_probation_window_closes_the_old_one_drains() {
+    let (mut handover, now) = serving(Timeouts { probation: secs(5), ..TIMEOUTS });
+    let _ = handover.offer(now, "two", Style::Overlap);
+    let _ = handover.ready(now, 2);
+    assert_eq!(handover.deadline(), Some(now + secs(5)));
+    assert_eq!(handover.tick(now + secs(5)), [Action::Drain(1)]);
+    assert!(matches!(&handover.exited(now + secs(6), 2, "signal 6", true)[0], Action::Tell(Notice::Died { .. })));
+}
+
+#[test]
+fn a_third_program_inside_the_window_ends_the_first() {
+    let (mut handover, now) = serving(Timeouts { probation: secs(5), ..TIMEOUTS });
+    let _ = handover.offer(now, "two", Style::Overlap);
+    let _ = handover.ready(now, 2);
+    let _ = handover.offer(now, "three", Style::Overlap);
+    assert_eq!(handover.ready(now, 3), [Action::Commit(3), Action::Drain(1), Action::Pause(2)]);
+}
+
+#[test]
+fn a_current_one_that_dies_is_started_again_at_once_if_it_had_stayed_up() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let died = Notice::Died { generation: 1, end: "signal 11".into(), again_in: Some(0) };
+    assert_eq!(handover.exited(now + secs(30), 1, "signal 11", true), [Action::Tell(died), start(2, "one")]);
+}
+
+#[test]
+fn one_that_dies_at_once_is_started_again_a_second_later() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let died = Notice::Died { generation: 1, end: "signal 11".into(), again_in: Some(1000) };
+    assert_eq!(handover.exited(now, 1, "signal 11", true), [Action::Tell(died)]);
+    assert_eq!(handover.deadline(), Some(now + secs(1)));
+    assert_eq!(handover.tick(now + secs(1)), [start(2, "one")]);
+}
+
+#[test]
+fn one_that_keeps_dying_gives_way_to_the_newest_good_program() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::Overlap);
+    let _ = handover.ready(now, 2);
+    let _ = handover.exited(now, 1, "exit status 0", true);
+    let mut started = Vec::new();
+    for death in 0..3u64 {
+        let time = now + secs(death);
+        let _ = handover.exited(time, 2 + death, "signal 11", true);
+        for action in handover.tick(time + secs(1)) {
+            if let Action::Start { generation, program } = action {
+                started.push(program);
+                let _ = handover.ready(time + secs(1), generation);
+            }
+        }
+    }
+    assert_eq!(started, ["two", "two", "one"]);
+}
+
+#[test]
+fn a_restart_that_fails_before_ready_is_repeated_every_second() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    assert_eq!(handover.exited(now + secs(30), 1, "signal 9", true)[1], start(2, "one"));
+    assert_eq!(handover.exited(now + secs(30), 2, "exit status 1", true).len(), 1);
+    assert_eq!(handover.deadline(), Some(now + secs(31)));
+    assert_eq!(handover.tick(now + secs(31)), [start(3, "one")]);
+}
+
+#[test]
+fn a_program_without_sockets_just_ends() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let finished = Notice::Finished { generation: 1, end: "exit status 0".into() };
+    assert_eq!(handover.exited(now, 1, "exit status 0", false), [Action::Tell(finished)]);
+    assert_eq!(handover.deadline(), None);
+    assert_eq!(handover.offer(now, "two", Style::StopFirst), [start(2, "two")]);
+}
+
+#[test]
+fn draining_has_a_deadline_and_what_was_cut_is_counted() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::Overlap);
+    let _ = handover.ready(now, 2);
+    handover.live(1, 7);
+    handover.live(1, 4);
+    assert_eq!(handover.tick(now + secs(5)), [Action::Terminate(1)]);
+    handover.live(1, 0);
+    assert_eq!(handover.tick(now + secs(7)), [Action::Kill(1)]);
+    assert_eq!(handover.deadline(), None, "a killed process needs no more");
+    assert_eq!(handover.exited(now + secs(7), 1, "signal 9", true)[1], drained(1, 4, "signal 9"));
+}
+
+#[test]
+fn stop_first_waits_for_the_old_one_to_leave() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    assert_eq!(handover.offer(now, "two", Style::StopFirst), [Action::Drain(1)]);
+    assert_eq!(handover.current(), None);
+    assert_eq!(handover.offer(now, "three", Style::StopFirst), [], "the newest wins here too");
+    assert_eq!(handover.exited(now, 1, "exit status 0", true), [drained(1, 0, "exit status 0"), start(2, "three")]);
+    assert_eq!(handover.ready(now, 2), [Action::Commit(2), Action::Live(2)]);
+}
+
+#[test]
+fn stop_first_waits_for_every_other_process() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::Overlap);
+    assert_eq!(handover.offer(now, "three", Style::StopFirst), [Action::Terminate(2), Action::Drain(1)]);
+    assert_eq!(handover.exited(now, 2, "signal 15", true), []);
+    assert_eq!(handover.exited(now, 1, "exit status 0", true)[1], start(3, "three"));
+}
+
+#[test]
+fn stop_first_brings_the_old_program_back_when_the_new_one_fails() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::StopFirst);
+    let _ = handover.exited(now, 1, "exit status 0", true);
+    let failed = Notice::StartFailed { generation: 2, end: "exit status 101".into(), serving: None };
+    assert_eq!(handover.exited(now, 2, "exit status 101", true), [Action::Tell(failed), start(3, "one")]);
+}
+
+#[test]
+fn rollback_goes_to_the_one_before_and_upgrade_to_the_same() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    assert!(matches!(&handover.rollback(now, Style::Overlap)[..], [Action::Tell(Notice::Refused { .. })]));
+    let _ = handover.offer(now, "two", Style::Overlap);
+    let _ = handover.ready(now, 2);
+    assert_eq!(handover.again(now, Style::Overlap), [start(3, "two")]);
+    let _ = handover.ready(now, 3);
+    assert_eq!(handover.rollback(now, Style::Overlap), [start(4, "one")]);
+    let _ = handover.ready(now, 4);
+    assert_eq!(handover.rollback(now, Style::Overlap), [start(5, "two")], "and forth again");
+}
+
+#[test]
+fn a_stop_drains_all_and_the_second_one_kills() {
+    let (mut handover, now) = serving(Timeouts { probation: secs(5), ..TIMEOUTS });
+    let _ = handover.offer(now, "two", Style::Overlap);
+    let _ = handover.ready(now, 2);
+    let _ = handover.offer(now, "three", Style::Overlap);
+    assert_eq!(handover.stop(now), [Action::Terminate(3), Action::Drain(1), Action::Drain(2)]);
+    assert!(!handover.is_over());
+    assert_eq!(handover.offer(now, "four", Style::Overlap), []);
+    assert_eq!(handover.force(now), [Action::Kill(1), Action::Kill(2), Action::Kill(3)]);
+    for generation in 1..=3 {
+        let _ = handover.exited(now, generation, "signal 9", true);
+    }
+    assert!(handover.is_over());
+}
+
+#[derive(Debug, Clone)]
+enum Input {
+    Offer(bool),
+    Ready,
+    StoppedAccepting,
+    ExitStarting,
+    ExitCurrent,
+    ExitOldest,
+    Pass(u64),
+    Rollback,
+    Again,
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    prop_oneof![
+        any::<bool>().prop_map(Input::Offer),
+        Just(Input::Ready),
+        Just(Input::StoppedAccepting),
+        Just(Input::ExitStarting),
+        Just(Input::ExitCurrent),
+        Just(Input::ExitOldest),
+        (1..70_000u64).prop_map(Input::Pass),
+        Just(Input::Rollback),
+        Just(Input::Again),
+    ]
+}
+
+proptest! {
+    /// Whatever happens: what runs is what was started and has not exited, nothing runs twice, one generation at most
+    /// starts, a generation that serves is never ended for one that is not ready (with overlap), and after a stop all leave.
+    #[test]
+    fn nothing_is_lost_in_any_order_of_events(
+        inputs in proptest::collection::vec(input(), 1..60),
+        probation in prop_oneof![Just(0u64), Just(5)],
+        overlap in any::<bool>(),
+    ) {
+        #[allow(clippy::disallowed_methods)] // Any moment will do.
+        let mut now = Instant::now();
+        let style = if overlap { Style::Overlap } else { Style::StopFirst };
+        let mut handover = Handover::new(Timeouts { probation: secs(probation), ..TIMEOUTS });
+        let mut running: BTreeMap<Generation, bool> = BTreeMap::new(); // whether it was told to leave
+        let mut programs = 0u32;
+        for input in inputs {
+            let before = handover.current();
+            let exit = |generation: Option<Generation>, handover: &mut Handover<u32>, running: &mut BTreeMap<_, _>| {
+                match generation.filter(|generation| running.remove(generation).is_some()) {
+                    Some(generation) => handover.exited(now, generation, "signal 9", true),
+                    None => Vec::new(),
+                }
+            };
+            let exits = matches!(input, Input::ExitCurrent | Input::ExitStarting | Input::ExitOldest);
+            let actions = match input {
+                Input::Offer(new) => {
+                    programs += u32::from(new);
+                    handover.offer(now, programs, style)
+                }
+                Input::Ready => match handover.starting.as_ref().map(|starting| starting.generation) {
+                    Some(generation) => handover.ready(now, generation),
+                    None => Vec::new(),
+                },
+                Input::StoppedAccepting => match running.keys().next().copied() {
+                    Some(generation) => handover.stopped_accepting(generation),
+                    None => Vec::new(),
+                },
+                Input::ExitStarting => {
+                    let generation = handover.starting.as_ref().map(|starting| starting.generation);
+                    exit(generation, &mut handover, &mut running)
+                }
+                Input::ExitCurrent => exit(handover.current(), &mut handover, &mut running),
+                Input::ExitOldest => exit(running.keys().next().copied(), &mut handover, &mut running),
+                Input::Pass(millis) => {
+                    now += Duration::from_millis(millis);
+                    handover.tick(now)
+                }
+                Input::Rollback => handover.rollback(now, style),
+                Input::Again => handover.again(now, style),
+            };
+            for action in &actions {
+                match action {
+                    Action::Start { generation, .. } => {
+                        prop_assert!(running.insert(*generation, false).is_none(), "started twice");
+                    }
+                    Action::Drain(g) | Action::Terminate(g) | Action::Kill(g) => {
+                        prop_assert!(running.contains_key(g), "{action:?} of one that does not run");
+                        running.insert(*g, true);
+                    }
+                    Action::Commit(g) | Action::Pause(g) | Action::Resume(g) | Action::Live(g) => {
+                        prop_assert!(running.contains_key(g), "{action:?} of one that does not run");
+                    }
+                    Action::Tell(_) => {}
+                }
+            }
+            if overlap && !exits && before.is_some() {
+                prop_assert!(handover.current().is_some(), "a switch left nobody serving");
+            }
+            // Everything that runs is known, and everything known runs.
+            let mut known: Vec<Generation> = handover.leaving.keys().copied().collect();
+            known.extend(handover.starting.as_ref().map(|starting| starting.generation));
+            known.extend(handover.paused.as_ref().map(|paused| paused.generation));
+            known.extend(handover.current());
+            known.sort_unstable();
+            prop_assert_eq!(known, running.keys().copied().collect::<Vec<_>>());
+        }
+        let _ = handover.force(now);
+        for generation in running.into_keys() {
+            let _ = handover.exited(now, generation, "signal 9", true);
+        }
+        prop_assert!(handover.is_over());
+    }
+}

@@ -1,0 +1,434 @@
+//! Room 2, hot upgrade: begins with a program and never asks where it came from. It holds the sockets, starts the
+//! generations and takes them out of service.
+//! Never lives here: files that change, and compilers.
+
+mod generation;
+mod handover;
+mod probe;
+mod proc;
+mod sockets;
+mod store;
+
+use crate::config::{Config, HandOff, Ready, Strategy};
+use crate::error::Result;
+use crate::process::{Launcher, Stdin, describe};
+use crate::report::{HandOver, Notice, Timing};
+use generation::{Start, Started};
+use handover::{Action, Handover, Style, Timeouts};
+use hotrun::holder::Said as Told;
+use sockets::Held;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use store::{Published, Store};
+
+pub use crate::report::Generation;
+pub use generation::Said;
+
+/// How long a program that can tell nothing of itself must have lived to count as ready.
+const ALIVE: Duration = Duration::from_millis(500);
+
+/// What hot upgrade begins with.
+#[derive(Debug, Clone)]
+pub struct Program {
+    pub executable: PathBuf,
+    /// Folders with its dynamic libraries.
+    pub libraries: Vec<PathBuf>,
+    /// Where the time went before it came here; none for a program that was there already.
+    pub since: Option<Since>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    pub saved: Instant,
+    pub built: Instant,
+}
+
+/// How a program comes by its sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Library,
+    ListenFds,
+    /// It binds for itself, or has none.
+    Nothing,
+}
+
+/// What is known of the program beside its file.
+#[derive(Debug, Clone, Copy)]
+pub struct Known {
+    /// It links the `hotrun` library.
+    pub library: bool,
+    /// It links a client of sd_notify, so READY=1 can be waited for.
+    pub notifies: bool,
+}
+
+/// Where the threads of a generation send what they see and hear.
+pub type Sink = Arc<dyn Fn(Generation, Said) + Send + Sync>;
+
+pub struct Room {
+    handover: Handover<Published>,
+    held: Held,
+    store: Store,
+    generations: BTreeMap<Generation, Started>,
+    /// When a generation counts as ready because it is still there.
+    alive_at: BTreeMap<Generation, Instant>,
+    takes: Takes,
+    notifies: bool,
+    ready: Ready,
+    overlap: bool,
+    start: Start,
+    sink: Sink,
+    said_binds_for_itself: bool,
+    out: Vec<Notice>,
+}
+
+impl Room {
+    /// Binds the configured sockets; they are held until the room is dropped.
+    pub fn open(
+        config: &Config,
+        known: Known,
+        run_folder: PathBuf,
+        stdin: Stdin,
+        notify_folder: &Path,
+        sink: Sink,
+    ) -> Result<Room> {
+        let held = Held::bind(&config.listen)?;
+        let takes = match config.upgrade.handoff {
+            HandOff::Library => Takes::Library,
+            HandOff::ListenFds => Takes::ListenFds,
+            HandOff::None => Takes::Nothing,
+            HandOff::Auto if known.library => Takes::Library,
+            HandOff::Auto if !config.listen.is_empty() => Takes::ListenFds,
+            HandOff::Auto => Takes::Nothing,
+        };
+        let settings = &config.upgrade;
+        let mut room = Room {
+            handover: Handover::new(Timeouts {
+                ready: settings.ready_timeout,
+                probation: settings.probation,
+                drain: settings.drain_timeout,
+                kill: settings.kill_timeout,
+            }),
+            held,
+            store: Store::open(run_folder)?,
+            generations: BTreeMap::new(),
+            alive_at: BTreeMap::new(),
+            takes,
+            notifies: known.notifies,
+            ready: settings.ready.clone(),
+            overlap: settings.overlap && settings.strategy == Strategy::Upgrade,
+            start: Start::new(config, stdin, notify_folder),
+            sink,
+            said_binds_for_itself: false,
+            out: Vec::new(),
+        };
+        for socket in room.held.iter() {
+            let (name, address) = (socket.name.clone(), socket.address.clone());
+            room.out.push(Notice::Listening { name, address });
+        }
+        for listen in config.listen.iter().filter(|listen| !listen.address.is_local()) {
+            let text = format!("{} ({}) can be reached from other machines", listen.address, listen.name);
+            room.out.push(Notice::Note { text });
+        }
+        Ok(room)
+    }
+
+    pub fn serving(&self) -> Option<Generation> {
+        self.handover.current()
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.handover.is_over()
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.handover.deadline().into_iter().chain(self.alive_at.values().copied()).min()
+    }
+
+    /// What there is to tell.
+    pub fn take(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// A program that is to serve from now on.
+    pub fn offer(&mut self, now: Instant, program: &Program, launcher: &mut Launcher) {
+        match self.handover.coming_program() {
+            Some(coming) if coming.same_bytes(program) => return,
+            Some(_) => {}
+            None => {
+                if self.handover.current_program().is_some_and(|serving| serving.same_bytes(program))
+                    && let Some(serving) = self.handover.current()
+                {
+                    self.out.push(Notice::Unchanged { serving });
+                    return;
+                }
+            }
+        }
+        match self.store.publish(program) {
+            Ok(published) => {
+                let actions = self.handover.offer(now, published, self.style());
+                self.perform(now, actions, launcher);
+            }
+            Err(error) => self.note(error.to_string()),
+        }
+    }
+
+    /// The same program as a new generation, without a build.
+    pub fn again(&mut self, now: Instant, launcher: &mut Launcher) {
+        let actions = self.handover.again(now, self.style());
+        self.perform(now, actions, launcher);
+    }
+
+    /// The program before this one.
+    pub fn rollback(&mut self, now: Instant, launcher: &mut Launcher) {
+        let actions = self.handover.rollback(now, self.style());
+        self.perform(now, actions, launcher);
+    }
+
+    pub fn stop(&mut self, now: Instant, launcher: &mut Launcher) {
+        let actions = self.handover.stop(now);
+        self.perform(now, actions, launcher);
+    }
+
+    pub fn force(&mut self, now: Instant, launcher: &mut Launcher) {
+        let actions = self.handover.force(now);
+        self.perform(now, actions, launcher);
+    }
+
+    pub fn tick(&mut self, now: Instant, launcher: &mut Launcher) {
+        let actions = self.handover.tick(now);
+        self.perform(now, actions, launcher);
+        let alive: Vec<Generation> = self.alive_at.iter().filter(|(_, at)| **at <= now).map(|(g, _)| *g).collect();
+        for generation in alive {
+            self.is_ready(now, generation, launcher);
+        }
+    }
+
+    /// To the process of the serving generation.
+    pub fn signal(&mut self, signal: nix::sys::signal::Signal) {
+        if let Some(started) = self.handover.current().and_then(|current| self.generations.get(&current)) {
+            started.running.signal(signal);
+        }
+    }
+
+    /// What a generation's thread has seen or heard.
+    pub fn said(&mut self, now: Instant, generation: Generation, said: Said, launcher: &mut Launcher) {
+        match said {
+            Said::Library(told) => self.library_said(now, generation, told, launcher),
+            Said::Foreign(text) => self.note(format!("generation {generation}: {text}")),
+            Said::Notified if matches!(self.ready, Ready::Auto | Ready::Notify) => {
+                self.is_ready(now, generation, launcher);
+            }
+            Said::Notified => {}
+            Said::Probed => self.is_ready(now, generation, launcher),
+            Said::Exited => self.exited(now, generation, launcher),
+        }
+    }
+
+    fn library_said(&mut self, now: Instant, generation: Generation, told: Told, launcher: &mut Launcher) {
+        let Some(started) = self.generations.get_mut(&generation) else { return };
+        match told {
+            Told::Hello { .. } => {
+                started.by = HandOver::Library;
+                // Not known from the dependency graph, or there under another name.
+                if self.takes == Takes::Nothing && self.start.handoff == HandOff::Auto {
+                    self.takes = Takes::Library;
+                }
+            }
+            Told::Offer { name, socket } => started.offered.push((name, socket)),
+            Told::Taken { name } => {
+                started.taken.insert(name);
+            }
+            Told::Ready if matches!(self.ready, Ready::Auto | Ready::Notify) => {
+                self.is_ready(now, generation, launcher);
+            }
+            Told::Paused => self.stopped_accepting(now, generation, launcher),
+            Told::Draining { live } => {
+                let live = usize::try_from(live).unwrap_or(usize::MAX);
+                self.handover.live(generation, live);
+                if !started.said_draining && live > 0 {
+                    self.out.push(Notice::Draining { generation, live });
+                }
+                started.said_draining = true;
+                self.stopped_accepting(now, generation, launcher);
+            }
+            // The end of the process says the rest. Later versions may say more.
+            Told::Ready | Told::Bye | Told::Closed => {}
+            _ => {}
+        }
+    }
+
+    fn stopped_accepting(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+        let actions = self.handover.stopped_accepting(generation);
+        self.perform(now, actions, launcher);
+    }
+
+    fn is_ready(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+        self.alive_at.remove(&generation);
+        let Some(started) = self.generations.get_mut(&generation) else { return };
+        started.stop_probing();
+        let actions = self.handover.ready(now, generation);
+        if !actions.is_empty() {
+            self.adopt(generation);
+        }
+        self.perform(now, actions, launcher);
+    }
+
+    /// The sockets of the generation that serves from now on are the ones held.
+    fn adopt(&mut self, generation: Generation) {
+        let Some(started) = self.generations.get_mut(&generation) else { return };
+        if started.by != HandOver::Library {
+            return;
+        }
+        let offered = std::mem::take(&mut started.offered);
+        for text in self.held.adopt(offered, &started.taken) {
+            self.out.push(Notice::Note { text });
+        }
+    }
+
+    fn exited(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+        self.alive_at.remove(&generation);
+        let Some(mut started) = self.generations.remove(&generation) else { return };
+        let end = match started.running.finish() {
+            Ok(status) => describe(status),
+            Err(error) => format!("its end cannot be told: {error}"),
+        };
+        let serves = self.takes != Takes::Nothing && !self.held.is_empty();
+        let actions = self.handover.exited(now, generation, &end, serves);
+        self.perform(now, actions, launcher);
+        let kept: Vec<Published> = self.handover.programs().cloned().collect();
+        self.store.keep(&kept, self.generations.values().map(|started| &started.program));
+    }
+
+    fn style(&self) -> Style {
+        if self.overlap && self.takes != Takes::Nothing { Style::Overlap } else { Style::StopFirst }
+    }
+
+    fn perform(&mut self, now: Instant, actions: Vec<Action<Published>>, launcher: &mut Launcher) {
+        for action in actions {
+            match action {
+                Action::Start { generation, program } => self.start(now, generation, program, launcher),
+                Action::Commit(generation) => self.tell(generation, |started| started.holder.commit()),
+                Action::Pause(generation) => {
+                    self.tell(generation, |started| started.holder.pause());
+                    self.stopped_if_mute(now, generation, launcher);
+                }
+                Action::Resume(generation) => self.tell(generation, |started| started.holder.resume()),
+                Action::Drain(generation) => self.drain(now, generation, launcher),
+                Action::Terminate(generation) => self.to_group(generation, nix::sys::signal::Signal::SIGTERM),
+                Action::Kill(generation) => self.to_group(generation, nix::sys::signal::Signal::SIGKILL),
+                Action::Live(generation) => self.live(now, generation),
+                Action::Tell(notice) => self.out.push(notice),
+            }
+        }
+    }
+
+    fn start(&mut self, now: Instant, generation: Generation, program: Published, launcher: &mut Launcher) {
+        let by = match self.takes {
+            Takes::Library => HandOver::Library,
+            Takes::ListenFds => HandOver::ListenFds,
+            Takes::Nothing => HandOver::StopAndStart,
+        };
+        let sockets: Vec<_> = match self.takes {
+            Takes::Nothing => Vec::new(),
+            Takes::Library | Takes::ListenFds => self.held.iter().collect(),
+        };
+        match self.start.run(generation, program, by, &sockets, launcher, &self.sink) {
+            Ok(started) => {
+                self.out.push(Notice::Starting { generation, pid: started.running.pid() });
+                self.generations.insert(generation, started);
+                self.watch_for_ready(now, generation, launcher);
+            }
+            Err(error) => {
+                let actions = self.handover.not_started(now, generation, &error.to_string());
+                self.perform(now, actions, launcher);
+            }
+        }
+    }
+
+    /// Sees to it that readiness is noticed, by the first means that this program has.
+    fn watch_for_ready(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+        let addresses = self.held.tcp_addresses();
+        let Some(started) = self.generations.get_mut(&generation) else { return };
+        let probe = match (&self.ready, self.takes) {
+            (Ready::Notify, _) | (Ready::Auto, Takes::Library) => return,
+            (Ready::Auto, Takes::Nothing) => return self.is_ready(now, generation, launcher),
+            (Ready::Auto, Takes::ListenFds) if self.notifies => return,
+            (Ready::Delay(delay), _) => {
+                self.alive_at.insert(generation, now + *delay);
+                return;
+            }
+            (Ready::Auto | Ready::Accept, _) => probe::Probe::Accept,
+            (Ready::Http(path), _) => probe::Probe::Http(path.clone()),
+        };
+        if addresses.is_empty() {
+            self.alive_at.insert(generation, now + ALIVE);
+            return;
+        }
+        let sink = Arc::clone(&self.sink);
+        started.probe(probe, addresses, move || sink(generation, Said::Probed));
+    }
+
+    fn drain(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+        let Some(started) = self.generations.get(&generation) else { return };
+        if started.by == HandOver::Library && started.holder.drain().is_ok() {
+            return;
+        }
+        if started.by == HandOver::StopAndStart
+            && !self.said_binds_for_itself
+            && let Some(address) = proc::listens(started.running.pid())
+        {
+            self.said_binds_for_itself = true;
+            self.note(format!(
+                "this program binds {address} itself, so it is stopped before the new one starts, and clients are refused \
+                 meanwhile. Use the hotrun library (four lines), or take LISTEN_FDS and set `listen`, and none will be"
+            ));
+        }
+        // Its own way of stopping gracefully; it tells nobody when it stops accepting.
+        if let Some(started) = self.generations.get(&generation) {
+            started.running.signal(nix::sys::signal::Signal::SIGTERM);
+        }
+        self.stopped_accepting(now, generation, launcher);
+    }
+
+    fn stopped_if_mute(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+        if self.generations.get(&generation).is_none_or(|started| started.by != HandOver::Library) {
+            self.stopped_accepting(now, generation, launcher);
+        }
+    }
+
+    fn tell(&self, generation: Generation, tell: impl Fn(&Started) -> std::io::Result<()>) {
+        if let Some(started) = self.generations.get(&generation).filter(|started| started.by == HandOver::Library) {
+            // One that is gone, or hangs, is heard of by its end or its deadline.
+            tell(started).ok();
+        }
+    }
+
+    fn to_group(&self, generation: Generation, signal: nix::sys::signal::Signal) {
+        if let Some(started) = self.generations.get(&generation) {
+            started.running.signal_group(signal);
+        }
+    }
+
+    fn live(&mut self, now: Instant, generation: Generation) {
+        let Some(started) = self.generations.get_mut(&generation) else { return };
+        let millis = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64() * 1000.0;
+        let timing = started.program.since.take().map(|since| Timing {
+            saved_to_live: millis(since.saved, now),
+            compile: millis(since.saved, since.built),
+            start: millis(since.built, started.at),
+            ready: millis(started.at, now),
+        });
+        let addresses = match started.by {
+            HandOver::Library | HandOver::ListenFds => self.held.iter().map(|socket| socket.address.clone()).collect(),
+            HandOver::StopAndStart => Vec::new(),
+        };
+        let (pid, by) = (started.running.pid(), started.by);
+        self.out.push(Notice::Serving { generation, pid, addresses, by, timing });
+    }
+
+    fn note(&mut self, text: String) {
+        self.out.push(Notice::Note { text });
+    }
+}

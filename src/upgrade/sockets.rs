@@ -1,0 +1,211 @@
+//! The sockets that are held for the whole session, whoever serves them.
+//! Never lives here: which generation gets them when.
+
+use super::proc;
+use crate::config::{Address, Listen};
+use crate::error::{Error, Exit, Result};
+use hotrun::holder::BoundPaths;
+use nix::sys::socket::{Backlog, listen};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+/// One socket: the name it is handed over under, and who chose its address.
+#[derive(Debug)]
+pub struct Socket {
+    pub name: String,
+    pub address: String,
+    pub fd: OwnedFd,
+    pub bound_by_program: bool,
+    tcp: Option<SocketAddr>,
+}
+
+/// The held sockets. No process's end closes the last descriptor of one of them while this is there.
+#[derive(Debug, Default)]
+pub struct Held {
+    sockets: Vec<Socket>,
+    paths: BoundPaths,
+}
+
+impl Held {
+    /// # Errors
+    /// An address that cannot be had, with who has it where that can be found out.
+    pub fn bind(wanted: &[Listen]) -> Result<Held> {
+        let mut held = Held::default();
+        for listen in wanted {
+            let fd = held.bind_one(&listen.address).map_err(|error| refused(listen, &error))?;
+            held.add(listen.name.clone(), fd, false);
+        }
+        Ok(held)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Socket> {
+        self.sockets.iter()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
+    pub fn tcp_addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(|socket| socket.tcp).collect()
+    }
+
+    /// The sockets of a program that has become the current one: those it bound are held from now on, and those which an
+    /// earlier one had bound and it no longer wants are let go. Says so.
+    pub fn adopt(&mut self, offered: Vec<(String, OwnedFd)>, taken: &BTreeSet<String>) -> Vec<String> {
+        let mut said = Vec::new();
+        let new: BTreeSet<String> = offered.iter().map(|(name, _)| name.clone()).collect();
+        self.sockets.retain(|socket| {
+            let wanted = taken.contains(&socket.name) && !new.contains(&socket.name);
+            if wanted {
+                return true;
+            }
+            if socket.bound_by_program {
+                said.push(format!("{} ({}) is no longer wanted by the program: let go", socket.address, socket.name));
+                return false;
+            }
+            said.push(format!(
+                "{} is held for {:?}, but the program did not ask for that name: clients wait there unanswered",
+                socket.address, socket.name
+            ));
+            true
+        });
+        for (name, fd) in offered {
+            self.add(name, fd, true);
+        }
+        said
+    }
+
+    fn add(&mut self, name: String, fd: OwnedFd, bound_by_program: bool) {
+        let (address, tcp) = self.describe(&fd, bound_by_program);
+        self.sockets.push(Socket { name, address, fd, bound_by_program, tcp });
+    }
+
+    /// Asks the kernel, which is the one that knows.
+    fn describe(&self, fd: &OwnedFd, bound_by_program: bool) -> (String, Option<SocketAddr>) {
+        let Ok(copy) = fd.try_clone() else { return ("a socket".to_owned(), None) };
+        let copy = match proc::is_datagram(&copy) {
+            true => {
+                let udp = UdpSocket::from(copy);
+                let address = udp.local_addr();
+                return (address.map_or_else(|_| "a datagram socket".to_owned(), |at| format!("udp:{at}")), None);
+            }
+            false => TcpListener::from(copy),
+        };
+        if let Ok(address) = copy.local_addr() {
+            return (address.to_string(), Some(address));
+        }
+        let unix = UnixListener::from(OwnedFd::from(copy)).local_addr();
+        let path = unix.ok().and_then(|address| address.as_pathname().map(Path::to_path_buf));
+        match path {
+            Some(path) => {
+                // The program leaves it to its holder to remove the path. One that is gone already needs nobody.
+                if bound_by_program {
+                    self.paths.own(&path).ok();
+                }
+                (format!("unix:{}", crate::report::short(&path)), None)
+            }
+            None => ("a Unix socket".to_owned(), None),
+        }
+    }
+
+    fn bind_one(&self, address: &Address) -> io::Result<OwnedFd> {
+        match address {
+            Address::Tcp(at) => {
+                let listener = TcpListener::bind(at)?;
+                // While nobody accepts, the queue is all that clients have. listen(2) may be repeated.
+                listen(&listener, Backlog::MAXCONN)?;
+                Ok(listener.into())
+            }
+            Address::Udp(at) => Ok(UdpSocket::bind(at)?.into()),
+            Address::Unix(path) => {
+                if let Some(folder) = path.parent() {
+                    std::fs::create_dir_all(folder)?;
+                }
+                let listener = self.paths.bind(path, true)?;
+                listen(&listener, Backlog::MAXCONN)?;
+                Ok(listener.into())
+            }
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.paths.remove();
+    }
+}
+
+fn refused(listen: &Listen, error: &io::Error) -> Error {
+    let text = format!("listen on {} for {:?}: {error}", listen.address, listen.name);
+    let refused = Error::new(Exit::Address, text);
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return refused;
+    }
+    let stranger = match &listen.address {
+        Address::Tcp(at) | Address::Udp(at) => proc::who_listens(at.port()),
+        Address::Unix(_) => None,
+    };
+    match stranger {
+        Some(who) => refused.help(format!("{who} has it: stop that first, or choose another address")),
+        None => refused.help("another process has it: stop that first, or choose another address"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(address: &str) -> OwnedFd {
+        TcpListener::bind(address).unwrap().into()
+    }
+
+    #[test]
+    fn what_a_program_bound_is_held_until_a_later_one_wants_it_no_more() {
+        let configured = Listen { name: "admin".into(), address: Address::Tcp("127.0.0.1:0".parse().unwrap()) };
+        let mut held = Held::bind(&[configured]).unwrap();
+        let said = held.adopt(vec![("http".into(), offer("127.0.0.1:0"))], &["admin".into()].into());
+        assert!(said.is_empty(), "{said:?}");
+        assert_eq!(held.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["admin", "http"]);
+        assert_eq!(held.tcp_addresses().len(), 2);
+
+        let said = held.adopt(Vec::new(), &BTreeSet::new());
+        assert!(said[0].contains("did not ask for that name"), "{said:?}");
+        assert!(said[1].contains("let go"), "{said:?}");
+        assert_eq!(held.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["admin"]);
+    }
+
+    #[test]
+    fn a_new_address_takes_the_place_of_the_old_one() {
+        let mut held = Held::default();
+        let _ = held.adopt(vec![("http".into(), offer("127.0.0.1:0"))], &BTreeSet::new());
+        let before = held.tcp_addresses();
+        let said = held.adopt(vec![("http".into(), offer("127.0.0.1:0"))], &BTreeSet::new());
+        assert_eq!(said.len(), 1);
+        assert_ne!(held.tcp_addresses(), before);
+        assert_eq!(held.tcp_addresses().len(), 1);
+    }
+
+    #[test]
+    fn whoever_has_the_address_is_named() {
+        let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(stranger.local_addr().unwrap());
+        let error = Held::bind(&[Listen { name: "http".into(), address }]).unwrap_err();
+        assert_eq!(error.exit(), Exit::Address);
+        assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn a_path_is_removed_with_its_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/http.sock");
+        let held = Held::bind(&[Listen { name: "http".into(), address: Address::Unix(path.clone()) }]).unwrap();
+        assert!(path.exists());
+        drop(held);
+        assert!(!path.exists());
+    }
+}
