@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -88,7 +88,7 @@ impl Load {
 
     /// With another patience for one request; slow ones get `slow_ms` on top.
     pub fn start_with(addr: SocketAddr, mix: Mix, timeout: Duration) -> Load {
-        let shared = Arc::new(Shared { began: now(), counts: Mutex::default() });
+        let shared = Arc::new(Shared { began: now(), counts: Mutex::default(), counted: Condvar::new() });
         let mut load = Load { shared, stop: Vec::new(), threads: Vec::new() };
         for (kind, threads) in [(Kind::Fresh, mix.fresh), (Kind::KeepAlive, mix.keep_alive), (Kind::Slow, mix.slow)] {
             for _ in 0..threads {
@@ -120,6 +120,15 @@ impl Load {
         self.shared.tally()
     }
 
+    /// Blocks until that many more requests have come to their end.
+    pub fn wait_for(&self, requests: u64) {
+        let mut counts = self.shared.counts();
+        let enough = counts.tally.requests + requests;
+        while counts.tally.requests < enough {
+            counts = self.shared.counted.wait(counts).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// Lets every request under way come to its end.
     pub fn stop(mut self) -> Tally {
         self.stop.clear();
@@ -135,6 +144,8 @@ impl Load {
 struct Shared {
     began: Instant,
     counts: Mutex<Counts>,
+    /// A request has come to its end.
+    counted: Condvar,
 }
 
 #[derive(Default)]
@@ -219,6 +230,7 @@ impl Client {
         let mut sent = 0;
         loop {
             open = self.request(open, sent, now());
+            self.shared.counted.notify_all();
             sent += 1;
             match stopped.recv_timeout(pace) {
                 Err(RecvTimeoutError::Timeout) => {}

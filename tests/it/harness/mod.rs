@@ -1,0 +1,67 @@
+//! What the integration tests share: a project on disk, a session of the command on it, and a client.
+//! Every wait is for an event, with a limit so generous that only a fault reaches it.
+
+// Each subject uses its own part of this.
+#![allow(dead_code)]
+
+mod project;
+mod session;
+
+pub use project::{Project, hotrun_dependency};
+pub use session::Session;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+/// Longer than a cold build of all dependencies on a busy machine.
+pub const LONG: Duration = Duration::from_secs(240);
+
+#[allow(clippy::disallowed_methods)] // The limit of a wait.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// The command under test.
+pub fn command() -> std::process::Command {
+    std::process::Command::new(env!("CARGO_BIN_EXE_cargo-hotrun"))
+}
+
+/// A loopback address that nobody has at this moment.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// One request on a connection of its own; the whole answer.
+pub fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(LONG))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// The version that the server at that address answers with.
+pub fn version(address: SocketAddr) -> String {
+    let answer = get(address, "/").unwrap();
+    let line = answer.lines().find_map(|line| line.strip_prefix("version: "));
+    line.unwrap_or_else(|| panic!("no version in {answer:?}")).to_owned()
+}
+
+/// Whether a process is still there, and no zombie.
+pub fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z') && !rest.starts_with('X'))
+}
+
+/// Blocks until the process has ended (pidfd_open(2) becomes readable). At once when there is none of that number.
+pub fn wait_for_end(pid: u32) {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
+    let limit = PollTimeout::try_from(LONG).unwrap();
+    let ended = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], limit).unwrap();
+    assert_eq!(ended, 1, "process {pid:?} does not end");
+}

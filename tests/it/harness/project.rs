@@ -1,0 +1,97 @@
+//! A cargo project in a folder of its own. All of them build into one target folder, so that dependencies are compiled once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub struct Project {
+    folder: tempfile::TempDir,
+    pub name: String,
+}
+
+impl Project {
+    /// A package of that name, which must be no other test's, with dependencies as in Cargo.toml and a `src/main.rs`.
+    pub fn new(name: &str, dependencies: &str, main: &str) -> Project {
+        let folder = tempfile::Builder::new().prefix(name).tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let project = Project { folder, name: name.to_owned() };
+        let manifest = format!(
+            "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n{dependencies}\n\n\
+             [workspace]\n"
+        );
+        project.write("Cargo.toml", &manifest);
+        project.write(".gitignore", "/target\n");
+        project.write("src/main.rs", main);
+        project.use_our_lock_file();
+        project
+    }
+
+    /// As `cargo hotrun new` makes it.
+    pub fn from_template(name: &str, template: &str) -> Project {
+        let folder = tempfile::Builder::new().prefix(name).tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let status = super::command()
+            .args(["new", "--template", template, "--name", name])
+            .arg(folder.path())
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let project = Project { folder, name: name.to_owned() };
+        project.use_our_lock_file();
+        project
+    }
+
+    /// The versions of dependencies that this workspace is tested with, where it has them.
+    fn use_our_lock_file(&self) {
+        let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
+        fs::copy(ours, self.path("Cargo.lock")).unwrap();
+    }
+
+    pub fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap()
+    }
+
+    /// Writes in place: truncates and writes.
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Writes beside it and renames over it, as vim, helix and the JetBrains editors do.
+    pub fn write_by_rename(&self, path: &str, text: &str) {
+        self.write("new.tmp", text);
+        fs::rename(self.path("new.tmp"), self.path(path)).unwrap();
+    }
+
+    /// Replaces the one place where `from` stands.
+    pub fn edit(&self, path: &str, from: &str, to: &str) {
+        let text = self.read(path);
+        assert_eq!(text.matches(from).count(), 1, "{from:?} in {path}");
+        self.write(path, &text.replace(from, to));
+    }
+
+    /// Sets `const VERSION` of `src/main.rs`, as a template has it.
+    pub fn set_version(&self, version: &str) {
+        let text = self.read("src/main.rs");
+        let line = text.lines().find(|line| line.starts_with("const VERSION: &str = ")).unwrap();
+        self.write("src/main.rs", &text.replace(line, &format!("const VERSION: &str = {version:?};")));
+    }
+}
+
+/// The library of this repository, as a line under `[dependencies]`; `features` as in `["axum"]`.
+pub fn hotrun_dependency(features: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("hotrun");
+    format!("hotrun = {{ path = {:?}, features = {features} }}", path.display().to_string())
+}
+
+/// Where all projects build to.
+pub fn target_folder() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("projects")
+}
