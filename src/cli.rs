@@ -42,6 +42,18 @@ pub enum Command {
     New(New),
     /// Show it: a fresh project, a real session, constant load, edits. Fails if one request is lost
     Demo(Demo),
+    /// Say what a running session serves
+    Status(Control),
+    /// Wait until a running session has nothing more to do; fails if the newest sources do not serve
+    Wait(Control),
+    /// Have a running session build again, and wait
+    Rebuild(Control),
+    /// Have a running session start the same program as a new generation, and wait
+    Upgrade(Control),
+    /// Have a running session go back to the program before, and wait
+    Rollback(Control),
+    /// End a running session
+    Stop(Control),
     /// Print the completions for a shell, to be put where that shell looks for them
     Completions {
         /// The shell to print them for
@@ -66,6 +78,23 @@ pub struct Demo {
     /// Leave the project where it was made and say where that is [default: removed]
     #[arg(long)]
     pub keep: bool,
+}
+
+/// Which running session is meant.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Control {
+    /// The Cargo.toml of the project that the session runs on [default: the one here]
+    #[arg(long, value_name = "PATH")]
+    pub manifest_path: Option<PathBuf>,
+    /// The target directory that the session builds to [default: cargo's]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub target_dir: Option<PathBuf>,
+    /// The session's process id, where several run on the project
+    #[arg(long)]
+    pub pid: Option<u32>,
+    /// How to answer [default: human]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub message_format: Option<Format>,
 }
 
 /// The flags of a session, as typed.

@@ -19,6 +19,7 @@ mod scaffold;
 mod session;
 mod upgrade;
 
+use edges::control::{self, Request};
 use error::{Error, Result};
 use session::End;
 use std::io::Write;
@@ -50,9 +51,17 @@ fn run(cli: cli::Cli) -> Result<i32> {
         },
         Some(cli::Command::New(new)) => {
             let created = scaffold::new(&new.path, new.template, new.name.as_deref())?;
-            println!("created {} in {}", created.name, created.path.display());
+            let (path, library) = (created.path.display(), created.dependency);
+            println!("created {} in {path}; its library hotrun is {library}", created.name);
+            println!("next: cd {path} && cargo hotrun");
         }
         Some(cli::Command::Demo(demo)) => demo::run(demo.keep)?,
+        Some(cli::Command::Status(args)) => return control::ask(&args, Request::Status),
+        Some(cli::Command::Wait(args)) => return control::ask(&args, Request::Wait),
+        Some(cli::Command::Rebuild(args)) => return control::ask(&args, Request::Rebuild),
+        Some(cli::Command::Upgrade(args)) => return control::ask(&args, Request::Upgrade),
+        Some(cli::Command::Rollback(args)) => return control::ask(&args, Request::Rollback),
+        Some(cli::Command::Stop(args)) => return control::ask(&args, Request::Stop),
         Some(cli::Command::Completions { shell }) => {
             let script = cli::completions(shell);
             let written = std::io::stdout().write_all(&script);

@@ -5,6 +5,7 @@
 use crate::cli;
 use crate::compile::{self, BuildSaid, FileEvent, Outbox};
 use crate::config::{self, Color, Config, DataAction, Format};
+use crate::edges::control::{self, Reply, Request, State};
 use crate::edges::keys::{Key, Keys};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
@@ -24,6 +25,7 @@ enum Event {
     Files(FileEvent),
     Build(u64, BuildSaid),
     Generation(Generation, Said),
+    Control(Request, Reply),
 }
 
 /// How a session came to its end.
@@ -68,6 +70,11 @@ struct Session {
     began: Instant,
     end: Option<End>,
     clear: bool,
+    package: String,
+    /// Why the newest sources do not serve, where they were tried and do not.
+    trouble: Option<String>,
+    /// Those who are answered when there is nothing more to do.
+    waiting: Vec<Reply>,
     /// For the sockets on which programs say READY=1; removed with it.
     _notify_folder: tempfile::TempDir,
 }
@@ -101,7 +108,11 @@ impl Session {
         let known = known(metadata, config);
         let send = tell(events);
         let sink: upgrade::Sink = Arc::new(move |generation, said| send(Event::Generation(generation, said)));
-        let upgrade = upgrade::Room::open(config, known, run_folder, stdin, notify_folder.path(), sink)?;
+        let upgrade = upgrade::Room::open(config, known, run_folder.clone(), stdin, notify_folder.path(), sink)?;
+
+        let send = tell(events);
+        let tell_request = move |request, reply| send(Event::Control(request, reply));
+        control::listen(notify_folder.path(), &run_folder, tell_request).tried("open the control socket")?;
 
         let (files, build) = (tell(events), tell(events));
         let sinks = compile::Sinks {
@@ -118,6 +129,9 @@ impl Session {
             began,
             end: None,
             clear: config.output.clear,
+            package: config.build.package.clone(),
+            trouble: None,
+            waiting: Vec::new(),
             _notify_folder: notify_folder,
         })
     }
@@ -146,6 +160,7 @@ impl Session {
                 self.perform(now, outbox);
             }
             Event::Generation(generation, said) => self.upgrade.said(now, generation, said, &mut self.launcher),
+            Event::Control(request, reply) => self.control(now, request, reply),
         }
     }
 
@@ -158,6 +173,10 @@ impl Session {
         self.upgrade.tick(now, &mut self.launcher);
         for notice in self.upgrade.take() {
             self.tell(&notice);
+        }
+        if !self.waiting.is_empty() && !self.is_busy() {
+            let state = self.state();
+            self.waiting.drain(..).for_each(|reply| reply.send(&state));
         }
     }
 
@@ -220,6 +239,38 @@ impl Session {
         }
     }
 
+    fn control(&mut self, now: Instant, request: Request, reply: Reply) {
+        match request {
+            Request::Status => {
+                reply.send(&self.state());
+                return;
+            }
+            Request::Wait => {}
+            Request::Rebuild => self.rebuild(now, "asked for"),
+            Request::Upgrade => self.upgrade.again(now, &mut self.launcher),
+            Request::Rollback => self.upgrade.rollback(now, &mut self.launcher),
+            Request::Stop => self.stop(now, End::Quit),
+        }
+        self.waiting.push(reply);
+    }
+
+    fn is_busy(&self) -> bool {
+        let stopping = self.end.is_some() && !self.upgrade.is_over();
+        stopping || !self.compile.is_idle() || !self.upgrade.is_settled()
+    }
+
+    fn state(&self) -> State {
+        let serving = self.upgrade.serving_process();
+        State {
+            package: self.package.clone(),
+            generation: serving.map(|(generation, _)| generation),
+            pid: serving.map(|(_, pid)| pid),
+            addresses: self.upgrade.addresses(),
+            busy: self.is_busy(),
+            trouble: self.trouble.clone(),
+        }
+    }
+
     fn rebuild(&mut self, now: Instant, cause: &str) {
         if self.end.is_none() {
             let outbox = self.compile.rebuild(now, cause, &mut self.launcher);
@@ -250,6 +301,27 @@ impl Session {
     }
 
     fn tell(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Building { .. } | Notice::Starting { .. } | Notice::Serving { .. } | Notice::Unchanged { .. } => {
+                self.trouble = None;
+            }
+            Notice::BuildFailed { .. } => self.trouble = Some("the build of the newest sources has failed".to_owned()),
+            Notice::StartFailed { end, .. } | Notice::RolledBack { end, .. } | Notice::Died { end, .. } => {
+                self.trouble = Some(format!("the newest program did not stay up: {end}"));
+            }
+            Notice::Refused { asked, why } => self.trouble = Some(format!("{asked} is not possible: {why}")),
+            Notice::Watching { .. }
+            | Notice::Listening { .. }
+            | Notice::Progress { .. }
+            | Notice::Diagnostic { .. }
+            | Notice::Superseded { .. }
+            | Notice::Finished { .. }
+            | Notice::Draining { .. }
+            | Notice::Drained { .. }
+            | Notice::Note { .. }
+            | Notice::Stopping { .. }
+            | Notice::Stopped => {}
+        }
         let at = now().saturating_duration_since(self.began);
         self.reporter.tell(at, notice);
     }

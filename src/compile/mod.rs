@@ -108,6 +108,11 @@ impl Room {
         self.cycle.deadline().into_iter().chain(run).chain(self.look_at).min()
     }
 
+    /// Whether no build runs or is about to.
+    pub fn is_idle(&self) -> bool {
+        self.cycle.is_idle()
+    }
+
     pub fn rebuild(&mut self, now: Instant, cause: &str, launcher: &mut Launcher) -> Vec<Outbox> {
         self.saved = Some(now);
         let actions = self.cycle.asked(now, cause.to_owned());

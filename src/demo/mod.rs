@@ -90,6 +90,8 @@ impl Demo {
         let load = Load::start(self.addr, Mix { fresh: 3, keep_alive: 3, slow: 2, slow_ms: 800 });
         load.switched(FIRST_VERSION);
         let outcome = self.each_edit(&load).and_then(|()| self.last_ones_leave());
+        // The last program has requests of every kind to answer, too.
+        load.wait_for(50);
         (load.stop(), outcome)
     }
 

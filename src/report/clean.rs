@@ -7,11 +7,6 @@ pub fn clean(input: &str) -> String {
     Filter::new(Mode::Coloured).run(input)
 }
 
-/// Like `clean`, for bytes: what is not UTF-8 becomes the replacement character.
-pub fn clean_bytes(input: &[u8]) -> String {
-    clean(&String::from_utf8_lossy(input))
-}
-
 /// Keeps text, line ends and tabs only: for `NO_COLOR`, for files, and for words set into a line of our own.
 pub fn plain(input: &str) -> String {
     Filter::new(Mode::Plain).run(input)
@@ -239,7 +234,7 @@ mod tests {
 
     #[test]
     fn bytes_are_read_lossily() {
-        assert_eq!(clean_bytes(b"a\xff\x9bb\x1b[2J"), "a\u{fffd}\u{fffd}b");
+        assert_eq!(clean(&String::from_utf8_lossy(b"a\xff\x9bb\x1b[2J")), "a\u{fffd}\u{fffd}b");
     }
 
     /// Written apart from the filter: takes the two allowed forms away and gives what is left.
@@ -313,7 +308,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(input in prop::collection::vec(any::<u8>(), 0..200)) {
-            without_allowed(&clean_bytes(&input));
+            without_allowed(&clean(&String::from_utf8_lossy(&input)));
         }
     }
 }

@@ -166,6 +166,11 @@ impl<P: Clone + PartialEq> Handover<P> {
         running.chain(paused).chain(&self.served).chain(&self.good)
     }
 
+    /// Whether no generation is starting, is about to, or has yet to take over.
+    pub fn is_settled(&self) -> bool {
+        self.starting.is_none() && self.next.is_none() && self.announced.is_none()
+    }
+
     /// Whether a stop was asked for and nothing runs any more.
     pub fn is_over(&self) -> bool {
         let idle = self.starting.is_none() && self.current.is_none() && self.paused.is_none();

@@ -79,6 +79,8 @@ pub struct Room {
     overlap: bool,
     start: Start,
     sink: Sink,
+    /// Where the time went of the program that was offered last, until it serves: only its first start is a save's.
+    since: Option<(Published, Since)>,
     said_binds_for_itself: bool,
     out: Vec<Notice>,
 }
@@ -120,6 +122,7 @@ impl Room {
             overlap: settings.overlap && settings.strategy == Strategy::Upgrade,
             start: Start::new(config, stdin, notify_folder),
             sink,
+            since: None,
             said_binds_for_itself: false,
             out: Vec::new(),
         };
@@ -136,6 +139,20 @@ impl Room {
 
     pub fn serving(&self) -> Option<Generation> {
         self.handover.current()
+    }
+
+    pub fn serving_process(&self) -> Option<(Generation, u32)> {
+        let generation = self.handover.current()?;
+        Some((generation, self.generations.get(&generation)?.running.pid()))
+    }
+
+    pub fn addresses(&self) -> Vec<String> {
+        self.held.iter().map(|socket| socket.address.clone()).collect()
+    }
+
+    /// Whether no program is being started, or is about to be, or has yet to take over.
+    pub fn is_settled(&self) -> bool {
+        self.handover.is_settled()
     }
 
     pub fn is_over(&self) -> bool {
@@ -167,6 +184,7 @@ impl Room {
         }
         match self.store.publish(program) {
             Ok(published) => {
+                self.since = program.since.map(|since| (published.clone(), since));
                 let actions = self.handover.offer(now, published, self.style());
                 self.perform(now, actions, launcher);
             }
@@ -412,9 +430,10 @@ impl Room {
     }
 
     fn live(&mut self, now: Instant, generation: Generation) {
-        let Some(started) = self.generations.get_mut(&generation) else { return };
+        let Some(started) = self.generations.get(&generation) else { return };
         let millis = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64() * 1000.0;
-        let timing = started.program.since.take().map(|since| Timing {
+        let since = self.since.take_if(|(program, _)| *program == started.program);
+        let timing = since.map(|(_, since)| Timing {
             saved_to_live: millis(since.saved, now),
             compile: millis(since.saved, since.built),
             start: millis(since.built, started.at),

@@ -2,7 +2,7 @@
 //! runs, and an earlier program can be run again.
 //! Never lives here: when a program is run.
 
-use super::{Program, Since};
+use super::Program;
 use crate::error::{Result, Tried};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -15,8 +15,6 @@ pub struct Published {
     number: u64,
     pub path: PathBuf,
     pub libraries: Vec<PathBuf>,
-    /// Taken when it first serves.
-    pub since: Option<Since>,
 }
 
 impl PartialEq for Published {
@@ -58,7 +56,7 @@ impl Store {
             .or_else(|_| fs::copy(&program.executable, &path).map(drop))
             .tried(format!("keep {} as {}", program.executable.display(), path.display()))?;
         self.numbers.push(self.last);
-        Ok(Published { number: self.last, path, libraries: program.libraries.clone(), since: program.since })
+        Ok(Published { number: self.last, path, libraries: program.libraries.clone() })
     }
 
     /// Removes all but these.

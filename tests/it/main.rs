@@ -8,3 +8,5 @@ mod harness;
 mod load;
 
 mod under_load;
+mod control;
+mod tidy;

@@ -7,7 +7,7 @@
 mod project;
 mod session;
 
-pub use project::{Project, hotrun_dependency};
+pub use project::{Project, hotrun_dependency, target_folder};
 pub use session::Session;
 
 use std::io::{Read, Write};
