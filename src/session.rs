@@ -143,7 +143,8 @@ impl Session {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.compile.deadline().into_iter().chain(self.upgrade.deadline()).min()
+        let compile = self.compile.deadline().filter(|_| self.end.is_none());
+        compile.into_iter().chain(self.upgrade.deadline()).min()
     }
 
     fn handle(&mut self, event: Event) {
@@ -151,6 +152,8 @@ impl Session {
         match event {
             Event::Signal(asked) => self.asked(now, asked),
             Event::Key(key) => self.key(now, key),
+            // What comes late, when all is being ended.
+            Event::Files(_) | Event::Build(..) if self.end.is_some() => {}
             Event::Files(event) => {
                 let outbox = self.compile.files(now, event, &mut self.launcher);
                 self.perform(now, outbox);
@@ -221,7 +224,7 @@ impl Session {
                 signals::suspend();
             }
             Asked::Continue => {
-                if let Some(keys) = &self.keys {
+                if let Some(keys) = &mut self.keys {
                     keys.resume();
                 }
             }
@@ -255,8 +258,10 @@ impl Session {
     }
 
     fn is_busy(&self) -> bool {
-        let stopping = self.end.is_some() && !self.upgrade.is_over();
-        stopping || !self.compile.is_idle() || !self.upgrade.is_settled()
+        if self.end.is_some() {
+            return !self.upgrade.is_over();
+        }
+        !self.compile.is_idle() || !self.upgrade.is_settled()
     }
 
     fn state(&self) -> State {
@@ -330,14 +335,16 @@ impl Session {
 /// The one line in which an artifact becomes a program.
 fn program(artifact: compile::Artifact) -> Program {
     let since = Some(Since { saved: artifact.saved, built: artifact.build_ended });
-    Program { executable: artifact.executable, libraries: artifact.libraries, since }
+    let start_anyway = artifact.start_anyway;
+    Program { executable: artifact.executable, libraries: artifact.libraries, since, start_anyway }
 }
 
 fn known(metadata: &cargo_metadata::Metadata, config: &Config) -> Known {
     let depends_on = |name| compile::depends_on(metadata, &config.build.package_id, name);
     Known {
         library: depends_on("hotrun"),
-        notifies: ["sd-notify", "libsystemd", "systemd"].into_iter().any(depends_on),
+        // Not libsystemd: loggers for the journal bring it along.
+        notifies: depends_on("sd-notify"),
     }
 }
 

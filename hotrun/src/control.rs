@@ -3,6 +3,7 @@
 //! Never lives here: accepting, and waiting for connections (`state`).
 
 use crate::bound_path::BoundPaths;
+use crate::environment::Socket;
 use crate::notify::Manager;
 use crate::state::{Phase, State, Why};
 use crate::wire::{self, ToHolder, ToServer};
@@ -11,7 +12,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What the server says to whoever watches over it: a holder, a service manager, or nobody.
@@ -20,13 +21,25 @@ pub(crate) struct Mouth {
     channel: Option<OwnedFd>,
     manager: Option<Manager>,
     ready: AtomicBool,
+    /// Inherited sockets that nobody has asked for yet.
+    unclaimed: Mutex<Vec<Socket>>,
     /// Connections when the holder was last told.
     said_live: std::sync::atomic::AtomicU32,
 }
 
 impl Mouth {
-    pub(crate) fn new(channel: Option<OwnedFd>, manager: Option<Manager>) -> Self {
-        Mouth { channel, manager, ready: AtomicBool::new(false), said_live: u32::MAX.into() }
+    pub(crate) fn new(channel: Option<OwnedFd>, manager: Option<Manager>, inherited: Vec<Socket>) -> Self {
+        Mouth {
+            channel,
+            manager,
+            ready: AtomicBool::new(false),
+            unclaimed: Mutex::new(inherited),
+            said_live: u32::MAX.into(),
+        }
+    }
+
+    pub(crate) fn unclaimed(&self) -> MutexGuard<'_, Vec<Socket>> {
+        self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn has_holder(&self) -> bool {
@@ -38,10 +51,15 @@ impl Mouth {
         if self.ready.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        // An address that this program no longer wants: clients are to be refused there, not to wait for ever.
+        self.unclaimed().retain(|socket| !socket.bound_by_program);
         if let Some(manager) = &self.manager {
-            manager.tell("READY=1")?;
+            // A service manager that is gone is no reason not to serve.
+            manager.tell("READY=1").ok();
         }
-        self.tell(&ToHolder::Ready, None)
+        // Nor is a holder that is gone; whoever started us says what that means, by a signal.
+        self.tell_if_heard(&ToHolder::Ready);
+        Ok(())
     }
 
     pub(crate) fn tell(&self, message: &ToHolder, socket: Option<&OwnedFd>) -> io::Result<()> {

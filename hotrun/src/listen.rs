@@ -292,15 +292,6 @@ where
     }
 }
 
-impl<S> Read for &Conn<S>
-where
-    for<'a> &'a S: Read,
-{
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        (&self.stream).read(bytes)
-    }
-}
-
 impl<S> Write for Conn<S>
 where
     for<'a> &'a S: Write,
@@ -314,18 +305,29 @@ where
     }
 }
 
-impl<S> Write for &Conn<S>
-where
-    for<'a> &'a S: Write,
-{
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&self.stream).write(bytes)
-    }
+/// For each stream by name: an impl for every `S` with `&S: Read` would answer `&Conn<_>: Read` by asking for
+/// `&Conn<Conn<_>>: Read`, and so on, and no generic function with such a bound could be called any more (E0275).
+macro_rules! shared_conn {
+    ($($stream:ty),*) => {$(
+        impl Read for &Conn<$stream> {
+            fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+                (&self.stream).read(bytes)
+            }
+        }
 
-    fn flush(&mut self) -> io::Result<()> {
-        (&self.stream).flush()
-    }
+        impl Write for &Conn<$stream> {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                (&self.stream).write(bytes)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                (&self.stream).flush()
+            }
+        }
+    )*};
 }
+
+shared_conn!(net::TcpStream, unix::UnixStream);
 
 impl<S: AsFd> AsFd for Conn<S> {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {

@@ -55,7 +55,8 @@ struct Inner {
     forced: usize,
     /// Whether the deadline came by itself, or a second signal was in a hurry.
     hurried: bool,
-    wakers: Vec<Waker>,
+    /// Tasks that wait for a change, by the number of their `Waiter`.
+    wakers: HashMap<u64, Waker>,
 }
 
 impl State {
@@ -70,7 +71,7 @@ impl State {
                 next: 0,
                 forced: 0,
                 hurried: false,
-                wakers: Vec::new(),
+                wakers: HashMap::new(),
             }),
             changed: Condvar::new(),
             stop: EventFd::from_value_and_flags(0, flags)?,
@@ -205,31 +206,18 @@ impl State {
     pub(crate) fn wait_drained(&self) -> ExitReason {
         let mut inner = self.lock();
         loop {
-            match inner.phase {
-                Phase::Forced if inner.hurried => return ExitReason::Forced { live: inner.forced },
-                Phase::Forced => return ExitReason::DeadlineExceeded { live: inner.forced },
-                Phase::Lingering | Phase::Draining if inner.live.is_empty() => {
-                    return match inner.why {
-                        Why::Upgraded => ExitReason::Upgraded,
-                        Why::Stopped => ExitReason::Stopped,
-                    }
-                }
-                Phase::Serving | Phase::Paused | Phase::Lingering | Phase::Draining => {}
+            match inner.exit_reason() {
+                Some(reason) => return reason,
+                None => inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
             }
-            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Pending until `wanted` says yes of the phase; the task is woken at every change.
-    pub(crate) fn poll_phase(&self, context: &Context<'_>, wanted: impl Fn(Phase) -> bool) -> Poll<Phase> {
+    /// A place among those who wait for a change without blocking.
+    pub(crate) fn waiter(self: &Arc<Self>) -> Waiter {
         let mut inner = self.lock();
-        if wanted(inner.phase) {
-            return Poll::Ready(inner.phase);
-        }
-        if !inner.wakers.iter().any(|waker| waker.will_wake(context.waker())) {
-            inner.wakers.push(context.waker().clone());
-        }
-        Poll::Pending
+        inner.next += 1;
+        Waiter { state: Arc::clone(self), id: inner.next }
     }
 
     fn close_gate(&self) {
@@ -243,13 +231,67 @@ impl State {
         let wakers = std::mem::take(&mut inner.wakers);
         drop(inner);
         self.changed.notify_all();
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_values().for_each(Waker::wake);
         result
     }
 
     /// A thread that panicked with the lock held has left nothing half done: each change is one assignment.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn exit_reason(&self) -> Option<ExitReason> {
+        match self.phase {
+            Phase::Forced if self.hurried => Some(ExitReason::Forced { live: self.forced }),
+            Phase::Forced => Some(ExitReason::DeadlineExceeded { live: self.forced }),
+            Phase::Lingering | Phase::Draining if self.live.is_empty() => match self.why {
+                Why::Upgraded => Some(ExitReason::Upgraded),
+                Why::Stopped => Some(ExitReason::Stopped),
+            },
+            Phase::Serving | Phase::Paused | Phase::Lingering | Phase::Draining => None,
+        }
+    }
+}
+
+/// A task's place among those who wait; given up when it is dropped, so that a task which has ended leaves nothing behind.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    state: Arc<State>,
+    id: u64,
+}
+
+impl Waiter {
+    pub(crate) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Pending until the phase is at least that; the task is woken at every change.
+    pub(crate) fn poll_phase(&self, context: &Context<'_>, phase: Phase) -> Poll<()> {
+        self.poll(context, |inner| (inner.phase >= phase).then_some(()))
+    }
+
+    /// As `State::wait_drained`, without blocking.
+    pub(crate) fn poll_drained(&self, context: &Context<'_>) -> Poll<ExitReason> {
+        self.poll(context, Inner::exit_reason)
+    }
+
+    fn poll<T>(&self, context: &Context<'_>, wanted: impl Fn(&Inner) -> Option<T>) -> Poll<T> {
+        let mut inner = self.state.lock();
+        match wanted(&inner) {
+            Some(result) => Poll::Ready(result),
+            None => {
+                inner.wakers.insert(self.id, context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.state.lock().wakers.remove(&self.id);
     }
 }
 
@@ -274,7 +316,9 @@ impl Drop for DrainGuard {
         let mut inner = self.state.lock();
         inner.live.remove(&self.id);
         let draining = inner.phase >= Phase::Lingering;
+        let wakers = if draining { std::mem::take(&mut inner.wakers) } else { HashMap::new() };
         drop(inner);
+        wakers.into_values().for_each(Waker::wake);
         if draining {
             self.state.changed.notify_all();
             signal(&self.state.ended);
@@ -328,6 +372,19 @@ mod tests {
         drop(guard);
         assert_eq!(waiting.join().unwrap(), ExitReason::Stopped);
         assert_eq!(state.live(), 0);
+    }
+
+    #[test]
+    fn tasks_that_have_ended_leave_nothing_behind() {
+        let state = State::new().unwrap();
+        let context = Context::from_waker(Waker::noop());
+        for _ in 0..3 {
+            let waiter = state.waiter();
+            assert!(waiter.poll_phase(&context, Phase::Draining).is_pending());
+            assert!(waiter.poll_drained(&context).is_pending());
+            assert_eq!(state.lock().wakers.len(), 1);
+        }
+        assert!(state.lock().wakers.is_empty());
     }
 
     #[test]

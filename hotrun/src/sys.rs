@@ -54,8 +54,8 @@ pub(crate) fn receive_with_fds(
     bytes: &mut [u8],
     most: usize,
 ) -> io::Result<(usize, Vec<OwnedFd>)> {
-    debug_assert!(most <= 1, "the control channel carries one descriptor a message");
-    let mut space = cmsg_space!(RawFd);
+    // Room for as many as a message can carry (unix(7), SCM_MAX_FD), so that each that comes is seen, and closed.
+    let mut space = cmsg_space!([RawFd; 253]);
     let mut parts = [IoSliceMut::new(bytes)];
     let message = loop {
         match recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {

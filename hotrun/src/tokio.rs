@@ -1,8 +1,9 @@
-//! The listener and its connections for tokio, and for axum.
+//! The listener and its connections for tokio, and for axum. The runtime needs its IO and its time driver
+//! (`enable_all`, which `#[tokio::main]` does).
 
 use crate::control::Mouth;
 use crate::listen::{Listener, Passing};
-use crate::state::{DrainGuard, Phase, State};
+use crate::state::{DrainGuard, Phase, State, Waiter};
 use std::fmt;
 use std::future::{poll_fn, Future};
 use std::io;
@@ -27,6 +28,7 @@ pub struct AsyncListener<L> {
     /// connections that are for the next one (epoll(7), questions and answers, Q6).
     inner: Option<L>,
     state: Arc<State>,
+    waiter: Waiter,
     mouth: Arc<Mouth>,
 }
 
@@ -42,8 +44,8 @@ pub trait PollAccept: sealed::Sealed + Send + Sync + 'static {
     fn addr(&self) -> io::Result<Self::Addr>;
 }
 
-/// A stream that is not counted yet.
-type Raw<L> = (<L as PollAccept>::Stream, <L as PollAccept>::Addr);
+/// A connection and the address of its other side.
+pub type Accepted<L> = (Conn<<L as PollAccept>::Stream>, <L as PollAccept>::Addr);
 
 mod sealed {
     pub trait Sealed {}
@@ -79,7 +81,12 @@ impl Listener<std::net::TcpListener> {
     /// # Errors
     /// Those of registering with the runtime.
     pub fn into_tokio(self) -> io::Result<TcpListener> {
-        Ok(AsyncListener { inner: Some(net::TcpListener::from_std(self.inner)?), state: self.state, mouth: self.mouth })
+        Ok(AsyncListener {
+            inner: Some(net::TcpListener::from_std(self.inner)?),
+            waiter: self.state.waiter(),
+            state: self.state,
+            mouth: self.mouth,
+        })
     }
 }
 
@@ -91,6 +98,7 @@ impl Listener<std::os::unix::net::UnixListener> {
     pub fn into_tokio(self) -> io::Result<UnixListener> {
         Ok(AsyncListener {
             inner: Some(net::UnixListener::from_std(self.inner)?),
+            waiter: self.state.waiter(),
             state: self.state,
             mouth: self.mouth,
         })
@@ -103,14 +111,11 @@ impl<L: PollAccept> AsyncListener<L> {
     ///
     /// # Errors
     /// Those of accept(2) that will not pass.
-    pub async fn accept(&mut self) -> io::Result<Option<(Conn<L::Stream>, L::Addr)>> {
+    pub async fn accept(&mut self) -> io::Result<Option<Accepted<L>>> {
         self.mouth.ready()?;
         loop {
             match poll_fn(|context| self.poll_accept(context)).await {
-                Ok(Some((stream, addr))) => {
-                    let guard = self.state.guard(Some(stream.as_raw_fd()));
-                    return Ok(Some((Conn { guard, stream, closing: Closing::No }, addr)));
-                }
+                Ok(Some(accepted)) => return Ok(Some(accepted)),
                 Ok(None) => {
                     self.inner = None;
                     return Ok(None);
@@ -124,25 +129,27 @@ impl<L: PollAccept> AsyncListener<L> {
         }
     }
 
-    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<Raw<L>>>> {
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<Accepted<L>>>> {
         let Some(inner) = &self.inner else { return Poll::Ready(Ok(None)) };
         // Registered first: a change between the two looks wakes this task.
-        if self.state.poll_phase(context, |phase| phase >= Phase::Lingering).is_ready() {
+        if self.waiter.poll_phase(context, Phase::Lingering).is_ready() {
             return Poll::Ready(Ok(None));
         }
         let open = self.state.gate();
-        if *open {
-            inner.poll_accept_now(context).map(|accepted| accepted.map(Some))
-        } else {
-            Poll::Pending
+        if !*open {
+            return Poll::Pending;
         }
+        let (stream, addr) = ready!(inner.poll_accept_now(context))?;
+        // Counted before the gate can close: nobody may see no connections while this one is on its way.
+        let guard = self.state.guard(Some(stream.as_raw_fd()));
+        Poll::Ready(Ok(Some((Conn { guard, stream, closing: Closing::No }, addr))))
     }
 
     /// Room appears when some connection ends, here or in another process, so there is nothing to wait for but time.
     async fn wait_for_room(&self) {
         let mut time = pin!(tokio::time::sleep(Duration::from_millis(100)));
         poll_fn(|context| {
-            if self.state.poll_phase(context, |phase| phase >= Phase::Lingering).is_ready() {
+            if self.waiter.poll_phase(context, Phase::Lingering).is_ready() {
                 return Poll::Ready(());
             }
             time.as_mut().poll(context)
@@ -238,6 +245,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<S> {
                     };
                 }
                 Closing::Reading(limit) => {
+                    // First, as somebody who never stops sending is not waited for either.
+                    if limit.as_mut().poll(context).is_ready() {
+                        this.closing = Closing::Done;
+                        continue;
+                    }
                     let mut scrap = [0; 1024];
                     let mut buffer = ReadBuf::new(&mut scrap);
                     let read = Pin::new(&mut this.stream).poll_read(context, &mut buffer);
@@ -245,8 +257,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<S> {
                         Poll::Ready(Ok(())) => !buffer.filled().is_empty(),
                         // The client has reset its side: there is nobody left to be careful for.
                         Poll::Ready(Err(_)) => false,
-                        Poll::Pending if limit.as_mut().poll(context).is_pending() => return Poll::Pending,
-                        Poll::Pending => false,
+                        Poll::Pending => return Poll::Pending,
                     };
                     if !more {
                         this.closing = Closing::Done;
@@ -279,5 +290,18 @@ impl<L: PollAccept> axum::serve::Listener for AsyncListener<L> {
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
         AsyncListener::local_addr(self)
+    }
+}
+
+/// The address of a client, for axum's `ConnectInfo<PeerAddr>` with
+/// `into_make_service_with_connect_info::<PeerAddr>()`; what `SocketAddr` is for axum's own listener.
+#[cfg(feature = "axum")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerAddr(pub std::net::SocketAddr);
+
+#[cfg(feature = "axum")]
+impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, TcpListener>> for PeerAddr {
+    fn connect_info(stream: axum::serve::IncomingStream<'_, TcpListener>) -> Self {
+        PeerAddr(*stream.remote_addr())
     }
 }

@@ -5,7 +5,7 @@ use crate::bound_path::BoundPaths;
 use crate::control::{self, Mouth, Pace};
 use crate::environment::{self, Name, Socket};
 use crate::notify::Manager;
-use crate::state::{DrainGuard, Phase, State};
+use crate::state::{DrainGuard, Phase, State, Waiter};
 use crate::wire::{self, ToHolder, PROTOCOL};
 use crate::{sys, Signal, TcpListener, UdpSocket, UnixListener};
 use nix::fcntl::OFlag;
@@ -18,7 +18,7 @@ use std::os::unix::net as unix;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -92,22 +92,14 @@ impl Builder {
             Some(_) | None => None,
         };
         let state = State::new()?;
-        let mouth = Arc::new(Mouth::new(inherited.control.map(|control| control.channel), manager));
+        let mouth = Arc::new(Mouth::new(inherited.control.map(|control| control.channel), manager, inherited.sockets));
         if let Some(token) = token {
             mouth.tell(&ToHolder::Hello { protocol: PROTOCOL, token, pid: std::process::id() }, None)?;
         }
         let paths = Arc::new(BoundPaths::default());
         let signals = self.catch_signals()?;
         control::listen(Arc::clone(&state), Arc::clone(&mouth), Arc::clone(&paths), signals, self.pace)?;
-        Ok(Upgrader {
-            shared: Arc::new(Shared {
-                state,
-                mouth,
-                paths,
-                inherited: Mutex::new(inherited.sockets),
-                generation: inherited.generation,
-            }),
-        })
+        Ok(Upgrader { shared: Arc::new(Shared { state, mouth, paths, generation: inherited.generation }) })
     }
 
     fn catch_signals(&self) -> io::Result<Option<OwnedFd>> {
@@ -131,7 +123,6 @@ struct Shared {
     state: Arc<State>,
     mouth: Arc<Mouth>,
     paths: Arc<BoundPaths>,
-    inherited: Mutex<Vec<Socket>>,
     generation: u32,
 }
 
@@ -162,6 +153,9 @@ impl Upgrader {
     /// Where whoever started this process chose the address of that name, that address wins. Where an earlier generation of
     /// the program chose it and the program now asks for another one, the new one is bound. A socket that came without a
     /// name (systemd without `FileDescriptorName=`, systemfd) is recognised by its address, else taken in order.
+    ///
+    /// Ask for all listeners before the first accept: what an earlier generation bound and this one has not asked for by
+    /// then is let go.
     ///
     /// # Errors
     /// `InvalidInput` for a name that cannot travel ([`wire::check_name`]) or an inherited socket of another kind; else those of
@@ -243,12 +237,12 @@ impl Upgrader {
     /// The moment at which idle connections should end: a future, and a blocking [`wait`](Draining::wait). It comes after
     /// accepting has ended and the linger time has passed, so that a client which was accepted just before is not cut.
     pub fn draining(&self) -> Draining {
-        Draining { state: Arc::clone(&self.shared.state), phase: Phase::Draining }
+        Draining { waiter: self.shared.state.waiter(), phase: Phase::Draining }
     }
 
     /// The moment at which the connections that are left have been shut down, as a future; it may never come.
     pub fn drain_deadline(&self) -> Draining {
-        Draining { state: Arc::clone(&self.shared.state), phase: Phase::Forced }
+        Draining { waiter: self.shared.state.waiter(), phase: Phase::Forced }
     }
 
     /// Counts work that has no connection of its own until the guard is dropped.
@@ -262,9 +256,18 @@ impl Upgrader {
     }
 
     /// Blocks until this process should leave: accepting has ended and every connection is finished, or the drain timeout
-    /// has passed. Return from `main` then.
+    /// has passed. Return from `main` then. In async code, use [`drained_async`](Upgrader::drained_async).
     pub fn drained(&self) -> ExitReason {
         let reason = self.shared.state.wait_drained();
+        self.shared.mouth.tell_if_heard(&ToHolder::Bye);
+        reason
+    }
+
+    /// [`drained`](Upgrader::drained) for async code, with any runtime: the connections it waits for go on meanwhile, those
+    /// too that the web framework no longer counts, as WebSockets.
+    pub async fn drained_async(&self) -> ExitReason {
+        let waiter = self.shared.state.waiter();
+        let reason = std::future::poll_fn(|context| waiter.poll_drained(context)).await;
         self.shared.mouth.tell_if_heard(&ToHolder::Bye);
         reason
     }
@@ -313,21 +316,27 @@ impl Upgrader {
     }
 
     fn inherited(&self) -> MutexGuard<'_, Vec<Socket>> {
-        self.shared.inherited.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.mouth.unclaimed()
     }
 }
 
 /// A moment in the life of this process, from [`Upgrader::draining`] and [`Upgrader::drain_deadline`].
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Draining {
-    state: Arc<State>,
+    waiter: Waiter,
     phase: Phase,
 }
 
 impl Draining {
     /// Blocks until then.
     pub fn wait(&self) {
-        self.state.wait_for(self.phase);
+        self.waiter.state().wait_for(self.phase);
+    }
+}
+
+impl Clone for Draining {
+    fn clone(&self) -> Self {
+        Draining { waiter: self.waiter.state().waiter(), phase: self.phase }
     }
 }
 
@@ -335,7 +344,7 @@ impl Future for Draining {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.state.poll_phase(context, |phase| phase >= self.phase).map(|_| ())
+        self.waiter.poll_phase(context, self.phase)
     }
 }
 

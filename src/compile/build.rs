@@ -5,7 +5,7 @@ use crate::config;
 use crate::error::Result;
 use crate::process::{Launcher, Running, Stdin, clean_environment};
 use cargo_metadata::diagnostic::DiagnosticLevel;
-use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, TargetKind};
+use cargo_metadata::{Artifact as Unit, BuildScript, Message, Metadata, PackageId, TargetKind};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader, Read};
@@ -27,8 +27,11 @@ pub enum Said {
     Message(Box<Message>),
     /// A line of cargo's own, from its standard error.
     Cargo(String),
+    /// One of its two outputs.
     OutputClosed,
     Exited,
+    /// What `cargo metadata` says now; this belongs to no run.
+    Metadata(Box<Result<Metadata>>),
 }
 
 /// Where the threads of a run send what they hear; the number is that of the run.
@@ -78,7 +81,8 @@ pub struct Run {
     libraries: Vec<PathBuf>,
     whole_packages: Vec<PackageId>,
     finished: Option<bool>,
-    closed: bool,
+    /// Outputs that are still open.
+    open: u8,
     exited: Option<Instant>,
 }
 
@@ -112,7 +116,7 @@ impl Cargo {
             libraries: Vec::new(),
             whole_packages: Vec::new(),
             finished: None,
-            closed: false,
+            open: 2,
             exited: None,
         })
     }
@@ -150,6 +154,11 @@ impl Cargo {
             command.arg("--config").arg(setting);
         }
         command.env("CARGO_TERM_COLOR", if self.color { "always" } else { "never" });
+        // Where CI is set, cargo from 1.99 on compiles whole crates anew, which is the last thing wanted here.
+        let is_dev = build.profile.is_none();
+        if is_dev && std::env::var_os("CI").is_some() && std::env::var_os("CARGO_INCREMENTAL").is_none() {
+            command.env("CARGO_INCREMENTAL", "1");
+        }
         clean_environment(&mut command);
         command
     }
@@ -192,8 +201,9 @@ impl Run {
                     self.show(line, |run| &mut run.cargo_lines);
                 }
             }
-            Said::OutputClosed => self.closed = true,
+            Said::OutputClosed => self.open = self.open.saturating_sub(1),
             Said::Exited => self.exited = Some(now),
+            Said::Metadata(_) => {}
         }
         None
     }
@@ -201,8 +211,9 @@ impl Run {
     /// The outcome, once cargo has ended and its last message has been heard.
     pub fn ended(&mut self, now: Instant) -> Option<Outcome> {
         let exited = self.exited?;
-        let heard = self.closed || now >= exited + LAG;
-        if !heard && self.finished.is_none() {
+        // Where all is well, cargo's last message says so, and nothing after it matters.
+        let heard = self.open == 0 || now >= exited + LAG || self.finished == Some(true);
+        if !heard {
             return None;
         }
         let success = self.running.finish().is_ok_and(|status| status.success());
@@ -325,6 +336,7 @@ fn read_lines(stderr: impl Read, number: u64, sink: &Sink) {
         let Ok(line) = line else { break };
         sink(number, Said::Cargo(String::from_utf8_lossy(&line).into_owned()));
     }
+    sink(number, Said::OutputClosed);
 }
 
 fn wait_for_end(end: &OwnedFd, number: u64, sink: &Sink) {

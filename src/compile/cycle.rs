@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 /// A change that comes this soon after another belongs to it: a checkout, a save of all files, a formatter after a save.
 const BURST: Duration = Duration::from_millis(30);
+/// A stream of changes that does not stop is built in the middle.
+const LONGEST_BURST: Duration = Duration::from_secs(1);
 /// A file that has just become empty is most likely being written: it gets this long to become something.
 const EMPTIED: Duration = Duration::from_millis(300);
 /// Builds ended for a newer change, in a row, after which one is let through: saves faster than builds must not starve.
@@ -51,10 +53,16 @@ pub struct Cycle {
 enum State {
     #[default]
     Idle,
-    /// A change that is not worth a build before that moment.
-    Waiting {
+    /// A file has just become empty, or has gone: most likely it comes back.
+    Emptied {
         cause: String,
         until: Instant,
+    },
+    /// A burst is under way; its end is waited for, but not for ever.
+    Burst {
+        cause: String,
+        until: Instant,
+        at_most: Instant,
     },
     Building {
         /// What has changed since it began.
@@ -76,23 +84,28 @@ impl Cycle {
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Idle | State::Building { .. } => None,
-            State::Waiting { until, .. } => Some(*until),
+            State::Emptied { until, .. } | State::Burst { until, .. } => Some(*until),
             State::Cancelling { kill_at, .. } => *kill_at,
         }
     }
 
-    /// The program's sources have changed. `emptied`: all that is new is that a file has nothing in it any more.
+    /// The program's sources have changed. `emptied`: all that is new is that a file has nothing in it any more, or has gone.
     pub fn changed(&mut self, now: Instant, cause: String, emptied: bool) -> Vec<Action> {
         self.last_change = Some(now);
         match &mut self.state {
             State::Idle if emptied => {
-                self.state = State::Waiting { cause, until: now + EMPTIED };
+                self.state = State::Emptied { cause, until: now + EMPTIED };
                 Vec::new()
             }
             // The leading edge: a build that turns out to be too early is cheap to end.
             State::Idle => self.build(cause),
-            State::Waiting { .. } if emptied => Vec::new(),
-            State::Waiting { .. } => self.build(cause),
+            State::Emptied { .. } if emptied => Vec::new(),
+            State::Emptied { .. } => self.build(cause),
+            State::Burst { cause: latest, until, at_most } => {
+                *latest = cause;
+                *until = (now + if emptied { EMPTIED } else { BURST }).min(*at_most);
+                Vec::new()
+            }
             State::Building { newer } if emptied || self.cancelled >= MOST_CANCELLED => {
                 *newer = Some(cause);
                 Vec::new()
@@ -132,7 +145,7 @@ impl Cycle {
             }
             State::Cancelling { cause, .. } => self.build_after_burst(now, cause),
             // Not asked for, so not missed.
-            other @ (State::Idle | State::Waiting { .. }) => {
+            other @ (State::Idle | State::Emptied { .. } | State::Burst { .. }) => {
                 self.state = other;
                 Vec::new()
             }
@@ -141,7 +154,7 @@ impl Cycle {
 
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
         match &mut self.state {
-            State::Waiting { until, cause } if *until <= now => {
+            State::Emptied { until, cause } | State::Burst { until, cause, .. } if *until <= now => {
                 let cause = std::mem::take(cause);
                 self.build(cause)
             }
@@ -149,7 +162,11 @@ impl Cycle {
                 *kill_at = None;
                 vec![Action::Kill]
             }
-            State::Idle | State::Waiting { .. } | State::Building { .. } | State::Cancelling { .. } => Vec::new(),
+            State::Idle
+            | State::Emptied { .. }
+            | State::Burst { .. }
+            | State::Building { .. }
+            | State::Cancelling { .. } => Vec::new(),
         }
     }
 
@@ -157,7 +174,7 @@ impl Cycle {
     fn build_after_burst(&mut self, now: Instant, cause: String) -> Vec<Action> {
         match self.last_change.map(|last| last + BURST) {
             Some(until) if until > now => {
-                self.state = State::Waiting { cause, until };
+                self.state = State::Burst { cause, until, at_most: now + LONGEST_BURST };
                 Vec::new()
             }
             Some(_) | None => self.build(cause),
@@ -223,6 +240,23 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_is_waited_out_but_not_for_ever() {
+        let mut now = start();
+        let mut cycle = Cycle::default();
+        let _ = cycle.changed(now, "a".into(), false);
+        let _ = cycle.changed(now, "b".into(), false);
+        assert_eq!(cycle.ended(now, Outcome::Failed), []);
+        let until = now + LONGEST_BURST;
+        while now + ms(20) < until {
+            now += ms(20);
+            assert_eq!(cycle.changed(now, "c".into(), false), []);
+            assert_eq!(cycle.tick(now), []);
+        }
+        assert_eq!(cycle.deadline(), Some(until));
+        assert_eq!(cycle.tick(until), build("c"));
+    }
+
+    #[test]
     fn a_build_that_takes_no_notice_is_killed() {
         let now = start();
         let mut cycle = Cycle::default();
@@ -272,7 +306,7 @@ mod tests {
             let mut cycle = Cycle::default();
             let mut running = false;
             let mut stale = false; // a change that no build begun since has seen
-            let mut apply = |actions: Vec<Action>, running: &mut bool, stale: &mut bool| {
+            let apply = |actions: Vec<Action>, running: &mut bool, stale: &mut bool| {
                 for action in actions {
                     if let Action::Build { .. } = action {
                         assert!(!*running, "two builds at once");

@@ -12,11 +12,13 @@ use crate::error::{Error, Exit, Result};
 use crate::process::Launcher;
 use crate::report::{Notice, short};
 use build::{Cargo, Outcome};
-use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 use cycle::{Action, Cycle};
 use sources::{Found, Sources};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 pub use build::Said as BuildSaid;
@@ -35,6 +37,8 @@ pub struct Artifact {
     pub saved: Instant,
     pub build_began: Instant,
     pub build_ended: Instant,
+    /// Something has changed that is for the running program: it is started again even if the bytes are the same.
+    pub start_anyway: bool,
 }
 
 /// What the loop is told.
@@ -65,10 +69,16 @@ pub struct Room {
     saved: Option<Instant>,
     build_began: Instant,
     settings_changed: bool,
+    /// Inputs that have changed since a build last came to its end.
+    changed: BTreeSet<PathBuf>,
+    start_anyway: bool,
+    /// The settings of this command in the manifests, as they were read.
+    own_settings: serde_json::Value,
+    /// The program that was built last, and its packages without a list of inputs, until that list is read.
+    unread: Option<(PathBuf, Vec<PackageId>)>,
     /// How many units there are: guessed from the graph at first, then counted.
     units: usize,
     sinks: Sinks,
-    env_file: Option<PathBuf>,
     said_path_dependencies: Option<usize>,
     out: Vec<Outbox>,
 }
@@ -89,9 +99,12 @@ impl Room {
             saved: None,
             build_began: now,
             settings_changed: false,
+            changed: BTreeSet::new(),
+            start_anyway: false,
+            own_settings: own_settings(metadata, &config.build.package_id),
+            unread: None,
             units: unit_estimate(metadata, config),
             sinks,
-            env_file: config.program.env_file.clone(),
             said_path_dependencies: None,
             out: Vec::new(),
         };
@@ -104,6 +117,10 @@ impl Room {
     }
 
     pub fn deadline(&self) -> Option<Instant> {
+        if self.unread.is_some() {
+            // At once, when the program has been handed on.
+            return Some(self.build_began);
+        }
         let run = self.run.as_ref().and_then(build::Run::deadline);
         self.cycle.deadline().into_iter().chain(run).chain(self.look_at).min()
     }
@@ -135,7 +152,9 @@ impl Room {
     }
 
     pub fn build_said(&mut self, now: Instant, number: u64, said: BuildSaid, launcher: &mut Launcher) -> Vec<Outbox> {
-        if let Some(run) = self.run.as_mut().filter(|run| run.number() == number) {
+        if let BuildSaid::Metadata(metadata) = said {
+            self.hear_metadata(now, *metadata);
+        } else if let Some(run) = self.run.as_mut().filter(|run| run.number() == number) {
             let before = run.done();
             let waiting = run.hear(now, said);
             let done = run.done();
@@ -149,6 +168,7 @@ impl Room {
     }
 
     pub fn tick(&mut self, now: Instant, launcher: &mut Launcher) -> Vec<Outbox> {
+        self.read_inputs(now, launcher);
         self.end_run(now, launcher);
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_at = Some(now + LOOK_INTERVAL);
@@ -165,6 +185,9 @@ impl Room {
         // Its group is killed and reaped on drop.
         self.run = None;
         self.eyes = None;
+        self.cycle = Cycle::default();
+        self.look_at = None;
+        self.unread = None;
     }
 
     fn found(&mut self, now: Instant, mut found: Found, at: Instant, launcher: &mut Launcher) {
@@ -178,6 +201,7 @@ impl Room {
             found.emptied &= more.changed.is_empty();
             found.changed.extend(more.changed);
             found.settings |= more.settings;
+            found.start_anyway |= more.start_anyway;
             found.data.extend(more.data);
         }
         for (path, action) in std::mem::take(&mut found.data) {
@@ -191,6 +215,8 @@ impl Room {
             return;
         }
         self.settings_changed |= found.settings;
+        self.start_anyway |= found.start_anyway;
+        self.changed.extend(found.changed.iter().cloned());
         self.saved = Some(at);
         let actions = self.cycle.changed(now, found.cause(), found.emptied);
         self.perform(now, actions, launcher);
@@ -220,6 +246,7 @@ impl Room {
     fn start_run(&mut self, now: Instant, cause: String, launcher: &mut Launcher) {
         self.runs += 1;
         self.build_began = now;
+        self.sources.build_began();
         self.out.push(Outbox::Tell(Notice::Building { package: self.package.clone(), cause: cause.clone() }));
         self.cause = cause;
         match self.cargo.start(launcher, self.runs, &self.sinks.build) {
@@ -241,8 +268,16 @@ impl Room {
             Outcome::Failed { .. } => cycle::Outcome::Failed,
         };
         let actions = self.cycle.ended(now, kind);
+        let changed = std::mem::take(&mut self.changed);
         match outcome {
-            Outcome::Built(built) if actions.contains(&Action::Deliver) => self.deliver(now, built),
+            Outcome::Built(built) if actions.contains(&Action::Deliver) => {
+                let overlooked = built.fresh && self.sources.date_anew(&changed);
+                self.deliver(now, built);
+                if overlooked {
+                    let again = self.cycle.asked(now, format!("{}, which cargo took for old", self.cause));
+                    self.perform(now, again, launcher);
+                }
+            }
             Outcome::Failed { errors, messages } if actions.contains(&Action::Fail) => {
                 self.diagnostics(messages);
                 self.failed(errors);
@@ -254,24 +289,34 @@ impl Room {
 
     fn deliver(&mut self, now: Instant, built: build::Built) {
         self.diagnostics(built.messages);
-        if std::mem::take(&mut self.settings_changed) {
-            self.read_settings_again();
-        }
-        if let Err(error) = self.sources.built(&built.executable, &built.whole_packages) {
-            self.note(format!(
-                "cargo's list of inputs cannot be read ({}: {error}); every file of the packages counts as one",
-                short(&built.executable.with_extension("d"))
-            ));
-        }
-        self.watch(now);
-        self.say_what_is_watched();
         self.out.push(Outbox::Built(Artifact {
-            executable: built.executable,
+            executable: built.executable.clone(),
             libraries: built.libraries,
             saved: self.saved.unwrap_or(self.build_began),
             build_began: self.build_began,
             build_ended: now,
+            start_anyway: std::mem::take(&mut self.start_anyway),
         }));
+        self.unread = Some((built.executable, built.whole_packages));
+    }
+
+    /// What the last build says of the program's inputs, read while the program starts.
+    fn read_inputs(&mut self, now: Instant, launcher: &mut Launcher) {
+        let Some((executable, whole_packages)) = self.unread.take() else { return };
+        if std::mem::take(&mut self.settings_changed) {
+            self.ask_for_metadata();
+        }
+        match self.sources.built(&executable, &whole_packages) {
+            Ok(missed) if missed.is_empty() => {}
+            // Saved while they were compiled for the first time: nobody knows which half was compiled.
+            Ok(changed) => self.found(now, Found { changed, ..Found::default() }, now, launcher),
+            Err(error) => self.note(format!(
+                "cargo's list of inputs cannot be read ({}: {error}); every file of the packages counts as one",
+                short(&executable.with_extension("d"))
+            )),
+        }
+        self.watch(now);
+        self.say_what_is_watched();
     }
 
     fn failed(&mut self, errors: usize) {
@@ -285,10 +330,29 @@ impl Room {
         self.out.extend(messages.into_iter().map(|rendered| Outbox::Tell(Notice::Diagnostic { rendered })));
     }
 
-    fn read_settings_again(&mut self) {
-        match metadata(Some(&self.cargo.build.manifest_path), &self.cargo.build) {
+    /// Asks cargo which packages there are now. It may have to wait for a lock, or for the network.
+    fn ask_for_metadata(&self) {
+        let (build, sink) = (self.cargo.build.clone(), Arc::clone(&self.sinks.build));
+        thread::spawn(move || {
+            let metadata = metadata(Some(&build.manifest_path), &build);
+            sink(0, BuildSaid::Metadata(Box::new(metadata)));
+        });
+    }
+
+    fn hear_metadata(&mut self, now: Instant, metadata: Result<Metadata>) {
+        match metadata {
             Ok(metadata) => {
-                self.sources.set_packages(&metadata, &self.cargo.build.package_id, self.env_file.as_deref());
+                let package = &self.cargo.build.package_id;
+                self.sources.set_packages(&metadata, package);
+                let settings = own_settings(&metadata, package);
+                if settings != self.own_settings {
+                    self.own_settings = settings;
+                    self.note(
+                        "the settings of hotrun in Cargo.toml have changed: start it again to use them".to_owned(),
+                    );
+                }
+                self.watch(now);
+                self.say_what_is_watched();
             }
             Err(error) => self.note(format!("{error}; the packages watched are those from before")),
         }
@@ -375,6 +439,13 @@ fn metadata_flags(locked: bool, offline: bool, frozen: bool, config: &[String]) 
         flags.extend(["--config".to_owned(), setting.clone()]);
     }
     flags
+}
+
+/// What the manifests say to this command; the whole of it, to be compared.
+fn own_settings(metadata: &Metadata, package: &PackageId) -> serde_json::Value {
+    let of_package = metadata.packages.iter().find(|candidate| candidate.id == *package);
+    let of_package = of_package.map(|package| package.metadata["hotrun"].clone());
+    serde_json::json!([of_package, metadata.workspace_metadata["hotrun"]])
 }
 
 /// Whether the package depends on the crate of that name, itself or through others, when it runs.

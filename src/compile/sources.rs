@@ -9,10 +9,12 @@ use cargo_metadata::{DependencyKind, Metadata, PackageId};
 use globset::GlobSet;
 use ignore::WalkBuilder;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Files an editor makes beside the one it saves.
 const EDITORS: [&str; 6] = ["**/*~", "**/.#*", "**/#*#", "**/*.sw?", "**/4913", "**/*.tmp"];
@@ -39,7 +41,13 @@ pub struct Sources {
     data: Vec<(GlobSet, DataAction)>,
     /// Before the first build that succeeds, and after one that failed: any file of the packages may be what is missing.
     wide: bool,
+    /// Whether a build has succeeded: then a file that counts for being one of the package's is a source by its name.
+    built: bool,
+    /// Touched since the running build began, and no input as far as is known.
+    touched: BTreeSet<PathBuf>,
     seen: HashMap<PathBuf, Seen>,
+    env_file: Option<PathBuf>,
+    root: PathBuf,
 }
 
 /// What a look at touched paths has found.
@@ -51,6 +59,8 @@ pub struct Found {
     pub emptied: bool,
     /// One of those says what is built or how.
     pub settings: bool,
+    /// One of those is for the program that runs, not for the compiler: it is started again whatever comes of the build.
+    pub start_anyway: bool,
     pub data: Vec<(PathBuf, DataAction)>,
     /// Folders that came or went.
     pub folders: Vec<PathBuf>,
@@ -61,6 +71,7 @@ pub struct Found {
 struct Seen {
     stamp: Option<Stamp>,
     content: u64,
+    /// It has nothing in it, or is not there.
     empty: bool,
 }
 
@@ -89,18 +100,22 @@ impl Sources {
             ignore: config::glob_set(ignore).tried("read the globs of `ignore`")?,
             data: data.collect::<crate::error::Result<_>>()?,
             wide: true,
+            built: false,
+            touched: BTreeSet::new(),
             seen: HashMap::new(),
+            env_file: config.program.env_file.clone(),
+            root: metadata.workspace_root.clone().into_std_path_buf(),
         };
         if let Some(folder) = &config.build.target_dir {
             sources.target_dir.clone_from(folder);
         }
-        sources.set_packages(metadata, &config.build.package_id, config.program.env_file.as_deref());
+        sources.set_packages(metadata, &config.build.package_id);
         sources.look_at_all();
         Ok(sources)
     }
 
     /// The package and its path dependencies, from a new look at the manifests.
-    pub fn set_packages(&mut self, metadata: &Metadata, package: &PackageId, env_file: Option<&Path>) {
+    pub fn set_packages(&mut self, metadata: &Metadata, package: &PackageId) {
         self.packages = local_packages(metadata, package);
         let root = metadata.workspace_root.as_std_path();
         self.settings = [root.join("Cargo.toml"), root.join("Cargo.lock")].into_iter().collect();
@@ -111,23 +126,35 @@ impl Sources {
             let names = [".cargo/config.toml", ".cargo/config", "rust-toolchain.toml", "rust-toolchain"];
             self.settings.extend(names.iter().map(|name| folder.join(name)).filter(|path| path.is_file()));
         }
-        self.settings.extend(env_file.map(Path::to_path_buf));
+        self.settings.extend(self.env_file.clone());
     }
 
-    /// Takes the exact inputs from the dep-info that cargo wrote beside the executable.
+    /// A build begins: what is touched from now on may be an input of it that nobody knows yet.
+    pub fn build_began(&mut self) {
+        self.touched.clear();
+    }
+
+    /// Takes the exact inputs from the dep-info that cargo wrote beside the executable. Returns what was touched during the
+    /// build and has turned out to be an input.
     ///
     /// # Errors
     /// When that file cannot be read; then all files of the packages go on counting.
-    pub fn built(&mut self, executable: &Path, whole_packages: &[PackageId]) -> io::Result<()> {
+    pub fn built(&mut self, executable: &Path, whole_packages: &[PackageId]) -> io::Result<Vec<PathBuf>> {
         let dep_info = executable.with_extension("d");
-        let text = std::fs::read_to_string(&dep_info)?;
-        let inputs = dep_info::inputs(&text);
+        let text = fs::read_to_string(&dep_info).inspect_err(|_| self.wide = true)?;
+        // Relative where `build.dep-info-basedir` is set, which is then most likely the root.
+        let inputs = dep_info::inputs(&text).into_iter().map(|path| self.root.join(path));
+        let ours = inputs.filter(|path| !path.starts_with(&self.target_dir));
         // A folder is what a build script may name; all below it is meant.
-        let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = inputs.into_iter().partition(|path| path.is_dir());
-        self.exact = files.into_iter().filter(|path| !path.starts_with(&self.target_dir)).collect();
-        self.whole = whole_packages.iter().filter_map(|id| self.packages.get(id)).cloned().collect();
-        self.whole.extend(folders.into_iter().filter(|path| !path.starts_with(&self.target_dir)));
+        let (folders, files): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = ours.partition(|path| path.is_dir());
+        // A file that was no input until now may have changed unnoticed since it was last looked at.
+        for path in files.difference(&self.exact) {
+            self.seen.insert(path.clone(), Seen::at(path));
+        }
+        self.exact = files;
+        self.whole = whole_packages.iter().filter_map(|id| self.packages.get(id)).cloned().chain(folders).collect();
         self.wide = false;
+        self.built = true;
         self.real = HashMap::new();
         for path in &self.exact {
             if let Ok(real) = path.canonicalize()
@@ -137,7 +164,20 @@ impl Sources {
             }
         }
         self.look_at_all();
-        Ok(())
+        let touched = std::mem::take(&mut self.touched);
+        Ok(touched.into_iter().filter(|path| self.counts(path, &mut None)).collect())
+    }
+
+    /// Dates inputs to now, so that cargo sees that they have changed: it compares times, and takes a file for old that was
+    /// moved here with an earlier date, or was saved within the first milliseconds of a build. Says whether there was one.
+    pub fn date_anew(&self, paths: &BTreeSet<PathBuf>) -> bool {
+        let inputs = paths.iter().filter(|path| self.exact.contains(*path));
+        let dated = inputs.filter(|path| {
+            // A file that may not be written keeps its date, and cargo its opinion.
+            let file = fs::File::options().append(true).open(path);
+            file.is_ok_and(|file| file.set_modified(SystemTime::now()).is_ok())
+        });
+        dated.count() > 0
     }
 
     /// A build failed: what it lacks may be any file.
@@ -192,10 +232,13 @@ impl Sources {
                 continue;
             }
             if !self.counts(&path, &mut walked) {
+                self.touched.insert(path);
                 continue;
             }
             if let Some(now) = self.changed(&path) {
                 found.settings |= self.settings.contains(&path);
+                found.start_anyway |= self.env_file.as_ref() == Some(&path)
+                    || (!self.exact.contains(&path) && self.extra.iter().any(|extra| path.starts_with(extra)));
                 found.emptied &= now.empty;
                 found.changed.push(path);
             }
@@ -248,6 +291,11 @@ impl Sources {
         let roots = self.whole.iter().chain(self.packages.values().filter(|_| self.wide));
         if !roots.clone().any(|root| path.starts_with(root)) {
             return false;
+        }
+        // What the old program writes into its own package is not what a failed build lacks.
+        let may_be_source = path.extension().is_some_and(|extension| extension == "rs" || extension == "toml");
+        if self.built && !may_be_source && !self.whole.iter().any(|root| path.starts_with(root)) {
+            return path.exists() != self.seen.get(path).is_some_and(|seen| seen.stamp.is_some());
         }
         // A file that was one of them counts when it has gone, too.
         self.seen.contains_key(path) || walked.get_or_insert_with(|| self.walk(roots).1).contains(path)
@@ -312,13 +360,13 @@ impl Seen {
     fn at(path: &Path) -> Seen {
         let stamp = Stamp::of(path);
         let mut hasher = DefaultHasher::new();
-        let mut empty = false;
+        let mut empty = stamp.is_none();
         if let Some(stamp) = &stamp {
             if stamp.size > MOST_HASHED {
                 (stamp.size, stamp.modified).hash(&mut hasher);
             } else {
                 // Gone between the two looks: its event is on the way.
-                let content = std::fs::read(path).unwrap_or_default();
+                let content = fs::read(path).unwrap_or_default();
                 empty = content.is_empty();
                 content.hash(&mut hasher);
             }
@@ -329,7 +377,7 @@ impl Seen {
 
 impl Stamp {
     fn of(path: &Path) -> Option<Stamp> {
-        let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
         let modified = (metadata.mtime(), metadata.mtime_nsec());
         Some(Stamp { size: metadata.len(), modified, inode: metadata.ino() })
     }

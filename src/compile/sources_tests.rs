@@ -29,7 +29,11 @@ impl Project {
             ignore: config::glob_set(EDITORS).unwrap(),
             data: vec![(config::glob_set(["**/*.tera"]).unwrap(), DataAction::None)],
             wide: true,
+            built: false,
+            touched: BTreeSet::new(),
             seen: HashMap::new(),
+            env_file: Some(root.join(".env")),
+            root: root.clone(),
         };
         sources.look_at_all();
         Project { folder, sources }
@@ -46,12 +50,13 @@ impl Project {
         self.sources.look(&[path])
     }
 
-    fn built(&mut self, inputs: &[&str]) {
+    /// A build succeeds with these inputs; returns what was touched meanwhile.
+    fn built(&mut self, inputs: &[&str]) -> Vec<PathBuf> {
         let executable = self.path("target/debug/p");
         fs::create_dir_all(executable.parent().unwrap()).unwrap();
         let inputs: Vec<String> = inputs.iter().map(|input| self.path(input).display().to_string()).collect();
         fs::write(executable.with_extension("d"), format!("{}: {}\n", executable.display(), inputs.join(" "))).unwrap();
-        self.sources.built(&executable, &[]).unwrap();
+        self.sources.built(&executable, &[]).unwrap()
     }
 }
 
@@ -64,6 +69,8 @@ fn a_save_that_changes_nothing_is_no_change() {
     assert!(!found.emptied);
     assert!(project.sources.look(&found.changed).changed.is_empty(), "seen once");
     assert!(project.write("src/main.rs", "").emptied);
+    fs::remove_file(project.path("src/main.rs")).unwrap();
+    assert!(project.sources.look(&[project.path("src/main.rs")]).emptied, "gone for a moment");
 }
 
 #[test]
@@ -73,7 +80,7 @@ fn before_a_build_every_file_counts_and_after_it_those_that_were_named() {
     assert!(project.write("junk", "ignored by git").changed.is_empty());
     assert!(project.write("target/x", "made by cargo").changed.is_empty());
     assert!(project.write("src/.#a.rs", "made by an editor").changed.is_empty());
-    project.built(&["src/main.rs", "src/a.rs", "junk"]);
+    let _ = project.built(&["src/main.rs", "src/a.rs", "junk"]);
     assert!(project.write("notes.txt", "z").changed.is_empty());
     assert!(project.write("src/b.rs", "not a module yet").changed.is_empty());
     assert_eq!(project.write("junk", "named by include_str").changed.len(), 1);
@@ -81,12 +88,40 @@ fn before_a_build_every_file_counts_and_after_it_those_that_were_named() {
     assert_eq!(project.write("migrations/1.sql", "asked for").changed.len(), 1);
     project.sources.failed();
     assert_eq!(project.write("src/c.rs", "perhaps what is missing").changed.len(), 1);
+    assert!(project.write("notes.txt", "the old program's log").changed.is_empty());
+    assert_eq!(project.write("schema.sql", "a file that came").changed.len(), 1);
+}
+
+#[test]
+fn a_file_that_becomes_an_input_is_looked_at_again() {
+    let mut project = Project::new();
+    let _ = project.built(&["src/main.rs"]);
+    // Known as it was at the start; changed while it was no input.
+    assert!(project.write("src/a.rs", "second").changed.is_empty());
+    project.sources.build_began();
+    assert_eq!(project.built(&["src/main.rs", "src/a.rs"]), Vec::<PathBuf>::new());
+    assert_eq!(project.write("src/a.rs", "").changed.len(), 1, "back to how it was at the start");
+
+    project.sources.build_began();
+    assert!(project.write("src/new.rs", "saved while it is compiled for the first time").changed.is_empty());
+    let missed = project.built(&["src/main.rs", "src/a.rs", "src/new.rs"]);
+    assert_eq!(missed, [project.path("src/new.rs")]);
+}
+
+#[test]
+fn what_the_running_program_reads_starts_it_again() {
+    let mut project = Project::new();
+    project.sources.settings.insert(project.path(".env"));
+    let _ = project.built(&["src/main.rs"]);
+    assert!(project.write(".env", "KEY=value").start_anyway);
+    assert!(project.write("migrations/1.sql", "create table").start_anyway);
+    assert!(!project.write("src/main.rs", "fn main() {}").start_anyway);
 }
 
 #[test]
 fn a_file_that_went_or_came_has_changed() {
     let mut project = Project::new();
-    project.built(&["src/main.rs", "src/a.rs"]);
+    let _ = project.built(&["src/main.rs", "src/a.rs"]);
     let path = project.path("src/a.rs");
     fs::remove_file(&path).unwrap();
     assert_eq!(project.sources.look(std::slice::from_ref(&path)).changed.len(), 1);
@@ -97,7 +132,7 @@ fn a_file_that_went_or_came_has_changed() {
 #[test]
 fn lost_events_are_made_up_for() {
     let mut project = Project::new();
-    project.built(&["src/main.rs", "src/a.rs"]);
+    let _ = project.built(&["src/main.rs", "src/a.rs"]);
     fs::write(project.path("src/a.rs"), "fn new() {}").unwrap();
     fs::write(project.path("notes.txt"), "no input").unwrap();
     assert_eq!(project.sources.look_again().changed, [project.path("src/a.rs")]);
@@ -109,7 +144,7 @@ fn what_a_symlink_points_to_is_an_input_too() {
     let mut project = Project::new();
     fs::write(project.path("shared.rs"), "1").unwrap();
     std::os::unix::fs::symlink(project.path("shared.rs"), project.path("src/link.rs")).unwrap();
-    project.built(&["src/main.rs", "src/link.rs"]);
+    let _ = project.built(&["src/main.rs", "src/link.rs"]);
     assert_eq!(project.write("shared.rs", "2").changed, [project.path("src/link.rs")]);
 }
 
@@ -127,7 +162,7 @@ fn folders_are_watched_not_files_and_another_crate_is_another_program() {
     fs::create_dir_all(project.path("other/src")).unwrap();
     fs::write(project.path("other/Cargo.toml"), "").unwrap();
     fs::create_dir_all(project.path("target/debug")).unwrap();
-    project.built(&["src/main.rs"]);
+    let _ = project.built(&["src/main.rs"]);
     let folders = project.sources.folders();
     assert!(folders.contains(&project.path("src")) && folders.contains(&project.path("")));
     assert!(!folders.iter().any(|folder| folder.starts_with(project.path("target"))));

@@ -119,8 +119,10 @@ fn find(args: &cli::Control) -> Result<PathBuf> {
         .collect();
     match (found.pop(), found.pop()) {
         (Some((_, socket)), None) => Ok(socket),
-        (None, _) => Err(Error::failure(format!("no session of this project runs (none is known in {})", folder.display()))
-            .help("start one with `cargo hotrun`, or name the project with --manifest-path")),
+        (None, _) => {
+            Err(Error::failure(format!("no session of this project runs (none is known in {})", folder.display()))
+                .help("start one with `cargo hotrun`, or name the project with --manifest-path"))
+        }
         (Some((one, _)), Some((other, _))) => {
             Err(Error::usage(format!("several sessions of this project run, {one} and {other} among them"))
                 .help("choose one by its process id with --pid"))
@@ -131,7 +133,8 @@ fn find(args: &cli::Control) -> Result<PathBuf> {
 fn sentence(state: &State) -> String {
     let serving = match (state.generation, state.pid) {
         (Some(generation), Some(pid)) => {
-            let at = if state.addresses.is_empty() { String::new() } else { format!(", {}", state.addresses.join(", ")) };
+            let at =
+                if state.addresses.is_empty() { String::new() } else { format!(", {}", state.addresses.join(", ")) };
             format!("{}: generation {generation} serves, pid {pid}{at}", state.package)
         }
         _ => format!("{}: nothing serves", state.package),

@@ -3,7 +3,7 @@
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, tcgetpgrp};
-use std::io::{self, IsTerminal, PipeReader, PipeWriter};
+use std::io::{self, IsTerminal, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -39,8 +39,8 @@ static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 #[derive(Debug)]
 pub struct Keys {
     thread: Option<JoinHandle<()>>,
-    /// Closed to end the thread.
-    stop: Option<PipeWriter>,
+    /// A byte says that the terminal may be ours again; closed to end the thread.
+    wake: Option<PipeWriter>,
 }
 
 impl Keys {
@@ -56,9 +56,9 @@ impl Keys {
             hook(panic);
         }));
         take();
-        let (stopped, stop) = io::pipe()?;
-        let thread = thread::spawn(move || read(&stopped, &tell));
-        Ok(Some(Keys { thread: Some(thread), stop: Some(stop) }))
+        let (woken, wake) = io::pipe()?;
+        let thread = thread::spawn(move || read(woken, &tell));
+        Ok(Some(Keys { thread: Some(thread), wake: Some(wake) }))
     }
 
     /// The terminal is another's for a while.
@@ -66,17 +66,21 @@ impl Keys {
         put_back();
     }
 
-    /// It is ours again, if it is.
-    pub fn resume(&self) {
+    /// It is ours again, if it is: a job that goes on in the background gets the same signal.
+    pub fn resume(&mut self) {
         if in_foreground() {
             take();
+            if let Some(wake) = &mut self.wake {
+                // The thread has gone with its terminal, and there are no keys to read any more.
+                wake.write_all(b"!").ok();
+            }
         }
     }
 }
 
 impl Drop for Keys {
     fn drop(&mut self) {
-        self.stop = None;
+        self.wake = None;
         if let Some(thread) = self.thread.take() {
             // A panic there has been told already.
             thread.join().ok();
@@ -101,7 +105,10 @@ fn take() {
 }
 
 fn put_back() {
-    if let Some(before) = &*before() {
+    // A job in the background that touches the terminal is stopped (SIGTTOU); its terminal has been put back already.
+    if let Some(before) = &*before()
+        && in_foreground()
+    {
         tcsetattr(io::stdin(), SetArg::TCSANOW, before).ok();
     }
 }
@@ -110,26 +117,34 @@ fn before() -> std::sync::MutexGuard<'static, Option<Termios>> {
     BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn read(stopped: &PipeReader, tell: &impl Fn(Key)) {
+fn read(mut woken: PipeReader, tell: &impl Fn(Key)) {
     let mut byte = [0];
+    let mut ours = true;
     loop {
         let stdin = io::stdin();
-        let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN), PollFd::new(stopped.as_fd(), PollFlags::POLLIN)];
+        // In the background the keys are for another job, and reading them would stop this one (SIGTTIN).
+        let keys = if ours { PollFlags::POLLIN } else { PollFlags::empty() };
+        let mut fds = [PollFd::new(stdin.as_fd(), keys), PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
         // An interrupted call is repeated.
         poll(&mut fds, PollTimeout::NONE).ok();
-        let [key, stopped] = fds.map(|fd| fd.any().unwrap_or(false));
-        if stopped {
-            return;
-        }
-        if !key {
-            continue;
-        }
-        // One byte at a time, unbuffered enough: what is typed ahead of a poll is read by the next ones.
-        match nix::unistd::read(stdin.as_fd(), &mut byte) {
-            Ok(1) => Key::of(byte[0]).into_iter().for_each(tell),
-            Err(nix::errno::Errno::EINTR | nix::errno::Errno::EAGAIN) => {}
-            // The terminal is gone.
-            Ok(_) | Err(_) => return,
+        let [key, wake] = fds.map(|fd| fd.any().unwrap_or(false));
+        if wake {
+            match woken.read(&mut byte) {
+                Ok(1) => ours = true,
+                Ok(_) | Err(_) => return,
+            }
+        } else if key {
+            ours = in_foreground();
+            if !ours {
+                continue;
+            }
+            // One byte at a time and unbuffered: what is typed ahead is found by the next poll.
+            match nix::unistd::read(stdin.as_fd(), &mut byte) {
+                Ok(1) => Key::of(byte[0]).into_iter().for_each(tell),
+                Err(nix::errno::Errno::EINTR | nix::errno::Errno::EAGAIN) => {}
+                // The terminal is gone.
+                Ok(_) | Err(_) => return,
+            }
         }
     }
 }

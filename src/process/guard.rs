@@ -79,7 +79,8 @@ impl Handle {
 
 /// The guard's half: listens until the command says goodbye, or is gone without a word.
 pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
-    let kill_timeout = args.next().and_then(|millis| millis.to_str()?.parse().ok()).unwrap_or(2000);
+    let kill_timeout =
+        args.next().and_then(|millis| millis.to_str()?.parse().ok()).map_or(Duration::ZERO, Duration::from_millis);
     ignore_signals();
     let terminal = Terminal::remember();
     let mut groups: BTreeMap<i32, Option<OwnedFd>> = BTreeMap::new();
@@ -110,7 +111,7 @@ pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
     0
 }
 
-fn end(groups: &BTreeMap<i32, Option<OwnedFd>>, kill_timeout: u16) {
+fn end(groups: &BTreeMap<i32, Option<OwnedFd>>, kill_timeout: Duration) {
     let to_all = |signal| {
         for group in groups.keys() {
             // ESRCH: it has ended, as it should.
@@ -118,9 +119,10 @@ fn end(groups: &BTreeMap<i32, Option<OwnedFd>>, kill_timeout: u16) {
         }
     };
     to_all(Signal::SIGTERM);
+    let timeout = PollTimeout::try_from(kill_timeout).unwrap_or(PollTimeout::MAX);
     for pidfd in groups.values().flatten() {
         // Each may use up the timeout: they leave side by side, so the first wait is nearly always the only one.
-        poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::from(kill_timeout)).ok();
+        poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout).ok();
     }
     to_all(Signal::SIGKILL);
 }

@@ -149,6 +149,11 @@ impl<P: Clone + PartialEq> Handover<P> {
         self.current.as_ref().map(|current| current.generation)
     }
 
+    /// Whether the generation before the current one may have to come back.
+    pub fn on_probation(&self) -> bool {
+        self.paused.is_some()
+    }
+
     pub fn current_program(&self) -> Option<&P> {
         self.current.as_ref().map(|current| &current.program)
     }

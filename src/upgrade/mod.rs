@@ -37,6 +37,8 @@ pub struct Program {
     pub libraries: Vec<PathBuf>,
     /// Where the time went before it came here; none for a program that was there already.
     pub since: Option<Since>,
+    /// Whether it is to be started even if the same bytes serve already.
+    pub start_anyway: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +173,7 @@ impl Room {
     /// A program that is to serve from now on.
     pub fn offer(&mut self, now: Instant, program: &Program, launcher: &mut Launcher) {
         match self.handover.coming_program() {
+            _ if program.start_anyway => {}
             Some(coming) if coming.same_bytes(program) => return,
             Some(_) => {}
             None => {
@@ -220,6 +223,9 @@ impl Room {
         let alive: Vec<Generation> = self.alive_at.iter().filter(|(_, at)| **at <= now).map(|(g, _)| *g).collect();
         for generation in alive {
             self.is_ready(now, generation, launcher);
+        }
+        if !self.handover.on_probation() {
+            self.held.settle();
         }
     }
 
@@ -332,7 +338,10 @@ impl Room {
                     self.tell(generation, |started| started.holder.pause());
                     self.stopped_if_mute(now, generation, launcher);
                 }
-                Action::Resume(generation) => self.tell(generation, |started| started.holder.resume()),
+                Action::Resume(generation) => {
+                    self.held.restore();
+                    self.tell(generation, |started| started.holder.resume());
+                }
                 Action::Drain(generation) => self.drain(now, generation, launcher),
                 Action::Terminate(generation) => self.to_group(generation, nix::sys::signal::Signal::SIGTERM),
                 Action::Kill(generation) => self.to_group(generation, nix::sys::signal::Signal::SIGKILL),

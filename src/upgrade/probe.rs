@@ -24,8 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Blocks until the process answers, or until the other end of `cancelled` is dropped. Says which.
 pub fn until_ready(probe: &Probe, addresses: &[SocketAddr], pid: u32, cancelled: &Receiver<()>) -> bool {
-    let mut addresses = addresses.iter().cycle();
-    while let Some(address) = addresses.next() {
+    for address in addresses.iter().cycle() {
         if try_once(probe, *address, pid, cancelled) == Some(true) {
             return true;
         }
@@ -41,19 +40,19 @@ fn try_once(probe: &Probe, address: SocketAddr, pid: u32, cancelled: &Receiver<(
     let mut stream = TcpStream::connect_timeout(&reachable(address), PATIENCE).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let client = stream.local_addr().ok()?.port();
-    if let Probe::Http(path) = probe {
-        // The connection is to stay open until it has been found out whose it is.
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: keep-alive\r\n\r\n");
-        stream.write_all(request.as_bytes()).ok()?;
-    }
+    // Before anything is asked: a server that closes after its answer takes with it whose the connection was.
     let tries = PATIENCE.as_millis() / PACE.as_millis();
     let accepted = (0..tries).find_map(|_| match proc::accepted(pid, address.port(), client) {
         Some(ours) => Some(Some(ours)),
         None => is_cancelled(cancelled).then_some(None),
     })??;
     match probe {
-        Probe::Accept => Some(accepted),
-        Probe::Http(_) => Some(accepted && answers_well(&mut stream)),
+        Probe::Http(path) if accepted => {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).ok()?;
+            Some(answers_well(&mut stream))
+        }
+        Probe::Accept | Probe::Http(_) => Some(accepted),
     }
 }
 

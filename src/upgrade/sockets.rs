@@ -27,6 +27,9 @@ pub struct Socket {
 #[derive(Debug, Default)]
 pub struct Held {
     sockets: Vec<Socket>,
+    /// What the last `adopt` let go, and the names of what it added, while that may have to be undone.
+    former: Vec<Socket>,
+    added: Vec<String>,
     paths: BoundPaths,
 }
 
@@ -55,29 +58,44 @@ impl Held {
     }
 
     /// The sockets of a program that has become the current one: those it bound are held from now on, and those which an
-    /// earlier one had bound and it no longer wants are let go. Says so.
+    /// earlier one had bound and it no longer wants are let go (by `settle`, until which `restore` undoes it). Says so.
     pub fn adopt(&mut self, offered: Vec<(String, OwnedFd)>, taken: &BTreeSet<String>) -> Vec<String> {
         let mut said = Vec::new();
         let new: BTreeSet<String> = offered.iter().map(|(name, _)| name.clone()).collect();
-        self.sockets.retain(|socket| {
+        self.settle();
+        for socket in std::mem::take(&mut self.sockets) {
             let wanted = taken.contains(&socket.name) && !new.contains(&socket.name);
-            if wanted {
-                return true;
-            }
-            if socket.bound_by_program {
+            if !wanted && socket.bound_by_program {
                 said.push(format!("{} ({}) is no longer wanted by the program: let go", socket.address, socket.name));
-                return false;
+                self.former.push(socket);
+                continue;
             }
-            said.push(format!(
-                "{} is held for {:?}, but the program did not ask for that name: clients wait there unanswered",
-                socket.address, socket.name
-            ));
-            true
-        });
+            if !wanted {
+                said.push(format!(
+                    "{} is held for {:?}, but the program did not ask for that name: clients wait there unanswered",
+                    socket.address, socket.name
+                ));
+            }
+            self.sockets.push(socket);
+        }
         for (name, fd) in offered {
+            self.added.push(name.clone());
             self.add(name, fd, true);
         }
         said
+    }
+
+    /// The program before the last one that was adopted serves again.
+    pub fn restore(&mut self) {
+        self.sockets.retain(|socket| !self.added.contains(&socket.name));
+        self.sockets.append(&mut self.former);
+        self.added.clear();
+    }
+
+    /// There is no way back any more.
+    pub fn settle(&mut self) {
+        self.former.clear();
+        self.added.clear();
     }
 
     fn add(&mut self, name: String, fd: OwnedFd, bound_by_program: bool) {
@@ -188,6 +206,12 @@ mod tests {
         assert_eq!(said.len(), 1);
         assert_ne!(held.tcp_addresses(), before);
         assert_eq!(held.tcp_addresses().len(), 1);
+        held.restore();
+        assert_eq!(held.tcp_addresses(), before, "the program before it serves again");
+        let _ = held.adopt(vec![("http".into(), offer("127.0.0.1:0"))], &BTreeSet::new());
+        held.settle();
+        held.restore();
+        assert_ne!(held.tcp_addresses(), before, "there is no way back");
     }
 
     #[test]

@@ -113,7 +113,7 @@ mod tests {
         // As a linker does it: a new file in place of the old one.
         fs::remove_file(path).ok();
         fs::write(path, bytes).unwrap();
-        Program { executable: path.to_path_buf(), libraries: Vec::new(), since: None }
+        Program { executable: path.to_path_buf(), libraries: Vec::new(), since: None, start_anyway: false }
     }
 
     #[test]

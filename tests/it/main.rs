@@ -2,11 +2,16 @@
 //!
 //! `harness` has what they share; each other file is a subject.
 
+// A test that cannot go on fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod harness;
 #[allow(dead_code)] // What the demo uses of it and the tests do not.
 #[path = "../../src/demo/load.rs"]
 mod load;
 
+mod generations;
+mod programs;
 mod under_load;
 mod control;
 mod tidy;

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 mod project;
+pub mod server;
 mod session;
 
 pub use project::{Project, hotrun_dependency, target_folder};
@@ -12,6 +13,7 @@ pub use session::Session;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longer than a cold build of all dependencies on a busy machine.
@@ -27,9 +29,13 @@ pub fn command() -> std::process::Command {
     std::process::Command::new(env!("CARGO_BIN_EXE_cargo-hotrun"))
 }
 
-/// A loopback address that nobody has at this moment.
+/// A loopback address that nobody has: not one of those that the kernel gives to clients (ip(7), `ip_local_port_range`),
+/// of which there are many here, and no other test's. Another run of the tests begins elsewhere.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let nth = || std::process::id().wrapping_mul(331).wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed));
+    let mut addresses = std::iter::repeat_with(|| SocketAddr::from(([127, 0, 0, 1], 10_000 + (nth() % 20_000) as u16)));
+    addresses.find(|address| TcpListener::bind(address).is_ok()).unwrap()
 }
 
 /// One request on a connection of its own; the whole answer.
@@ -53,6 +59,10 @@ pub fn version(address: SocketAddr) -> String {
 pub fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z') && !rest.starts_with('X'))
+}
+
+pub fn send(pid: u32, signal: nix::sys::signal::Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
 }
 
 /// Blocks until the process has ended (pidfd_open(2) becomes readable). At once when there is none of that number.

@@ -1,8 +1,7 @@
 //! A session of the command on a project, told by its events.
 
 use super::{LONG, Project, command, now, project::target_folder};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -73,8 +72,7 @@ impl Session {
         let limit = now() + LONG;
         loop {
             let Ok(event) = self.events.recv_timeout(limit.saturating_duration_since(now())) else {
-                let log: Vec<String> = self.log.iter().map(ToString::to_string).collect();
-                panic!("no {what}; the events were\n{}\nand it said\n{}", log.join("\n"), self.stderr());
+                panic!("no {what}; {}\nand it said\n{}", self.told(), self.stderr());
             };
             self.log.push(event.clone());
             if wanted(&event) {
@@ -92,10 +90,15 @@ impl Session {
     pub fn wait_serving(&mut self, generation: u64) -> Value {
         let event = self.wait(&format!("serving of generation {generation}"), |event| {
             let failed = matches!(event["event"].as_str(), Some("build-failed" | "start-failed" | "rolled-back"));
-            assert!(!failed, "unexpected {event}");
-            event["event"] == "serving" && event["generation"] == generation
+            failed || event["event"] == "serving" && event["generation"] == generation
         });
+        assert_eq!(event["event"], "serving", "{}\nand it said\n{}", self.told(), self.stderr());
         event
+    }
+
+    fn told(&self) -> String {
+        let log: Vec<String> = self.log.iter().map(ToString::to_string).collect();
+        format!("the events were\n{}", log.join("\n"))
     }
 
     /// How many events of that name have been seen so far.
@@ -104,7 +107,7 @@ impl Session {
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
+        super::send(self.pid(), signal);
     }
 
     /// Asks it to end and waits until it has.
