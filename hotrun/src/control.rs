@@ -3,7 +3,7 @@
 //! Never lives here: accepting, and waiting for connections (`state`).
 
 use crate::bound_path::BoundPaths;
-use crate::environment::Socket;
+use crate::environment::{Name, Socket};
 use crate::notify::Manager;
 use crate::state::{Phase, State, Why};
 use crate::wire::{self, ToHolder, ToServer};
@@ -51,8 +51,6 @@ impl Mouth {
         if self.ready.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        // An address that this program no longer wants: clients are to be refused there, not to wait for ever.
-        self.unclaimed().retain(|socket| !socket.bound_by_program);
         if let Some(manager) = &self.manager {
             // A service manager that is gone is no reason not to serve.
             manager.tell("READY=1").ok();
@@ -165,6 +163,9 @@ impl Ears {
             }
             Ok(ToServer::Resume) => self.state.resume(),
             Ok(ToServer::Drain) => self.stop(Why::Upgraded),
+            Ok(ToServer::Release { name }) => {
+                self.mouth.unclaimed().retain(|socket| socket.name != Name::Given(name.clone()));
+            }
             Ok(ToServer::Abort { why }) => {
                 eprintln!("hotrun: whoever started this server ended the hand-over: {why}");
                 return false;

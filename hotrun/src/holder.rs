@@ -164,6 +164,15 @@ impl Holder {
         self.tell(&ToServer::Drain)
     }
 
+    /// The socket of that name is held no more: a server that inherited it and has not asked for it closes it, so that clients
+    /// are refused there and do not wait for ever.
+    ///
+    /// # Errors
+    /// As [`commit`](Holder::commit).
+    pub fn release(&self, name: &str) -> io::Result<()> {
+        self.tell(&ToServer::Release { name: name.to_owned() })
+    }
+
     /// There will be nothing between this holder and that server.
     ///
     /// # Errors

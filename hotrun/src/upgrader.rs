@@ -154,8 +154,8 @@ impl Upgrader {
     /// the program chose it and the program now asks for another one, the new one is bound. A socket that came without a
     /// name (systemd without `FileDescriptorName=`, systemfd) is recognised by its address, else taken in order.
     ///
-    /// Ask for all listeners before the first accept: what an earlier generation bound and this one has not asked for by
-    /// then is let go.
+    /// Ask for all listeners before the first accept where that is possible: what an earlier generation bound and this one has
+    /// not asked for is let go once that generation has left.
     ///
     /// # Errors
     /// `InvalidInput` for a name that cannot travel ([`wire::check_name`]) or an inherited socket of another kind; else those of
@@ -163,7 +163,7 @@ impl Upgrader {
     pub fn listen(&self, name: &str, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(|error| named("listen", name, &error))?.collect();
         let same = |fd: &OwnedFd| tcp_addr(fd).is_some_and(|bound| addrs.iter().any(|wanted| matches(*wanted, bound)));
-        let inner = match self.claim(name, Kind::Tcp, same)? {
+        let inner = match self.claim(name, Kind::Tcp, any_port(&addrs), same)? {
             Some(fd) => net::TcpListener::from(fd),
             None => {
                 let listener = net::TcpListener::bind(&addrs[..]).map_err(|error| bind_failed(name, &addrs, &error))?;
@@ -182,7 +182,7 @@ impl Upgrader {
     /// As [`listen`](Upgrader::listen).
     pub fn listen_unix(&self, name: &str, path: impl AsRef<Path>) -> io::Result<UnixListener> {
         let path = path.as_ref();
-        let inner = match self.claim(name, Kind::Unix, |fd| unix_path(fd).as_deref() == Some(path))? {
+        let inner = match self.claim(name, Kind::Unix, false, |fd| unix_path(fd).as_deref() == Some(path))? {
             Some(fd) => unix::UnixListener::from(fd),
             None => {
                 let bound = self.shared.paths.bind(path, !self.shared.mouth.has_holder());
@@ -204,7 +204,7 @@ impl Upgrader {
     pub fn bind_udp(&self, name: &str, addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
         let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(|error| named("bind", name, &error))?.collect();
         let same = |fd: &OwnedFd| udp_addr(fd).is_some_and(|bound| addrs.iter().any(|wanted| matches(*wanted, bound)));
-        let inner = match self.claim(name, Kind::Udp, same)? {
+        let inner = match self.claim(name, Kind::Udp, any_port(&addrs), same)? {
             Some(fd) => net::UdpSocket::from(fd),
             None => {
                 let socket = net::UdpSocket::bind(&addrs[..]).map_err(|error| bind_failed(name, &addrs, &error))?;
@@ -278,7 +278,13 @@ impl Upgrader {
     }
 
     /// The inherited socket for that name, if there is one.
-    fn claim(&self, name: &str, kind: Kind, same_address: impl Fn(&OwnedFd) -> bool) -> io::Result<Option<OwnedFd>> {
+    fn claim(
+        &self,
+        name: &str,
+        kind: Kind,
+        any_port: bool,
+        same_address: impl Fn(&OwnedFd) -> bool,
+    ) -> io::Result<Option<OwnedFd>> {
         wire::check_name(name)?;
         let mut inherited = self.inherited();
         let by_name = inherited.iter().position(|socket| socket.name == Name::Given(name.to_owned()));
@@ -296,7 +302,11 @@ impl Upgrader {
                 return Ok(Some(socket.fd));
             }
         }
-        let same = inherited.iter().position(|socket| kind.is(&socket.fd) && same_address(&socket.fd));
+        // Not where any port will do: a socket that has a name is for whoever asks for that name.
+        let same = inherited.iter().position(|socket| {
+            let free = socket.name == Name::Anonymous || !any_port;
+            free && kind.is(&socket.fd) && same_address(&socket.fd)
+        });
         let anonymous = || inherited.iter().position(|s| s.name == Name::Anonymous && kind.is(&s.fd));
         let Some(index) = same.or_else(anonymous) else { return Ok(None) };
         // In order: the ones after it must keep their places.
@@ -383,6 +393,10 @@ impl Kind {
 
 fn matches(wanted: SocketAddr, bound: SocketAddr) -> bool {
     wanted.ip() == bound.ip() && (wanted.port() == 0 || wanted.port() == bound.port())
+}
+
+fn any_port(addrs: &[SocketAddr]) -> bool {
+    addrs.iter().any(|addr| addr.port() == 0)
 }
 
 fn tcp_addr(fd: &OwnedFd) -> Option<SocketAddr> {

@@ -64,6 +64,8 @@ pub(crate) enum ToServer {
     Pause,
     Resume,
     Drain,
+    /// The socket of that name is held no more: whoever has not asked for it closes it.
+    Release { name: String },
     /// The holder will have nothing to do with this server.
     Abort {
         why: String,
@@ -118,6 +120,7 @@ impl ToServer {
             ToServer::Pause => vec![b'p'],
             ToServer::Resume => vec![b'r'],
             ToServer::Drain => vec![b'd'],
+            ToServer::Release { name } => with_text(b'l', name),
             ToServer::Abort { why } => with_text(b'a', why),
         }
     }
@@ -128,6 +131,7 @@ impl ToServer {
             [b'p'] => Ok(ToServer::Pause),
             [b'r'] => Ok(ToServer::Resume),
             [b'd'] => Ok(ToServer::Drain),
+            [b'l', rest @ ..] => Ok(ToServer::Release { name: name(rest)? }),
             [b'a', why @ ..] => Ok(ToServer::Abort { why: String::from_utf8_lossy(why).into_owned() }),
             other => Err(foreign("holder", other)),
         }
@@ -220,6 +224,7 @@ mod tests {
             ToServer::Pause,
             ToServer::Resume,
             ToServer::Drain,
+            ToServer::Release { name: "old".into() },
             ToServer::Abort { why: "protocol 9, this is 1".into() },
         ];
         for message in to_server {

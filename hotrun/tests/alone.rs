@@ -253,6 +253,7 @@ fn a_request_in_flight_is_answered_after_the_stop() {
     let mut answer = String::new();
     busy.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "hello\n");
+    drop(busy);
     let (said, status) = server.end();
     assert_eq!((said, status.code()), (vec!["reason Stopped".to_owned()], Some(0)));
 }

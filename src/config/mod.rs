@@ -264,6 +264,9 @@ fn check_together(said: &Layer) -> Result<()> {
     match &said.handoff {
         Some((HandOff::ListenFds, origin)) if !restart && said.listen.as_ref().is_none_or(Vec::is_empty) => Err(origin
             .refuse("found \"listen-fds\" and no address to hand over; name one with `--listen` or the key `listen`")),
+        // The program would find the address taken, by this command.
+        Some((HandOff::None, origin)) if said.listen.as_ref().is_some_and(|listen| !listen.is_empty()) => Err(origin
+            .refuse("found \"none\" and addresses to listen on, which would be held and handed to nobody; drop one of the two")),
         _ => Ok(()),
     }
 }

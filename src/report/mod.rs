@@ -99,10 +99,10 @@ pub enum Notice {
         generation: Generation,
         live: usize,
     },
-    /// An old generation has left. `cut` counts connections that were ended by force.
+    /// An old generation has left. `cut` counts connections that were ended by force, where the program tells of them.
     Drained {
         generation: Generation,
-        cut: usize,
+        cut: Option<usize>,
         end: String,
     },
     /// A sentence that is neither of the others: advice said once, a limit met, an address let go.

@@ -127,7 +127,7 @@ impl Text {
             }
             Notice::Died { generation, end, again_in } => {
                 let state = match again_in {
-                    None => "It is not started again before something changes".to_owned(),
+                    None => "Its successor is being started already".to_owned(),
                     Some(0) => "Starting it again now".to_owned(),
                     Some(wait) => format!("Starting it again in {}", span(*wait as f64)),
                 };
@@ -137,10 +137,14 @@ impl Text {
             Notice::Draining { generation, live } => {
                 self.calm("draining", &format!("generation {generation}, {} still live", count(*live, "connection")))
             }
-            Notice::Drained { generation, cut: 0, end } => {
+            // A program that does not tell of its connections.
+            Notice::Drained { generation, cut: None, end } => {
+                self.calm("ended", &format!("generation {generation} ({end})"))
+            }
+            Notice::Drained { generation, cut: Some(0), end } => {
                 self.calm("drained", &format!("generation {generation}, 0 cut ({end})"))
             }
-            Notice::Drained { generation, cut, end } => {
+            Notice::Drained { generation, cut: Some(cut), end } => {
                 let text = format!("generation {generation}, {} cut ({end})", count(*cut, "connection"));
                 self.line(Tone::Warn, "drained", &text)
             }

@@ -63,8 +63,9 @@ pub fn every_notice() -> Vec<Notice> {
         Notice::Died { generation: 4, end: "exit status: 0".into(), again_in: None },
         Notice::Finished { generation: 1, end: "exit status: 0".into() },
         Notice::Draining { generation: 3, live: 1 },
-        Notice::Drained { generation: 3, cut: 0, end: "exit status: 0".into() },
-        Notice::Drained { generation: 3, cut: 2, end: "signal: 9 (SIGKILL)".into() },
+        Notice::Drained { generation: 2, cut: None, end: "signal: 15 (SIGTERM)".into() },
+        Notice::Drained { generation: 3, cut: Some(0), end: "exit status: 0".into() },
+        Notice::Drained { generation: 3, cut: Some(2), end: "signal: 9 (SIGKILL)".into() },
         Notice::Note { text: "one\ntwo".into() },
         Notice::Refused { asked: "rollback".into(), why: "generation 1 has nothing before it".into() },
         Notice::Stopping { cause: "SIGTERM".into() },
@@ -94,9 +95,10 @@ unchanged  the build gave what generation 4 serves already
  reverted  generation 5 ended on probation: signal: 11 (SIGSEGV). Generation 4 accepts again
      died  generation 4: signal: 6 (SIGABRT). Starting it again in 1000 ms
      died  generation 4: exit status: 0. Starting it again now
-     died  generation 4: exit status: 0. It is not started again before something changes
+     died  generation 4: exit status: 0. Its successor is being started already
  finished  generation 1: exit status: 0
  draining  generation 3, 1 connection still live
+    ended  generation 2 (signal: 15 (SIGTERM))
   drained  generation 3, 0 cut (exit status: 0)
   drained  generation 3, 2 connections cut (signal: 9 (SIGKILL))
    hotrun  one

@@ -63,7 +63,12 @@ pub struct Started {
     pub at: Instant,
     pub offered: Vec<(String, OwnedFd)>,
     pub taken: BTreeSet<String>,
+    pub said_hello: bool,
+    /// It has said READY, so that it has asked for what it needs.
+    pub accepts: bool,
     pub said_draining: bool,
+    /// What the user was told of its sockets.
+    pub said: Vec<String>,
     /// Dropped to end the probe.
     probing: Option<Sender<()>>,
 }
@@ -136,7 +141,10 @@ impl Start {
             at: now(),
             offered: Vec::new(),
             taken: BTreeSet::new(),
+            said_hello: false,
+            accepts: false,
             said_draining: false,
+            said: Vec::new(),
             probing: None,
         })
     }
@@ -184,6 +192,10 @@ impl Started {
                 ready();
             }
         });
+    }
+
+    pub fn is_probed(&self) -> bool {
+        self.probing.is_some()
     }
 
     pub fn stop_probing(&mut self) {

@@ -62,6 +62,8 @@ pub struct Handover<P> {
     paused: Option<Paused<P>>,
     leaving: BTreeMap<Generation, Leaving>,
     next: Option<Next<P>>,
+    /// Of the program that was offered last.
+    style: Style,
     /// The generation that is live as soon as the other has stopped accepting.
     announced: Option<(Generation, Generation)>,
     /// The program that last became ready, and the one before it.
@@ -77,6 +79,8 @@ struct Starting<P> {
     generation: Generation,
     program: P,
     since: Instant,
+    /// It has an address that its successor would be refused until it is gone.
+    bound: bool,
 }
 
 #[derive(Debug)]
@@ -100,7 +104,8 @@ struct Paused<P> {
 struct Leaving {
     step: Step,
     until: Instant,
-    live: usize,
+    /// Connections, where it tells.
+    live: Option<usize>,
     /// Whether the user is told of its end: it has served.
     told: bool,
 }
@@ -112,18 +117,19 @@ enum Step {
     Kill,
 }
 
-/// A program that is to be started, but not yet.
+/// A program that is to be started when both conditions hold.
 #[derive(Debug)]
 struct Next<P> {
     program: P,
-    when: When,
+    not_before: Instant,
+    after: After,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum When {
-    /// Nothing else runs any more.
+enum After {
+    Nothing,
+    Gone(Generation),
     AllGone,
-    At(Instant),
 }
 
 impl<P: Clone + PartialEq> Handover<P> {
@@ -136,6 +142,7 @@ impl<P: Clone + PartialEq> Handover<P> {
             paused: None,
             leaving: BTreeMap::new(),
             next: None,
+            style: Style::Overlap,
             announced: None,
             served: None,
             good: None,
@@ -147,11 +154,6 @@ impl<P: Clone + PartialEq> Handover<P> {
     /// The generation that new connections reach, if any.
     pub fn current(&self) -> Option<Generation> {
         self.current.as_ref().map(|current| current.generation)
-    }
-
-    /// Whether the generation before the current one may have to come back.
-    pub fn on_probation(&self) -> bool {
-        self.paused.is_some()
     }
 
     pub fn current_program(&self) -> Option<&P> {
@@ -186,10 +188,7 @@ impl<P: Clone + PartialEq> Handover<P> {
     pub fn deadline(&self) -> Option<Instant> {
         let starting = self.starting.as_ref().map(|starting| starting.since + self.timeouts.ready);
         let paused = self.paused.as_ref().map(|paused| paused.until);
-        let next = self.next.as_ref().and_then(|next| match next.when {
-            When::At(at) => Some(at),
-            When::AllGone => None,
-        });
+        let next = self.next.as_ref().filter(|next| self.is_after(next.after)).map(|next| next.not_before);
         let leaving = self.leaving.values().filter(|leaving| leaving.step != Step::Kill).map(|leaving| leaving.until);
         leaving.chain(starting).chain(paused).chain(next).min()
     }
@@ -200,21 +199,47 @@ impl<P: Clone + PartialEq> Handover<P> {
             return Vec::new();
         }
         let mut actions = Vec::new();
+        self.style = style;
         self.deaths = 0;
-        self.next = None;
+        let mut after = After::Nothing;
         if let Some(starting) = self.starting.take() {
+            if starting.bound {
+                after = After::Gone(starting.generation);
+            }
             actions.push(self.dismiss(now, starting.generation, Step::Terminate, false));
+        } else if let Some(next) = self.next.take() {
+            // What that one had to wait for, this one has to wait for too; but not its punishment for dying.
+            after = next.after;
         }
         if style == Style::StopFirst {
+            after = After::AllGone;
             let serving = self.paused.take().map(|paused| paused.generation);
             for generation in serving.into_iter().chain(self.current.take().map(|current| current.generation)) {
                 actions.push(self.dismiss(now, generation, Step::Drain, true));
             }
         }
-        if style == Style::StopFirst && !self.leaving.is_empty() {
-            self.next = Some(Next { program, when: When::AllGone });
-        } else {
-            actions.push(self.start(now, program));
+        actions.extend(self.start_when(now, program, now, after));
+        actions
+    }
+
+    /// The generation has bound an address that nobody else holds yet.
+    pub fn bound(&mut self, generation: Generation) {
+        if let Some(starting) = self.starting.as_mut().filter(|starting| starting.generation == generation) {
+            starting.bound = true;
+        }
+    }
+
+    /// The current generation has stopped accepting though nobody here asked it to: somebody else did.
+    pub fn leaves(&mut self, now: Instant, generation: Generation) -> Vec<Action<P>> {
+        let Some(current) = self.current.take_if(|current| current.generation == generation) else { return Vec::new() };
+        let until = now + self.timeouts.drain;
+        self.leaving.insert(generation, Leaving { step: Step::Drain, until, live: None, told: true });
+        self.announced = None;
+        let end = "somebody has asked it to stop".to_owned();
+        let mut actions = vec![Action::Tell(Notice::Died { generation, end, again_in: Some(0) })];
+        if self.starting.is_none() {
+            let after = if self.style == Style::StopFirst { After::AllGone } else { After::Nothing };
+            actions.extend(self.start_when(now, current.program, now, after));
         }
         actions
     }
@@ -277,7 +302,7 @@ impl<P: Clone + PartialEq> Handover<P> {
         if let Some(leaving) = self.leaving.get_mut(&generation) {
             // What was live when it was ended by force was cut; nothing that comes later changes that.
             if leaving.step == Step::Drain {
-                leaving.live = live;
+                leaving.live = Some(live);
             }
         }
     }
@@ -293,18 +318,14 @@ impl<P: Clone + PartialEq> Handover<P> {
             self.announced = None;
             actions.extend(self.current_died(now, current, end, serves));
         } else if self.paused.take_if(|paused| paused.generation == generation).is_some() {
-            actions.push(Action::Tell(Notice::Drained { generation, cut: 0, end }));
+            actions.push(Action::Tell(Notice::Drained { generation, cut: None, end }));
         } else if let Some(left) = self.leaving.remove(&generation) {
-            let cut = if left.step == Step::Drain { 0 } else { left.live };
+            let cut = left.live.map(|live| if left.step == Step::Drain { 0 } else { live });
             if left.told {
                 actions.push(Action::Tell(Notice::Drained { generation, cut, end }));
             }
         }
-        if self.leaving.is_empty()
-            && let Some(next) = self.next.take_if(|next| next.when == When::AllGone)
-        {
-            actions.push(self.start(now, next.program));
-        }
+        actions.extend(self.start_if_due(now));
         actions
     }
 
@@ -342,9 +363,7 @@ impl<P: Clone + PartialEq> Handover<P> {
                 Step::Kill => {}
             }
         }
-        if let Some(next) = self.next.take_if(|next| matches!(next.when, When::At(at) if at <= now)) {
-            actions.push(self.start(now, next.program));
-        }
+        actions.extend(self.start_if_due(now));
         actions
     }
 
@@ -374,10 +393,26 @@ impl<P: Clone + PartialEq> Handover<P> {
         actions
     }
 
-    fn start(&mut self, now: Instant, program: P) -> Action<P> {
+    fn start_when(&mut self, now: Instant, program: P, not_before: Instant, after: After) -> Option<Action<P>> {
+        self.next = Some(Next { program, not_before, after });
+        self.start_if_due(now)
+    }
+
+    fn start_if_due(&mut self, now: Instant) -> Option<Action<P>> {
+        let due = self.next.as_ref().is_some_and(|next| next.not_before <= now && self.is_after(next.after));
+        let next = self.next.take_if(|_| due)?;
         self.last += 1;
-        self.starting = Some(Starting { generation: self.last, program: program.clone(), since: now });
-        Action::Start { generation: self.last, program }
+        let program = next.program.clone();
+        self.starting = Some(Starting { generation: self.last, program: next.program, since: now, bound: false });
+        Some(Action::Start { generation: self.last, program })
+    }
+
+    fn is_after(&self, after: After) -> bool {
+        match after {
+            After::Nothing => true,
+            After::Gone(generation) => !self.leaving.contains_key(&generation),
+            After::AllGone => self.leaving.is_empty(),
+        }
     }
 
     fn dismiss(&mut self, now: Instant, generation: Generation, step: Step, told: bool) -> Action<P> {
@@ -386,7 +421,7 @@ impl<P: Clone + PartialEq> Handover<P> {
             Step::Terminate => (self.timeouts.kill, Action::Terminate(generation)),
             Step::Kill => (Duration::ZERO, Action::Kill(generation)),
         };
-        self.leaving.insert(generation, Leaving { step, until: now + timeout, live: 0, told });
+        self.leaving.insert(generation, Leaving { step, until: now + timeout, live: None, told });
         action
     }
 
@@ -397,13 +432,16 @@ impl<P: Clone + PartialEq> Handover<P> {
         }
         // A first program that never was ready has nothing to come back to: its next version is waited for.
         let Some(served) = self.served.clone() else { return Vec::new() };
-        if served != failed.program {
-            return vec![self.start(now, served)];
-        }
-        self.deaths += 1;
-        let program = if self.deaths < KEEPS_DYING { served } else { self.good.clone().unwrap_or(served) };
-        self.next = Some(Next { program, when: When::At((failed.since + RESTART_INTERVAL).max(now)) });
-        Vec::new()
+        // One that took too long is still there.
+        let after = if self.style == Style::StopFirst { After::AllGone } else { After::Gone(failed.generation) };
+        let (program, not_before) = if served == failed.program {
+            self.deaths += 1;
+            let program = if self.deaths < KEEPS_DYING { served } else { self.good.clone().unwrap_or(served) };
+            (program, (failed.since + RESTART_INTERVAL).max(now))
+        } else {
+            (served, now)
+        };
+        self.start_when(now, program, not_before, after).into_iter().collect()
     }
 
     fn current_died(&mut self, now: Instant, dead: Current<P>, end: String, serves: bool) -> Vec<Action<P>> {
@@ -416,7 +454,7 @@ impl<P: Clone + PartialEq> Handover<P> {
             return vec![Action::Resume(to), Action::Tell(Notice::RolledBack { from: generation, to, end })];
         }
         if self.stopping {
-            return vec![Action::Tell(Notice::Drained { generation, cut: 0, end })];
+            return vec![Action::Tell(Notice::Drained { generation, cut: None, end })];
         }
         if !serves {
             return vec![Action::Tell(Notice::Finished { generation, end })];
@@ -434,11 +472,8 @@ impl<P: Clone + PartialEq> Handover<P> {
         let wait = at.saturating_duration_since(now);
         let again_in = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let mut actions = vec![Action::Tell(Notice::Died { generation, end, again_in })];
-        if wait.is_zero() {
-            actions.push(self.start(now, program));
-        } else {
-            self.next = Some(Next { program, when: When::At(at) });
-        }
+        let after = if self.style == Style::StopFirst { After::AllGone } else { After::Nothing };
+        actions.extend(self.start_when(now, program, at, after));
         actions
     }
 }

@@ -16,8 +16,8 @@ fn start(generation: Generation, program: &'static str) -> Act {
     Action::Start { generation, program }
 }
 
-fn drained(generation: Generation, cut: usize, end: &str) -> Act {
-    Action::Tell(Notice::Drained { generation, cut, end: end.into() })
+fn drained(generation: Generation, cut: impl Into<Option<usize>>, end: &str) -> Act {
+    Action::Tell(Notice::Drained { generation, cut: cut.into(), end: end.into() })
 }
 
 /// A session in which "one" serves as generation 1.
@@ -52,7 +52,7 @@ fn an_old_one_that_dies_instead_of_stopping_makes_the_new_one_live_too() {
     let (mut handover, now) = serving(TIMEOUTS);
     let _ = handover.offer(now, "two", Style::Overlap);
     let _ = handover.ready(now, 2);
-    assert_eq!(handover.exited(now, 1, "signal 9", true), [Action::Live(2), drained(1, 0, "signal 9")]);
+    assert_eq!(handover.exited(now, 1, "signal 9", true), [Action::Live(2), drained(1, None, "signal 9")]);
 }
 
 #[test]
@@ -63,6 +63,27 @@ fn the_newest_program_wins_and_at_most_one_starts() {
     assert_eq!(handover.ready(now, 2), [], "too late");
     assert_eq!(handover.exited(now, 2, "signal 15", true), [], "it never served: nothing to tell");
     assert_eq!(handover.ready(now, 3), [Action::Commit(3), Action::Drain(1)]);
+}
+
+#[test]
+fn a_start_that_has_bound_an_address_must_be_gone_before_the_next() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::Overlap);
+    handover.bound(2);
+    assert_eq!(handover.offer(now, "three", Style::Overlap), [Action::Terminate(2)]);
+    assert_eq!(handover.offer(now, "four", Style::Overlap), [], "the newest wins here too");
+    assert_eq!(handover.exited(now, 2, "signal 15", true), [start(3, "four")]);
+}
+
+#[test]
+fn one_that_was_asked_to_stop_by_somebody_else_is_replaced_while_it_drains() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let died = Notice::Died { generation: 1, end: "somebody has asked it to stop".into(), again_in: Some(0) };
+    assert_eq!(handover.leaves(now, 1), [Action::Tell(died), start(2, "one")]);
+    assert_eq!(handover.leaves(now, 1), [], "once");
+    assert_eq!(handover.ready(now, 2), [Action::Commit(2), Action::Live(2)]);
+    handover.live(1, 0);
+    assert_eq!(handover.exited(now, 1, "exit status 0", true), [drained(1, 0, "exit status 0")]);
 }
 
 #[test]
@@ -204,7 +225,7 @@ fn stop_first_waits_for_the_old_one_to_leave() {
     assert_eq!(handover.offer(now, "two", Style::StopFirst), [Action::Drain(1)]);
     assert_eq!(handover.current(), None);
     assert_eq!(handover.offer(now, "three", Style::StopFirst), [], "the newest wins here too");
-    assert_eq!(handover.exited(now, 1, "exit status 0", true), [drained(1, 0, "exit status 0"), start(2, "three")]);
+    assert_eq!(handover.exited(now, 1, "exit status 0", true), [drained(1, None, "exit status 0"), start(2, "three")]);
     assert_eq!(handover.ready(now, 2), [Action::Commit(2), Action::Live(2)]);
 }
 
@@ -215,6 +236,15 @@ fn stop_first_waits_for_every_other_process() {
     assert_eq!(handover.offer(now, "three", Style::StopFirst), [Action::Terminate(2), Action::Drain(1)]);
     assert_eq!(handover.exited(now, 2, "signal 15", true), []);
     assert_eq!(handover.exited(now, 1, "exit status 0", true)[1], start(3, "three"));
+}
+
+#[test]
+fn stop_first_lets_nobody_back_before_the_late_one_is_gone() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::StopFirst);
+    let _ = handover.exited(now, 1, "exit status 0", true);
+    assert_eq!(handover.tick(now + secs(60)).len(), 2, "told, and ended");
+    assert_eq!(handover.exited(now + secs(61), 2, "signal 15", true), [start(3, "one")]);
 }
 
 #[test]

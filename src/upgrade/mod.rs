@@ -83,6 +83,8 @@ pub struct Room {
     sink: Sink,
     /// Where the time went of the program that was offered last, until it serves: only its first start is a save's.
     since: Option<(Published, Since)>,
+    /// Whether addresses were configured.
+    listens: bool,
     said_binds_for_itself: bool,
     out: Vec<Notice>,
 }
@@ -107,10 +109,13 @@ impl Room {
             HandOff::Auto => Takes::Nothing,
         };
         let settings = &config.upgrade;
+        // A program that cannot be asked to pause would go on accepting beside the new one.
+        let can_pause = takes == Takes::Library;
+        let probation = if can_pause { settings.probation } else { Duration::ZERO };
         let mut room = Room {
             handover: Handover::new(Timeouts {
                 ready: settings.ready_timeout,
-                probation: settings.probation,
+                probation,
                 drain: settings.drain_timeout,
                 kill: settings.kill_timeout,
             }),
@@ -125,12 +130,16 @@ impl Room {
             start: Start::new(config, stdin, notify_folder),
             sink,
             since: None,
+            listens: !config.listen.is_empty(),
             said_binds_for_itself: false,
             out: Vec::new(),
         };
         for socket in room.held.iter() {
             let (name, address) = (socket.name.clone(), socket.address.clone());
             room.out.push(Notice::Listening { name, address });
+        }
+        if probation != settings.probation {
+            room.note("probation needs the hotrun library in the program: there is none here".to_owned());
         }
         for listen in config.listen.iter().filter(|listen| !listen.address.is_local()) {
             let text = format!("{} ({}) can be reached from other machines", listen.address, listen.name);
@@ -222,10 +231,31 @@ impl Room {
         self.perform(now, actions, launcher);
         let alive: Vec<Generation> = self.alive_at.iter().filter(|(_, at)| **at <= now).map(|(g, _)| *g).collect();
         for generation in alive {
-            self.is_ready(now, generation, launcher);
+            self.still_alive(now, generation, launcher);
         }
-        if !self.handover.on_probation() {
-            self.held.settle();
+        self.let_go();
+    }
+
+    /// The generation has lived long enough to count as ready, or for its silence to be doubted.
+    fn still_alive(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+        self.alive_at.remove(&generation);
+        if self.ready != Ready::Auto || self.takes != Takes::Library {
+            return self.is_ready(now, generation, launcher);
+        }
+        let Some(mut started) = self.generations.remove(&generation) else { return };
+        let is_other = self.doubt_library(&mut started);
+        self.generations.insert(generation, started);
+        if is_other {
+            self.watch_for_ready(now, generation, launcher);
+        }
+    }
+
+    /// When only the current generation is left, what it did not ask for is for nobody.
+    fn let_go(&mut self) {
+        let Some(current) = self.handover.current().filter(|_| self.generations.len() == 1) else { return };
+        for socket in self.held.settle() {
+            self.tell(current, |started| started.holder.release(&socket.name));
+            self.note(format!("{} ({}) is no longer wanted by the program: let go", socket.address, socket.name));
         }
     }
 
@@ -255,17 +285,29 @@ impl Room {
         match told {
             Told::Hello { .. } => {
                 started.by = HandOver::Library;
+                started.said_hello = true;
+                self.alive_at.remove(&generation);
                 // Not known from the dependency graph, or there under another name.
                 if self.takes == Takes::Nothing && self.start.handoff == HandOff::Auto {
                     self.takes = Takes::Library;
                 }
             }
-            Told::Offer { name, socket } => started.offered.push((name, socket)),
+            Told::Offer { name, socket } => {
+                started.offered.push((name, socket));
+                self.handover.bound(generation);
+                self.adopt(generation);
+                self.probe_what_is_bound(generation);
+            }
             Told::Taken { name } => {
                 started.taken.insert(name);
+                self.adopt(generation);
             }
-            Told::Ready if matches!(self.ready, Ready::Auto | Ready::Notify) => {
-                self.is_ready(now, generation, launcher);
+            Told::Ready => {
+                started.accepts = true;
+                self.adopt(generation);
+                if matches!(self.ready, Ready::Auto | Ready::Notify) {
+                    self.is_ready(now, generation, launcher);
+                }
             }
             Told::Paused => self.stopped_accepting(now, generation, launcher),
             Told::Draining { live } => {
@@ -275,10 +317,13 @@ impl Room {
                     self.out.push(Notice::Draining { generation, live });
                 }
                 started.said_draining = true;
+                let actions = self.handover.leaves(now, generation);
+                self.perform(now, actions, launcher);
                 self.stopped_accepting(now, generation, launcher);
             }
-            // The end of the process says the rest. Later versions may say more.
-            Told::Ready | Told::Bye | Told::Closed => {}
+            // The end of the process says the rest.
+            Told::Bye | Told::Closed => {}
+            // A later version's.
             _ => {}
         }
     }
@@ -294,20 +339,26 @@ impl Room {
         started.stop_probing();
         let actions = self.handover.ready(now, generation);
         if !actions.is_empty() {
+            self.held.new_owner();
             self.adopt(generation);
         }
         self.perform(now, actions, launcher);
     }
 
-    /// The sockets of the generation that serves from now on are the ones held.
+    /// The sockets of the generation that serves are the ones held: from the moment it says that it accepts, and whenever it
+    /// asks for more.
     fn adopt(&mut self, generation: Generation) {
-        let Some(started) = self.generations.get_mut(&generation) else { return };
-        if started.by != HandOver::Library {
+        let current = self.handover.current() == Some(generation);
+        let Some(started) = self.generations.get_mut(&generation).filter(|started| current && started.accepts) else {
             return;
-        }
+        };
         let offered = std::mem::take(&mut started.offered);
+        started.taken.extend(offered.iter().map(|(name, _)| name.clone()));
         for text in self.held.adopt(offered, &started.taken) {
-            self.out.push(Notice::Note { text });
+            if !started.said.contains(&text) {
+                started.said.push(text.clone());
+                self.out.push(Notice::Note { text });
+            }
         }
     }
 
@@ -318,11 +369,31 @@ impl Room {
             Ok(status) => describe(status),
             Err(error) => format!("its end cannot be told: {error}"),
         };
+        if self.doubt_library(&mut started) && self.takes == Takes::Nothing {
+            // It needed no time to get ready.
+            let actions = self.handover.ready(now, generation);
+            self.perform(now, actions, launcher);
+        }
         let serves = self.takes != Takes::Nothing && !self.held.is_empty();
         let actions = self.handover.exited(now, generation, &end, serves);
         self.perform(now, actions, launcher);
         let kept: Vec<Published> = self.handover.programs().cloned().collect();
         self.store.keep(&kept, self.generations.values().map(|started| &started.program));
+    }
+
+    /// A package that depends on the library may have programs that do not use it. Says whether this is one, now that it has
+    /// had the time to say hello.
+    fn doubt_library(&mut self, started: &mut Started) -> bool {
+        let expected = self.takes == Takes::Library && self.start.handoff == HandOff::Auto;
+        if !expected || started.said_hello || started.program.uses_library() {
+            return false;
+        }
+        (self.takes, started.by) = if self.listens {
+            (Takes::ListenFds, HandOver::ListenFds)
+        } else {
+            (Takes::Nothing, HandOver::StopAndStart)
+        };
+        true
     }
 
     fn style(&self) -> Style {
@@ -379,7 +450,11 @@ impl Room {
         let addresses = self.held.tcp_addresses();
         let Some(started) = self.generations.get_mut(&generation) else { return };
         let probe = match (&self.ready, self.takes) {
-            (Ready::Notify, _) | (Ready::Auto, Takes::Library) => return,
+            (Ready::Notify, _) => return,
+            (Ready::Auto, Takes::Library) => {
+                self.alive_at.insert(generation, now + ALIVE);
+                return;
+            }
             (Ready::Auto, Takes::Nothing) => return self.is_ready(now, generation, launcher),
             (Ready::Auto, Takes::ListenFds) if self.notifies => return,
             (Ready::Delay(delay), _) => {
@@ -389,17 +464,33 @@ impl Room {
             (Ready::Auto | Ready::Accept, _) => probe::Probe::Accept,
             (Ready::Http(path), _) => probe::Probe::Http(path.clone()),
         };
-        if addresses.is_empty() {
+        if !addresses.is_empty() {
+            let sink = Arc::clone(&self.sink);
+            started.probe(probe, addresses, move || sink(generation, Said::Probed));
+        } else if self.takes != Takes::Library {
             self.alive_at.insert(generation, now + ALIVE);
+        }
+    }
+
+    /// A first generation has no address to be asked at before it has bound one.
+    fn probe_what_is_bound(&mut self, generation: Generation) {
+        let (Ready::Http(_) | Ready::Accept) = &self.ready else { return };
+        let Some(started) = self.generations.get_mut(&generation) else { return };
+        let addresses: Vec<_> = started.offered.iter().filter_map(|(_, fd)| sockets::tcp_address(fd)).collect();
+        if started.is_probed() || addresses.is_empty() {
             return;
         }
+        let probe = match &self.ready {
+            Ready::Http(path) => probe::Probe::Http(path.clone()),
+            Ready::Auto | Ready::Notify | Ready::Accept | Ready::Delay(_) => probe::Probe::Accept,
+        };
         let sink = Arc::clone(&self.sink);
         started.probe(probe, addresses, move || sink(generation, Said::Probed));
     }
 
     fn drain(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
         let Some(started) = self.generations.get(&generation) else { return };
-        if started.by == HandOver::Library && started.holder.drain().is_ok() {
+        if started.said_hello && started.holder.drain().is_ok() {
             return;
         }
         if started.by == HandOver::StopAndStart
@@ -420,13 +511,13 @@ impl Room {
     }
 
     fn stopped_if_mute(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
-        if self.generations.get(&generation).is_none_or(|started| started.by != HandOver::Library) {
+        if self.generations.get(&generation).is_none_or(|started| !started.said_hello) {
             self.stopped_accepting(now, generation, launcher);
         }
     }
 
     fn tell(&self, generation: Generation, tell: impl Fn(&Started) -> std::io::Result<()>) {
-        if let Some(started) = self.generations.get(&generation).filter(|started| started.by == HandOver::Library) {
+        if let Some(started) = self.generations.get(&generation).filter(|started| started.said_hello) {
             // One that is gone, or hangs, is heard of by its end or its deadline.
             tell(started).ok();
         }

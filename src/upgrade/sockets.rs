@@ -27,8 +27,10 @@ pub struct Socket {
 #[derive(Debug, Default)]
 pub struct Held {
     sockets: Vec<Socket>,
-    /// What the last `adopt` let go, and the names of what it added, while that may have to be undone.
+    /// What the current program has not asked for or has replaced, and an earlier one had bound: kept until that one has left,
+    /// as it may come back.
     former: Vec<Socket>,
+    /// Names that the current program has bound.
     added: Vec<String>,
     paths: BoundPaths,
 }
@@ -57,16 +59,19 @@ impl Held {
         self.sockets.iter().filter_map(|socket| socket.tcp).collect()
     }
 
-    /// The sockets of a program that has become the current one: those it bound are held from now on, and those which an
-    /// earlier one had bound and it no longer wants are let go (by `settle`, until which `restore` undoes it). Says so.
+    /// The sockets of a program that has become the current one, or of the current one when it asks for more: those it bound are
+    /// held from now on, and those which an earlier one had bound are set aside where it does not want them (`taken` has all
+    /// names it wants, those it bound before included). Says what it ought to have asked for.
     pub fn adopt(&mut self, offered: Vec<(String, OwnedFd)>, taken: &BTreeSet<String>) -> Vec<String> {
         let mut said = Vec::new();
         let new: BTreeSet<String> = offered.iter().map(|(name, _)| name.clone()).collect();
-        self.settle();
+        // Asked for late.
+        let (back, former) = std::mem::take(&mut self.former).into_iter().partition(|socket| taken.contains(&socket.name));
+        self.former = former;
+        self.sockets.extend::<Vec<Socket>>(back);
         for socket in std::mem::take(&mut self.sockets) {
             let wanted = taken.contains(&socket.name) && !new.contains(&socket.name);
             if !wanted && socket.bound_by_program {
-                said.push(format!("{} ({}) is no longer wanted by the program: let go", socket.address, socket.name));
                 self.former.push(socket);
                 continue;
             }
@@ -85,6 +90,11 @@ impl Held {
         said
     }
 
+    /// Another program is about to become the current one: nothing is its own yet.
+    pub fn new_owner(&mut self) {
+        self.added.clear();
+    }
+
     /// The program before the last one that was adopted serves again.
     pub fn restore(&mut self) {
         self.sockets.retain(|socket| !self.added.contains(&socket.name));
@@ -92,10 +102,9 @@ impl Held {
         self.added.clear();
     }
 
-    /// There is no way back any more.
-    pub fn settle(&mut self) {
-        self.former.clear();
-        self.added.clear();
+    /// No earlier program is left that may come back: what the current one does not want is let go. Says what.
+    pub fn settle(&mut self) -> Vec<Socket> {
+        std::mem::take(&mut self.former)
     }
 
     fn add(&mut self, name: String, fd: OwnedFd, bound_by_program: bool) {
@@ -152,6 +161,12 @@ impl Held {
     }
 }
 
+/// Where it listens, if it is a TCP socket.
+pub fn tcp_address(fd: &OwnedFd) -> Option<SocketAddr> {
+    let copy = fd.try_clone().ok().filter(|fd| !proc::is_datagram(fd))?;
+    TcpListener::from(copy).local_addr().ok()
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.paths.remove();
@@ -191,9 +206,11 @@ mod tests {
         assert_eq!(held.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["admin", "http"]);
         assert_eq!(held.tcp_addresses().len(), 2);
 
+        held.new_owner();
         let said = held.adopt(Vec::new(), &BTreeSet::new());
+        assert_eq!(said.len(), 1);
         assert!(said[0].contains("did not ask for that name"), "{said:?}");
-        assert!(said[1].contains("let go"), "{said:?}");
+        assert_eq!(held.settle().iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["http"]);
         assert_eq!(held.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["admin"]);
     }
 
@@ -202,8 +219,9 @@ mod tests {
         let mut held = Held::default();
         let _ = held.adopt(vec![("http".into(), offer("127.0.0.1:0"))], &BTreeSet::new());
         let before = held.tcp_addresses();
+        held.new_owner();
         let said = held.adopt(vec![("http".into(), offer("127.0.0.1:0"))], &BTreeSet::new());
-        assert_eq!(said.len(), 1);
+        assert!(said.is_empty(), "{said:?}");
         assert_ne!(held.tcp_addresses(), before);
         assert_eq!(held.tcp_addresses().len(), 1);
         held.restore();

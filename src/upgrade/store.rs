@@ -28,6 +28,13 @@ impl Published {
     pub fn same_bytes(&self, program: &Program) -> bool {
         same_bytes(&self.path, &program.executable).unwrap_or(false)
     }
+
+    /// Whether the library is linked in, and not just depended on: then the name of its variable stands in the file. A file
+    /// that cannot be read is given the benefit of the doubt.
+    pub fn uses_library(&self) -> bool {
+        let name = hotrun::wire::HOTRUN_CTL.as_bytes();
+        fs::read(&self.path).map_or(true, |bytes| memchr::memmem::find(&bytes, name).is_some())
+    }
 }
 
 /// The folder of this session's programs, removed with it.

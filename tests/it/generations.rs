@@ -193,9 +193,12 @@ fn a_crash_on_probation_brings_the_old_process_back() {
 fn when_the_probation_is_over_the_old_process_leaves() {
     let mut it = start("gen-proved", &["--probation", "1s"]);
     change(&it.project, "2", &[]);
+    let starting = it.session.wait_for("starting");
     let second = pid(&it.session.wait_serving(2));
     let drained = it.session.wait_for("drained");
     assert_eq!((&drained["generation"], &drained["cut"]), (&1.into(), &0.into()));
+    let stayed = drained["t_us"].as_u64().unwrap() - starting["t_us"].as_u64().unwrap();
+    assert!(stayed >= 1_000_000, "it has left after {stayed} µs");
     wait_until_reaped(it.pid);
     assert_eq!(it.answers(), ("2".to_owned(), second));
     // There is nobody left to come back: it is started again.

@@ -11,6 +11,7 @@ mod harness;
 mod load;
 
 mod generations;
+mod saves;
 mod programs;
 mod under_load;
 mod control;

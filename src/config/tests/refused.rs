@@ -130,6 +130,7 @@ fn refused_flags() {
         (&["--env", "A=\0"], "`--env`: found a NUL"),
         (&["--ready", "http"], "`--ready`: found \"http\""),
         (&["--handoff", "bind"], "`--handoff`: found \"bind\", which this version cannot do yet"),
+        (&["--handoff", "none", "--listen", "3000"], "`--handoff`: found \"none\" and addresses to listen on"),
         (&["--handoff", "listen-fds"], "`--handoff`: found \"listen-fds\" and no address"),
         (&["--ready-timeout", "5"], "`--ready-timeout`: found \"5\""),
         (&["--ready-timeout", "0s"], "`--ready-timeout`: found a time of zero"),

@@ -4,7 +4,9 @@
 // Each subject uses its own part of this.
 #![allow(dead_code)]
 
+pub mod plain;
 mod project;
+pub mod pty;
 pub mod server;
 mod session;
 
