@@ -189,14 +189,18 @@ impl Ears {
     }
 
     fn stop(&mut self, why: Why) {
-        if self.state.stop_accepting(why) {
-            self.stopped_at = Some(now());
-            if why == Why::Stopped {
-                self.mouth.stopping();
-                self.paths.remove();
-            }
-            self.mouth.draining(self.state.live());
+        if self.stopped_at.is_some() {
+            return;
         }
+        self.state.close_gate();
+        self.stopped_at = Some(now());
+        // Before anybody is woken: the process may end as soon as it knows.
+        if why == Why::Stopped {
+            self.mouth.stopping();
+            self.paths.remove();
+        }
+        self.mouth.draining(self.state.live());
+        self.state.stop_accepting(why);
     }
 
     fn until_next_step(&self) -> PollTimeout {

@@ -132,17 +132,15 @@ impl State {
         });
     }
 
-    /// Stops accepting for good. Says whether it was this call that did it.
-    pub(crate) fn stop_accepting(&self, why: Why) -> bool {
+    /// Stops accepting for good; the first reason stays.
+    pub(crate) fn stop_accepting(&self, why: Why) {
         self.close_gate();
         self.enter(|inner| {
-            let first = inner.phase < Phase::Lingering;
-            if first {
+            if inner.phase < Phase::Lingering {
                 inner.phase = Phase::Lingering;
                 inner.why = why;
             }
-            first
-        })
+        });
     }
 
     /// Idle connections end from now on.
@@ -220,7 +218,8 @@ impl State {
         Waiter { state: Arc::clone(self), id: inner.next }
     }
 
-    fn close_gate(&self) {
+    /// Nothing is accepted from here on, though nobody knows it yet.
+    pub(crate) fn close_gate(&self) {
         *self.gate.write().unwrap_or_else(PoisonError::into_inner) = false;
         signal(&self.stop);
     }
@@ -350,13 +349,13 @@ mod tests {
         state.resume();
         assert!(*state.gate() && !readable(state.stop_event()));
         assert_eq!(state.phase(), Phase::Serving);
-        assert!(state.stop_accepting(Why::Upgraded));
-        assert!(!state.stop_accepting(Why::Stopped), "the first reason stays");
+        state.stop_accepting(Why::Upgraded);
+        state.stop_accepting(Why::Stopped);
         state.resume();
         assert!(!*state.gate() && readable(state.stop_event()) && !readable(state.drain_event()));
         state.drain();
         assert!(readable(state.drain_event()));
-        assert_eq!(state.wait_drained(), ExitReason::Upgraded);
+        assert_eq!(state.wait_drained(), ExitReason::Upgraded, "the first reason stays");
     }
 
     #[test]

@@ -258,6 +258,24 @@ fn a_request_in_flight_is_answered_after_the_stop() {
     assert_eq!((said, status.code()), (vec!["reason Stopped".to_owned()], Some(0)));
 }
 
+/// Also when there is nothing to wait for, and the process could end before it has said so.
+#[test]
+fn a_stop_is_told_and_cleaned_up_before_the_end() {
+    let manager = Manager::open("idle");
+    let path = std::env::temp_dir().join(format!("hotrun-alone-idle-{}.sock", std::process::id()));
+    for _ in 0..20 {
+        let mut command = manager.watches(Server::command("std"));
+        command.env("UNIX", &path);
+        let mut server = Server::start(command);
+        server.address("http");
+        assert_eq!(manager.hears(), "READY=1");
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.end().0, ["reason Stopped"]);
+        assert_eq!(manager.hears(), "STOPPING=1");
+        assert!(!path.exists());
+    }
+}
+
 #[test]
 fn a_second_signal_does_not_wait() {
     let manager = Manager::open("second");

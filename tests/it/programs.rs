@@ -385,6 +385,31 @@ fn ask_udp(address: SocketAddr) -> String {
 }
 
 #[test]
+fn a_listener_that_is_asked_for_late_is_handed_over_too() {
+    let listens = "    after_ready();\n    let late = up.listen(\"late\", env::var(\"LATE\").unwrap())?;\n    \
+                   thread::spawn(move || late.incoming().for_each(|conn| drop(serve(conn.unwrap()))));";
+    let text = SERVER.replace("    after_ready();", listens);
+    let project = Project::new("programs-late", &hotrun_dependency("[]"), &text);
+    let (address, late) = (free_address(), free_address());
+    let mut session = Session::start_with(&project, address, &[], |command| {
+        command.env("LATE", late.to_string());
+    });
+    let mut last = pid(&session.wait_serving(1));
+    // It has bound that one too by now.
+    assert_eq!(who(&get(late, "/").unwrap()), ("1".to_owned(), last));
+    for generation in 2..=4 {
+        project.write_by_rename("src/main.rs", &server(&text, &generation.to_string(), &[]));
+        let now = pid(&session.wait_serving(generation));
+        wait_until_reaped(last);
+        for address in [address, late] {
+            assert_eq!(who(&get(address, "/").unwrap()), (generation.to_string(), now));
+        }
+        last = now;
+    }
+    assert_eq!(session.count("died"), 0);
+}
+
+#[test]
 fn ready_by_notification_is_waited_for_from_a_program_that_binds_for_itself() {
     let needs = format!("{STD_NEEDS}sd-notify = \"0.5\"");
     let write = |version: &str, lines: &[&str]| server(STD, version, lines);

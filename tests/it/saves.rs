@@ -144,7 +144,7 @@ fn a_new_module_may_come_before_or_after_it_is_named() {
     assert_eq!(plain.next(), "2");
 
     // The build fails first, and is mended by a file that nothing has read yet.
-    plain.project.write_by_rename(MAIN, &self::plain("3", &["fn at_start() {} mod late;"]));
+    plain.project.write_by_rename(MAIN, &self::plain("3", &["fn word() -> String { late::word() }", "fn at_start() {} mod late;"]));
     assert_eq!(plain.wait_for("build-failed")["errors"], 1);
     assert_eq!(version(plain.address), "2");
     plain.project.write("src/late.rs", &word("late"));
@@ -412,7 +412,6 @@ fn of_two_quick_saves_the_last_is_served() {
     for round in [2, 4, 6] {
         save(&plain, &round.to_string(), &[]);
         save(&plain, &(round + 1).to_string(), &[]);
-        plain.fence();
         let last = (round + 1).to_string();
         // The first may have been served for a moment, too.
         let mut served = 0;
