@@ -197,7 +197,7 @@ impl Run {
                 if let Some(waiting) = plain.trim_start().strip_prefix("Blocking ") {
                     return Some(waiting.to_owned());
                 }
-                if !is_status(&plain) {
+                if !is_status(&plain) && !is_sum(&plain) {
                     self.show(line, |run| &mut run.cargo_lines);
                 }
             }
@@ -218,6 +218,10 @@ impl Run {
         }
         let success = self.running.finish().is_ok_and(|status| status.success());
         let mut messages = std::mem::take(&mut self.rendered);
+        if success {
+            // A build script's warnings are among them.
+            messages.append(&mut self.cargo_lines);
+        }
         match self.executable.take() {
             Some((executable, fresh)) if success => Some(Outcome::Built(Built {
                 executable,
@@ -320,6 +324,11 @@ fn is_status(plain: &str) -> bool {
     }
 }
 
+/// Cargo counts the warnings that the user has just read.
+fn is_sum(plain: &str) -> bool {
+    plain.starts_with("warning: `") && plain.contains(" generated ") && plain.contains(" warning")
+}
+
 fn read_messages(stdout: impl Read, number: u64, sink: &Sink) {
     // Bytes that are no UTF-8 and lines that are no JSON come from build scripts and macros; they must not end a build.
     for line in BufReader::new(stdout).split(b'\n') {
@@ -359,6 +368,8 @@ mod tests {
         {
             assert!(!is_status(line), "{line}");
         }
+        assert!(is_sum("warning: `api` (bin \"api\") generated 2 warnings (run `cargo fix` to apply 1 suggestion)"));
+        assert!(!is_sum("warning: api@0.1.0: the schema was generated with a warning"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufRead, PipeWriter, Write};
+use std::io::{self, BufRead, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -33,15 +33,18 @@ pub struct Handle(Arc<Mutex<Option<PipeWriter>>>);
 impl Guard {
     pub fn start(folders: &[&Path], kill_timeout: Duration) -> io::Result<Guard> {
         let (reader, writer) = io::pipe()?;
+        let (mut awake, wakes) = io::pipe()?;
         let child = launch::guard_command()
             .arg(kill_timeout.as_millis().to_string())
             .args(folders)
             .stdin(reader)
-            .stdout(Stdio::null())
+            .stdout(wakes)
             .stderr(Stdio::null())
             // Out of reach of the terminal's Ctrl-C.
             .process_group(0)
             .spawn()?;
+        // Closed when it has seen the terminal as it is, which keys are about to change, and ignores what could end it.
+        awake.read_to_end(&mut Vec::new())?;
         Ok(Guard { child, handle: Handle(Arc::new(Mutex::new(Some(writer)))) })
     }
 
@@ -60,12 +63,17 @@ impl Drop for Guard {
 }
 
 impl Handle {
+    /// A guard that was killed guards nothing any more, which is no reason to serve nothing; the children are ended by the
+    /// command all the same.
     pub fn add(&self, group: u32) -> io::Result<()> {
-        self.say(&format!("+{group}\n"))
+        match self.say(&format!("+{group}\n")) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
     }
 
     pub fn remove(&self, group: u32) {
-        // A guard that was killed guards nothing any more; the children are ended by the command all the same.
+        // As above.
         self.say(&format!("-{group}\n")).ok();
     }
 
@@ -83,6 +91,10 @@ pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
         args.next().and_then(|millis| millis.to_str()?.parse().ok()).map_or(Duration::ZERO, Duration::from_millis);
     ignore_signals();
     let terminal = Terminal::remember();
+    // Whoever started this waits for it.
+    if let Ok(null) = File::options().write(true).open("/dev/null") {
+        nix::unistd::dup2_stdout(null).ok();
+    }
     let mut groups: BTreeMap<i32, Option<OwnedFd>> = BTreeMap::new();
     for line in io::stdin().lock().lines() {
         let Ok(line) = line else { break };

@@ -1,5 +1,5 @@
-//! Notices as lines for a person: a marker word, then cause and state. The progress of a build is one line drawn in place
-//! and wiped before anything else is written. Never lives here: deciding what is said, and the server's own output.
+//! Notices as lines for a person: a marker word, then cause and state. The progress of the first build is one line drawn in
+//! place and wiped before anything else is written. Never lives here: deciding what is said, and the server's own output.
 
 use super::{HandOver, Notice, Reporter, Timing, clean};
 use console::Style;
@@ -27,11 +27,13 @@ pub struct Text {
     package: String,
     /// A progress line stands where the cursor is.
     drawn: bool,
+    /// A program was started: it writes where the cursor is, and the end of a longer progress line would stay there.
+    shared: bool,
 }
 
 impl Text {
     pub fn new(out: Box<dyn Write + Send>, look: Look) -> Self {
-        Text { out, look, package: String::new(), drawn: false }
+        Text { out, look, package: String::new(), drawn: false, shared: false }
     }
 
     /// On the standard error stream. Without a word about colour the terminal and `NO_COLOR` decide.
@@ -85,6 +87,9 @@ impl Text {
                 self.package = package.clone();
                 self.calm("building", &format!("{package} ({cause})"))
             }
+            Notice::Progress { waiting: Some(name), .. } if self.shared && self.look.width.is_some() => {
+                self.calm("building", &format!("{}, waiting for {name}", self.package))
+            }
             Notice::Progress { .. } => String::new(),
             Notice::Diagnostic { rendered } => {
                 let mut text = if self.look.colour { clean::clean(rendered) } else { clean::plain(rendered) };
@@ -104,6 +109,7 @@ impl Text {
                 self.calm("unchanged", &format!("the build gave what generation {serving} serves already"))
             }
             Notice::Starting { generation, pid } => {
+                self.shared = true;
                 self.calm("starting", &format!("generation {generation}, pid {pid}"))
             }
             Notice::Serving { generation, pid, addresses, by, timing } => {
@@ -173,7 +179,7 @@ impl Reporter for Text {
     fn tell(&mut self, _at: Duration, notice: &Notice) {
         const WIPE: &str = "\r\x1b[K";
         let progress = match (notice, self.look.width) {
-            (Notice::Progress { done, total, waiting }, Some(width)) if !self.look.quiet => {
+            (Notice::Progress { done, total, waiting }, Some(width)) if !self.look.quiet && !self.shared => {
                 // The cursor goes back to the left, so that a server's line written now begins where lines begin.
                 Some(format!("{WIPE}{}\r", self.progress(width(), *done, *total, waiting.as_deref())))
             }

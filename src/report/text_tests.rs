@@ -197,6 +197,19 @@ fn progress_is_drawn_in_place_and_wiped() {
 }
 
 #[test]
+fn no_progress_is_drawn_where_a_program_writes() {
+    let building = Notice::Building { package: "api".into(), cause: "asked for".into() };
+    let progress = |waiting: Option<&str>| Notice::Progress { done: 1, total: 9, waiting: waiting.map(str::to_owned) };
+    let look = Look { width: Some(|| 80), ..Look::default() };
+    let starting = Notice::Starting { generation: 1, pid: 7 };
+    let text = rendered(look, &[starting, building, progress(None), progress(Some("the lock")), progress(None)]);
+    assert_eq!(
+        text,
+        " starting  generation 1, pid 7\n building  api (asked for)\n building  api, waiting for the lock\n"
+    );
+}
+
+#[test]
 fn names_cannot_steer_the_terminal() {
     let notice = Notice::Building { package: "api".into(), cause: "src/\x1b]0;owned\x07\x1b[2J\rx.rs changed".into() };
     assert_eq!(rendered(Look::default(), &[notice]), " building  api (src/x.rs changed)\n");

@@ -10,8 +10,12 @@ mod harness;
 #[path = "../../src/demo/load.rs"]
 mod load;
 
+mod cli;
+mod ends;
 mod generations;
+mod leaks;
 mod saves;
+mod terminal;
 mod programs;
 mod under_load;
 mod control;

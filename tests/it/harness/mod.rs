@@ -15,6 +15,7 @@ pub use session::Session;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,48 @@ pub fn version(address: SocketAddr) -> String {
 pub fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z') && !rest.starts_with('X'))
+}
+
+/// Every process that was started with this folder as its temporary one, by a session or on its behalf.
+pub fn processes(temporary: &Path) -> Vec<u32> {
+    let sign = format!("TMPDIR={}\0", temporary.display());
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let ours = |pid: &u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.windows(sign.len()).any(|window| window == sign.as_bytes()) && is_alive(*pid)
+    };
+    pids.filter(ours).collect()
+}
+
+/// The process of them that was given that word as its first argument.
+pub fn process(temporary: &Path, word: &str) -> u32 {
+    let has_word = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).nth(1) == Some(word.as_bytes())
+    };
+    processes(temporary).into_iter().find(has_word).unwrap_or_else(|| panic!("no process {word}"))
+}
+
+/// Its children, zombies included, each with the letter of its state (proc_pid_stat(5)).
+pub fn children(pid: u32) -> Vec<(u32, char)> {
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let child = |child: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        let state = fields.next()?.chars().next()?;
+        (fields.next()? == pid.to_string()).then_some((child, state))
+    };
+    pids.filter_map(child).collect()
+}
+
+/// What a session with that temporary folder has left: processes and files.
+pub fn leavings(temporary: &Path) -> Vec<String> {
+    let command_line = |pid: u32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let processes = processes(temporary).into_iter();
+    let mut left: Vec<String> =
+        processes.map(|pid| format!("{pid}: {}", String::from_utf8_lossy(&command_line(pid)))).collect();
+    left.extend(std::fs::read_dir(temporary).unwrap().map(|entry| entry.unwrap().path().display().to_string()));
+    left
 }
 
 pub fn send(pid: u32, signal: nix::sys::signal::Signal) {

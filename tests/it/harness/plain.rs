@@ -110,7 +110,8 @@ impl Plain {
         self.session.wait_serving(self.generation);
         let before = self.generation - 1;
         if before > 0 {
-            self.session.wait("the end of the old one", |event| event["event"] == "drained" && event["generation"] == before);
+            self.session
+                .wait("the end of the old one", |event| event["event"] == "drained" && event["generation"] == before);
         }
         version(self.address)
     }

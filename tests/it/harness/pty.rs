@@ -22,6 +22,8 @@ pub struct Terminal {
     /// Kept open, so that what was written stays to be read when the process has gone.
     slave: OwnedFd,
     child: Child,
+    /// As they were before the process began.
+    pub before: Termios,
     said: Arc<(Mutex<Vec<u8>>, Condvar)>,
     /// Up to where `wait_for` has read.
     read: usize,
@@ -38,6 +40,7 @@ impl Terminal {
         let slave = open(name.as_str(), flags, Mode::empty()).unwrap();
         let size = rustix::termios::Winsize { ws_row: ROWS, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&slave, size).unwrap();
+        let before = tcgetattr(slave.as_fd()).unwrap();
         let copy = || slave.try_clone().unwrap();
         command.stdin(copy()).stdout(copy()).stderr(copy()).env("TERM", "xterm-256color");
         let lead = || {
@@ -59,7 +62,7 @@ impl Terminal {
                 heard.1.notify_all();
             }
         });
-        Terminal { master, slave, child, said, read: 0 }
+        Terminal { master, slave, child, before, said, read: 0 }
     }
 
     pub fn pid(&self) -> u32 {
@@ -89,25 +92,6 @@ impl Terminal {
             said = guard;
             assert!(!waited.timed_out(), "no {text:?} after {:?}", String::from_utf8_lossy(&said));
         }
-    }
-
-    /// Waits for a line with both, and returns the number that follows the second.
-    pub fn number(&mut self, line: &str, name: &str) -> u32 {
-        self.wait_for(line);
-        self.wait_for(name);
-        let digits = || {
-            let rest = self.said.0.lock().unwrap()[self.read..].to_vec();
-            let length = rest.iter().position(|byte| !byte.is_ascii_digit())?;
-            String::from_utf8(rest[..length].to_vec()).ok()
-        };
-        let limit = now() + LONG;
-        let mut said = digits();
-        while said.is_none() {
-            assert!(now() < limit, "a number that never ends");
-            std::thread::yield_now();
-            said = digits();
-        }
-        said.unwrap().parse().unwrap()
     }
 
     /// All that was written to it so far.

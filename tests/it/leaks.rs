@@ -1,0 +1,123 @@
+//! Nothing grows with the number of generations: descriptors, processes, threads, files, the environment.
+
+use crate::harness::server::{SERVER, change};
+use crate::harness::{LONG, Project, Session, children, free_address, hotrun_dependency, now, target_folder};
+use crate::load::{Load, Mix};
+use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+const SWAPS: u64 = 50;
+const MIX: Mix = Mix { fresh: 2, keep_alive: 0, slow: 0, slow_ms: 0 };
+
+/// What a session has of everything.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    descriptors: Vec<String>,
+    threads: usize,
+    children: usize,
+    zombies: usize,
+    programs: usize,
+    temporary: usize,
+}
+
+impl Held {
+    fn of(session: u32, temporary: &Path) -> Held {
+        let children = children(session);
+        Held {
+            descriptors: descriptors(session),
+            threads: fs::read_dir(format!("/proc/{session}/task")).unwrap().count(),
+            zombies: children.iter().filter(|(_, state)| *state == 'Z').count(),
+            children: children.len(),
+            programs: files(&target_folder().join("hotrun/run").join(session.to_string())),
+            temporary: files(temporary),
+        }
+    }
+
+    fn is_within(&self, other: &Held) -> bool {
+        self.descriptors.len() <= other.descriptors.len()
+            && self.threads <= other.threads
+            && self.children <= other.children
+            && self.zombies == 0
+            && self.programs <= other.programs
+            && self.temporary <= other.temporary
+    }
+}
+
+/// What is open, by kind: the numbers of a session's own are nobody's business.
+fn descriptors(pid: u32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let kind = |entry: fs::DirEntry| {
+        let target = fs::read_link(entry.path()).ok()?.display().to_string();
+        Some(target.split(['[', ' ']).next().unwrap_or_default().to_owned())
+    };
+    let mut kinds: Vec<String> = entries.filter_map(|entry| kind(entry.unwrap())).collect();
+    kinds.sort();
+    kinds
+}
+
+fn files(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| 1 + if entry.path().is_dir() { files(&entry.path()) } else { 0 }).sum()
+}
+
+/// The numbers that a process has open.
+fn numbers(pid: u32) -> BTreeSet<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The names of the variables that a process was started with.
+fn variables(pid: u32) -> BTreeSet<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let text = String::from_utf8_lossy(&environment).into_owned();
+    text.split('\0').filter_map(|variable| Some(variable.split_once('=')?.0.to_owned())).collect()
+}
+
+#[test]
+fn fifty_generations_later_everything_is_as_it_was() {
+    let project = Project::new("leaks-swaps", &hotrun_dependency("[]"), SERVER);
+    change(&project, "1", &[]);
+    let (address, temporary) = (free_address(), tempfile::tempdir().unwrap());
+    let listen = format!("http={address}");
+    let mut session = Session::start_with(&project, address, &["--listen", &listen], |command| {
+        command.env("TMPDIR", temporary.path());
+    });
+    let pid = |event: serde_json::Value| u32::try_from(event["pid"].as_u64().unwrap()).unwrap();
+    let first = pid(session.wait_serving(1));
+    let environment = variables(first);
+    assert!(environment.contains("LISTEN_FDS"), "{environment:?}");
+    let swap = |session: &mut Session, generation: u64| {
+        session.signal(Signal::SIGUSR2);
+        let serving = pid(session.wait_serving(generation));
+        session.wait("the end of the old one", |event| {
+            event["event"] == "drained" && event["generation"] == generation - 1
+        });
+        serving
+    };
+    let second = swap(&mut session, 2);
+    let (open, before) = (numbers(second), Held::of(session.pid(), temporary.path()));
+    assert!(before.children >= 2, "the server and the guard: {before:?}");
+
+    let load = Load::start(address, MIX);
+    for generation in 3..SWAPS {
+        swap(&mut session, generation);
+    }
+    load.wait_for(50);
+    let tally = load.stop();
+    assert_eq!(tally.lost(), 0, "{tally:#?}");
+    let last = swap(&mut session, SWAPS);
+
+    // A thread says what it has to say, and then has still to end.
+    let limit = now() + LONG;
+    let mut after = Held::of(session.pid(), temporary.path());
+    while !after.is_within(&before) && now() < limit {
+        std::thread::yield_now();
+        after = Held::of(session.pid(), temporary.path());
+    }
+    assert!(after.is_within(&before), "{after:#?} is more than {before:#?}");
+    assert_eq!((after.children, after.zombies), (2, 0), "the server and the guard: {after:?}");
+    assert_eq!(numbers(last), open);
+    assert_eq!(variables(last), environment);
+}
