@@ -65,7 +65,9 @@ pub(crate) enum ToServer {
     Resume,
     Drain,
     /// The socket of that name is held no more: whoever has not asked for it closes it.
-    Release { name: String },
+    Release {
+        name: String,
+    },
     /// The holder will have nothing to do with this server.
     Abort {
         why: String,

@@ -195,7 +195,8 @@ impl Run {
             Said::Cargo(line) => {
                 let plain = crate::report::clean::plain(&line);
                 if let Some(waiting) = plain.trim_start().strip_prefix("Blocking ") {
-                    return Some(waiting.to_owned());
+                    // As cargo says it: "waiting for file lock on build directory".
+                    return Some(waiting.strip_prefix("waiting for ").unwrap_or(waiting).to_owned());
                 }
                 if !is_status(&plain) && !is_sum(&plain) {
                     self.show(line, |run| &mut run.cargo_lines);

@@ -66,7 +66,8 @@ impl Held {
         let mut said = Vec::new();
         let new: BTreeSet<String> = offered.iter().map(|(name, _)| name.clone()).collect();
         // Asked for late.
-        let (back, former) = std::mem::take(&mut self.former).into_iter().partition(|socket| taken.contains(&socket.name));
+        let (back, former) =
+            std::mem::take(&mut self.former).into_iter().partition(|socket| taken.contains(&socket.name));
         self.former = former;
         self.sockets.extend::<Vec<Socket>>(back);
         for socket in std::mem::take(&mut self.sockets) {

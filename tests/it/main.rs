@@ -11,12 +11,12 @@ mod harness;
 mod load;
 
 mod cli;
+mod control;
 mod ends;
 mod generations;
 mod leaks;
+mod programs;
 mod saves;
 mod terminal;
-mod programs;
-mod under_load;
-mod control;
 mod tidy;
+mod under_load;

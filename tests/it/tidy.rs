@@ -64,7 +64,9 @@ fn one_loop_takes_one_event_at_a_time() {
     let outside_of_demo = |path: &Path| !path.starts_with("src/demo") && !is_test(path);
     let receiving: Vec<PathBuf> = files("src")
         .into_iter()
-        .filter(|(path, text)| outside_of_demo(path) && (code(text).contains(".recv()") || code(text).contains(".recv_timeout(")))
+        .filter(|(path, text)| {
+            outside_of_demo(path) && (code(text).contains(".recv()") || code(text).contains(".recv_timeout("))
+        })
         .map(|(path, _)| path)
         .collect();
     // The probe's is no event: it is how a thread that asks again and again is told to stop.
@@ -104,7 +106,8 @@ fn a_file_says_what_lives_in_it_and_is_not_long() {
 fn the_repository_speaks_of_the_project_alone() {
     let places = ["src", "hotrun/src", "tests/it", "README.md", "CHANGELOG.md", "hotrun/README.md", "Cargo.toml"];
     // Written in two parts, so that this file does not find itself.
-    let strangers = [["crates", ".io/api"], ["static.crates", ".io"], ["index.crates", ".io"], ["/wo", "rk/"], ["/ro", "ot/"]];
+    let strangers =
+        [["crates", ".io/api"], ["static.crates", ".io"], ["index.crates", ".io"], ["/wo", "rk/"], ["/ro", "ot/"]];
     for place in places {
         let path = root().join(place);
         let texts = if path.is_dir() { files(place) } else { vec![(path.clone(), fs::read_to_string(&path).unwrap())] };

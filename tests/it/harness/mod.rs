@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longer than a cold build of all dependencies on a busy machine.
-pub const LONG: Duration = Duration::from_secs(240);
+pub const LONG: Duration = Duration::from_secs(20);
 
 #[allow(clippy::disallowed_methods)] // The limit of a wait.
 pub fn now() -> Instant {
@@ -67,7 +67,8 @@ pub fn is_alive(pid: u32) -> bool {
 /// Every process that was started with this folder as its temporary one, by a session or on its behalf.
 pub fn processes(temporary: &Path) -> Vec<u32> {
     let sign = format!("TMPDIR={}\0", temporary.display());
-    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let pids =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
     let ours = |pid: &u32| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.windows(sign.len()).any(|window| window == sign.as_bytes()) && is_alive(*pid)
@@ -86,7 +87,8 @@ pub fn process(temporary: &Path, word: &str) -> u32 {
 
 /// Its children, zombies included, each with the letter of its state (proc_pid_stat(5)).
 pub fn children(pid: u32) -> Vec<(u32, char)> {
-    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let pids =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
     let child = |child: u32| {
         let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
         let mut fields = stat.rsplit_once(") ")?.1.split(' ');
