@@ -292,13 +292,15 @@ impl Sources {
         if !roots.clone().any(|root| path.starts_with(root)) {
             return false;
         }
-        // What the old program writes into its own package is not what a failed build lacks.
+        let was_there = self.seen.get(path).is_some_and(|seen| seen.stamp.is_some());
+        // What the old program writes into its own package is not what a failed build lacks, unless it came or went.
         let may_be_source = path.extension().is_some_and(|extension| extension == "rs" || extension == "toml");
-        if self.built && !may_be_source && !self.whole.iter().any(|root| path.starts_with(root)) {
-            return path.exists() != self.seen.get(path).is_some_and(|seen| seen.stamp.is_some());
+        let is_whole = self.whole.iter().any(|root| path.starts_with(root));
+        if self.built && !may_be_source && !is_whole && path.exists() == was_there {
+            return false;
         }
         // A file that was one of them counts when it has gone, too.
-        self.seen.contains_key(path) || walked.get_or_insert_with(|| self.walk(roots).1).contains(path)
+        was_there || walked.get_or_insert_with(|| self.walk(roots).1).contains(path)
     }
 
     fn look_at_all(&mut self) {

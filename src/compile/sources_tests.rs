@@ -90,6 +90,8 @@ fn before_a_build_every_file_counts_and_after_it_those_that_were_named() {
     assert_eq!(project.write("src/c.rs", "perhaps what is missing").changed.len(), 1);
     assert!(project.write("notes.txt", "the old program's log").changed.is_empty());
     assert_eq!(project.write("schema.sql", "a file that came").changed.len(), 1);
+    assert!(project.write(".gitignore", "/junk\n*.log\n").changed.is_empty());
+    assert!(project.write("a.log", "one that git ignores").changed.is_empty());
 }
 
 #[test]

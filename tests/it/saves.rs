@@ -273,11 +273,11 @@ fn what_git_and_editors_leave_about_is_no_change() {
         "src/x.tmp",
         ".git/index",
     ];
-    for path in litter {
-        plain.project.write(path, "x");
-        plain.project.write(path, "y");
-        fs::remove_file(plain.project.path(path)).unwrap();
+    for content in ["x", "y"] {
+        litter.iter().for_each(|path| plain.project.write(path, content));
+        plain.mark();
     }
+    litter.iter().for_each(|path| fs::remove_file(plain.project.path(path)).unwrap());
     plain.fence();
     assert_eq!(plain.causes().len(), builds, "{:?}", plain.causes());
     plain.project.write("src/needed.rs", "x");
