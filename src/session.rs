@@ -10,7 +10,7 @@ use crate::edges::keys::{Key, Keys};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
 use crate::process::{Launcher, Stdin};
-use crate::report::{Json, Notice, Reporter, Text};
+use crate::report::{Behind, Json, Notice, Reporter, Text};
 use crate::upgrade::{self, Generation, Known, Program, Said, Since};
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -350,14 +350,14 @@ fn known(metadata: &cargo_metadata::Metadata, config: &Config) -> Known {
 
 fn reporter(config: &Config) -> Box<dyn Reporter> {
     match config.output.format {
-        Format::Json => Box::new(Json::stdout()),
+        Format::Json => Box::new(Behind::new(Json::stdout())),
         Format::Human => {
             let color = match config.output.color {
                 Color::Auto => None,
                 Color::Always => Some(true),
                 Color::Never => Some(false),
             };
-            Box::new(Text::stderr(config.output.quiet, color))
+            Box::new(Behind::new(Text::stderr(config.output.quiet, color)))
         }
     }
 }

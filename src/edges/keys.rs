@@ -32,6 +32,10 @@ impl Key {
     }
 }
 
+/// A shell says nothing to a running job that it fetches from the background. What was typed for another job is looked at
+/// again after this time, in milliseconds; without such, nothing is looked at.
+const LOOK_AGAIN: u16 = 300;
+
 /// The terminal as it was before keys were read from it; kept where a panic hook finds it.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
@@ -44,20 +48,23 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// `None` where there is nobody to press them: standard input is no terminal, or it belongs to another job.
+    /// `None` where there is nobody to press them, as standard input is no terminal. While the terminal belongs to another job it
+    /// is left alone.
     pub fn listen(tell: impl Fn(Key) + Send + 'static) -> io::Result<Option<Keys>> {
-        if !in_foreground() {
+        if !io::stdin().is_terminal() {
             return Ok(None);
         }
-        *before() = Some(tcgetattr(io::stdin())?);
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             put_back();
             hook(panic);
         }));
-        take();
+        let ours = in_foreground();
+        if ours {
+            take();
+        }
         let (woken, wake) = io::pipe()?;
-        let thread = thread::spawn(move || read(woken, &tell));
+        let thread = thread::spawn(move || read(woken, ours, &tell));
         Ok(Some(Keys { thread: Some(thread), wake: Some(wake) }))
     }
 
@@ -96,7 +103,12 @@ fn in_foreground() -> bool {
 
 /// Keys come one by one and unseen; Ctrl-C stays a signal, and what others write still looks as it should.
 fn take() {
-    if let Some(before) = &*before() {
+    let mut before = before();
+    if before.is_none() {
+        // A terminal that cannot be asked is left as it is.
+        *before = tcgetattr(io::stdin()).ok();
+    }
+    if let Some(before) = &*before {
         let mut keys = before.clone();
         keys.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO);
         // A terminal that has just gone away is heard of by SIGHUP.
@@ -117,26 +129,29 @@ fn before() -> std::sync::MutexGuard<'static, Option<Termios>> {
     BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn read(mut woken: PipeReader, tell: &impl Fn(Key)) {
+fn read(mut woken: PipeReader, mut ours: bool, tell: &impl Fn(Key)) {
     let mut byte = [0];
-    let mut ours = true;
+    // Whether what was typed is for another job: reading it would stop this one (SIGTTIN).
+    let mut strange = false;
     loop {
         let stdin = io::stdin();
-        // In the background the keys are for another job, and reading them would stop this one (SIGTTIN).
-        let keys = if ours { PollFlags::POLLIN } else { PollFlags::empty() };
+        let keys = if strange { PollFlags::empty() } else { PollFlags::POLLIN };
         let mut fds = [PollFd::new(stdin.as_fd(), keys), PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
         // An interrupted call is repeated.
-        poll(&mut fds, PollTimeout::NONE).ok();
+        poll(&mut fds, if strange { LOOK_AGAIN.into() } else { PollTimeout::NONE }).ok();
         let [key, wake] = fds.map(|fd| fd.any().unwrap_or(false));
+        strange = false;
         if wake {
             match woken.read(&mut byte) {
                 Ok(1) => ours = true,
                 Ok(_) | Err(_) => return,
             }
+        } else if key && !in_foreground() {
+            (strange, ours) = (true, false);
         } else if key {
-            ours = in_foreground();
             if !ours {
-                continue;
+                take();
+                ours = true;
             }
             // One byte at a time and unbuffered: what is typed ahead is found by the next poll.
             match nix::unistd::read(stdin.as_fd(), &mut byte) {

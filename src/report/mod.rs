@@ -1,6 +1,7 @@
 //! Everything the user is told, as values: a `Notice` is a fact with its cause, and the renderers turn it into a
 //! line of text (`text`) or a JSON object (`json`). Never lives here: deciding what happens.
 
+mod behind;
 pub mod clean;
 mod json;
 mod text;
@@ -8,6 +9,7 @@ mod text;
 use serde::Serialize;
 use std::path::PathBuf;
 
+pub use behind::Behind;
 pub use json::Json;
 pub use text::Text;
 

@@ -27,7 +27,8 @@ pub fn who_listens(port: u16) -> Option<String> {
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<String> =
         command.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
-    let command = crate::report::clean::plain(words.join(" ").trim());
+    // On one line, whatever its arguments are.
+    let command = crate::report::clean::plain(words.join(" ").trim()).replace(['\n', '\t'], " ");
     Some(format!("pid {pid} ({command})"))
 }
 

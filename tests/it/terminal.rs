@@ -191,6 +191,22 @@ fn started_in_the_background_it_does_not_touch_the_terminal() {
 }
 
 #[test]
+fn started_in_the_background_and_fetched_it_reads_keys() {
+    let script = "set -m; \"$@\" & read line; fg; echo \"ended $?\"";
+    let mut front = Front::under(project("terminal-fetched", ""), Some(script));
+    front.serves(1);
+    assert!(front.is_as_before());
+    front.terminal.press("\n");
+    // The shell says which job it is, and gives it the terminal. What is typed is kept for it meanwhile.
+    front.terminal.wait_for("\"$@\"\r\n");
+    front.terminal.press("q\n");
+    front.terminal.wait_for("stopping  asked for");
+    front.terminal.wait_for("ended 0");
+    front.terminal.finish();
+    assert!(front.is_as_before());
+}
+
+#[test]
 fn a_command_that_is_killed_has_its_terminal_put_back_by_the_guard() {
     let script = "set -m; \"$@\"; echo \"ended $?\"; read line";
     for (name, guarded) in [("terminal-killed", true), ("terminal-unguarded", false)] {

@@ -1,0 +1,128 @@
+//! A reporter that never makes its caller wait: a terminal that is stopped (Ctrl-S) or a reader that does not read must not
+//! hold up a build or a switch.
+//! Never lives here: what is said.
+
+use super::{Notice, Reporter};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// What may wait to be written. Beyond it, what is new is left out, and that is said.
+const MOST_WAITING: usize = 4096;
+/// How long the end of a session waits for the rest to be written.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+type Told = (Duration, Notice);
+
+/// Hands everything on to a thread that writes it.
+pub struct Behind {
+    /// Closed to end the thread.
+    queue: Option<SyncSender<Told>>,
+    written: Arc<(Mutex<bool>, Condvar)>,
+    left_out: usize,
+}
+
+impl Behind {
+    pub fn new(reporter: impl Reporter + Send + 'static) -> Behind {
+        let (queue, told) = sync_channel(MOST_WAITING);
+        let written = Arc::new((Mutex::new(false), Condvar::new()));
+        let done = Arc::clone(&written);
+        thread::spawn(move || {
+            write(reporter, &told);
+            *done.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            done.1.notify_all();
+        });
+        Behind { queue: Some(queue), written, left_out: 0 }
+    }
+
+    fn hand_on(&mut self, told: Told) {
+        let Some(queue) = &self.queue else { return };
+        match queue.try_send(told) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.left_out += 1,
+            // It has panicked, and that was seen.
+            Err(TrySendError::Disconnected(_)) => self.queue = None,
+        }
+    }
+}
+
+impl Reporter for Behind {
+    fn tell(&mut self, at: Duration, notice: &Notice) {
+        if self.left_out > 0 {
+            let text = format!("{} notices were left out, as nobody read them", self.left_out);
+            self.left_out = 0;
+            self.hand_on((at, Notice::Note { text }));
+        }
+        self.hand_on((at, notice.clone()));
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.queue = None;
+        let (written, done) = &*self.written;
+        let written = written.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever does not read does not miss it.
+        drop(done.wait_timeout_while(written, LAST_WORDS, |written| !*written));
+    }
+}
+
+fn write(mut reporter: impl Reporter, told: &Receiver<Told>) {
+    for (at, notice) in told {
+        reporter.tell(at, &notice);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Sender, channel};
+
+    struct Stuck {
+        go_on: Receiver<()>,
+        said: Sender<Notice>,
+    }
+
+    impl Reporter for Stuck {
+        fn tell(&mut self, _: Duration, notice: &Notice) {
+            // An error is the go-ahead for all the rest.
+            self.go_on.recv().ok();
+            self.said.send(notice.clone()).unwrap();
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_writer_that_is_stuck_and_what_is_left_out_is_said() {
+        let (let_go, go_on) = channel();
+        let (said, heard) = channel();
+        let mut behind = Behind::new(Stuck { go_on, said });
+        for _ in 0..MOST_WAITING + 10 {
+            behind.tell(Duration::ZERO, &Notice::Stopped);
+        }
+        let_go.send(()).unwrap();
+        assert_eq!(heard.recv().unwrap(), Notice::Stopped);
+        // It takes the next one as soon as it has written the first: there is room again.
+        drop(let_go);
+        while heard.recv().unwrap() != Notice::Stopped {}
+        loop {
+            behind.tell(Duration::ZERO, &Notice::Stopped);
+            if behind.left_out == 0 {
+                break;
+            }
+        }
+        drop(behind);
+        let notes = heard.iter().filter(|notice| matches!(notice, Notice::Note { text } if text.contains("left out")));
+        assert!(notes.count() >= 1);
+    }
+
+    #[test]
+    fn the_last_words_are_written_before_the_end() {
+        let (_, go_on) = channel();
+        let (said, heard) = channel();
+        let mut behind = Behind::new(Stuck { go_on, said });
+        behind.tell(Duration::ZERO, &Notice::Stopped);
+        drop(behind);
+        assert_eq!(heard.try_recv(), Ok(Notice::Stopped));
+    }
+}
