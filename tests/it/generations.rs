@@ -229,13 +229,17 @@ fn a_server_that_dies_is_started_again_and_clients_only_wait() {
 fn one_that_keeps_dying_gives_way_to_the_program_that_was_good() {
     let mut it = start("gen-dying", &[]);
     change(&it.project, "2", &["fn after_ready() { process::abort() }"]);
-    let first = it.session.wait_for("died");
-    assert_eq!(first["generation"], 2);
+    let of = |name: &'static str, generation: u64| {
+        move |event: &Value| event["event"] == name && event["generation"] == generation
+    };
+    it.session.see("the first death", of("died", 2));
+    // Until it has left, the first generation may still take one.
+    it.session.see("the end of the first generation", of("drained", 1));
     let waiting = queue(it.address);
     for generation in [3, 4] {
-        assert_eq!(it.session.wait_for("died")["generation"], generation);
+        it.session.see("another death", of("died", generation));
     }
-    let good = pid(&it.session.wait_serving(5));
+    let good = pid(&it.session.see("the good one", of("serving", 5)));
     for asked in waiting {
         assert_eq!(who(&asked.answer().unwrap()), ("1".to_owned(), good));
     }

@@ -81,6 +81,14 @@ impl Session {
         }
     }
 
+    /// An event that `wanted` says yes to, whether it has come already or is yet to come.
+    pub fn see(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        match self.log.iter().find(|event| wanted(event)) {
+            Some(event) => event.clone(),
+            None => self.wait(what, wanted),
+        }
+    }
+
     /// The next event of that name.
     pub fn wait_for(&mut self, name: &str) -> Value {
         self.wait(name, |event| event["event"] == name)
