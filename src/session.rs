@@ -71,8 +71,11 @@ struct Session {
     end: Option<End>,
     clear: bool,
     package: String,
-    /// Why the newest sources do not serve, where they were tried and do not.
-    trouble: Option<String>,
+    /// Why the newest sources do not serve, where they were tried and do not: no program, or none that stays up.
+    build_trouble: Option<String>,
+    start_trouble: Option<String>,
+    /// Why what was asked for last cannot be done.
+    refused: Option<String>,
     /// Those who are answered when there is nothing more to do.
     waiting: Vec<Reply>,
     /// For the sockets on which programs say READY=1; removed with it.
@@ -130,7 +133,9 @@ impl Session {
             end: None,
             clear: config.output.clear,
             package: config.build.package.clone(),
-            trouble: None,
+            build_trouble: None,
+            start_trouble: None,
+            refused: None,
             waiting: Vec::new(),
             _notify_folder: notify_folder,
         })
@@ -180,6 +185,7 @@ impl Session {
         if !self.waiting.is_empty() && !self.is_busy() {
             let state = self.state();
             self.waiting.drain(..).for_each(|reply| reply.send(&state));
+            self.refused = None;
         }
     }
 
@@ -272,7 +278,7 @@ impl Session {
             pid: serving.map(|(_, pid)| pid),
             addresses: self.upgrade.addresses(),
             busy: self.is_busy(),
-            trouble: self.trouble.clone(),
+            trouble: [&self.refused, &self.build_trouble, &self.start_trouble].into_iter().flatten().next().cloned(),
         }
     }
 
@@ -307,15 +313,25 @@ impl Session {
 
     fn tell(&mut self, notice: &Notice) {
         match notice {
-            Notice::Building { .. } | Notice::Starting { .. } | Notice::Serving { .. } | Notice::Unchanged { .. } => {
-                self.trouble = None;
+            Notice::Building { .. } | Notice::Unchanged { .. } => {
+                self.build_trouble = None;
+                self.start_trouble = None;
             }
-            Notice::BuildFailed { .. } => self.trouble = Some("the build of the newest sources has failed".to_owned()),
+            Notice::Serving { .. } if self.upgrade.serves_wanted() => self.start_trouble = None,
+            Notice::BuildFailed { .. } => {
+                self.build_trouble = Some("the build of the newest sources has failed".to_owned());
+            }
             Notice::StartFailed { end, .. } | Notice::RolledBack { end, .. } | Notice::Died { end, .. } => {
-                self.trouble = Some(format!("the newest program did not stay up: {end}"));
+                self.start_trouble = Some(format!("the newest program did not stay up: {end}"));
             }
-            Notice::Refused { asked, why } => self.trouble = Some(format!("{asked} is not possible: {why}")),
-            Notice::Watching { .. }
+            // For whoever asked, if that was by the control socket.
+            Notice::Refused { asked, why } if !self.waiting.is_empty() => {
+                self.refused = Some(format!("{asked} is not possible: {why}"));
+            }
+            Notice::Serving { .. }
+            | Notice::Starting { .. }
+            | Notice::Refused { .. }
+            | Notice::Watching { .. }
             | Notice::Listening { .. }
             | Notice::Progress { .. }
             | Notice::Diagnostic { .. }

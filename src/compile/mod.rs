@@ -4,24 +4,27 @@
 pub mod build;
 mod cycle;
 mod dep_info;
+mod project;
 mod sources;
 mod watch;
 
 use crate::config::{Config, DataAction};
-use crate::error::{Error, Exit, Result};
+use crate::error::Result;
 use crate::process::Launcher;
 use crate::report::{Notice, short};
 use build::{Cargo, Outcome};
-use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
+use cargo_metadata::{Metadata, PackageId};
 use cycle::{Action, Cycle};
+use project::{cargo_program, own_settings, unit_estimate};
 use sources::{Found, Sources};
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub use build::Said as BuildSaid;
+pub use project::{MetadataFlags, depends_on, metadata};
 pub use watch::FileEvent;
 
 /// How often to look at the files where watching cannot be had.
@@ -268,10 +271,13 @@ impl Room {
             Outcome::Failed { .. } => cycle::Outcome::Failed,
         };
         let actions = self.cycle.ended(now, kind);
-        let changed = std::mem::take(&mut self.changed);
+        let superseded = !actions.contains(&Action::Deliver) && !actions.contains(&Action::Fail);
+        let changed = if superseded { BTreeSet::new() } else { std::mem::take(&mut self.changed) };
         match outcome {
             Outcome::Built(built) if actions.contains(&Action::Deliver) => {
-                let overlooked = built.fresh && self.sources.date_anew(&changed);
+                // Where a build follows anyway, it will see them.
+                let last = !actions.iter().any(|action| matches!(action, Action::Build { .. }));
+                let overlooked = last && built.fresh && self.sources.date_anew(&changed);
                 self.deliver(now, built);
                 if overlooked {
                     let again = self.cycle.asked(now, format!("{}, which cargo took for old", self.cause));
@@ -321,6 +327,10 @@ impl Room {
 
     fn failed(&mut self, errors: usize) {
         self.sources.failed();
+        // What is broken may be a package that has just come.
+        if self.settings_changed {
+            self.ask_for_metadata();
+        }
         let cause = self.cause.clone();
         // Who serves meanwhile is for the loop to say.
         self.out.push(Outbox::Tell(Notice::BuildFailed { errors, cause, serving: None }));
@@ -390,93 +400,4 @@ impl Room {
     fn take(&mut self) -> Vec<Outbox> {
         std::mem::take(&mut self.out)
     }
-}
-
-/// The cargo that started this program, else the one on the path.
-pub fn cargo_program() -> PathBuf {
-    std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
-}
-
-/// The project, as `cargo metadata` knows it.
-pub fn metadata(manifest: Option<&Path>, build: &impl MetadataFlags) -> Result<Metadata> {
-    let mut command = MetadataCommand::new();
-    command.cargo_path(cargo_program());
-    if let Some(manifest) = manifest {
-        command.manifest_path(manifest);
-    }
-    command.other_options(build.flags());
-    command.exec().map_err(|error| {
-        let text = crate::report::clean::plain(&error.to_string());
-        let error = Error::new(Exit::Project, format!("cargo cannot read the project: {}", text.trim()));
-        match manifest {
-            Some(_) => error,
-            None => error.help("run it in a package's folder, or name one with --manifest-path"),
-        }
-    })
-}
-
-/// The flags of a build that `cargo metadata` has too.
-pub trait MetadataFlags {
-    fn flags(&self) -> Vec<String>;
-}
-
-impl MetadataFlags for crate::config::Build {
-    fn flags(&self) -> Vec<String> {
-        metadata_flags(self.locked, self.offline, self.frozen, &self.cargo_config)
-    }
-}
-
-impl MetadataFlags for crate::cli::Session {
-    fn flags(&self) -> Vec<String> {
-        metadata_flags(self.locked, self.offline, self.frozen, &self.config)
-    }
-}
-
-fn metadata_flags(locked: bool, offline: bool, frozen: bool, config: &[String]) -> Vec<String> {
-    let flags = [("--locked", locked), ("--offline", offline), ("--frozen", frozen)];
-    let mut flags: Vec<String> = flags.iter().filter(|(_, on)| *on).map(|(flag, _)| (*flag).to_owned()).collect();
-    for setting in config {
-        flags.extend(["--config".to_owned(), setting.clone()]);
-    }
-    flags
-}
-
-/// What the manifests say to this command; the whole of it, to be compared.
-fn own_settings(metadata: &Metadata, package: &PackageId) -> serde_json::Value {
-    let of_package = metadata.packages.iter().find(|candidate| candidate.id == *package);
-    let of_package = of_package.map(|package| package.metadata["hotrun"].clone());
-    serde_json::json!([of_package, metadata.workspace_metadata["hotrun"]])
-}
-
-/// Whether the package depends on the crate of that name, itself or through others, when it runs.
-pub fn depends_on(metadata: &Metadata, package: &cargo_metadata::PackageId, name: &str) -> bool {
-    reachable(metadata, package).values().any(|package| package.name.as_str() == name)
-}
-
-/// Each package is compiled once, and its build script compiled and run: close enough for a bar.
-fn unit_estimate(metadata: &Metadata, config: &Config) -> usize {
-    let packages = reachable(metadata, &config.build.package_id);
-    let scripts = packages.values().filter(|package| package.targets.iter().any(|target| target.is_custom_build()));
-    packages.len() + 2 * scripts.count()
-}
-
-fn reachable<'m>(
-    metadata: &'m Metadata,
-    package: &cargo_metadata::PackageId,
-) -> BTreeMap<&'m str, &'m cargo_metadata::Package> {
-    let mut found = BTreeMap::new();
-    let mut waiting = vec![package];
-    while let Some(id) = waiting.pop() {
-        let Some(package) = metadata.packages.iter().find(|package| package.id == *id) else { continue };
-        if found.insert(package.id.repr.as_str(), package).is_some() {
-            continue;
-        }
-        let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes).filter(|node| node.id == *id);
-        for dependency in nodes.flat_map(|node| &node.deps) {
-            if dependency.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development) {
-                waiting.push(&dependency.pkg);
-            }
-        }
-    }
-    found
 }

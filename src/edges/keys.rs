@@ -139,6 +139,11 @@ fn read(mut woken: PipeReader, mut ours: bool, tell: &impl Fn(Key)) {
         let mut fds = [PollFd::new(stdin.as_fd(), keys), PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
         // An interrupted call is repeated.
         poll(&mut fds, if strange { LOOK_AGAIN.into() } else { PollTimeout::NONE }).ok();
+        let hung_up = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+        if fds[0].revents().is_some_and(|events| events.intersects(hung_up)) {
+            // The terminal is gone, and no key will ever come.
+            return;
+        }
         let [key, wake] = fds.map(|fd| fd.any().unwrap_or(false));
         strange = false;
         if wake {

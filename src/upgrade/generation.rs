@@ -194,10 +194,6 @@ impl Started {
         });
     }
 
-    pub fn is_probed(&self) -> bool {
-        self.probing.is_some()
-    }
-
     pub fn stop_probing(&mut self) {
         self.probing = None;
     }

@@ -69,6 +69,8 @@ pub struct Handover<P> {
     /// The program that last became ready, and the one before it.
     served: Option<P>,
     good: Option<P>,
+    /// The program that was offered last.
+    wanted: Option<P>,
     /// Deaths in a row of programs that had not proved themselves.
     deaths: u32,
     stopping: bool,
@@ -108,6 +110,8 @@ struct Leaving {
     live: Option<usize>,
     /// Whether the user is told of its end: it has served.
     told: bool,
+    /// It has an address that others are refused until it is gone.
+    bound: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +150,7 @@ impl<P: Clone + PartialEq> Handover<P> {
             announced: None,
             served: None,
             good: None,
+            wanted: None,
             deaths: 0,
             stopping: false,
         }
@@ -154,6 +159,11 @@ impl<P: Clone + PartialEq> Handover<P> {
     /// The generation that new connections reach, if any.
     pub fn current(&self) -> Option<Generation> {
         self.current.as_ref().map(|current| current.generation)
+    }
+
+    /// Whether the program that was offered last is the one that serves.
+    pub fn serves_wanted(&self) -> bool {
+        self.current_program().is_some_and(|current| self.wanted.as_ref() == Some(current))
     }
 
     pub fn current_program(&self) -> Option<&P> {
@@ -201,24 +211,18 @@ impl<P: Clone + PartialEq> Handover<P> {
         let mut actions = Vec::new();
         self.style = style;
         self.deaths = 0;
-        let mut after = After::Nothing;
+        self.next = None;
+        self.wanted = Some(program.clone());
         if let Some(starting) = self.starting.take() {
-            if starting.bound {
-                after = After::Gone(starting.generation);
-            }
-            actions.push(self.dismiss(now, starting.generation, Step::Terminate, false));
-        } else if let Some(next) = self.next.take() {
-            // What that one had to wait for, this one has to wait for too; but not its punishment for dying.
-            after = next.after;
+            actions.push(self.dismiss_start(now, &starting));
         }
         if style == Style::StopFirst {
-            after = After::AllGone;
             let serving = self.paused.take().map(|paused| paused.generation);
             for generation in serving.into_iter().chain(self.current.take().map(|current| current.generation)) {
                 actions.push(self.dismiss(now, generation, Step::Drain, true));
             }
         }
-        actions.extend(self.start_when(now, program, now, after));
+        actions.extend(self.start_when(now, program, now));
         actions
     }
 
@@ -227,21 +231,18 @@ impl<P: Clone + PartialEq> Handover<P> {
         if let Some(starting) = self.starting.as_mut().filter(|starting| starting.generation == generation) {
             starting.bound = true;
         }
+        if let Some(leaving) = self.leaving.get_mut(&generation).filter(|leaving| !leaving.told) {
+            leaving.bound = true;
+        }
     }
 
     /// The current generation has stopped accepting though nobody here asked it to: somebody else did.
     pub fn leaves(&mut self, now: Instant, generation: Generation) -> Vec<Action<P>> {
         let Some(current) = self.current.take_if(|current| current.generation == generation) else { return Vec::new() };
         let until = now + self.timeouts.drain;
-        self.leaving.insert(generation, Leaving { step: Step::Drain, until, live: None, told: true });
+        self.leaving.insert(generation, Leaving { step: Step::Drain, until, live: None, told: true, bound: false });
         self.announced = None;
-        let end = "somebody has asked it to stop".to_owned();
-        let mut actions = vec![Action::Tell(Notice::Died { generation, end, again_in: Some(0) })];
-        if self.starting.is_none() {
-            let after = if self.style == Style::StopFirst { After::AllGone } else { After::Nothing };
-            actions.extend(self.start_when(now, current.program, now, after));
-        }
-        actions
+        self.current_died(now, current, "somebody has asked it to stop".to_owned(), true)
     }
 
     /// The same program again, as a new generation.
@@ -340,7 +341,7 @@ impl<P: Clone + PartialEq> Handover<P> {
             let end = format!("not ready after {} s", self.timeouts.ready.as_secs_f64());
             let generation = late.generation;
             actions.push(Action::Tell(Notice::StartFailed { generation, end, serving: self.current() }));
-            actions.push(self.dismiss(now, generation, Step::Terminate, false));
+            actions.push(self.dismiss_start(now, &late));
             actions.extend(self.after_failed_start(now, late));
         }
         if let Some(paused) = self.paused.take_if(|paused| paused.until <= now) {
@@ -393,7 +394,21 @@ impl<P: Clone + PartialEq> Handover<P> {
         actions
     }
 
-    fn start_when(&mut self, now: Instant, program: P, not_before: Instant, after: After) -> Option<Action<P>> {
+    fn dismiss_start(&mut self, now: Instant, starting: &Starting<P>) -> Action<P> {
+        let action = self.dismiss(now, starting.generation, Step::Terminate, false);
+        if starting.bound {
+            self.bound(starting.generation);
+        }
+        action
+    }
+
+    fn start_when(&mut self, now: Instant, program: P, not_before: Instant) -> Option<Action<P>> {
+        let bound = self.leaving.iter().rev().find(|(_, leaving)| leaving.bound);
+        let after = match (self.style, bound) {
+            (Style::StopFirst, _) => After::AllGone,
+            (Style::Overlap, Some((generation, _))) => After::Gone(*generation),
+            (Style::Overlap, None) => After::Nothing,
+        };
         self.next = Some(Next { program, not_before, after });
         self.start_if_due(now)
     }
@@ -421,7 +436,7 @@ impl<P: Clone + PartialEq> Handover<P> {
             Step::Terminate => (self.timeouts.kill, Action::Terminate(generation)),
             Step::Kill => (Duration::ZERO, Action::Kill(generation)),
         };
-        self.leaving.insert(generation, Leaving { step, until: now + timeout, live: None, told });
+        self.leaving.insert(generation, Leaving { step, until: now + timeout, live: None, told, bound: false });
         action
     }
 
@@ -432,8 +447,6 @@ impl<P: Clone + PartialEq> Handover<P> {
         }
         // A first program that never was ready has nothing to come back to: its next version is waited for.
         let Some(served) = self.served.clone() else { return Vec::new() };
-        // One that took too long is still there.
-        let after = if self.style == Style::StopFirst { After::AllGone } else { After::Gone(failed.generation) };
         let (program, not_before) = if served == failed.program {
             self.deaths += 1;
             let program = if self.deaths < KEEPS_DYING { served } else { self.good.clone().unwrap_or(served) };
@@ -441,7 +454,7 @@ impl<P: Clone + PartialEq> Handover<P> {
         } else {
             (served, now)
         };
-        self.start_when(now, program, not_before, after).into_iter().collect()
+        self.start_when(now, program, not_before).into_iter().collect()
     }
 
     fn current_died(&mut self, now: Instant, dead: Current<P>, end: String, serves: bool) -> Vec<Action<P>> {
@@ -459,7 +472,7 @@ impl<P: Clone + PartialEq> Handover<P> {
         if !serves {
             return vec![Action::Tell(Notice::Finished { generation, end })];
         }
-        if self.starting.is_some() {
+        if self.starting.is_some() || self.next.is_some() {
             // Its successor is on the way already.
             return vec![Action::Tell(Notice::Died { generation, end, again_in: None })];
         }
@@ -472,8 +485,7 @@ impl<P: Clone + PartialEq> Handover<P> {
         let wait = at.saturating_duration_since(now);
         let again_in = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let mut actions = vec![Action::Tell(Notice::Died { generation, end, again_in })];
-        let after = if self.style == Style::StopFirst { After::AllGone } else { After::Nothing };
-        actions.extend(self.start_when(now, program, at, after));
+        actions.extend(self.start_when(now, program, at));
         actions
     }
 }

@@ -78,12 +78,49 @@ fn a_start_that_has_bound_an_address_must_be_gone_before_the_next() {
 #[test]
 fn one_that_was_asked_to_stop_by_somebody_else_is_replaced_while_it_drains() {
     let (mut handover, now) = serving(TIMEOUTS);
+    let now = now + secs(5);
     let died = Notice::Died { generation: 1, end: "somebody has asked it to stop".into(), again_in: Some(0) };
     assert_eq!(handover.leaves(now, 1), [Action::Tell(died), start(2, "one")]);
     assert_eq!(handover.leaves(now, 1), [], "once");
     assert_eq!(handover.ready(now, 2), [Action::Commit(2), Action::Live(2)]);
     handover.live(1, 0);
     assert_eq!(handover.exited(now, 1, "exit status 0", true), [drained(1, 0, "exit status 0")]);
+    // One that asks itself is not started again and again.
+    assert_eq!(handover.leaves(now, 2).len(), 1);
+    assert_eq!(handover.deadline(), Some(now + secs(1)));
+}
+
+#[test]
+fn a_newer_program_that_waits_is_not_forgotten_for_the_old_one() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::Overlap);
+    handover.bound(2);
+    let _ = handover.offer(now, "three", Style::Overlap);
+    let died = Notice::Died { generation: 1, end: "signal 9".into(), again_in: None };
+    assert_eq!(handover.exited(now, 1, "signal 9", true), [Action::Tell(died)]);
+    assert_eq!(handover.exited(now, 2, "signal 15", true), [start(3, "three")]);
+}
+
+#[test]
+fn an_address_bound_at_the_last_moment_is_waited_for_too() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::Overlap);
+    let _ = handover.tick(now + secs(60));
+    handover.bound(2);
+    assert_eq!(handover.offer(now + secs(61), "three", Style::Overlap), []);
+    assert_eq!(handover.exited(now + secs(61), 2, "signal 15", true), [start(3, "three")]);
+}
+
+#[test]
+fn what_serves_is_known_from_what_was_wanted() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    assert!(handover.serves_wanted());
+    let _ = handover.offer(now, "two", Style::StopFirst);
+    let _ = handover.exited(now, 1, "exit status 0", true);
+    let _ = handover.exited(now, 2, "exit status 1", true);
+    let _ = handover.ready(now, 3);
+    assert_eq!(handover.current_program(), Some(&"one"));
+    assert!(!handover.serves_wanted());
 }
 
 #[test]

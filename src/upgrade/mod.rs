@@ -150,6 +150,11 @@ impl Room {
         self.handover.current()
     }
 
+    /// Whether the program that serves is the one that was asked for last.
+    pub fn serves_wanted(&self) -> bool {
+        self.handover.serves_wanted()
+    }
+
     pub fn serving_process(&self) -> Option<(Generation, u32)> {
         let generation = self.handover.current()?;
         Some((generation, self.generations.get(&generation)?.running.pid()))
@@ -270,7 +275,10 @@ impl Room {
             Told::Hello { .. } => {
                 started.by = HandOver::Library;
                 started.said_hello = true;
-                self.alive_at.remove(&generation);
+                // It was only waited for, to see whether it would say this.
+                if self.ready == Ready::Auto {
+                    self.alive_at.remove(&generation);
+                }
                 // Not known from the dependency graph, or there under another name.
                 if self.takes == Takes::Nothing && self.start.handoff == HandOff::Auto {
                     self.takes = Takes::Library;
@@ -353,10 +361,16 @@ impl Room {
             Ok(status) => describe(status),
             Err(error) => format!("its end cannot be told: {error}"),
         };
-        if self.doubt_library(&mut started) && self.takes == Takes::Nothing {
+        // Closed before anything else is started: a successor may want the addresses.
+        started.offered.clear();
+        if self.doubt_library(&mut started) && self.takes == Takes::Nothing && self.handover.current().is_none() {
             // It needed no time to get ready.
             let actions = self.handover.ready(now, generation);
             self.perform(now, actions, launcher);
+        }
+        if self.takes == Takes::Nothing && !self.generations.values().any(|started| started.said_hello) {
+            // Held for nobody, they would be refused to the program, which binds for itself now.
+            self.held.forget_bound();
         }
         let serves = self.takes != Takes::Nothing && !self.held.is_empty();
         let actions = self.handover.exited(now, generation, &end, serves);

@@ -75,8 +75,10 @@ impl Room {
     pub(super) fn probe_what_is_bound(&mut self, generation: Generation) {
         let (Ready::Http(_) | Ready::Accept) = &self.ready else { return };
         let Some(started) = self.generations.get_mut(&generation) else { return };
-        let addresses: Vec<_> = started.offered.iter().filter_map(|(_, fd)| sockets::tcp_address(fd)).collect();
-        if started.is_probed() || addresses.is_empty() {
+        let bound = started.offered.iter().filter_map(|(_, fd)| sockets::tcp_address(fd));
+        // All of them: which one answers what is asked is for the probe to find out.
+        let addresses: Vec<_> = bound.chain(self.held.tcp_addresses()).collect();
+        if addresses.is_empty() {
             return;
         }
         let probe = match &self.ready {

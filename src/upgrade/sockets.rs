@@ -108,6 +108,12 @@ impl Held {
         std::mem::take(&mut self.former)
     }
 
+    /// The program binds for itself from now on.
+    pub fn forget_bound(&mut self) {
+        self.sockets.retain(|socket| !socket.bound_by_program);
+        self.former.clear();
+    }
+
     fn add(&mut self, name: String, fd: OwnedFd, bound_by_program: bool) {
         let (address, tcp) = self.describe(&fd, bound_by_program);
         self.sockets.push(Socket { name, address, fd, bound_by_program, tcp });

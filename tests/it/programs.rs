@@ -258,6 +258,47 @@ fn a_worker_without_sockets_is_simply_started_again() {
     assert_eq!(notes(&log), [""; 0]);
 }
 
+/// A package may depend on the library and have programs that do not use it.
+#[test]
+fn a_worker_beside_a_server_is_no_server() {
+    let project = Project::new("programs-beside", &hotrun_dependency("[]"), WORKER);
+    let gate = Gate::open();
+    let mut session = Session::start_with(&project, free_address(), &[], |command| {
+        command.env("GATE", gate.address());
+    });
+    assert_eq!(session.wait_serving(1)["by"], "stop-and-start");
+    let mut worker = gate.arrival();
+    project.write_by_rename("src/main.rs", &server(WORKER, "2", &[]));
+    session.wait_serving(2);
+    assert_eq!(worker.end(), "1");
+    drop(gate.arrival());
+
+    // One that is quicker than it could be looked at has come to its end, and has not failed.
+    project.write_by_rename("src/main.rs", &server(WORKER, "3", &["fn work() {}"]));
+    assert_eq!(session.wait_for("finished")["end"], "exit status 0");
+    assert_eq!(session.count("start-failed"), 0);
+}
+
+#[test]
+fn a_server_with_the_library_may_be_ready_by_time_or_by_an_answer() {
+    for (name, ready) in
+        [("programs-delay", "delay:300ms"), ("programs-answer", "http:/"), ("programs-accept", "accept")]
+    {
+        let project = Project::from_template(name, "std");
+        let address = free_address();
+        let mut session = Session::start(&project, address, &["--ready", ready]);
+        session.wait_serving(1);
+        let load = Load::start(address, FRESH);
+        for generation in 2..=3 {
+            project.set_version(&generation.to_string());
+            assert_eq!(session.wait_serving(generation)["by"], "library");
+            assert_eq!(version(address), generation.to_string());
+        }
+        let tally = load.stop();
+        assert_eq!(tally.lost(), 0, "{ready}: {tally:#?}");
+    }
+}
+
 #[test]
 fn a_program_that_comes_to_its_end_is_run_again_by_a_change() {
     let write = |version: &str| server(WORKER, version, &["fn work() {}"]);

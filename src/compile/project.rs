@@ -1,0 +1,97 @@
+//! What cargo knows of the project: its packages, their dependencies, and what they say to this command.
+//! Never lives here: files that change (`sources`), and building.
+
+use crate::config::Config;
+use crate::error::{Error, Exit, Result};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The cargo that started this program, else the one on the path.
+pub fn cargo_program() -> PathBuf {
+    std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
+}
+
+/// The project, as `cargo metadata` knows it.
+pub fn metadata(manifest: Option<&Path>, build: &impl MetadataFlags) -> Result<Metadata> {
+    let mut command = MetadataCommand::new();
+    command.cargo_path(cargo_program());
+    if let Some(manifest) = manifest {
+        command.manifest_path(manifest);
+    }
+    command.other_options(build.flags());
+    command.exec().map_err(|error| {
+        let text = crate::report::clean::plain(&error.to_string());
+        let error = Error::new(Exit::Project, format!("cargo cannot read the project: {}", text.trim()));
+        match manifest {
+            Some(_) => error,
+            None => error.help("run it in a package's folder, or name one with --manifest-path"),
+        }
+    })
+}
+
+/// The flags of a build that `cargo metadata` has too.
+pub trait MetadataFlags {
+    fn flags(&self) -> Vec<String>;
+}
+
+impl MetadataFlags for crate::config::Build {
+    fn flags(&self) -> Vec<String> {
+        metadata_flags(self.locked, self.offline, self.frozen, &self.cargo_config)
+    }
+}
+
+impl MetadataFlags for crate::cli::Session {
+    fn flags(&self) -> Vec<String> {
+        metadata_flags(self.locked, self.offline, self.frozen, &self.config)
+    }
+}
+
+fn metadata_flags(locked: bool, offline: bool, frozen: bool, config: &[String]) -> Vec<String> {
+    let flags = [("--locked", locked), ("--offline", offline), ("--frozen", frozen)];
+    let mut flags: Vec<String> = flags.iter().filter(|(_, on)| *on).map(|(flag, _)| (*flag).to_owned()).collect();
+    for setting in config {
+        flags.extend(["--config".to_owned(), setting.clone()]);
+    }
+    flags
+}
+
+/// What the manifests say to this command; the whole of it, to be compared.
+pub(super) fn own_settings(metadata: &Metadata, package: &PackageId) -> serde_json::Value {
+    let of_package = metadata.packages.iter().find(|candidate| candidate.id == *package);
+    let of_package = of_package.map(|package| package.metadata["hotrun"].clone());
+    serde_json::json!([of_package, metadata.workspace_metadata["hotrun"]])
+}
+
+/// Whether the package depends on the crate of that name, itself or through others, when it runs.
+pub fn depends_on(metadata: &Metadata, package: &cargo_metadata::PackageId, name: &str) -> bool {
+    reachable(metadata, package).values().any(|package| package.name.as_str() == name)
+}
+
+/// Each package is compiled once, and its build script compiled and run: close enough for a bar.
+pub(super) fn unit_estimate(metadata: &Metadata, config: &Config) -> usize {
+    let packages = reachable(metadata, &config.build.package_id);
+    let scripts = packages.values().filter(|package| package.targets.iter().any(|target| target.is_custom_build()));
+    packages.len() + 2 * scripts.count()
+}
+
+fn reachable<'m>(
+    metadata: &'m Metadata,
+    package: &cargo_metadata::PackageId,
+) -> BTreeMap<&'m str, &'m cargo_metadata::Package> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![package];
+    while let Some(id) = waiting.pop() {
+        let Some(package) = metadata.packages.iter().find(|package| package.id == *id) else { continue };
+        if found.insert(package.id.repr.as_str(), package).is_some() {
+            continue;
+        }
+        let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes).filter(|node| node.id == *id);
+        for dependency in nodes.flat_map(|node| &node.deps) {
+            if dependency.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development) {
+                waiting.push(&dependency.pkg);
+            }
+        }
+    }
+    found
+}
