@@ -4,6 +4,7 @@
 
 mod generation;
 mod handover;
+mod library;
 mod probe;
 mod proc;
 mod ready;
@@ -239,15 +240,6 @@ impl Room {
         self.let_go();
     }
 
-    /// When only the current generation is left, what it did not ask for is for nobody.
-    fn let_go(&mut self) {
-        let Some(current) = self.handover.current().filter(|_| self.generations.len() == 1) else { return };
-        for socket in self.held.settle() {
-            self.tell(current, |started| started.holder.release(&socket.name));
-            self.note(format!("{} ({}) is no longer wanted by the program: let go", socket.address, socket.name));
-        }
-    }
-
     /// To the process of the serving generation.
     pub fn signal(&mut self, signal: nix::sys::signal::Signal) {
         if let Some(started) = self.handover.current().and_then(|current| self.generations.get(&current)) {
@@ -269,57 +261,6 @@ impl Room {
         }
     }
 
-    fn library_said(&mut self, now: Instant, generation: Generation, told: Told, launcher: &mut Launcher) {
-        let Some(started) = self.generations.get_mut(&generation) else { return };
-        match told {
-            Told::Hello { .. } => {
-                started.by = HandOver::Library;
-                started.said_hello = true;
-                // It was only waited for, to see whether it would say this.
-                if self.ready == Ready::Auto {
-                    self.alive_at.remove(&generation);
-                }
-                // Not known from the dependency graph, or there under another name.
-                if self.takes == Takes::Nothing && self.start.handoff == HandOff::Auto {
-                    self.takes = Takes::Library;
-                }
-            }
-            Told::Offer { name, socket } => {
-                started.offered.push((name, socket));
-                self.handover.bound(generation);
-                self.adopt(generation);
-                self.probe_what_is_bound(generation);
-            }
-            Told::Taken { name } => {
-                started.taken.insert(name);
-                self.adopt(generation);
-            }
-            Told::Ready => {
-                started.accepts = true;
-                self.adopt(generation);
-                if matches!(self.ready, Ready::Auto | Ready::Notify) {
-                    self.is_ready(now, generation, launcher);
-                }
-            }
-            Told::Paused => self.stopped_accepting(now, generation, launcher),
-            Told::Draining { live } => {
-                let live = usize::try_from(live).unwrap_or(usize::MAX);
-                self.handover.live(generation, live);
-                if !started.said_draining && live > 0 {
-                    self.out.push(Notice::Draining { generation, live });
-                }
-                started.said_draining = true;
-                let actions = self.handover.leaves(now, generation);
-                self.perform(now, actions, launcher);
-                self.stopped_accepting(now, generation, launcher);
-            }
-            // The end of the process says the rest.
-            Told::Bye | Told::Closed => {}
-            // A later version's.
-            _ => {}
-        }
-    }
-
     fn stopped_accepting(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
         let actions = self.handover.stopped_accepting(generation);
         self.perform(now, actions, launcher);
@@ -335,23 +276,6 @@ impl Room {
             self.adopt(generation);
         }
         self.perform(now, actions, launcher);
-    }
-
-    /// The sockets of the generation that serves are the ones held: from the moment it says that it accepts, and whenever it
-    /// asks for more.
-    fn adopt(&mut self, generation: Generation) {
-        let current = self.handover.current() == Some(generation);
-        let Some(started) = self.generations.get_mut(&generation).filter(|started| current && started.accepts) else {
-            return;
-        };
-        let offered = std::mem::take(&mut started.offered);
-        started.taken.extend(offered.iter().map(|(name, _)| name.clone()));
-        for text in self.held.adopt(offered, &started.taken) {
-            if !started.said.contains(&text) {
-                started.said.push(text.clone());
-                self.out.push(Notice::Note { text });
-            }
-        }
     }
 
     fn exited(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {

@@ -267,7 +267,7 @@ fn a_worker_beside_a_server_is_no_server() {
         command.env("GATE", gate.address());
     });
     assert_eq!(session.wait_serving(1)["by"], "stop-and-start");
-    let mut worker = gate.arrival();
+    let worker = gate.arrival();
     project.write_by_rename("src/main.rs", &server(WORKER, "2", &[]));
     session.wait_serving(2);
     assert_eq!(worker.end(), "1");
