@@ -262,7 +262,8 @@ fn a_request_in_flight_is_answered_after_the_stop() {
 #[test]
 fn a_stop_is_told_and_cleaned_up_before_the_end() {
     let manager = Manager::open("idle");
-    let path = std::env::temp_dir().join(format!("hotrun-alone-idle-{}.sock", std::process::id()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("idle.sock");
     for _ in 0..20 {
         let mut command = manager.watches(Server::command("std"));
         command.env("UNIX", &path);
@@ -376,7 +377,8 @@ fn a_control_variable_that_leaked_is_nobodys() {
 #[test]
 fn the_path_of_a_unix_socket_goes_with_its_server_and_that_of_a_dead_one_is_taken_over() {
     // A path in the target folder may be too long for a socket.
-    let path = std::env::temp_dir().join(format!("hotrun-alone-{}.sock", std::process::id()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("one.sock");
     let start = || {
         let mut command = Server::command("std");
         command.env("UNIX", &path);
