@@ -36,9 +36,8 @@ pub struct Artifact {
     pub executable: PathBuf,
     /// Folders with its dynamic libraries.
     pub libraries: Vec<PathBuf>,
-    /// When the change it contains was saved, and when its build began and ended.
+    /// When the change it contains was saved, and when its build ended.
     pub saved: Instant,
-    pub build_began: Instant,
     pub build_ended: Instant,
     /// Something has changed that is for the running program: it is started again even if the bytes are the same.
     pub start_anyway: bool,
@@ -299,7 +298,6 @@ impl Room {
             executable: built.executable.clone(),
             libraries: built.libraries,
             saved: self.saved.unwrap_or(self.build_began),
-            build_began: self.build_began,
             build_ended: now,
             start_anyway: std::mem::take(&mut self.start_anyway),
         }));

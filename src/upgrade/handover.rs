@@ -95,10 +95,7 @@ struct Current<P> {
 
 #[derive(Debug)]
 struct Paused<P> {
-    generation: Generation,
-    program: P,
-    started: Instant,
-    ready: Instant,
+    was: Current<P>,
     until: Instant,
 }
 
@@ -179,7 +176,7 @@ impl<P: Clone + PartialEq> Handover<P> {
     /// Programs that may be started again: their files must stay.
     pub fn programs(&self) -> impl Iterator<Item = &P> {
         let running = self.current_program().into_iter().chain(self.coming_program());
-        let paused = self.paused.as_ref().map(|paused| &paused.program);
+        let paused = self.paused.as_ref().map(|paused| &paused.was.program);
         running.chain(paused).chain(&self.served).chain(&self.good)
     }
 
@@ -217,7 +214,7 @@ impl<P: Clone + PartialEq> Handover<P> {
             actions.push(self.dismiss_start(now, &starting));
         }
         if style == Style::StopFirst {
-            let serving = self.paused.take().map(|paused| paused.generation);
+            let serving = self.paused.take().map(|paused| paused.was.generation);
             for generation in serving.into_iter().chain(self.current.take().map(|current| current.generation)) {
                 actions.push(self.dismiss(now, generation, Step::Drain, true));
             }
@@ -271,7 +268,7 @@ impl<P: Clone + PartialEq> Handover<P> {
         }
         let new = Current { generation, program: starting.program, started: starting.since, ready: now };
         if let Some(paused) = self.paused.take() {
-            actions.push(self.dismiss(now, paused.generation, Step::Drain, true));
+            actions.push(self.dismiss(now, paused.was.generation, Step::Drain, true));
         }
         match self.current.replace(new) {
             None => actions.push(Action::Live(generation)),
@@ -281,9 +278,7 @@ impl<P: Clone + PartialEq> Handover<P> {
                     actions.push(self.dismiss(now, old.generation, Step::Drain, true));
                 } else {
                     actions.push(Action::Pause(old.generation));
-                    let Current { generation, program, started, ready } = old;
-                    let until = now + self.timeouts.probation;
-                    self.paused = Some(Paused { generation, program, started, ready, until });
+                    self.paused = Some(Paused { was: old, until: now + self.timeouts.probation });
                 }
             }
         }
@@ -318,7 +313,7 @@ impl<P: Clone + PartialEq> Handover<P> {
         } else if let Some(current) = self.current.take_if(|current| current.generation == generation) {
             self.announced = None;
             actions.extend(self.current_died(now, current, end, serves));
-        } else if self.paused.take_if(|paused| paused.generation == generation).is_some() {
+        } else if self.paused.take_if(|paused| paused.was.generation == generation).is_some() {
             actions.push(Action::Tell(Notice::Drained { generation, cut: None, end }));
         } else if let Some(left) = self.leaving.remove(&generation) {
             let cut = left.live.map(|live| if left.step == Step::Drain { 0 } else { live });
@@ -345,7 +340,7 @@ impl<P: Clone + PartialEq> Handover<P> {
             actions.extend(self.after_failed_start(now, late));
         }
         if let Some(paused) = self.paused.take_if(|paused| paused.until <= now) {
-            actions.push(self.dismiss(now, paused.generation, Step::Drain, true));
+            actions.push(self.dismiss(now, paused.was.generation, Step::Drain, true));
         }
         for (generation, leaving) in &mut self.leaving {
             if leaving.until > now {
@@ -377,7 +372,7 @@ impl<P: Clone + PartialEq> Handover<P> {
         if let Some(starting) = self.starting.take() {
             actions.push(self.dismiss(now, starting.generation, Step::Terminate, false));
         }
-        let serving = self.paused.take().map(|paused| paused.generation);
+        let serving = self.paused.take().map(|paused| paused.was.generation);
         for generation in serving.into_iter().chain(self.current.take().map(|current| current.generation)) {
             actions.push(self.dismiss(now, generation, Step::Drain, true));
         }
@@ -460,10 +455,10 @@ impl<P: Clone + PartialEq> Handover<P> {
     fn current_died(&mut self, now: Instant, dead: Current<P>, end: String, serves: bool) -> Vec<Action<P>> {
         let generation = dead.generation;
         if let Some(paused) = self.paused.take() {
-            let Paused { generation: to, program, started, ready, until: _ } = paused;
+            let (to, program) = (paused.was.generation, paused.was.program.clone());
             let served = self.served.replace(program.clone());
             self.good = self.good.take().filter(|good| Some(good) != served.as_ref() && *good != program);
-            self.current = Some(Current { generation: to, program, started, ready });
+            self.current = Some(paused.was);
             return vec![Action::Resume(to), Action::Tell(Notice::RolledBack { from: generation, to, end })];
         }
         if self.stopping {

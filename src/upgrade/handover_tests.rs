@@ -420,7 +420,7 @@ proptest! {
             // Everything that runs is known, and everything known runs.
             let mut known: Vec<Generation> = handover.leaving.keys().copied().collect();
             known.extend(handover.starting.as_ref().map(|starting| starting.generation));
-            known.extend(handover.paused.as_ref().map(|paused| paused.generation));
+            known.extend(handover.paused.as_ref().map(|paused| paused.was.generation));
             known.extend(handover.current());
             known.sort_unstable();
             prop_assert_eq!(known, running.keys().copied().collect::<Vec<_>>());

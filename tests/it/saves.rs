@@ -176,6 +176,17 @@ fn a_missing_folder_that_comes_mends_the_build() {
     assert_eq!(plain.next(), "2");
 }
 
+/// Cargo compares times, and takes such a file for one that it has compiled already.
+#[test]
+fn a_file_that_comes_with_an_old_date_counts() {
+    let mut plain = serving("saves-old-date", "");
+    plain.project.write("new.tmp", &self::plain("2", &[]));
+    let file = File::options().append(true).open(plain.project.path("new.tmp")).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    fs::rename(plain.project.path("new.tmp"), plain.project.path(MAIN)).unwrap();
+    assert_eq!(plain.next(), "2");
+}
+
 #[test]
 fn an_included_file_counts() {
     let project = project("saves-include", "");
