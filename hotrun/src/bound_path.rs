@@ -1,7 +1,9 @@
 //! Paths of Unix sockets: who bound them, and who may remove them.
 
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{connect, socket, AddressFamily, SockFlag, SockType, UnixAddr};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -43,6 +45,10 @@ impl BoundPaths {
     /// # Errors
     /// `AddrInUse` when a server listens there, or when the path is something else than a socket; else those of bind(2).
     pub fn bind(&self, path: &Path, ours_to_remove: bool) -> io::Result<UnixListener> {
+        // Two servers that find a dead one's path at once: the second must not remove what the first has just bound. Where the
+        // folder cannot be opened there is no lock, and the rest is as it was.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let _lock = File::open(folder).ok().and_then(|folder| Flock::lock(folder, FlockArg::LockExclusive).ok());
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
                 std::fs::remove_file(path)?;
@@ -66,6 +72,12 @@ impl BoundPaths {
         let bound = Bound { identity: Identity::of(&path)?, path };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(bound);
         Ok(())
+    }
+
+    /// Somebody else answers for that path from now on.
+    pub(crate) fn forget(&self, path: &Path) {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|bound| bound.path != path);
     }
 
     /// Removes the paths that still are the sockets this process answers for.

@@ -1,234 +1,396 @@
-//! The server's end of the control channel, and the thread that listens to it and to the stop signals. Its mirror image
-//! is `holder`.
-//! Never lives here: accepting, and waiting for connections (`state`).
+//! The thread that hears everything: signals, calls, the holder, the successor, the clock. It turns each into an input of
+//! `succession`, and has `act` do what that says. Its mirror image is `holder`.
+//! Never lives here: what follows from what (`succession`, `leave`), and doing it (`act`).
 
+use crate::act::{Child, Elder, Successor};
 use crate::bound_path::BoundPaths;
-use crate::environment::{Name, Socket};
-use crate::notify::Manager;
-use crate::state::{Phase, State, Why};
+use crate::builder::Settings;
+use crate::holder::Said;
+use crate::mouth::{Above, Mouth};
+use crate::register::Register;
+use crate::state::{State, Why};
+use crate::succession::{By, Input, Probation, Stage, Succession};
+use crate::leave::{Leave, Step};
 use crate::wire::{self, ToHolder, ToServer};
+use crate::{sys, Signal, UpgradeError};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::eventfd::EventFd;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What the server says to whoever watches over it: a holder, a service manager, or nobody.
+/// What a call asks of the thread.
 #[derive(Debug)]
-pub(crate) struct Mouth {
-    channel: Option<OwnedFd>,
-    manager: Option<Manager>,
-    ready: AtomicBool,
-    /// Inherited sockets that nobody has asked for yet.
-    unclaimed: Mutex<Vec<Socket>>,
-    /// Connections when the holder was last told.
-    said_live: std::sync::atomic::AtomicU32,
+pub(crate) enum Request {
+    Upgrade(Sender<Result<crate::Successor, UpgradeError>>),
+    Confirm(Sender<Result<(), UpgradeError>>),
+    RollBack(Sender<Result<(), UpgradeError>>),
+    Stop,
+    /// This process has said READY.
+    Ready,
+    /// The configuration has been read.
+    Reloaded,
 }
 
-impl Mouth {
-    pub(crate) fn new(channel: Option<OwnedFd>, manager: Option<Manager>, inherited: Vec<Socket>) -> Self {
-        Mouth {
-            channel,
-            manager,
-            ready: AtomicBool::new(false),
-            unclaimed: Mutex::new(inherited),
-            said_live: u32::MAX.into(),
-        }
-    }
+pub(crate) struct Control {
+    pub(crate) state: Arc<State>,
+    pub(crate) mouth: Arc<Mouth>,
+    pub(crate) paths: Arc<BoundPaths>,
+    pub(crate) register: Arc<Register>,
+    pub(crate) settings: Settings,
+    pub(crate) generation: u32,
+    pub(crate) succession: Succession,
+    pub(crate) leave: Leave,
+    /// A stop was asked for, by a signal or a call.
+    pub(crate) stop_asked: bool,
+    pub(crate) upstream_open: bool,
+    pub(crate) signals: Option<File>,
+    pub(crate) bell: Arc<EventFd>,
+    pub(crate) requests: Receiver<Request>,
+    pub(crate) caller: Option<Sender<Result<crate::Successor, UpgradeError>>>,
+    pub(crate) successor: Option<Successor>,
+    /// Keeps the sockets served until this process does, or since this one waits to become its successor.
+    pub(crate) interim: Option<Successor>,
+    /// Processes of earlier generations that are still there, the oldest first.
+    pub(crate) elders: Vec<Elder>,
+    /// Children on their way out.
+    pub(crate) children: Vec<Child>,
+    /// Readable when a later generation is in a hurry for this one to end.
+    pub(crate) hurry: EventFd,
+    pub(crate) next_ping: Option<Instant>,
+    /// This process could not become its successor: it stays until the successor ends.
+    pub(crate) stays: bool,
+}
 
-    pub(crate) fn unclaimed(&self) -> MutexGuard<'_, Vec<Socket>> {
-        self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Wakes the thread with a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Bell {
+    pub(crate) event: Arc<EventFd>,
+    pub(crate) requests: Sender<Request>,
+}
 
-    pub(crate) fn has_holder(&self) -> bool {
-        self.channel.is_some()
+impl Bell {
+    pub(crate) fn ring(&self, request: Request) {
+        // The thread lives as long as the process; an eventfd whose counter is at its limit is as readable as it gets.
+        let _ = self.requests.send(request);
+        let _ = self.event.write(1);
     }
+}
 
-    /// READY, the first time.
-    pub(crate) fn ready(&self) -> io::Result<()> {
-        if self.ready.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        if let Some(manager) = &self.manager {
-            // A service manager that is gone is no reason not to serve.
-            manager.tell("READY=1").ok();
-        }
-        // Nor is a holder that is gone; whoever started us says what that means, by a signal.
-        self.tell_if_heard(&ToHolder::Ready);
+/// What there is to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Upstream,
+    Signals,
+    News,
+    Bell,
+    Hurry,
+    SuccessorSays,
+    SuccessorEnds,
+    InterimSays,
+    InterimEnds,
+    /// An elder, or a child on its way out.
+    Leaver,
+}
+
+impl Control {
+    /// Starts the thread. It lives until the process ends.
+    pub(crate) fn start(mut self) -> io::Result<()> {
+        std::thread::Builder::new().name("hotrun-control".into()).spawn(move || {
+            loop {
+                for source in self.wait() {
+                    self.hear(source);
+                }
+                self.look_at_the_clock();
+            }
+        })?;
         Ok(())
     }
 
-    pub(crate) fn tell(&self, message: &ToHolder, socket: Option<&OwnedFd>) -> io::Result<()> {
-        match &self.channel {
-            Some(channel) => wire::send(channel, &message.encode(), socket),
-            None => Ok(()),
+    fn wait(&self) -> Vec<Source> {
+        let mut sources: Vec<(Source, BorrowedFd<'_>)> = vec![
+            (Source::News, self.state.news_event()),
+            (Source::Bell, self.bell.as_fd()),
+            (Source::Hurry, self.hurry.as_fd()),
+        ];
+        sources.extend(self.mouth.channel().filter(|_| self.upstream_open).map(|fd| (Source::Upstream, fd)));
+        sources.extend(self.signals.as_ref().map(|fd| (Source::Signals, fd.as_fd())));
+        if let Some(successor) = &self.successor {
+            sources.extend(successor.channel().map(|fd| (Source::SuccessorSays, fd)));
+            sources.extend(successor.pidfd().map(|fd| (Source::SuccessorEnds, fd)));
+        }
+        if let Some(interim) = &self.interim {
+            sources.extend(interim.channel().map(|fd| (Source::InterimSays, fd)));
+            sources.extend(interim.pidfd().map(|fd| (Source::InterimEnds, fd)));
+        }
+        let leavers = self.elders.iter().map(Elder::pidfd).chain(self.children.iter().map(Child::pidfd));
+        sources.extend(leavers.map(|fd| (Source::Leaver, fd)));
+        let mut fds: Vec<PollFd<'_>> = sources.iter().map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+        match poll(&mut fds, self.until_next_step()) {
+            Ok(_) => {}
+            // Out of memory for a moment, at worst: the deadlines are kept all the same.
+            Err(_) => return Vec::new(),
+        }
+        let mut heard: Vec<Source> =
+            sources.iter().zip(&fds).filter(|(_, fd)| fd.any() == Some(true)).map(|((source, _), _)| *source).collect();
+        // What a process still said comes before its end.
+        heard.retain(|source| match source {
+            Source::SuccessorEnds => !heard_from(&sources, &fds, Source::SuccessorSays),
+            _ => true,
+        });
+        heard.dedup();
+        heard
+    }
+
+    fn hear(&mut self, source: Source) {
+        match source {
+            Source::Upstream => self.hear_upstream(),
+            Source::Signals => self.hear_signals(),
+            Source::News => {
+                self.state.take_news();
+                if self.leave.has_begun() {
+                    self.mouth.draining(self.state.live());
+                }
+            }
+            Source::Bell => {
+                // Nothing to read: the requests are looked through all the same.
+                let _ = self.bell.read();
+                while let Ok(request) = self.requests.try_recv() {
+                    self.asked(request);
+                }
+            }
+            Source::Hurry => {
+                let _ = self.hurry.read();
+                if self.leave.has_begun() {
+                    self.state.force(true);
+                }
+            }
+            Source::SuccessorSays => self.hear_successor(),
+            Source::SuccessorEnds => self.input(Input::Ended),
+            Source::InterimSays => self.hear_interim(),
+            Source::InterimEnds => self.interim_ended(),
+            Source::Leaver => {
+                self.elders.retain(|elder| !has_ended(elder.pidfd()));
+                self.children.retain(|child| sys::reap(child.pidfd()).is_none() && !has_ended(child.pidfd()));
+            }
         }
     }
 
-    /// A holder that is gone or that has stopped reading learns nothing more; this process goes on all the same.
-    pub(crate) fn tell_if_heard(&self, message: &ToHolder) {
-        let _ = self.tell(message, None);
-    }
-
-    pub(crate) fn draining(&self, live: usize) {
-        let live = u32::try_from(live).unwrap_or(u32::MAX);
-        if self.said_live.swap(live, Ordering::AcqRel) != live {
-            self.tell_if_heard(&ToHolder::Draining { live });
-        }
-    }
-
-    fn stopping(&self) {
-        if let Some(manager) = &self.manager {
-            let _ = manager.tell("STOPPING=1");
-        }
-    }
-}
-
-/// How long the steps of leaving may take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
-    /// From the end of accepting until idle connections are closed.
-    pub(crate) linger: Duration,
-    /// From the end of accepting until the connections that are left are shut down.
-    pub(crate) drain_timeout: Duration,
-}
-
-/// Starts the thread. It lives until the process ends.
-pub(crate) fn listen(
-    state: Arc<State>,
-    mouth: Arc<Mouth>,
-    paths: Arc<BoundPaths>,
-    signals: Option<OwnedFd>,
-    pace: Pace,
-) -> io::Result<()> {
-    let ears = Ears { state, mouth, paths, signals: signals.map(File::from), pace, stopped_at: None };
-    std::thread::Builder::new().name("hotrun-control".into()).spawn(move || ears.listen())?;
-    Ok(())
-}
-
-struct Ears {
-    state: Arc<State>,
-    mouth: Arc<Mouth>,
-    paths: Arc<BoundPaths>,
-    signals: Option<File>,
-    pace: Pace,
-    stopped_at: Option<Instant>,
-}
-
-impl Ears {
-    fn listen(mut self) {
-        let mut channel_open = self.mouth.channel.is_some();
-        loop {
-            // An eventfd asked for nothing never answers: it keeps the places of what is not there.
-            let nothing = || PollFd::new(self.state.stop_event(), PollFlags::empty());
-            let wanted = |fd| PollFd::new(fd, PollFlags::POLLIN);
-            let mut fds = [
-                self.mouth.channel.as_ref().filter(|_| channel_open).map_or_else(nothing, |fd| wanted(fd.as_fd())),
-                self.signals.as_ref().map_or_else(nothing, |fd| wanted(fd.as_fd())),
-                wanted(self.state.live_event()),
-            ];
-            match poll(&mut fds, self.until_next_step()) {
-                // Out of memory for a moment, at worst: the deadlines below are kept all the same.
-                Ok(_) | Err(_) => {}
+    /// One message of whoever is above.
+    fn hear_upstream(&mut self) {
+        let Some(channel) = self.mouth.channel() else { return };
+        let (bytes, fds) = match wire::receive(channel) {
+            Ok(Some(received)) => received,
+            // Whoever is above has gone. What that means to this process is said by a signal; the sockets are its own now.
+            Ok(None) | Err(_) => {
+                self.upstream_open = false;
+                self.confirmed();
+                return;
             }
-            let [message, signal, live] = fds.map(|fd| fd.any().unwrap_or(false));
-            if message {
-                channel_open = self.hear();
-            }
-            if signal {
-                self.signal();
-            }
-            if live {
-                self.mouth.draining(self.state.take_live_event());
-            }
-            self.step();
-        }
-    }
-
-    /// One message of the holder; says whether there may be more.
-    fn hear(&mut self) -> bool {
-        let Some(channel) = &self.mouth.channel else { return false };
-        let message = match wire::receive(channel) {
-            Ok(Some((bytes, _))) => ToServer::decode(&bytes),
-            // The holder has gone. Whoever started us decides what that means, by a signal.
-            Ok(None) | Err(_) => return false,
         };
-        match message {
-            Ok(ToServer::Commit) => {}
+        match ToServer::decode(&bytes) {
+            Ok(ToServer::Commit) => {
+                if matches!(self.mouth.above(), Above::Predecessor(_)) {
+                    self.confirmed();
+                }
+            }
             Ok(ToServer::Pause) => {
-                self.state.pause();
+                self.state.pause(&[]);
                 self.mouth.tell_if_heard(&ToHolder::Paused);
             }
-            Ok(ToServer::Resume) => self.state.resume(),
-            Ok(ToServer::Drain) => self.stop(Why::Upgraded),
-            Ok(ToServer::Release { name }) => {
-                self.mouth.unclaimed().retain(|socket| socket.name != Name::Given(name.clone()));
+            Ok(ToServer::Resume) => self.resume(),
+            Ok(ToServer::Drain) => self.leave(Why::Upgraded),
+            Ok(ToServer::Release { name }) => self.mouth.release(&name),
+            Ok(ToServer::Stop) => {
+                self.confirmed();
+                self.stop_wanted();
+            }
+            Ok(ToServer::Upgrade) => self.input(Input::Wanted(By::Signal)),
+            Ok(ToServer::Elder { generation }) => {
+                if let Ok([pidfd, hurry]) = <[OwnedFd; 2]>::try_from(fds) {
+                    self.elders.push(Elder::new(generation, pidfd, hurry));
+                }
             }
             Ok(ToServer::Abort { why }) => {
                 eprintln!("hotrun: whoever started this server ended the hand-over: {why}");
-                return false;
+                self.upstream_open = false;
             }
             Err(error) => eprintln!("hotrun: {error}; ignored"),
         }
-        true
     }
 
-    /// A first stop signal is a request, a second one is in a hurry. signal(7) merges those that come at once.
-    fn signal(&mut self) {
-        let mut bytes = [0; 64];
+    /// The sockets are this process's alone.
+    fn confirmed(&mut self) {
+        if self.mouth.above() == Above::Nobody {
+            return;
+        }
+        if let Err(error) = self.mouth.is_sole() {
+            eprintln!("hotrun: {error}");
+        }
+        self.own_paths();
+        self.input(Input::Confirmed);
+    }
+
+    /// signal(7) merges those that come at once.
+    fn hear_signals(&mut self) {
+        let mut bytes = [0; 128];
         let Some(Ok(count)) = self.signals.as_mut().map(|pipe| pipe.read(&mut bytes)) else { return };
-        for _ in 0..count.min(2) {
-            if self.stopped_at.is_some() {
-                self.state.force(true);
-            } else {
-                self.stop(Why::Stopped);
+        for byte in &bytes[..count] {
+            if let Ok(signal) = Signal::try_from(i32::from(*byte)) {
+                self.signal(signal);
             }
         }
     }
 
-    fn stop(&mut self, why: Why) {
-        if self.stopped_at.is_some() {
-            return;
+    fn signal(&mut self, signal: Signal) {
+        let manual = self.settings.probation == Probation::Manual;
+        let on_probation = matches!(self.succession.stage(), Stage::Probation { .. });
+        match signal {
+            Signal::SIGQUIT if manual && on_probation => self.input(Input::Confirm(By::Signal)),
+            Signal::SIGHUP if manual && on_probation => self.input(Input::Back(By::Signal)),
+            signal if self.settings.upgrade_on.contains(&signal) => self.input(Input::Wanted(By::Signal)),
+            signal if self.settings.reload_on.contains(&signal) => {
+                self.mouth.reloading(self.settings.ready_timeout);
+                self.state.ask_for_reload();
+            }
+            signal if self.settings.stop_on.contains(&signal) => self.stop_wanted(),
+            Signal::SIGQUIT => self.stop_wanted(),
+            _ => eprintln!("hotrun: {signal}: no successor is on probation; ignored"),
         }
-        self.state.close_gate();
-        self.stopped_at = Some(now());
-        // Before anybody is woken: the process may end as soon as it knows.
-        if why == Why::Stopped {
-            self.mouth.stopping();
-            self.paths.remove();
+    }
+
+    fn asked(&mut self, request: Request) {
+        // Nobody may wait for the answer any more.
+        match request {
+            Request::Upgrade(caller) => match self.refusal() {
+                Some(error) => drop(caller.send(Err(error))),
+                None => {
+                    self.caller = Some(caller);
+                    self.input(Input::Wanted(By::Call));
+                }
+            },
+            Request::Confirm(caller) => drop(caller.send(self.decide(Input::Confirm(By::Call)))),
+            Request::RollBack(caller) => drop(caller.send(self.decide(Input::Back(By::Call)))),
+            Request::Stop => self.stop_wanted(),
+            Request::Ready => self.relieve_interim(),
+            Request::Reloaded => {
+                if matches!(self.succession.stage(), Stage::Serving) {
+                    self.mouth.reloaded();
+                }
+            }
         }
-        self.mouth.draining(self.state.live());
-        self.state.stop_accepting(why);
+    }
+
+    fn decide(&mut self, input: Input) -> Result<(), UpgradeError> {
+        if !matches!(self.succession.stage(), Stage::Probation { .. }) {
+            return Err(UpgradeError::NothingToConfirm);
+        }
+        self.input(input);
+        Ok(())
+    }
+
+    /// A first request, or a repeated one, which is in a hurry. A process that was only draining for its successor has not
+    /// been asked before.
+    fn stop_wanted(&mut self) {
+        let repeated = std::mem::replace(&mut self.stop_asked, true);
+        match self.succession.stage() {
+            Stage::Handed if !repeated => self.stop_interim(),
+            Stage::Held if self.leave.has_begun() => self.state.force(true),
+            _ if repeated => self.state.force(true),
+            _ => self.input(Input::StopWanted),
+        }
+    }
+
+    /// One message of the successor.
+    fn hear_successor(&mut self) {
+        let Some(successor) = &mut self.successor else { return };
+        match successor.receive() {
+            Ok(Said::Hello { .. }) => successor.said_hello = true,
+            Ok(Said::Taken { name }) => self.register.take(&name, &self.state),
+            Ok(Said::Ready) => self.input(Input::Ready),
+            Ok(Said::Offer { name, socket }) => successor.bound(name, socket),
+            Ok(Said::Closed) => {
+                successor.close();
+                if successor.pidfd().is_none() {
+                    self.input(Input::Ended);
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                successor.close();
+                successor.garbled = Some(error.to_string());
+                self.input(Input::Garbled);
+            }
+        }
+    }
+
+    fn hear_interim(&mut self) {
+        let Some(interim) = &mut self.interim else { return };
+        match interim.receive() {
+            Ok(Said::Closed) | Err(_) => interim.close(),
+            // It only has to finish what it has.
+            Ok(_) => {}
+        }
+    }
+
+    /// Decides, and does it.
+    pub(crate) fn input(&mut self, input: Input) {
+        let actions = self.succession.handle(now(), input);
+        for action in actions {
+            self.perform(action);
+        }
     }
 
     fn until_next_step(&self) -> PollTimeout {
-        let Some(stopped_at) = self.stopped_at else { return PollTimeout::NONE };
-        let step = match self.state.phase() {
-            Phase::Lingering => self.pace.linger.min(self.pace.drain_timeout),
-            Phase::Draining => self.pace.drain_timeout,
-            Phase::Serving | Phase::Paused | Phase::Forced => return PollTimeout::NONE,
-        };
-        let left = (stopped_at + step).saturating_duration_since(now());
+        let phase = self.state.phase();
+        let queued = self.leave.has_begun() && !self.leave.is_shut() && self.register.is_any_queued(&self.state);
+        let deadlines = [
+            self.succession.deadline(),
+            self.leave.deadline(phase, queued),
+            self.next_ping,
+            self.children.iter().filter_map(|child| child.kill_at).min(),
+            self.interim.as_ref().and_then(|interim| interim.kill_at),
+        ];
+        let Some(next) = deadlines.into_iter().flatten().min() else { return PollTimeout::NONE };
+        let left = next.saturating_duration_since(now());
         // poll(2) counts whole milliseconds: one more, so that the step is due when it returns.
         PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
     }
 
-    fn step(&mut self) {
-        let Some(stopped_at) = self.stopped_at else { return };
-        let since = now().saturating_duration_since(stopped_at);
-        if since >= self.pace.linger {
-            self.state.drain();
+    fn look_at_the_clock(&mut self) {
+        let now = now();
+        if self.succession.deadline().is_some_and(|deadline| now >= deadline) {
+            self.input(Input::Time);
         }
-        if since >= self.pace.drain_timeout {
-            self.state.force(false);
+        let queued = self.leave.has_begun() && !self.leave.is_shut() && self.register.is_any_queued(&self.state);
+        match self.leave.due(now, self.state.phase(), queued) {
+            Some(Step::Shut) => self.shut(),
+            Some(Step::Drain) => self.state.drain(),
+            Some(Step::Force) => self.state.force(false),
+            None => {}
         }
+        self.kill_who_is_late(now);
+        self.ping(now);
+        self.become_the_successor_if_due();
+        let successors = usize::from(self.successor.is_some()) + usize::from(self.interim.is_some());
+        self.state.set_generations(1 + self.elders.len() + successors);
     }
+}
+
+fn heard_from(sources: &[(Source, BorrowedFd<'_>)], fds: &[PollFd<'_>], wanted: Source) -> bool {
+    sources.iter().zip(fds).any(|((source, _), fd)| *source == wanted && fd.any() == Some(true))
+}
+
+/// A pidfd is readable when its process has ended (pidfd_open(2)).
+pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
+    poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
 }
 
 // The deadlines of this thread are the one place of the crate that reads a clock.
 #[allow(clippy::disallowed_methods)]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }

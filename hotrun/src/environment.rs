@@ -3,19 +3,30 @@
 
 use crate::sys;
 use crate::wire::{
-    FIRST_FD, HOTRUN_BOUND, HOTRUN_CTL, HOTRUN_GENERATION, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET,
+    FIRST_FD, HOTRUN_BOUND, HOTRUN_CTL, HOTRUN_FILES, HOTRUN_GENERATION, HOTRUN_INTERIM, HOTRUN_PREDECESSOR, HOTRUN_STATE,
+    LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET, VARIABLES, WATCHDOG_PID, WATCHDOG_USEC,
 };
 use nix::sys::socket::{getsockopt, sockopt, SockType};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
+use std::time::Duration;
 
 /// Everything that was inherited.
 #[derive(Debug, Default)]
 pub(crate) struct Inherited {
     pub(crate) sockets: Vec<Socket>,
+    /// Other files, by name.
+    pub(crate) files: HashMap<String, OwnedFd>,
+    /// Sealed memory files, by name.
+    pub(crate) state: HashMap<String, OwnedFd>,
     pub(crate) control: Option<Control>,
+    /// The holder is the process before, of that number.
+    pub(crate) predecessor: Option<u32>,
+    pub(crate) interim: Option<Interim>,
     pub(crate) notify_socket: Option<OsString>,
+    pub(crate) watchdog: Option<Duration>,
     pub(crate) generation: u32,
 }
 
@@ -25,6 +36,13 @@ pub(crate) struct Socket {
     pub(crate) fd: OwnedFd,
     /// An earlier generation of this program chose its address.
     pub(crate) bound_by_program: bool,
+}
+
+/// A server that this process started when it was another program, and which serves until this one does.
+#[derive(Debug)]
+pub(crate) struct Interim {
+    pub(crate) channel: OwnedFd,
+    pub(crate) pid: u32,
 }
 
 /// The name a socket came with.
@@ -46,35 +64,58 @@ pub(crate) struct Control {
 ///
 /// Must be called while the process has one thread: the environment is changed.
 pub(crate) fn take() -> io::Result<Inherited> {
-    let taken = |name: &str| {
-        let value = std::env::var_os(name);
+    let mut taken: HashMap<&str, OsString> = HashMap::new();
+    for name in VARIABLES {
+        if let Some(value) = std::env::var_os(name) {
+            taken.insert(name, value);
+        }
         std::env::remove_var(name);
-        value
-    };
-    let text = |name: &str| taken(name).and_then(|value| value.into_string().ok());
-    let (count, names, pid) = (text(LISTEN_FDS), text(LISTEN_FDNAMES), text(LISTEN_PID));
-    let (control, generation, bound) = (text(HOTRUN_CTL), text(HOTRUN_GENERATION), text(HOTRUN_BOUND));
-    // listenfd's own addition, which it leaves behind.
-    taken("LISTEN_FDS_FIRST_FD");
+    }
+    let text = |name: &str| taken.get(name).and_then(|value| value.to_str());
+    let number = |name: &str| text(name).and_then(|value| value.parse::<u32>().ok());
+    let own_pid = std::process::id();
 
     let mut inherited = Inherited {
-        notify_socket: taken(NOTIFY_SOCKET),
-        generation: generation.and_then(|value| value.parse().ok()).unwrap_or(1),
-        control: control.and_then(|value| control_channel(&value)),
-        sockets: Vec::new(),
+        notify_socket: taken.get(NOTIFY_SOCKET).cloned(),
+        watchdog: text(WATCHDOG_USEC)
+            .and_then(|value| value.parse().ok())
+            .filter(|usec| *usec > 0 && text(WATCHDOG_PID).is_none_or(|pid| pid == own_pid.to_string()))
+            .map(Duration::from_micros),
+        generation: number(HOTRUN_GENERATION).unwrap_or(1),
+        control: text(HOTRUN_CTL).and_then(control_channel),
+        ..Inherited::default()
     };
+    let given = |name: &str| text(name).into_iter().flat_map(|names| names.split(':')).filter(|name| !name.is_empty());
     // Starters in the manner of systemfd leave LISTEN_PID out or empty.
-    let pid = pid.unwrap_or_default();
-    let meant_for_us = pid.is_empty() || pid == std::process::id().to_string();
-    if let Some(count) = count.filter(|_| meant_for_us) {
+    let meant_for_us = text(LISTEN_PID).is_none_or(|pid| pid.is_empty() || pid == own_pid.to_string());
+    let mut last = FIRST_FD;
+    if let Some(count) = text(LISTEN_FDS).filter(|_| meant_for_us) {
         let count: usize = count.parse().map_err(|_| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!("{LISTEN_FDS}={count:?} is not a number of descriptors"),
             )
         })?;
-        inherited.sockets = sockets(count, names.as_deref(), bound.as_deref())?;
+        inherited.sockets = sockets(count, text(LISTEN_FDNAMES), text(HOTRUN_BOUND))?;
+        last = FIRST_FD.saturating_add(i32::try_from(count).unwrap_or(i32::MAX));
     }
+    if let Some(interim) = text(HOTRUN_INTERIM).and_then(interim) {
+        inherited.interim = Some(interim);
+    } else if inherited.control.is_some() {
+        inherited.predecessor = number(HOTRUN_PREDECESSOR);
+    } else {
+        // Files come behind a channel, and from nobody who has none.
+        return Ok(inherited);
+    }
+    let mut numbers = last.saturating_add(1)..;
+    let mut adopt = |name: &str| {
+        let number = numbers.next().unwrap_or(RawFd::MAX);
+        sys::adopt(number).map(|fd| (name.to_owned(), fd)).map_err(|error| {
+            io::Error::new(error.kind(), format!("{name:?} was handed over, but descriptor {number} is not open: {error}"))
+        })
+    };
+    inherited.files = given(HOTRUN_FILES).map(&mut adopt).collect::<io::Result<_>>()?;
+    inherited.state = given(HOTRUN_STATE).map(&mut adopt).collect::<io::Result<_>>()?;
     Ok(inherited)
 }
 
@@ -101,14 +142,24 @@ fn sockets(count: usize, names: Option<&str>, bound: Option<&str>) -> io::Result
 /// then there is no holder.
 fn control_channel(value: &str) -> Option<Control> {
     let (number, token) = value.split_once(':')?;
-    let number: RawFd = number.parse().ok().filter(|number| *number >= FIRST_FD)?;
     let token = u64::from_str_radix(token, 16).ok()?;
+    Some(Control { channel: channel(number)?, token })
+}
+
+fn interim(value: &str) -> Option<Interim> {
+    let (number, pid) = value.split_once(':')?;
+    let pid = pid.parse().ok()?;
+    Some(Interim { channel: channel(number)?, pid })
+}
+
+fn channel(number: &str) -> Option<OwnedFd> {
+    let number: RawFd = number.parse().ok().filter(|number| *number >= FIRST_FD)?;
     let channel = sys::adopt(number).ok()?;
     if getsockopt(&channel, sockopt::SockType).ok() != Some(SockType::SeqPacket) {
         std::mem::forget(channel);
         return None;
     }
-    Some(Control { channel, token })
+    Some(channel)
 }
 
 impl Name {

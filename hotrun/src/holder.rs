@@ -83,17 +83,15 @@ impl Holder {
     /// The variables the new process needs beside its descriptors. `LISTEN_PID` is not among them, as only the process
     /// itself knows its number before exec: set it there for programs that insist on it (sd_listen_fds(3)).
     pub fn environment(&self, sockets: &[Handed<'_>], generation: u64) -> Vec<(&'static str, String)> {
-        let control: RawFd = FIRST_FD + i32::try_from(sockets.len()).unwrap_or(i32::MAX - FIRST_FD);
-        let mut variables =
-            vec![(HOTRUN_CTL, format!("{control}:{:x}", self.token)), (HOTRUN_GENERATION, generation.to_string())];
-        if !sockets.is_empty() {
-            let names: Vec<&str> = sockets.iter().map(|socket| socket.name).collect();
-            let bound: Vec<&str> = sockets.iter().filter(|s| s.bound_by_program).map(|s| s.name).collect();
-            variables.push((LISTEN_FDS, sockets.len().to_string()));
-            variables.push((LISTEN_FDNAMES, names.join(":")));
-            variables.push((HOTRUN_BOUND, bound.join(":")));
-        }
+        let mut variables = vec![self.control_variable(sockets.len()), (HOTRUN_GENERATION, generation.to_string())];
+        variables.extend(socket_variables(sockets));
         variables
+    }
+
+    /// The one that tells of the channel, which stands after so many sockets.
+    pub(crate) fn control_variable(&self, sockets: usize) -> (&'static str, String) {
+        let number: RawFd = FIRST_FD.saturating_add(i32::try_from(sockets).unwrap_or(i32::MAX));
+        (HOTRUN_CTL, format!("{number}:{:x}", self.token))
     }
 
     /// Waits for the next message.
@@ -102,12 +100,7 @@ impl Holder {
     /// `InvalidData` for a message that is none, a wrong token or an unknown version of the protocol: the server is then
     /// told why ([`abort`](Holder::abort)) and is not to be trusted further. Else those of recvmsg(2).
     pub fn receive(&self) -> io::Result<Said> {
-        let received = match wire::receive(&self.channel) {
-            // A server that was killed with messages of ours unread.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Said::Closed),
-            other => other?,
-        };
-        let Some((bytes, socket)) = received else { return Ok(Said::Closed) };
+        let Some((bytes, mut fds)) = wire::receive(&self.channel)? else { return Ok(Said::Closed) };
         match ToHolder::decode(&bytes)? {
             ToHolder::Hello { protocol, token, pid } => {
                 if protocol != PROTOCOL {
@@ -120,7 +113,7 @@ impl Holder {
                 }
                 Ok(Said::Hello { pid })
             }
-            ToHolder::Offer { name } => match socket {
+            ToHolder::Offer { name } => match fds.pop() {
                 Some(socket) => Ok(Said::Offer { name, socket }),
                 None => Err(self.refuse(format!("it offered {name:?} without a socket"))),
             },
@@ -173,6 +166,29 @@ impl Holder {
         self.tell(&ToServer::Release { name: name.to_owned() })
     }
 
+    /// The sockets are the server's alone from now on, as this holder has let them go: stop, without a loss.
+    ///
+    /// # Errors
+    /// As [`commit`](Holder::commit).
+    pub fn stop(&self) -> io::Result<()> {
+        self.tell(&ToServer::Stop)
+    }
+
+    /// Somebody asked for one more upgrade while that server was being started: now it is that server's to do.
+    pub(crate) fn pass_on_upgrade(&self) -> io::Result<()> {
+        self.tell(&ToServer::Upgrade)
+    }
+
+    /// A process of an earlier generation is still there: its pidfd, and the eventfd that makes it hurry.
+    pub(crate) fn introduce(&self, generation: u32, pidfd: BorrowedFd<'_>, hurry: BorrowedFd<'_>) -> io::Result<()> {
+        wire::send(&self.channel, &ToServer::Elder { generation }.encode(), &[pidfd, hurry])
+    }
+
+    /// The end of a channel that this process had before it became another program.
+    pub(crate) fn adopted(channel: OwnedFd) -> Holder {
+        Holder { channel, token: 0 }
+    }
+
     /// There will be nothing between this holder and that server.
     ///
     /// # Errors
@@ -182,7 +198,7 @@ impl Holder {
     }
 
     fn tell(&self, message: &ToServer) -> io::Result<()> {
-        wire::send(&self.channel, &message.encode(), None)
+        wire::send(&self.channel, &message.encode(), &[])
     }
 
     fn refuse(&self, why: String) -> io::Error {
@@ -190,6 +206,20 @@ impl Holder {
         let _ = self.abort(&why);
         io::Error::new(io::ErrorKind::InvalidData, format!("a server on the control channel was refused: {why}"))
     }
+}
+
+/// The variables that tell of the sockets.
+pub(crate) fn socket_variables(sockets: &[Handed<'_>]) -> Vec<(&'static str, String)> {
+    if sockets.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<&str> = sockets.iter().map(|socket| socket.name).collect();
+    let bound: Vec<&str> = sockets.iter().filter(|s| s.bound_by_program).map(|s| s.name).collect();
+    vec![
+        (LISTEN_FDS, sockets.len().to_string()),
+        (LISTEN_FDNAMES, names.join(":")),
+        (HOTRUN_BOUND, bound.join(":")),
+    ]
 }
 
 impl AsFd for Holder {
@@ -210,15 +240,15 @@ mod tests {
     #[test]
     fn the_two_ends_meet() {
         let (holder, server) = Holder::new().unwrap();
-        send(&server, &hello(&holder).encode(), None).unwrap();
+        send(&server, &hello(&holder).encode(), &[]).unwrap();
         assert!(matches!(holder.receive().unwrap(), Said::Hello { pid: 1 }));
         let socket = OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-        send(&server, &ToHolder::Offer { name: "http".into() }.encode(), Some(&socket)).unwrap();
+        send(&server, &ToHolder::Offer { name: "http".into() }.encode(), &[socket.as_fd()]).unwrap();
         assert!(matches!(holder.receive().unwrap(), Said::Offer { name, .. } if name == "http"));
         holder.drain().unwrap();
         let (bytes, none) = receive(&server).unwrap().unwrap();
         assert_eq!(ToServer::decode(&bytes).unwrap(), ToServer::Drain);
-        assert!(none.is_none());
+        assert!(none.is_empty());
         drop(server);
         assert!(matches!(holder.receive().unwrap(), Said::Closed));
         assert_eq!(holder.commit().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
@@ -233,7 +263,7 @@ mod tests {
         ];
         for message in strangers {
             let (holder, server) = Holder::new().unwrap();
-            send(&server, &message(holder.token).encode(), None).unwrap();
+            send(&server, &message(holder.token).encode(), &[]).unwrap();
             assert_eq!(holder.receive().unwrap_err().kind(), io::ErrorKind::InvalidData);
             let (bytes, _) = receive(&server).unwrap().unwrap();
             assert!(matches!(ToServer::decode(&bytes).unwrap(), ToServer::Abort { .. }));

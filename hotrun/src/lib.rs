@@ -5,16 +5,28 @@
 //! A hand-over has two ends and one contract. [`wire`] is the contract, [`holder`] the end that owns the sockets and has
 //! started this process, and [`Upgrader`] the end a server sees.
 
-#[cfg(not(unix))]
-compile_error!("hotrun hands descriptors from process to process, which only Unix systems can");
+#[cfg(not(target_os = "linux"))]
+compile_error!("hotrun stands on pidfds, eventfds and sealed memory files, which only Linux has");
 
+mod act;
 mod bound_path;
+mod builder;
 mod control;
 mod environment;
+mod error;
 pub mod holder;
+mod inheritance;
+mod leave;
 mod listen;
+mod mouth;
 mod notify;
+mod pid_file;
+mod program;
+mod register;
+mod reload;
+mod spawn;
 mod state;
+mod succession;
 mod sys;
 #[cfg(feature = "tokio")]
 pub mod tokio;
@@ -22,8 +34,12 @@ mod udp;
 mod upgrader;
 pub mod wire;
 
+pub use builder::{builder, init, Builder, PidMode};
+pub use error::UpgradeError;
 pub use listen::{Accept, Accepted, Conn, Incoming, Listener, TcpListener, UnixListener};
 pub use nix::sys::signal::Signal;
+pub use reload::{Accepting, AcceptingChanges, Reload, Reloads};
 pub use state::DrainGuard;
+pub use succession::Probation;
 pub use udp::UdpSocket;
-pub use upgrader::{builder, init, Builder, Draining, ExitReason, Upgrader};
+pub use upgrader::{Draining, ExitReason, Successor, Upgrader};

@@ -1,8 +1,8 @@
 //! Listeners and connections for servers on std: accepting that stops when it must, and connections that count.
 //! Never lives here: how a listener comes by its socket (`upgrader`), and the same for tokio (`tokio`).
 
-use crate::control::Mouth;
-use crate::state::{DrainGuard, Phase, State};
+use crate::mouth::Mouth;
+use crate::state::{Accepting, DrainGuard, Phase, Place, State};
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use std::fmt;
@@ -24,7 +24,9 @@ pub type UnixListener = Listener<unix::UnixListener>;
 /// share (fcntl(2)). Waiting is done in poll(2).
 #[derive(Debug)]
 pub struct Listener<L> {
-    pub(crate) inner: L,
+    /// Shared with the register of what is handed over.
+    pub(crate) inner: Arc<L>,
+    pub(crate) place: Arc<Place>,
     pub(crate) state: Arc<State>,
     pub(crate) mouth: Arc<Mouth>,
 }
@@ -77,15 +79,15 @@ impl<L: Accept> Listener<L> {
         self.mouth.ready()?;
         loop {
             {
-                let open = self.state.gate();
-                if *open {
+                let gate = self.state.gate();
+                if gate.lets(&self.place) {
                     match self.inner.accept_now() {
                         Ok((stream, addr)) => return Ok(Some((Conn::new(stream, &self.state), addr))),
                         Err(error) => match Passing::of(&error) {
                             Some(Passing::Nobody) => {}
                             Some(Passing::GoneAgain) => continue,
                             Some(Passing::NoRoom) => {
-                                drop(open);
+                                drop(gate);
                                 self.wait_for_room()?;
                                 continue;
                             }
@@ -94,7 +96,7 @@ impl<L: Accept> Listener<L> {
                     }
                 }
             }
-            if self.state.wait_while_paused() >= Phase::Lingering {
+            if self.state.wait_while_paused(&self.place) == Accepting::Ended {
                 return Ok(None);
             }
             self.wait_for_client()?;
@@ -109,18 +111,29 @@ impl<L: Accept> Listener<L> {
     fn wait_for_client(&self) -> io::Result<()> {
         let mut fds = [
             PollFd::new(self.inner.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.state.stop_event(), PollFlags::POLLIN),
+            PollFd::new(self.state.stop_event(&self.place), PollFlags::POLLIN),
         ];
         wait(&mut fds, PollTimeout::NONE)
     }
 
     /// Room appears when some connection ends, here or in another process, so there is nothing to wait for but time.
     fn wait_for_room(&self) -> io::Result<()> {
-        wait(&mut [PollFd::new(self.state.stop_event(), PollFlags::POLLIN)], PollTimeout::from(100u8))
+        let stop = self.state.stop_event(&self.place);
+        wait(&mut [PollFd::new(stop, PollFlags::POLLIN)], PollTimeout::from(100u8))
     }
 }
 
 impl TcpListener {
+    /// The listener for a framework with an accept loop of its own, which is told when to stop by
+    /// [`Upgrader::accepting`](crate::Upgrader::accepting): this crate can neither pause it nor count its connections. It is
+    /// non-blocking, as it must stay. Say [`ready`](crate::Upgrader::ready) when the framework runs.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn into_std(self) -> io::Result<net::TcpListener> {
+        self.inner.try_clone()
+    }
+
     /// The address it listens on, with the real port where port 0 was asked for.
     ///
     /// # Errors
@@ -131,6 +144,14 @@ impl TcpListener {
 }
 
 impl UnixListener {
+    /// As [`TcpListener::into_std`].
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn into_std(self) -> io::Result<unix::UnixListener> {
+        self.inner.try_clone()
+    }
+
     /// The path it listens on.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::task::{Context, Poll, Waker};
 
@@ -31,52 +32,105 @@ pub(crate) enum Why {
     Stopped,
 }
 
-#[derive(Debug)]
-pub(crate) struct State {
-    /// Held for reading across one accept, for writing while it closes: once it is closed no accept is under way.
-    gate: RwLock<bool>,
-    inner: Mutex<Inner>,
-    changed: Condvar,
-    /// Readable while nothing may be accepted.
-    stop: EventFd,
-    /// Readable from `Draining` on.
-    drain: EventFd,
-    /// Readable when a connection has ended since accepting did.
-    ended: EventFd,
+/// Whether a listener may accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accepting {
+    Open,
+    /// Not now: a successor is on probation.
+    Paused,
+    /// Never again.
+    Ended,
+}
+
+/// One listener among those of the process, as the gate sees it.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    /// It goes on accepting when the others stop: no other process will accept what is in its queue.
+    exempt: AtomicBool,
+}
+
+impl Place {
+    fn is_exempt(&self) -> bool {
+        self.exempt.load(Ordering::Acquire)
+    }
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Gate {
+    open: bool,
+    open_to_exempt: bool,
+}
+
+impl Gate {
+    pub(crate) fn lets(&self, place: &Place) -> bool {
+        self.open || self.open_to_exempt && place.is_exempt()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Held for reading across one accept, for writing while it closes: once it is closed no accept is under way.
+    gate: RwLock<Gate>,
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    /// Readable while nothing may be accepted but by exempt listeners.
+    stop: EventFd,
+    /// Readable once they may not either.
+    shut: EventFd,
+    /// Readable from `Draining` on.
+    drain: EventFd,
+    /// Readable when, since accepting ended, a connection has come or gone, or somebody waits for the last one.
+    news: EventFd,
+    /// Processes of this server that are there, this one among them.
+    generations: AtomicUsize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
     phase: Phase,
     why: Why,
+    /// Exempt listeners, too, have stopped.
+    shut: bool,
+    /// The process must not leave, though everything is finished.
+    held: bool,
+    /// Whether anybody waits for everything to be finished.
+    awaited: bool,
     live: HashMap<u64, Option<RawFd>>,
     next: u64,
     /// Connections that were still live when the deadline passed.
     forced: usize,
     /// Whether the deadline came by itself, or a second signal was in a hurry.
     hurried: bool,
+    /// How often new configuration was asked for.
+    reloads: u64,
     /// Tasks that wait for a change, by the number of their `Waiter`.
     wakers: HashMap<u64, Waker>,
 }
 
 impl State {
     pub(crate) fn new() -> io::Result<Arc<State>> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let event = || EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         Ok(Arc::new(State {
-            gate: RwLock::new(true),
+            gate: RwLock::new(Gate { open: true, open_to_exempt: true }),
             inner: Mutex::new(Inner {
                 phase: Phase::Serving,
                 why: Why::Stopped,
+                shut: false,
+                held: false,
+                awaited: false,
                 live: HashMap::new(),
                 next: 0,
                 forced: 0,
                 hurried: false,
+                reloads: 0,
                 wakers: HashMap::new(),
             }),
             changed: Condvar::new(),
-            stop: EventFd::from_value_and_flags(0, flags)?,
-            drain: EventFd::from_value_and_flags(0, flags)?,
-            ended: EventFd::from_value_and_flags(0, flags)?,
+            stop: event()?,
+            shut: event()?,
+            drain: event()?,
+            news: event()?,
+            generations: AtomicUsize::new(1),
         }))
     }
 
@@ -84,14 +138,18 @@ impl State {
         self.lock().phase
     }
 
-    /// While this guard says `true`, accepting is allowed, and cannot be forbidden before it is dropped.
-    pub(crate) fn gate(&self) -> RwLockReadGuard<'_, bool> {
+    /// While this guard is held, nothing that it lets through can be forbidden.
+    pub(crate) fn gate(&self) -> RwLockReadGuard<'_, Gate> {
         self.gate.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Readable while nothing may be accepted.
-    pub(crate) fn stop_event(&self) -> BorrowedFd<'_> {
-        self.stop.as_fd()
+    /// Readable while that listener may not accept.
+    pub(crate) fn stop_event(&self, place: &Place) -> BorrowedFd<'_> {
+        if place.is_exempt() {
+            self.shut.as_fd()
+        } else {
+            self.stop.as_fd()
+        }
     }
 
     /// Readable once idle connections should end.
@@ -99,20 +157,20 @@ impl State {
         self.drain.as_fd()
     }
 
-    /// Readable when a connection has ended since accepting did.
-    pub(crate) fn live_event(&self) -> BorrowedFd<'_> {
-        self.ended.as_fd()
+    /// Readable when, since accepting ended, a connection has come or gone, or somebody waits for the last one.
+    pub(crate) fn news_event(&self) -> BorrowedFd<'_> {
+        self.news.as_fd()
     }
 
-    /// How many connections are left, as news.
-    pub(crate) fn take_live_event(&self) -> usize {
-        // Nothing to read: somebody else took the news, and the number is right all the same.
-        let _ = self.ended.read();
-        self.live()
+    /// The news have been read.
+    pub(crate) fn take_news(&self) {
+        // Nothing to read is the only error an eventfd knows here: somebody else took them.
+        let _ = self.news.read();
     }
 
-    pub(crate) fn pause(&self) {
-        self.close_gate();
+    /// Only these listeners go on accepting, until `resume`.
+    pub(crate) fn pause(&self, exempt: &[&Place]) {
+        self.close_gate(exempt);
         self.enter(|inner| {
             if inner.phase == Phase::Serving {
                 inner.phase = Phase::Paused;
@@ -120,27 +178,67 @@ impl State {
         });
     }
 
-    pub(crate) fn resume(&self) {
+    /// That listener is as the others from now on.
+    pub(crate) fn no_longer_exempt(&self, place: &Place) {
+        let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        place.exempt.store(false, Ordering::Release);
+    }
+
+    /// Every listener accepts again, and none of these is exempt any more.
+    pub(crate) fn resume(&self, exempt: &[&Place]) {
         let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        for place in exempt {
+            place.exempt.store(false, Ordering::Release);
+        }
         self.enter(|inner| {
             if inner.phase == Phase::Paused {
                 inner.phase = Phase::Serving;
-                *gate = true;
-                // Nothing to read is the only error an eventfd knows here, and then it is as it should be.
+                gate.open = true;
                 let _ = self.stop.read();
             }
         });
     }
 
-    /// Stops accepting for good; the first reason stays.
-    pub(crate) fn stop_accepting(&self, why: Why) {
-        self.close_gate();
+    /// Stops accepting for good but for these listeners, which go on until `shut`; the first reason stays.
+    pub(crate) fn stop_accepting(&self, why: Why, exempt: &[&Place]) {
+        self.close_gate(exempt);
         self.enter(|inner| {
             if inner.phase < Phase::Lingering {
                 inner.phase = Phase::Lingering;
                 inner.why = why;
             }
         });
+    }
+
+    /// Now nobody accepts any more.
+    pub(crate) fn shut(&self) {
+        self.gate.write().unwrap_or_else(PoisonError::into_inner).open_to_exempt = false;
+        signal(&self.shut);
+        self.enter(|inner| inner.shut = true);
+    }
+
+    /// The process stays, whatever is finished, until it is said otherwise.
+    pub(crate) fn hold(&self, held: bool) {
+        self.enter(|inner| inner.held = held);
+    }
+
+    /// Everything is finished, and somebody waits to hear it, but for what holds the process.
+    pub(crate) fn is_finished(&self) -> bool {
+        let inner = self.lock();
+        inner.awaited && inner.finished().is_some()
+    }
+
+    pub(crate) fn set_generations(&self, count: usize) {
+        self.generations.store(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn generations(&self) -> usize {
+        self.generations.load(Ordering::Relaxed)
+    }
+
+    /// New configuration is wanted.
+    pub(crate) fn ask_for_reload(&self) {
+        self.enter(|inner| inner.reloads += 1);
     }
 
     /// Idle connections end from now on.
@@ -155,6 +253,7 @@ impl State {
 
     /// Shuts down what is left, so that everybody who reads from or writes to it comes back.
     pub(crate) fn force(&self, hurried: bool) {
+        self.shut();
         self.drain();
         self.enter(|inner| {
             if inner.phase == Phase::Draining {
@@ -180,35 +279,45 @@ impl State {
         let id = inner.next;
         inner.next += 1;
         inner.live.insert(id, fd);
+        if inner.phase >= Phase::Lingering {
+            signal(&self.news);
+        }
         DrainGuard { state: Arc::clone(self), id }
     }
 
     /// Blocks until the phase is at least that.
     pub(crate) fn wait_for(&self, phase: Phase) {
-        let mut inner = self.lock();
-        while inner.phase < phase {
-            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.wait(|inner| (inner.phase >= phase).then_some(()));
     }
 
-    /// Blocks while paused.
-    pub(crate) fn wait_while_paused(&self) -> Phase {
-        let mut inner = self.lock();
-        while inner.phase == Phase::Paused {
-            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
-        }
-        inner.phase
+    /// Blocks while that listener is paused.
+    pub(crate) fn wait_while_paused(&self, place: &Place) -> Accepting {
+        self.wait(|inner| Some(inner.accepting(place)).filter(|accepting| *accepting != Accepting::Paused))
     }
 
     /// Blocks until accepting has ended and every connection has, or the deadline has passed.
     pub(crate) fn wait_drained(&self) -> ExitReason {
+        self.wait(|inner| self.awaited(inner))
+    }
+
+    /// Blocks until there is something.
+    pub(crate) fn wait<T>(&self, wanted: impl Fn(&mut Inner) -> Option<T>) -> T {
         let mut inner = self.lock();
         loop {
-            match inner.exit_reason() {
-                Some(reason) => return reason,
+            match wanted(&mut inner) {
+                Some(result) => return result,
                 None => inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
             }
         }
+    }
+
+    fn awaited(&self, inner: &mut Inner) -> Option<ExitReason> {
+        if !inner.awaited {
+            inner.awaited = true;
+            signal(&self.news);
+            self.changed.notify_all();
+        }
+        inner.exit_reason()
     }
 
     /// A place among those who wait for a change without blocking.
@@ -218,9 +327,13 @@ impl State {
         Waiter { state: Arc::clone(self), id: inner.next }
     }
 
-    /// Nothing is accepted from here on, though nobody knows it yet.
-    pub(crate) fn close_gate(&self) {
-        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = false;
+    /// Only these accept from here on, though nobody knows it yet.
+    pub(crate) fn close_gate(&self, exempt: &[&Place]) {
+        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        for place in exempt {
+            place.exempt.store(true, Ordering::Release);
+        }
+        gate.open = false;
         signal(&self.stop);
     }
 
@@ -241,16 +354,43 @@ impl State {
 }
 
 impl Inner {
+    pub(crate) fn accepting(&self, place: &Place) -> Accepting {
+        match self.phase {
+            Phase::Serving => Accepting::Open,
+            Phase::Paused if place.is_exempt() => Accepting::Open,
+            Phase::Paused => Accepting::Paused,
+            Phase::Lingering | Phase::Draining | Phase::Forced if place.is_exempt() && !self.shut => Accepting::Open,
+            Phase::Lingering | Phase::Draining | Phase::Forced => Accepting::Ended,
+        }
+    }
+
     fn exit_reason(&self) -> Option<ExitReason> {
+        self.finished().filter(|_| !self.held)
+    }
+
+    fn finished(&self) -> Option<ExitReason> {
         match self.phase {
             Phase::Forced if self.hurried => Some(ExitReason::Forced { live: self.forced }),
             Phase::Forced => Some(ExitReason::DeadlineExceeded { live: self.forced }),
-            Phase::Lingering | Phase::Draining if self.live.is_empty() => match self.why {
+            Phase::Lingering | Phase::Draining if self.live.is_empty() && self.shut => match self.why {
                 Why::Upgraded => Some(ExitReason::Upgraded),
                 Why::Stopped => Some(ExitReason::Stopped),
             },
             Phase::Serving | Phase::Paused | Phase::Lingering | Phase::Draining => None,
         }
+    }
+
+    /// Nobody accepts any more.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.phase >= Phase::Lingering && self.shut
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub(crate) fn reloads(&self) -> u64 {
+        self.reloads
     }
 }
 
@@ -273,12 +413,13 @@ impl Waiter {
 
     /// As `State::wait_drained`, without blocking.
     pub(crate) fn poll_drained(&self, context: &Context<'_>) -> Poll<ExitReason> {
-        self.poll(context, Inner::exit_reason)
+        self.poll(context, |inner| self.state.awaited(inner))
     }
 
-    fn poll<T>(&self, context: &Context<'_>, wanted: impl Fn(&Inner) -> Option<T>) -> Poll<T> {
+    /// As `State::wait`, without blocking.
+    pub(crate) fn poll<T>(&self, context: &Context<'_>, wanted: impl Fn(&mut Inner) -> Option<T>) -> Poll<T> {
         let mut inner = self.state.lock();
-        match wanted(&inner) {
+        match wanted(&mut inner) {
             Some(result) => Poll::Ready(result),
             None => {
                 inner.wakers.insert(self.id, context.waker().clone());
@@ -320,7 +461,7 @@ impl Drop for DrainGuard {
         wakers.into_values().for_each(Waker::wake);
         if draining {
             self.state.changed.notify_all();
-            signal(&self.state.ended);
+            signal(&self.state.news);
         }
     }
 }
@@ -342,33 +483,58 @@ mod tests {
     #[test]
     fn the_phases_go_forward_and_only_a_pause_goes_back() {
         let state = State::new().unwrap();
-        assert!(*state.gate() && !readable(state.stop_event()));
-        state.pause();
-        state.pause();
-        assert!(!*state.gate() && readable(state.stop_event()));
-        state.resume();
-        assert!(*state.gate() && !readable(state.stop_event()));
+        let place = Place::default();
+        assert!(state.gate().lets(&place) && !readable(state.stop_event(&place)));
+        state.pause(&[]);
+        state.pause(&[]);
+        assert!(!state.gate().lets(&place) && readable(state.stop_event(&place)));
+        state.resume(&[]);
+        assert!(state.gate().lets(&place) && !readable(state.stop_event(&place)));
         assert_eq!(state.phase(), Phase::Serving);
-        state.stop_accepting(Why::Upgraded);
-        state.stop_accepting(Why::Stopped);
-        state.resume();
-        assert!(!*state.gate() && readable(state.stop_event()) && !readable(state.drain_event()));
+        state.stop_accepting(Why::Upgraded, &[]);
+        state.stop_accepting(Why::Stopped, &[]);
+        state.resume(&[]);
+        assert!(!state.gate().lets(&place) && readable(state.stop_event(&place)) && !readable(state.drain_event()));
+        state.shut();
         state.drain();
         assert!(readable(state.drain_event()));
         assert_eq!(state.wait_drained(), ExitReason::Upgraded, "the first reason stays");
     }
 
     #[test]
-    fn drained_waits_for_the_last_guard() {
+    fn an_exempt_listener_goes_on_until_the_gate_is_shut() {
+        let state = State::new().unwrap();
+        let (kept, left) = (Place::default(), Place::default());
+        state.pause(&[&left]);
+        assert!(state.gate().lets(&left) && !state.gate().lets(&kept));
+        assert_eq!(state.wait_while_paused(&left), Accepting::Open);
+        state.no_longer_exempt(&left);
+        assert!(!state.gate().lets(&left));
+        state.stop_accepting(Why::Upgraded, &[&left]);
+        assert!(state.gate().lets(&left) && !readable(state.stop_event(&left)));
+        assert_eq!(state.wait_while_paused(&kept), Accepting::Ended);
+        assert!(!state.is_finished());
+        state.shut();
+        assert!(!state.gate().lets(&left) && readable(state.stop_event(&left)));
+        assert_eq!(state.wait_while_paused(&left), Accepting::Ended);
+    }
+
+    #[test]
+    fn drained_waits_for_the_last_guard_and_for_whatever_holds_the_process() {
         let state = State::new().unwrap();
         let guard = state.guard(None);
-        state.stop_accepting(Why::Stopped);
+        state.hold(true);
+        state.stop_accepting(Why::Stopped, &[]);
+        state.shut();
         let waiting = std::thread::spawn({
             let state = Arc::clone(&state);
             move || state.wait_drained()
         });
         assert_eq!(state.live(), 1);
         drop(guard);
+        state.wait(|inner| inner.awaited.then_some(()));
+        assert!(state.is_finished() && !waiting.is_finished());
+        state.hold(false);
         assert_eq!(waiting.join().unwrap(), ExitReason::Stopped);
         assert_eq!(state.live(), 0);
     }
@@ -393,7 +559,7 @@ mod tests {
         let (mut ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let state = State::new().unwrap();
         let _guard = state.guard(Some(ours.as_raw_fd()));
-        state.stop_accepting(Why::Upgraded);
+        state.stop_accepting(Why::Upgraded, &[]);
         state.force(false);
         assert_eq!(ours.read(&mut [0; 1]).unwrap(), 0, "a reader comes back");
         assert_eq!(state.wait_drained(), ExitReason::DeadlineExceeded { live: 1 });

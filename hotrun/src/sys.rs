@@ -1,9 +1,12 @@
-//! The only file of this crate with `unsafe`: descriptors that arrive as numbers, and signal handlers.
+//! Where the kernel is spoken to: descriptors that arrive as numbers, signal handlers, pidfds, socket filters. Besides this
+//! file only `spawn` has `unsafe`.
 //! Never lives here: any decision.
 
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, FdFlag, OFlag};
+use nix::libc;
+use nix::sys::wait::{waitid, Id, WaitPidFlag, WaitStatus};
 use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
 use nix::sys::socket::{recvmsg, sendmsg, ControlMessage, ControlMessageOwned, MsgFlags};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -91,13 +94,92 @@ pub(crate) fn signals_to(pipe: OwnedFd, signals: &[Signal]) -> io::Result<()> {
     Ok(())
 }
 
-extern "C" fn to_pipe(signal: nix::libc::c_int) {
+extern "C" fn to_pipe(signal: libc::c_int) {
     let pipe = SIGNAL_PIPE.load(Ordering::Acquire);
     let byte = signal as u8;
     // Whoever was interrupted may be about to read errno: it is put back.
     let errno = Errno::last_raw();
     // SAFETY: the pipe was leaked by `signals_to`, so its number stays ours; it is non-blocking, and a full pipe already
     // holds news enough.
-    unsafe { nix::libc::write(pipe, std::ptr::from_ref(&byte).cast(), 1) };
+    unsafe { libc::write(pipe, std::ptr::from_ref(&byte).cast(), 1) };
     Errno::set_raw(errno);
+}
+
+/// A descriptor of that process, which becomes readable when it ends (pidfd_open(2)). The process must be a child that nobody
+/// has waited for, or this process itself: then the number cannot be somebody else's by now.
+pub(crate) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: two numbers go in and a descriptor or -1 comes out; CLOEXEC is set by the kernel.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = Errno::result(fd)? as RawFd;
+    // SAFETY: the kernel has just made it for this process.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal to that very process, whoever may have its number by now (pidfd_send_signal(2)).
+pub(crate) fn signal_process(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo means that the kernel fills it in as kill(2) does.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal as i32, none, 0) };
+    Errno::result(sent)?;
+    Ok(())
+}
+
+/// How a child has ended, which leaves no zombie behind. `None` while it runs, and when somebody else has waited for it.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
+    match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+        Ok(WaitStatus::StillAlive) | Err(_) => None,
+        Ok(status) => Some(status),
+    }
+}
+
+/// Lets every other thread of this process, and nobody else, see a descriptor's number as a closed door: the socket behind it
+/// is let go, and the number stays taken until its owner closes it.
+pub(crate) fn let_go(socket: BorrowedFd<'_>, door: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: dup3(2) makes the number a descriptor of `door`, whose owner stays who it was; no memory is involved.
+    Errno::result(unsafe { libc::dup3(door.as_raw_fd(), socket.as_raw_fd(), libc::O_CLOEXEC) })?;
+    Ok(())
+}
+
+/// The classic BPF program "drop what has SYN set, let the rest pass": `ldb [13]; jset #2, drop, pass; pass: ret -1;
+/// drop: ret 0`. Byte 13 of the TCP header has the flags (RFC 9293, 3.1).
+const NO_SYN: [libc::sock_filter; 4] = [
+    libc::sock_filter { code: 0x30, jt: 0, jf: 0, k: 13 },
+    libc::sock_filter { code: 0x45, jt: 1, jf: 0, k: 2 },
+    libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX },
+    libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 },
+];
+
+/// From now on no new connection comes into the queue of this TCP listener, and those that are under way go on (socket(7),
+/// SO_ATTACH_FILTER): a client's SYN is dropped, and sent again by its kernel a second later. It acts on the socket, for all
+/// processes that share it. A socket with a filter of the user's own is left alone.
+pub(crate) fn refuse_new(listener: BorrowedFd<'_>) -> io::Result<()> {
+    let mut length: libc::socklen_t = 0;
+    // SAFETY: with a length of zero nothing is written but the number of instructions there are.
+    let asked = unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_GET_FILTER,
+            std::ptr::null_mut(),
+            std::ptr::from_mut(&mut length),
+        )
+    };
+    Errno::result(asked)?;
+    if length != 0 {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the socket has a filter of its own"));
+    }
+    let mut program = NO_SYN;
+    let filter = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
+    // SAFETY: the kernel copies the program, of the length that is stated, before the call returns.
+    let attached = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            std::ptr::from_ref(&filter).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    Errno::result(attached)?;
+    Ok(())
 }

@@ -1,9 +1,9 @@
 //! The listener and its connections for tokio, and for axum. The runtime needs its IO and its time driver
 //! (`enable_all`, which `#[tokio::main]` does).
 
-use crate::control::Mouth;
 use crate::listen::{Listener, Passing};
-use crate::state::{DrainGuard, Phase, State, Waiter};
+use crate::mouth::Mouth;
+use crate::state::{Accepting, DrainGuard, Phase, Place, State, Waiter};
 use std::fmt;
 use std::future::{poll_fn, Future};
 use std::io;
@@ -27,6 +27,7 @@ pub struct AsyncListener<L> {
     /// Dropped when accepting ends: a registered descriptor of a shared socket would go on waking this process for
     /// connections that are for the next one (epoll(7), questions and answers, Q6).
     inner: Option<L>,
+    place: Arc<Place>,
     state: Arc<State>,
     waiter: Waiter,
     mouth: Arc<Mouth>,
@@ -82,7 +83,8 @@ impl Listener<std::net::TcpListener> {
     /// Those of registering with the runtime.
     pub fn into_tokio(self) -> io::Result<TcpListener> {
         Ok(AsyncListener {
-            inner: Some(net::TcpListener::from_std(self.inner)?),
+            inner: Some(net::TcpListener::from_std(self.inner.try_clone()?)?),
+            place: self.place,
             waiter: self.state.waiter(),
             state: self.state,
             mouth: self.mouth,
@@ -97,7 +99,8 @@ impl Listener<std::os::unix::net::UnixListener> {
     /// Those of registering with the runtime.
     pub fn into_tokio(self) -> io::Result<UnixListener> {
         Ok(AsyncListener {
-            inner: Some(net::UnixListener::from_std(self.inner)?),
+            inner: Some(net::UnixListener::from_std(self.inner.try_clone()?)?),
+            place: self.place,
             waiter: self.state.waiter(),
             state: self.state,
             mouth: self.mouth,
@@ -132,11 +135,11 @@ impl<L: PollAccept> AsyncListener<L> {
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<Accepted<L>>>> {
         let Some(inner) = &self.inner else { return Poll::Ready(Ok(None)) };
         // Registered first: a change between the two looks wakes this task.
-        if self.waiter.poll_phase(context, Phase::Lingering).is_ready() {
+        if self.poll_ended(context).is_ready() {
             return Poll::Ready(Ok(None));
         }
-        let open = self.state.gate();
-        if !*open {
+        let gate = self.state.gate();
+        if !gate.lets(&self.place) {
             return Poll::Pending;
         }
         let (stream, addr) = ready!(inner.poll_accept_now(context))?;
@@ -145,11 +148,16 @@ impl<L: PollAccept> AsyncListener<L> {
         Poll::Ready(Ok(Some((Conn { guard, stream, closing: Closing::No }, addr))))
     }
 
+    /// Ready when this listener will never accept again; the task is woken at every change.
+    fn poll_ended(&self, context: &Context<'_>) -> Poll<()> {
+        self.waiter.poll(context, |inner| (inner.accepting(&self.place) == Accepting::Ended).then_some(()))
+    }
+
     /// Room appears when some connection ends, here or in another process, so there is nothing to wait for but time.
     async fn wait_for_room(&self) {
         let mut time = pin!(tokio::time::sleep(Duration::from_millis(100)));
         poll_fn(|context| {
-            if self.waiter.poll_phase(context, Phase::Lingering).is_ready() {
+            if self.poll_ended(context).is_ready() {
                 return Poll::Ready(());
             }
             time.as_mut().poll(context)

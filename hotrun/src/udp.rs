@@ -4,9 +4,9 @@
 //! never overlaps cleanly: whatever this process had been told before is unknown to the next one. Protocols of single
 //! datagrams (DNS, statsd) do not mind; for others, ask the command for `overlap = false`.
 
-use crate::control::Mouth;
 use crate::listen::wait;
-use crate::state::{Phase, State};
+use crate::mouth::Mouth;
+use crate::state::{Accepting, Place, State};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::io;
 use std::net::{self, SocketAddr};
@@ -17,7 +17,8 @@ use std::sync::Arc;
 /// [`Listener`](crate::Listener)'s is.
 #[derive(Debug)]
 pub struct UdpSocket {
-    pub(crate) inner: net::UdpSocket,
+    pub(crate) inner: Arc<net::UdpSocket>,
+    pub(crate) place: Arc<Place>,
     pub(crate) state: Arc<State>,
     pub(crate) mouth: Arc<Mouth>,
 }
@@ -32,8 +33,8 @@ impl UdpSocket {
         self.mouth.ready()?;
         loop {
             {
-                let open = self.state.gate();
-                if *open {
+                let gate = self.state.gate();
+                if gate.lets(&self.place) {
                     match self.inner.recv_from(bytes) {
                         Ok(received) => return Ok(Some(received)),
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -42,12 +43,12 @@ impl UdpSocket {
                     }
                 }
             }
-            if self.state.wait_while_paused() >= Phase::Lingering {
+            if self.state.wait_while_paused(&self.place) == Accepting::Ended {
                 return Ok(None);
             }
             let mut fds = [
                 PollFd::new(self.inner.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.state.stop_event(), PollFlags::POLLIN),
+                PollFd::new(self.state.stop_event(&self.place), PollFlags::POLLIN),
             ];
             wait(&mut fds, PollTimeout::NONE)?;
         }
@@ -78,7 +79,10 @@ impl UdpSocket {
     }
 
     /// The socket for an async runtime. It is non-blocking; stop reading at [`Upgrader::draining`](crate::Upgrader::draining).
-    pub fn into_std(self) -> net::UdpSocket {
-        self.inner
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn into_std(self) -> io::Result<net::UdpSocket> {
+        self.inner.try_clone()
     }
 }

@@ -2,14 +2,16 @@
 //! Never lives here: the other end (`holder`), and how phases change (`control`, `state`).
 
 use crate::bound_path::BoundPaths;
-use crate::control::{self, Mouth, Pace};
-use crate::environment::{self, Name, Socket};
-use crate::notify::Manager;
-use crate::state::{DrainGuard, Phase, State, Waiter};
-use crate::wire::{self, ToHolder, PROTOCOL};
-use crate::{sys, Signal, TcpListener, UdpSocket, UnixListener};
-use nix::fcntl::OFlag;
+use crate::control::Request;
+use crate::environment::{Name, Socket};
+use crate::mouth::{Above, Mouth};
+use crate::register::{unseal, Kind, Register};
+use crate::reload::{AcceptingChanges, Reloads};
+use crate::state::{DrainGuard, Phase, Place, State, Waiter};
+use crate::wire::{self, ToHolder};
+use crate::{sys, TcpListener, UdpSocket, UnixListener, UpgradeError};
 use nix::sys::socket::{getsockopt, listen, sockopt, AddressFamily, Backlog, SockType};
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::{self, SocketAddr, ToSocketAddrs};
@@ -17,100 +19,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net as unix;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, MutexGuard};
+use std::sync::{mpsc, Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
-
-/// How a server behaves at its end; every setting has a default that suits most.
-#[derive(Debug, Clone)]
-#[must_use = "nothing happens before `init`"]
-pub struct Builder {
-    stop_on: Vec<Signal>,
-    pace: Pace,
-}
-
-/// Settings for [`init`](Builder::init).
-pub fn builder() -> Builder {
-    Builder {
-        stop_on: vec![Signal::SIGTERM, Signal::SIGINT],
-        pace: Pace { linger: Duration::from_millis(100), drain_timeout: Duration::from_secs(30) },
-    }
-}
-
-/// [`builder`] with its defaults.
-///
-/// Call it in the first statement of `main`: it takes what was inherited out of the environment, which is only safe while
-/// there is one thread, and it installs the handlers of the stop signals.
-///
-/// # Errors
-/// As [`Builder::init`].
-pub fn init() -> io::Result<Upgrader> {
-    builder().init()
-}
-
-impl Builder {
-    /// Signals that stop the server gracefully; the second one is in a hurry. Default: SIGTERM and SIGINT. An empty list
-    /// leaves all signals alone.
-    pub fn stop_on(mut self, signals: &[Signal]) -> Self {
-        self.stop_on = signals.to_vec();
-        self
-    }
-
-    /// How long a client that was accepted just before the end may take to send its request, before idle connections are
-    /// closed. Default: 100 ms.
-    pub fn linger(mut self, linger: Duration) -> Self {
-        self.pace.linger = linger;
-        self
-    }
-
-    /// How long connections may go on after accepting has ended; then they are shut down. Default: 30 s.
-    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.pace.drain_timeout = timeout;
-        self
-    }
-
-    /// Takes over what was inherited, and starts to listen to whoever started this process. Call it once, in the first
-    /// statement of `main`.
-    ///
-    /// # Errors
-    /// `AlreadyExists` when it was called before in this process; `InvalidInput` when the environment announces descriptors
-    /// that are not there; else those of the system calls for events, threads and signal handlers.
-    pub fn init(self) -> io::Result<Upgrader> {
-        static INIT: AtomicBool = AtomicBool::new(false);
-        if INIT.swap(true, Ordering::AcqRel) {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "hotrun::init was called before in this process; clone the Upgrader it returned",
-            ));
-        }
-        let inherited = environment::take()?;
-        let token = inherited.control.as_ref().map(|control| control.token);
-        let manager = match &inherited.notify_socket {
-            // A holder has its own channel; its NOTIFY_SOCKET is for programs that do not know that.
-            Some(address) if token.is_none() => Some(Manager::at(address)?),
-            Some(_) | None => None,
-        };
-        let state = State::new()?;
-        let mouth = Arc::new(Mouth::new(inherited.control.map(|control| control.channel), manager, inherited.sockets));
-        if let Some(token) = token {
-            mouth.tell(&ToHolder::Hello { protocol: PROTOCOL, token, pid: std::process::id() }, None)?;
-        }
-        let paths = Arc::new(BoundPaths::default());
-        let signals = self.catch_signals()?;
-        control::listen(Arc::clone(&state), Arc::clone(&mouth), Arc::clone(&paths), signals, self.pace)?;
-        Ok(Upgrader { shared: Arc::new(Shared { state, mouth, paths, generation: inherited.generation }) })
-    }
-
-    fn catch_signals(&self) -> io::Result<Option<OwnedFd>> {
-        if self.stop_on.is_empty() {
-            return Ok(None);
-        }
-        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        sys::signals_to(write, &self.stop_on)?;
-        Ok(Some(read))
-    }
-}
 
 /// This process's part in hot upgrades. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
@@ -119,11 +29,25 @@ pub struct Upgrader {
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Arc<State>,
-    mouth: Arc<Mouth>,
-    paths: Arc<BoundPaths>,
-    generation: u32,
+pub(crate) struct Shared {
+    pub(crate) state: Arc<State>,
+    pub(crate) mouth: Arc<Mouth>,
+    pub(crate) paths: Arc<BoundPaths>,
+    pub(crate) register: Arc<Register>,
+    pub(crate) generation: u32,
+    pub(crate) predecessor: Option<u32>,
+    pub(crate) files: Mutex<HashMap<String, OwnedFd>>,
+    pub(crate) inherited_state: Mutex<HashMap<String, OwnedFd>>,
+}
+
+/// The process that serves in this one's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Successor {
+    /// Its process number.
+    pub pid: u32,
+    /// Its [`Upgrader::generation`].
+    pub generation: u32,
 }
 
 /// Why [`Upgrader::drained`] returned.
@@ -147,8 +71,11 @@ pub enum ExitReason {
 }
 
 impl Upgrader {
-    /// A TCP listener of that name: the inherited one, or else a new one bound to `addr`, of which the holder gets a copy for
-    /// the next generation.
+    pub(crate) fn new(shared: Shared) -> Self {
+        Upgrader { shared: Arc::new(shared) }
+    }
+
+    /// A TCP listener of that name: the inherited one, or else a new one bound to `addr`, which the next generation inherits.
     ///
     /// Where whoever started this process chose the address of that name, that address wins. Where an earlier generation of
     /// the program chose it and the program now asks for another one, the new one is bound. A socket that came without a
@@ -163,37 +90,55 @@ impl Upgrader {
     pub fn listen(&self, name: &str, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(|error| named("listen", name, &error))?.collect();
         let same = |fd: &OwnedFd| tcp_addr(fd).is_some_and(|bound| addrs.iter().any(|wanted| matches(*wanted, bound)));
-        let inner = match self.claim(name, Kind::Tcp, any_port(&addrs), same)? {
-            Some(fd) => net::TcpListener::from(fd),
-            None => {
-                let listener = net::TcpListener::bind(&addrs[..]).map_err(|error| bind_failed(name, &addrs, &error))?;
-                // std asks for a short queue; during an upgrade it should hold whoever comes. listen(2) may be repeated.
-                listen(&listener, Backlog::MAXCONN)?;
-                self.offer(name, listener)?
-            }
-        };
-        self.listener(inner)
+        let claimed = self.claim(name, Kind::Tcp, any_port(&addrs), same)?;
+        self.tcp(name, claimed, || {
+            let listener = net::TcpListener::bind(&addrs[..]).map_err(|error| bind_failed(name, &addrs, &error))?;
+            // std asks for a short queue; during an upgrade it should hold whoever comes. listen(2) may be repeated.
+            listen(&listener, Backlog::MAXCONN)?;
+            Ok(listener)
+        })
+    }
+
+    /// As [`listen`](Upgrader::listen), with a listener made by `bind` where none of that name was inherited: for socket
+    /// options of your own. As the address is not known before, an inherited one is taken whatever its address.
+    ///
+    /// # Errors
+    /// As [`listen`](Upgrader::listen), and those of `bind`.
+    pub fn listen_with(
+        &self,
+        name: &str,
+        bind: impl FnOnce() -> io::Result<net::TcpListener>,
+    ) -> io::Result<TcpListener> {
+        let claimed = self.claim(name, Kind::Tcp, true, |_| true)?;
+        self.tcp(name, claimed, bind)
     }
 
     /// A Unix stream listener of that name, as [`listen`](Upgrader::listen). A path that a dead server left behind is taken
-    /// over. Without a holder, the path is removed when this process stops, if it still is the socket that was bound here.
+    /// over. The path is removed by the last generation, when it stops, if it still is the socket that was bound there.
     ///
     /// # Errors
     /// As [`listen`](Upgrader::listen).
     pub fn listen_unix(&self, name: &str, path: impl AsRef<Path>) -> io::Result<UnixListener> {
         let path = path.as_ref();
-        let inner = match self.claim(name, Kind::Unix, false, |fd| unix_path(fd).as_deref() == Some(path))? {
-            Some(fd) => unix::UnixListener::from(fd),
+        let same = |fd: &OwnedFd| unix_path(fd).as_deref() == Some(path);
+        let (inner, bound_by_program) = match self.claim(name, Kind::Unix, false, same)? {
+            Some((fd, bound_by_program)) => {
+                if bound_by_program && self.shared.mouth.above() == Above::Nobody {
+                    // It is gone, or somebody else's by now.
+                    let _ = self.shared.paths.own(path);
+                }
+                (unix::UnixListener::from(fd), bound_by_program)
+            }
             None => {
-                let bound = self.shared.paths.bind(path, !self.shared.mouth.has_holder());
+                let bound = self.shared.paths.bind(path, self.shared.mouth.above() != Above::Holder);
                 let listener = bound.map_err(|error| {
                     io::Error::new(error.kind(), format!("listen {name:?} on {}: {error}", path.display()))
                 })?;
                 listen(&listener, Backlog::MAXCONN)?;
-                self.offer(name, listener)?
+                (self.offer(name, listener)?, true)
             }
         };
-        self.listener(inner)
+        self.listener(name, Kind::Unix, bound_by_program, inner)
     }
 
     /// A UDP socket of that name, as [`listen`](Upgrader::listen). What two generations do to each other's datagrams is said
@@ -204,15 +149,58 @@ impl Upgrader {
     pub fn bind_udp(&self, name: &str, addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
         let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(|error| named("bind", name, &error))?.collect();
         let same = |fd: &OwnedFd| udp_addr(fd).is_some_and(|bound| addrs.iter().any(|wanted| matches(*wanted, bound)));
-        let inner = match self.claim(name, Kind::Udp, any_port(&addrs), same)? {
-            Some(fd) => net::UdpSocket::from(fd),
+        let (inner, bound_by_program) = match self.claim(name, Kind::Udp, any_port(&addrs), same)? {
+            Some((fd, bound_by_program)) => (net::UdpSocket::from(fd), bound_by_program),
             None => {
                 let socket = net::UdpSocket::bind(&addrs[..]).map_err(|error| bind_failed(name, &addrs, &error))?;
-                self.offer(name, socket)?
+                (self.offer(name, socket)?, true)
             }
         };
         inner.set_nonblocking(true)?;
-        Ok(UdpSocket { inner, state: Arc::clone(&self.shared.state), mouth: Arc::clone(&self.shared.mouth) })
+        let inner = Arc::new(inner);
+        let place = self.shared.register.add(name, Kind::Udp, bound_by_program, Arc::clone(&inner) as _);
+        Ok(UdpSocket { inner, place, state: Arc::clone(&self.shared.state), mouth: Arc::clone(&self.shared.mouth) })
+    }
+
+    /// Hands a file of any kind to every successor of this process: a log, a lock, a pipe, a device. The successor finds it with
+    /// [`inherited_file`](Upgrader::inherited_file). A second one of the same name replaces the first.
+    ///
+    /// It is the open file description that travels, with its offset, its status flags and its locks (dup(2)). Not under
+    /// `cargo hotrun`, which starts successors by itself.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that cannot travel; else those of dup(2).
+    pub fn keep_file(&self, name: &str, file: impl AsFd) -> io::Result<()> {
+        wire::check_name(name)?;
+        self.shared.register.keep_file(name, file.as_fd().try_clone_to_owned()?);
+        Ok(())
+    }
+
+    /// The file of that name that the process before kept; `None` also when it was asked for before. To hand it on, keep it
+    /// again.
+    pub fn inherited_file(&self, name: &str) -> Option<OwnedFd> {
+        self.shared.files.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
+    }
+
+    /// A small piece of state for every successor: session-ticket keys, counters, a cache. `produce` is called when a successor
+    /// is started, on a thread of this library, and must not block. The bytes travel in a sealed memory file, and are seen by no
+    /// other process. Not under `cargo hotrun`, which starts successors by itself.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that cannot travel.
+    pub fn on_handoff(&self, name: &str, produce: impl FnMut() -> Vec<u8> + Send + 'static) -> io::Result<()> {
+        wire::check_name(name)?;
+        self.shared.register.on_handoff(name, Box::new(produce));
+        Ok(())
+    }
+
+    /// The state of that name from the process before; `None` where there is none, or when it was asked for before.
+    ///
+    /// # Errors
+    /// `InvalidData` when what came is not a sealed file; else those of reading it.
+    pub fn inherited_state(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let file = self.shared.inherited_state.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        file.map(unseal).transpose()
     }
 
     /// Says that this process can serve: only now does the one before stop accepting. The first accept says it too, so call
@@ -227,6 +215,65 @@ impl Upgrader {
     /// Counts the programs that served these sockets in one session, from 1.
     pub fn generation(&self) -> u32 {
         self.shared.generation
+    }
+
+    /// Processes of this server that are there, as far as this one knows: itself, a successor, and earlier generations that
+    /// finish their connections.
+    pub fn generations(&self) -> usize {
+        self.shared.state.generations()
+    }
+
+    /// The process that handed its sockets to this one, if it was another process.
+    pub fn predecessor(&self) -> Option<u32> {
+        self.shared.predecessor
+    }
+
+    /// Starts the new program, hands it every socket, and blocks until it serves or has failed. From then on this process
+    /// accepts nothing; it drains at once or when the [probation](crate::Builder::probation) is over. In async code, call it on a
+    /// blocking thread.
+    ///
+    /// # Errors
+    /// Every [`UpgradeError`]; whatever it is, this process serves on.
+    pub fn upgrade(&self) -> Result<Successor, UpgradeError> {
+        let (sender, answer) = mpsc::channel();
+        self.shared.mouth.bell().ring(Request::Upgrade(sender));
+        answer.recv().unwrap_or(Err(UpgradeError::Stopping))
+    }
+
+    /// Ends the probation of a successor that serves: it stays, and this process drains.
+    ///
+    /// # Errors
+    /// [`UpgradeError::NothingToConfirm`].
+    pub fn confirm(&self) -> Result<(), UpgradeError> {
+        let (sender, answer) = mpsc::channel();
+        self.shared.mouth.bell().ring(Request::Confirm(sender));
+        answer.recv().unwrap_or(Err(UpgradeError::Stopping))
+    }
+
+    /// Ends the probation of a successor that serves: this process serves again, and the successor finishes its connections and
+    /// leaves.
+    ///
+    /// # Errors
+    /// [`UpgradeError::NothingToConfirm`].
+    pub fn roll_back(&self) -> Result<(), UpgradeError> {
+        let (sender, answer) = mpsc::channel();
+        self.shared.mouth.bell().ring(Request::RollBack(sender));
+        answer.recv().unwrap_or(Err(UpgradeError::Stopping))
+    }
+
+    /// Stops gracefully, as a stop signal does; a second call is in a hurry.
+    pub fn stop(&self) {
+        self.shared.mouth.bell().ring(Request::Stop);
+    }
+
+    /// Requests for new configuration ([`Builder::reload_on`](crate::Builder::reload_on)).
+    pub fn reloads(&self) -> Reloads {
+        Reloads::new(&self.shared.state, self.shared.mouth.bell().clone())
+    }
+
+    /// News for a framework with an accept loop of its own ([`TcpListener::into_std`]).
+    pub fn accepting(&self) -> AcceptingChanges {
+        AcceptingChanges::new(&self.shared.state)
     }
 
     /// Whether accepting has ended.
@@ -272,21 +319,43 @@ impl Upgrader {
         reason
     }
 
-    fn listener<L: AsFd>(&self, inner: L) -> io::Result<crate::Listener<L>> {
-        sys::set_nonblocking(&inner)?;
-        Ok(crate::Listener { inner, state: Arc::clone(&self.shared.state), mouth: Arc::clone(&self.shared.mouth) })
+    fn tcp(
+        &self,
+        name: &str,
+        claimed: Option<(OwnedFd, bool)>,
+        bind: impl FnOnce() -> io::Result<net::TcpListener>,
+    ) -> io::Result<TcpListener> {
+        let (inner, bound_by_program) = match claimed {
+            Some((fd, bound_by_program)) => (net::TcpListener::from(fd), bound_by_program),
+            None => (self.offer(name, bind()?)?, true),
+        };
+        self.listener(name, Kind::Tcp, bound_by_program, inner)
     }
 
-    /// The inherited socket for that name, if there is one.
+    fn listener<L: AsFd + Send + Sync + 'static>(
+        &self,
+        name: &str,
+        kind: Kind,
+        bound_by_program: bool,
+        inner: L,
+    ) -> io::Result<crate::Listener<L>> {
+        sys::set_nonblocking(&inner)?;
+        let inner = Arc::new(inner);
+        let place: Arc<Place> = self.shared.register.add(name, kind, bound_by_program, Arc::clone(&inner) as _);
+        let (state, mouth) = (Arc::clone(&self.shared.state), Arc::clone(&self.shared.mouth));
+        Ok(crate::Listener { inner, place, state, mouth })
+    }
+
+    /// The inherited socket for that name, if there is one, and whether an earlier generation of the program bound it.
     fn claim(
         &self,
         name: &str,
         kind: Kind,
         any_port: bool,
         same_address: impl Fn(&OwnedFd) -> bool,
-    ) -> io::Result<Option<OwnedFd>> {
+    ) -> io::Result<Option<(OwnedFd, bool)>> {
         wire::check_name(name)?;
-        let mut inherited = self.inherited();
+        let mut inherited = self.shared.mouth.unclaimed();
         let by_name = inherited.iter().position(|socket| socket.name == Name::Given(name.to_owned()));
         if let Some(index) = by_name {
             let socket = &inherited[index];
@@ -297,9 +366,8 @@ impl Upgrader {
                 ));
             }
             if !socket.bound_by_program || same_address(&socket.fd) {
-                let socket = inherited.swap_remove(index);
-                self.shared.mouth.tell(&ToHolder::Taken { name: name.to_owned() }, None)?;
-                return Ok(Some(socket.fd));
+                // In order: the ones after it must keep their places.
+                return self.claimed(inherited.remove(index)).map(Some);
             }
         }
         // Not where any port will do: a socket that has a name is for whoever asks for that name.
@@ -309,24 +377,22 @@ impl Upgrader {
         });
         let anonymous = || inherited.iter().position(|s| s.name == Name::Anonymous && kind.is(&s.fd));
         let Some(index) = same.or_else(anonymous) else { return Ok(None) };
-        // In order: the ones after it must keep their places.
-        let socket = inherited.remove(index);
+        self.claimed(inherited.remove(index)).map(Some)
+    }
+
+    fn claimed(&self, socket: Socket) -> io::Result<(OwnedFd, bool)> {
         match socket.name {
-            Name::Given(given) => self.shared.mouth.tell(&ToHolder::Taken { name: given }, None)?,
+            Name::Given(name) => self.shared.mouth.tell(&ToHolder::Taken { name }, None)?,
             Name::Anonymous => {}
         }
-        Ok(Some(socket.fd))
+        Ok((socket.fd, socket.bound_by_program))
     }
 
     /// Gives the holder a copy of what was bound here.
     fn offer<S: From<OwnedFd> + Into<OwnedFd>>(&self, name: &str, socket: S) -> io::Result<S> {
         let fd: OwnedFd = socket.into();
-        self.shared.mouth.tell(&ToHolder::Offer { name: name.to_owned() }, Some(&fd))?;
+        self.shared.mouth.tell(&ToHolder::Offer { name: name.to_owned() }, Some(fd.as_fd()))?;
         Ok(S::from(fd))
-    }
-
-    fn inherited(&self) -> MutexGuard<'_, Vec<Socket>> {
-        self.shared.mouth.unclaimed()
     }
 }
 
@@ -356,13 +422,6 @@ impl Future for Draining {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.waiter.poll_phase(context, self.phase)
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Tcp,
-    Unix,
-    Udp,
 }
 
 impl Kind {

@@ -3,7 +3,7 @@
 
 use crate::sys;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// How many descriptors are handed over, from number 3. sd_listen_fds(3).
 pub const LISTEN_FDS: &str = "LISTEN_FDS";
@@ -20,6 +20,39 @@ pub const HOTRUN_GENERATION: &str = "HOTRUN_GENERATION";
 /// Names, separated by colons, of the sockets that an earlier generation bound by itself. Where such a program now asks
 /// for another address it means it; the other names were chosen by whoever holds the sockets, and win over the code.
 pub const HOTRUN_BOUND: &str = "HOTRUN_BOUND";
+/// Process number of a holder that is the same server's process before: it leaves once it has said COMMIT, and from then on
+/// the sockets are the server's own to hand over.
+pub const HOTRUN_PREDECESSOR: &str = "HOTRUN_PREDECESSOR";
+/// `<descriptor>:<process number>` of a server that keeps the sockets served while this one starts in the place of its
+/// predecessor, under the same process number; the descriptor is the holder's end of its control channel.
+pub const HOTRUN_INTERIM: &str = "HOTRUN_INTERIM";
+/// Names, separated by colons, of the other files that are handed over, whose descriptors follow the control channel.
+pub const HOTRUN_FILES: &str = "HOTRUN_FILES";
+/// Names, separated by colons, of pieces of state: sealed memory files (memfd_create(2)) that follow the other files.
+pub const HOTRUN_STATE: &str = "HOTRUN_STATE";
+/// How often the service manager wants to hear from its main process, in microseconds. sd_watchdog_enabled(3).
+pub const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
+/// The process that the above is meant for. sd_watchdog_enabled(3).
+pub const WATCHDOG_PID: &str = "WATCHDOG_PID";
+
+/// Every variable of a hand-over: none of them is for the children of a server.
+pub(crate) const VARIABLES: [&str; 14] = [
+    LISTEN_FDS,
+    LISTEN_FDNAMES,
+    LISTEN_PID,
+    // listenfd's own addition, which it leaves behind.
+    "LISTEN_FDS_FIRST_FD",
+    NOTIFY_SOCKET,
+    WATCHDOG_USEC,
+    WATCHDOG_PID,
+    HOTRUN_CTL,
+    HOTRUN_GENERATION,
+    HOTRUN_BOUND,
+    HOTRUN_PREDECESSOR,
+    HOTRUN_INTERIM,
+    HOTRUN_FILES,
+    HOTRUN_STATE,
+];
 
 /// The first descriptor that is handed over. sd_listen_fds(3), `SD_LISTEN_FDS_START`.
 pub const FIRST_FD: i32 = 3;
@@ -71,6 +104,15 @@ pub(crate) enum ToServer {
     /// The holder will have nothing to do with this server.
     Abort {
         why: String,
+    },
+    /// The holder has let its sockets go, and was asked to stop: the server stops, for all of them.
+    Stop,
+    /// Somebody asked the holder for an upgrade while this server was the one that started: it is this server's to do.
+    Upgrade,
+    /// Travels with a pidfd and an eventfd: a process of an earlier generation that is still there. Writing to the eventfd
+    /// tells it to hurry.
+    Elder {
+        generation: u32,
     },
 }
 
@@ -124,6 +166,13 @@ impl ToServer {
             ToServer::Drain => vec![b'd'],
             ToServer::Release { name } => with_text(b'l', name),
             ToServer::Abort { why } => with_text(b'a', why),
+            ToServer::Stop => vec![b's'],
+            ToServer::Upgrade => vec![b'u'],
+            ToServer::Elder { generation } => {
+                let mut bytes = vec![b'e'];
+                bytes.extend(generation.to_le_bytes());
+                bytes
+            }
         }
     }
 
@@ -135,27 +184,34 @@ impl ToServer {
             [b'd'] => Ok(ToServer::Drain),
             [b'l', rest @ ..] => Ok(ToServer::Release { name: name(rest)? }),
             [b'a', why @ ..] => Ok(ToServer::Abort { why: String::from_utf8_lossy(why).into_owned() }),
+            [b's'] => Ok(ToServer::Stop),
+            [b'u'] => Ok(ToServer::Upgrade),
+            [b'e', a, b, c, d] => Ok(ToServer::Elder { generation: u32::from_le_bytes([*a, *b, *c, *d]) }),
             other => Err(foreign("holder", other)),
         }
     }
 }
 
-/// Sends one datagram, with a descriptor where there is one.
-pub(crate) fn send(channel: impl AsFd, bytes: &[u8], socket: Option<&OwnedFd>) -> io::Result<()> {
-    let sent = sys::send_with_fds(channel.as_fd(), bytes, socket.map(AsFd::as_fd).as_slice())?;
+/// Sends one datagram and the descriptors that travel with it.
+pub(crate) fn send(channel: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let sent = sys::send_with_fds(channel.as_fd(), bytes, fds)?;
     debug_assert_eq!(sent, bytes.len(), "a datagram is sent whole or not at all");
     Ok(())
 }
 
-/// Receives one datagram; `None` is the other end's end.
-pub(crate) fn receive(channel: impl AsFd) -> io::Result<Option<(Vec<u8>, Option<OwnedFd>)>> {
+/// Receives one datagram and the descriptors that came with it, two at most; `None` is the other end's end.
+pub(crate) fn receive(channel: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let mut bytes = vec![0; LONGEST];
-    let (length, mut fds) = sys::receive_with_fds(channel.as_fd(), &mut bytes, 1)?;
+    let (length, fds) = match sys::receive_with_fds(channel.as_fd(), &mut bytes, 2) {
+        // The other end was killed with messages of ours unread.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+        other => other?,
+    };
     if length == 0 {
         return Ok(None);
     }
     bytes.truncate(length);
-    Ok(Some((bytes, fds.pop())))
+    Ok(Some((bytes, fds)))
 }
 
 /// Whether a name can travel in `LISTEN_FDNAMES`: 1 to 255 bytes of printable ASCII without a colon
@@ -228,6 +284,9 @@ mod tests {
             ToServer::Drain,
             ToServer::Release { name: "old".into() },
             ToServer::Abort { why: "protocol 9, this is 1".into() },
+            ToServer::Stop,
+            ToServer::Upgrade,
+            ToServer::Elder { generation: 70_000 },
         ];
         for message in to_server {
             assert_eq!(ToServer::decode(&message.encode()).unwrap(), message);

@@ -1,0 +1,496 @@
+//! Doing what `succession` says: starting a successor, handing over, coming back, leaving.
+//! Never lives here: when to (`succession`, `leave`), and hearing (`control`).
+
+use crate::control::{now, Control};
+use crate::error::exit_status;
+use crate::holder::{Holder, Said};
+use crate::inheritance::Inheritance;
+use crate::mouth::Above;
+use crate::register::{close_entrance, Entry, Kind};
+use crate::state::{Place, Why};
+use crate::succession::{Action, By, Input, Outcome, Probation, Stage};
+use crate::wire::{HOTRUN_INTERIM, HOTRUN_PREDECESSOR, LISTEN_PID, NOTIFY_SOCKET, WATCHDOG_USEC};
+use crate::{spawn, sys, PidMode, Signal, UpgradeError};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// What a process gets that was told to leave, on top of the time its connections have.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The process that was started to serve in this one's place.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    holder: Holder,
+    pidfd: Option<OwnedFd>,
+    pub(crate) pid: u32,
+    pub(crate) generation: u32,
+    /// Its end of the channel is open.
+    open: bool,
+    pub(crate) said_hello: bool,
+    pub(crate) garbled: Option<String>,
+    /// Sockets it bound that were not there before.
+    offered: Vec<(String, OwnedFd)>,
+    /// It was told to leave, and has until then.
+    pub(crate) kill_at: Option<Instant>,
+}
+
+impl Successor {
+    fn new(holder: Holder, pidfd: Option<OwnedFd>, pid: u32, generation: u32) -> Self {
+        Successor {
+            holder,
+            pidfd,
+            pid,
+            generation,
+            open: true,
+            said_hello: false,
+            garbled: None,
+            offered: Vec::new(),
+            kill_at: None,
+        }
+    }
+
+    /// The one that this process started when it was another program.
+    pub(crate) fn adopted(channel: OwnedFd, pid: u32) -> io::Result<Self> {
+        Ok(Successor::new(Holder::adopted(channel), Some(sys::pidfd(pid)?), pid, 0))
+    }
+
+    pub(crate) fn channel(&self) -> Option<BorrowedFd<'_>> {
+        self.open.then_some(self.holder.as_fd())
+    }
+
+    pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(AsFd::as_fd)
+    }
+
+    pub(crate) fn receive(&self) -> io::Result<Said> {
+        self.holder.receive()
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.open = false;
+    }
+
+    pub(crate) fn bound(&mut self, name: String, socket: OwnedFd) {
+        self.offered.push((name, socket));
+    }
+
+    fn kill(&self) {
+        if let Some(pidfd) = &self.pidfd {
+            // It has ended already, at worst.
+            let _ = sys::signal_process(pidfd.as_fd(), Signal::SIGKILL);
+        }
+    }
+}
+
+/// A process of an earlier generation.
+#[derive(Debug)]
+pub(crate) struct Elder {
+    generation: u32,
+    pidfd: OwnedFd,
+    hurry: OwnedFd,
+}
+
+impl Elder {
+    pub(crate) fn new(generation: u32, pidfd: OwnedFd, hurry: OwnedFd) -> Self {
+        Elder { generation, pidfd, hurry }
+    }
+
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    fn hurry(&self) {
+        // An eventfd takes eight bytes; one whose counter is at its limit is as readable as it gets.
+        let _ = nix::unistd::write(&self.hurry, &1u64.to_ne_bytes());
+    }
+}
+
+/// A child on its way out.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pidfd: OwnedFd,
+    pub(crate) kill_at: Option<Instant>,
+    /// What it may still have to say is heard by nobody, but it must not find the channel closed.
+    _holder: Holder,
+}
+
+impl Child {
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Control {
+    pub(crate) fn perform(&mut self, action: Action) {
+        match action {
+            Action::Start => self.start_successor(),
+            Action::Pause => self.pause(),
+            Action::Commit { again } => self.commit(again),
+            Action::Resume => self.resume(),
+            Action::Kill => {
+                if let Some(successor) = &self.successor {
+                    successor.kill();
+                }
+            }
+            Action::Dismiss => {
+                if let Some(successor) = &self.successor {
+                    // One that is gone has left already.
+                    let _ = successor.holder.drain();
+                }
+            }
+            Action::Report(outcome) => self.report(outcome),
+            Action::Stop => {
+                if let Some(caller) = self.caller.take() {
+                    let _ = caller.send(Err(UpgradeError::Stopping));
+                }
+                self.forget_successor(None);
+                self.leave(Why::Stopped);
+            }
+            Action::PassStop => {
+                self.stop_asked = true;
+                if let Some(successor) = &self.successor {
+                    let _ = successor.holder.stop();
+                }
+            }
+        }
+    }
+
+    fn start_successor(&mut self) {
+        self.make_room();
+        let settings = &self.settings;
+        let window = match settings.probation {
+            Probation::For(window) => window,
+            Probation::Manual => Duration::ZERO,
+        };
+        self.mouth.reloading(settings.ready_timeout + window + settings.pace.drain_timeout + GRACE);
+        match self.spawn() {
+            Ok(successor) => {
+                self.successor = Some(successor);
+                self.input(Input::Started);
+            }
+            Err(error) => {
+                self.input(Input::NotStarted);
+                self.failed(error);
+            }
+        }
+    }
+
+    fn spawn(&self) -> Result<Successor, UpgradeError> {
+        let program = &self.settings.program;
+        let named = |source| UpgradeError::Spawn { program: program.name().to_owned(), source };
+        let found = program.find().map_err(named)?;
+        let generation = self.generation + 1;
+        let (holder, theirs) = Holder::new().map_err(named)?;
+        self.register.forget_taken();
+        let inheritance = Inheritance::gather(&self.register, &self.mouth).map_err(named)?;
+        let (name, value) = holder.control_variable(inheritance.handed().len());
+        let mut variables = vec![(name, value.into())];
+        // The one in between is not the main process for a moment, and has nothing to say.
+        if self.settings.pid_mode == PidMode::Handoff {
+            variables.push((HOTRUN_PREDECESSOR, std::process::id().to_string().into()));
+            variables.extend(self.manager_variables());
+        }
+        let image = inheritance.image(program, &found, generation, variables).map_err(named)?;
+        let started = spawn::child(&image, &inheritance.descriptors(theirs.as_fd()));
+        let pid = started.map_err(|source| UpgradeError::Spawn { program: found, source })?;
+        // Where SIGCHLD is ignored a child that has ended is gone at once; then its channel says so.
+        Ok(Successor::new(holder, sys::pidfd(pid).ok(), pid, generation))
+    }
+
+    fn manager_variables(&self) -> Vec<(&'static str, OsString)> {
+        let manager = self.settings.notify_socket.iter().map(|address| (NOTIFY_SOCKET, address.clone()));
+        let watchdog = self.settings.watchdog.iter().map(|every| (WATCHDOG_USEC, every.as_micros().to_string().into()));
+        manager.chain(watchdog).collect()
+    }
+
+    /// So many generations may be there at once; the oldest has had its time.
+    fn make_room(&mut self) {
+        // This process and the next one.
+        let room = self.settings.max_generations.saturating_sub(2);
+        self.elders.sort_by_key(|elder| elder.generation);
+        let too_many = self.elders.len().saturating_sub(room);
+        self.elders.iter().take(too_many).for_each(Elder::hurry);
+    }
+
+    /// The successor accepts; this process keeps what the successor has not asked for.
+    fn pause(&mut self) {
+        let entries = self.register.entries();
+        self.state.pause(&not_taken(&entries));
+        if self.settings.probation == Probation::Manual {
+            // It may be long; the manager need not wait for it.
+            self.mouth.reloaded();
+        }
+    }
+
+    pub(crate) fn resume(&mut self) {
+        let entries = self.register.entries();
+        let places: Vec<&Place> = entries.iter().map(|entry| &*entry.place).collect();
+        self.state.resume(&places);
+        self.mouth.reloaded();
+    }
+
+    fn commit(&mut self, again: bool) {
+        let Some(successor) = &self.successor else { return };
+        let keeps_pid = self.settings.pid_mode == PidMode::KeepPid;
+        let holder = &successor.holder;
+        // A successor that has just ended hears none of this; its end is seen by its pidfd.
+        if !keeps_pid {
+            self.mouth.hand_over_to(successor.pid);
+            self.next_ping = None;
+            for elder in &self.elders {
+                let _ = holder.introduce(elder.generation, elder.pidfd.as_fd(), elder.hurry.as_fd());
+            }
+            if let Ok(own) = sys::pidfd(std::process::id()) {
+                let _ = holder.introduce(self.generation, own.as_fd(), self.hurry.as_fd());
+            }
+            if again {
+                let _ = holder.pass_on_upgrade();
+            }
+        }
+        let _ = holder.commit();
+        let entries = self.register.entries();
+        for entry in entries.iter().filter(|entry| entry.taken && entry.kind == Kind::Unix) {
+            if let Some(path) = entry.unix_path() {
+                self.paths.forget(&path);
+            }
+        }
+        // What is left are paths that nobody serves any more.
+        self.paths.remove();
+        self.state.hold(keeps_pid);
+        self.stop_accepting(Why::Upgraded, &entries);
+        if !keeps_pid {
+            self.register.let_go(&self.state, |entry| entry.taken);
+        }
+    }
+
+    /// Stops serving: because of a successor, or for good.
+    pub(crate) fn leave(&mut self, why: Why) {
+        if self.leave.has_begun() {
+            return;
+        }
+        let entries = self.register.entries();
+        self.stop_accepting(why, &entries);
+    }
+
+    fn stop_accepting(&mut self, why: Why, entries: &[Entry]) {
+        // Nobody else serves these: their queues must be empty before they are closed.
+        let alone = why == Why::Stopped && self.mouth.above() == Above::Nobody;
+        let left = |entry: &&Entry| entry.bound_by_program && !entry.taken && (alone || self.successor.is_some());
+        let left: Vec<&Entry> = entries.iter().filter(left).collect();
+        left.iter().for_each(|entry| close_entrance(entry));
+        let exempt: Vec<&Place> = left.iter().map(|entry| &*entry.place).collect();
+        self.state.close_gate(&exempt);
+        self.leave.begin(now(), exempt.is_empty());
+        // Before anybody is woken: the process may end as soon as it knows.
+        if why == Why::Stopped {
+            self.mouth.stopping(self.settings.pace.drain_timeout + GRACE);
+            self.paths.remove();
+        }
+        self.mouth.draining(self.state.live());
+        self.state.stop_accepting(why, &exempt);
+        if exempt.is_empty() {
+            self.state.shut();
+        }
+    }
+
+    /// The queues that nobody else serves are empty.
+    pub(crate) fn shut(&mut self) {
+        self.state.shut();
+        self.register.let_go(&self.state, |entry| !entry.taken);
+    }
+
+    fn report(&mut self, outcome: Outcome) {
+        let (pid, generation) = self.successor.as_ref().map_or((0, 0), |successor| (successor.pid, successor.generation));
+        let error = match outcome {
+            Outcome::Serves => {
+                if let Some(caller) = self.caller.take() {
+                    let _ = caller.send(Ok(crate::Successor { pid, generation }));
+                }
+                return;
+            }
+            Outcome::Remembered => {
+                eprintln!("hotrun: an upgrade is on its way; one more will follow it");
+                return;
+            }
+            Outcome::Refused(By::Signal) => {
+                if let Some(error) = self.refusal() {
+                    eprintln!("hotrun: no upgrade: {error}");
+                }
+                return;
+            }
+            // The caller has been told.
+            Outcome::Refused(By::Call) | Outcome::NothingToConfirm(_) => return,
+            Outcome::Orphaned => {
+                self.orphaned();
+                return;
+            }
+            Outcome::Ended => UpgradeError::Exited { pid, status: self.how_it_ended() },
+            Outcome::NotReady => UpgradeError::NotReady {
+                pid,
+                after: self.settings.ready_timeout,
+                said_hello: self.successor.as_ref().is_some_and(|successor| successor.said_hello),
+            },
+            Outcome::Garbled => {
+                let why = self.successor.as_mut().and_then(|successor| successor.garbled.take());
+                UpgradeError::Protocol { pid, why: why.unwrap_or_default() }
+            }
+            Outcome::RolledBack => UpgradeError::RolledBack { pid, status: self.how_it_ended() },
+            Outcome::SentAway => UpgradeError::RolledBack { pid, status: None },
+        };
+        let leaves_by_itself = outcome == Outcome::SentAway;
+        self.forget_successor(leaves_by_itself.then(|| now() + self.settings.pace.drain_timeout + GRACE));
+        self.failed(error);
+    }
+
+    fn how_it_ended(&self) -> Option<std::process::ExitStatus> {
+        sys::reap(self.successor.as_ref()?.pidfd()?).and_then(exit_status)
+    }
+
+    /// It is only watched until it is gone.
+    fn forget_successor(&mut self, kill_at: Option<Instant>) {
+        if let Some(Successor { holder, pidfd: Some(pidfd), .. }) = self.successor.take() {
+            self.children.push(Child { pidfd, kill_at, _holder: holder });
+        }
+    }
+
+    fn failed(&mut self, error: UpgradeError) {
+        self.mouth.reloaded();
+        match &self.settings.on_failure {
+            Some(hook) => hook.0(&error),
+            None => eprintln!("hotrun: upgrade: {error}"),
+        }
+        if let Some(caller) = self.caller.take() {
+            let _ = caller.send(Err(error));
+        }
+    }
+
+    /// The successor has ended after everything was handed over to it.
+    fn orphaned(&mut self) {
+        let status = self.how_it_ended().map_or_else(String::new, |status| format!(" with {status}"));
+        if let Some(successor) = self.successor.take() {
+            eprintln!("hotrun: process {}, which served in this one's place, has ended{status}", successor.pid);
+        }
+        self.state.hold(false);
+    }
+
+    /// Why an upgrade that is asked for now cannot be.
+    pub(crate) fn refusal(&self) -> Option<UpgradeError> {
+        let pid = self.successor.as_ref().map(|successor| successor.pid);
+        match self.succession.stage() {
+            Stage::Serving => None,
+            Stage::Held => Some(UpgradeError::Held),
+            Stage::Unconfirmed => Some(UpgradeError::OnProbation),
+            Stage::Starting { .. } | Stage::Probation { .. } => Some(UpgradeError::InProgress { pid }),
+            Stage::Handed => Some(UpgradeError::Draining { successor: pid.unwrap_or(0) }),
+            Stage::Stopping => Some(UpgradeError::Stopping),
+        }
+    }
+
+    /// Unix sockets that an earlier generation bound are this one's to remove.
+    pub(crate) fn own_paths(&self) {
+        for entry in self.register.entries().iter().filter(|entry| entry.bound_by_program) {
+            if let Some(path) = Some(entry).filter(|entry| entry.kind == Kind::Unix).and_then(Entry::unix_path) {
+                // It is gone, or somebody else's by now.
+                let _ = self.paths.own(&path);
+            }
+        }
+    }
+
+    pub(crate) fn kill_who_is_late(&mut self, now: Instant) {
+        for child in &mut self.children {
+            if child.kill_at.is_some_and(|kill_at| now >= kill_at) {
+                child.kill_at = None;
+                let _ = sys::signal_process(child.pidfd.as_fd(), Signal::SIGKILL);
+            }
+        }
+        if let Some(interim) = &mut self.interim {
+            if interim.kill_at.is_some_and(|kill_at| now >= kill_at) {
+                interim.kill_at = None;
+                interim.kill();
+            }
+        }
+    }
+
+    /// WATCHDOG=1, while the server says that it is well.
+    pub(crate) fn ping(&mut self, now: Instant) {
+        let Some(every) = self.settings.watchdog.filter(|_| self.mouth.is_announced()) else { return };
+        if self.next_ping.is_none_or(|next| now >= next) {
+            if self.settings.healthy.as_ref().is_none_or(|healthy| healthy.0()) {
+                self.mouth.is_alive();
+            }
+            // Half of it, as sd_watchdog_enabled(3) advises.
+            self.next_ping = Some(now + every / 2);
+        }
+    }
+
+    // From here on: a process that keeps its number.
+
+    /// This process serves: the one that kept the sockets served may leave.
+    pub(crate) fn relieve_interim(&mut self) {
+        if let Some(interim) = &mut self.interim {
+            // One that is gone has left already.
+            let _ = interim.holder.drain();
+            interim.kill_at = Some(now() + self.settings.pace.drain_timeout + GRACE);
+        }
+    }
+
+    pub(crate) fn interim_ended(&mut self) {
+        if let Some(pidfd) = self.interim.as_ref().and_then(Successor::pidfd) {
+            let _ = sys::reap(pidfd);
+        }
+        self.interim = None;
+        self.state.hold(false);
+        self.input(Input::Confirmed);
+    }
+
+    /// A stop that comes while this process waits to become its successor is for the whole service.
+    pub(crate) fn stop_interim(&mut self) {
+        if self.settings.pid_mode == PidMode::KeepPid {
+            self.register.let_go(&self.state, |_| true);
+            if let Some(successor) = &self.successor {
+                let _ = successor.holder.stop();
+            }
+        }
+    }
+
+    /// Everything is finished here, the successor serves, and the number of this process must not end: it becomes the
+    /// program itself, and serves again.
+    pub(crate) fn become_the_successor_if_due(&mut self) {
+        let due = self.settings.pid_mode == PidMode::KeepPid && self.succession.stage() == Stage::Handed;
+        if !due || self.stop_asked || self.stays || !self.state.is_finished() {
+            return;
+        }
+        let Some(successor) = &self.successor else { return };
+        let Err(error) = self.exec(successor);
+        // The other one serves, and this process stays as whoever watches it knows it, until the other one ends.
+        eprintln!(
+            "hotrun: cannot start {} in the place of this process: {error}; process {} serves",
+            self.settings.program.name().display(),
+            successor.pid
+        );
+        self.stays = true;
+    }
+
+    fn exec(&self, successor: &Successor) -> io::Result<std::convert::Infallible> {
+        let program = &self.settings.program;
+        let found = program.find()?;
+        let mut inheritance = Inheritance::gather(&self.register, &self.mouth)?;
+        for (name, socket) in &successor.offered {
+            inheritance.add(name.clone(), socket.try_clone()?);
+        }
+        let interim = format!("{}:{}", inheritance.channel_number(), successor.pid);
+        let mut variables = vec![
+            (HOTRUN_INTERIM, OsString::from(interim)),
+            (LISTEN_PID, std::process::id().to_string().into()),
+        ];
+        variables.extend(self.manager_variables());
+        let image = inheritance.image(program, &found, successor.generation + 1, variables)?;
+        spawn::in_place(&image, &inheritance.descriptors(successor.holder.as_fd()))
+    }
+}
+
+fn not_taken(entries: &[Entry]) -> Vec<&Place> {
+    entries.iter().filter(|entry| !entry.taken).map(|entry| &*entry.place).collect()
+}

@@ -1,0 +1,359 @@
+//! How a server behaves in an upgrade, in a reload and at its end, and the start of it all.
+
+use crate::bound_path::BoundPaths;
+use crate::control::{Bell, Control};
+use crate::environment;
+use crate::leave::{Leave, Pace};
+use crate::mouth::{Above, Mouth};
+use crate::notify::Manager;
+use crate::pid_file::PidFile;
+use crate::program::Program;
+use crate::register::Register;
+use crate::state::State;
+use crate::succession::{Probation, Stage, Succession};
+use crate::upgrader::Shared;
+use crate::wire::{ToHolder, PROTOCOL};
+use crate::{act, sys, Signal, UpgradeError, Upgrader};
+use nix::fcntl::OFlag;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{mpsc, Arc, Mutex};
+use std::time::Duration;
+
+/// What becomes of the process number in an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PidMode {
+    /// The successor has a number of its own (goagain's Single). The default, for a shell and for systemd, which is told.
+    Handoff,
+    /// The number stays (goagain's Double), for supervisors that know a service by it, such as supervisord and runit, and
+    /// for the first process of a container. An interim process serves while this one drains; then this one becomes the new
+    /// program in place, and the interim process drains in its turn. The default where this process is number 1, as all
+    /// others end with that one (pid_namespaces(7)).
+    ///
+    /// It happens in [`Upgrader::drained`], so call that at the end of `main`; and it takes as long as the longest connection
+    /// does, or the drain timeout.
+    KeepPid,
+}
+
+/// The settings of a server; every one has a default that suits most.
+#[derive(Debug, Clone)]
+#[must_use = "nothing happens before `init`"]
+pub struct Builder {
+    program: Option<PathBuf>,
+    args: Option<Vec<OsString>>,
+    current_dir: Option<PathBuf>,
+    pid_file: Option<PathBuf>,
+    pid_mode: Option<PidMode>,
+    upgrade_on: Vec<Signal>,
+    stop_on: Vec<Signal>,
+    reload_on: Vec<Signal>,
+    ready_timeout: Duration,
+    probation: Probation,
+    max_generations: usize,
+    pace: Pace,
+    healthy: Option<Hook<dyn Fn() -> bool + Send + Sync>>,
+    on_failure: Option<Hook<dyn Fn(&UpgradeError) + Send + Sync>>,
+}
+
+/// A function of the user's.
+pub(crate) struct Hook<F: ?Sized>(pub(crate) Arc<F>);
+
+impl<F: ?Sized> Clone for Hook<F> {
+    fn clone(&self) -> Self {
+        Hook(Arc::clone(&self.0))
+    }
+}
+
+impl<F: ?Sized> fmt::Debug for Hook<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a function")
+    }
+}
+
+/// What the control thread goes by.
+pub(crate) struct Settings {
+    pub(crate) program: Program,
+    pub(crate) pid_mode: PidMode,
+    pub(crate) upgrade_on: Vec<Signal>,
+    pub(crate) stop_on: Vec<Signal>,
+    pub(crate) reload_on: Vec<Signal>,
+    pub(crate) ready_timeout: Duration,
+    pub(crate) probation: Probation,
+    pub(crate) max_generations: usize,
+    pub(crate) pace: Pace,
+    pub(crate) healthy: Option<Hook<dyn Fn() -> bool + Send + Sync>>,
+    pub(crate) on_failure: Option<Hook<dyn Fn(&UpgradeError) + Send + Sync>>,
+    /// As they were found in the environment, for the successor.
+    pub(crate) notify_socket: Option<OsString>,
+    pub(crate) watchdog: Option<Duration>,
+}
+
+/// Settings for [`init`](Builder::init).
+pub fn builder() -> Builder {
+    Builder {
+        program: None,
+        args: None,
+        current_dir: None,
+        pid_file: None,
+        pid_mode: None,
+        upgrade_on: vec![Signal::SIGUSR2],
+        stop_on: vec![Signal::SIGTERM, Signal::SIGINT],
+        reload_on: vec![],
+        ready_timeout: Duration::from_secs(60),
+        probation: Probation::For(Duration::from_secs(5)),
+        max_generations: 8,
+        pace: Pace { linger: Duration::from_millis(100), drain_timeout: Duration::from_secs(30) },
+        healthy: None,
+        on_failure: None,
+    }
+}
+
+/// [`builder`] with its defaults.
+///
+/// Call it in the first statement of `main`: it takes what was inherited out of the environment, which is only safe while
+/// there is one thread, and it installs the handlers of its signals.
+///
+/// # Errors
+/// As [`Builder::init`].
+pub fn init() -> io::Result<Upgrader> {
+    builder().init()
+}
+
+impl Builder {
+    /// The program that an upgrade starts: a path, relative to the directory this process was started in, or a name to look
+    /// for in `PATH`. Default: the one this process was started as, looked up anew and with links followed anew, so that a new
+    /// file at the old place, or a link that leads elsewhere, is the new program.
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = Some(program.into());
+        self
+    }
+
+    /// The arguments of the new program, without its name. Default: those of this process.
+    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.args = Some(args.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// The working directory of the new program. Default: the one this process was started in.
+    pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.current_dir = Some(directory.into());
+        self
+    }
+
+    /// A file that has the number of the process that serves, and is replaced whole when that changes. Removed at a stop.
+    /// Default: none.
+    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.pid_file = Some(path.into());
+        self
+    }
+
+    /// What becomes of the process number. Default: [`PidMode::Handoff`], and [`PidMode::KeepPid`] in process 1.
+    pub fn pid_mode(mut self, mode: PidMode) -> Self {
+        self.pid_mode = Some(mode);
+        self
+    }
+
+    /// Signals that ask for an upgrade. Default: SIGUSR2. An empty list leaves it to [`Upgrader::upgrade`].
+    pub fn upgrade_on(mut self, signals: &[Signal]) -> Self {
+        self.upgrade_on = signals.to_vec();
+        self
+    }
+
+    /// Signals that stop the server gracefully; the second one is in a hurry. Default: SIGTERM and SIGINT.
+    pub fn stop_on(mut self, signals: &[Signal]) -> Self {
+        self.stop_on = signals.to_vec();
+        self
+    }
+
+    /// Signals that ask for new configuration, which [`Upgrader::reloads`] tells of. Default: none; SIGHUP is the usual one.
+    pub fn reload_on(mut self, signals: &[Signal]) -> Self {
+        self.reload_on = signals.to_vec();
+        self
+    }
+
+    /// How long a successor may take to be ready; then it is killed. Default: 60 s.
+    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.ready_timeout = timeout;
+        self
+    }
+
+    /// How long this process keeps everything after its successor was ready, and comes back if that dies. Default: 5 s.
+    pub fn probation(mut self, probation: impl Into<Probation>) -> Self {
+        self.probation = probation.into();
+        self
+    }
+
+    /// How many processes of this server may be there at once, the one that serves and those that finish their connections;
+    /// the oldest is made to hurry when there would be more. At least 2. Default: 8.
+    pub fn max_generations(mut self, most: usize) -> Self {
+        self.max_generations = most.max(2);
+        self
+    }
+
+    /// How long a client that was accepted just before the end may take to send its request, before idle connections are
+    /// closed. Default: 100 ms.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.pace.linger = linger;
+        self
+    }
+
+    /// How long connections may go on after accepting has ended; then they are shut down. Default: 30 s.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.pace.drain_timeout = timeout;
+        self
+    }
+
+    /// Asked before each `WATCHDOG=1` to a service manager that wants them (systemd's `WatchdogSec=`): `false` leaves it out,
+    /// and the manager restarts the service. It runs on a thread of this library, so look there at what your own threads
+    /// last did. Default: always `true`.
+    pub fn healthy(mut self, healthy: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.healthy = Some(Hook(Arc::new(healthy)));
+        self
+    }
+
+    /// Told of every upgrade that has failed, or that was rolled back. Default: a line on standard error.
+    pub fn on_failure(mut self, hook: impl Fn(&UpgradeError) + Send + Sync + 'static) -> Self {
+        self.on_failure = Some(Hook(Arc::new(hook)));
+        self
+    }
+
+    /// Takes over what was inherited, and starts to listen to signals and to whoever started this process. Call it once, in
+    /// the first statement of `main`.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when it was called before in this process; `InvalidInput` when the environment announces descriptors
+    /// that are not there; else those of the system calls for events, threads and signal handlers.
+    pub fn init(self) -> io::Result<Upgrader> {
+        static INIT: AtomicBool = AtomicBool::new(false);
+        if INIT.swap(true, Ordering::AcqRel) {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "hotrun::init was called before in this process; clone the Upgrader it returned",
+            ));
+        }
+        let mut inherited = environment::take()?;
+        let program = self.next_program()?;
+        let pid_file = self.pid_file.as_ref().map(|path| PidFile::at(path, program.directory()));
+        let token = inherited.control.as_ref().map(|control| control.token);
+        let above = match inherited.predecessor {
+            Some(pid) => Above::Predecessor(pid),
+            None if token.is_some() => Above::Holder,
+            None => Above::Nobody,
+        };
+        let manager = match &inherited.notify_socket {
+            // A holder has its own channel; its NOTIFY_SOCKET is for programs that do not know that.
+            Some(address) if above != Above::Holder => Some(Manager::at(address)?),
+            Some(_) | None => None,
+        };
+        let stage = match above {
+            Above::Holder => Stage::Held,
+            Above::Predecessor(_) => Stage::Unconfirmed,
+            Above::Nobody if inherited.interim.is_some() => Stage::Unconfirmed,
+            Above::Nobody => Stage::Serving,
+        };
+
+        let event = || EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        let (sender, requests) = mpsc::channel();
+        let bell = Bell { event: Arc::new(event()?), requests: sender };
+        let state = State::new()?;
+        let channel = inherited.control.take().map(|control| control.channel);
+        let mouth = Arc::new(Mouth::new(channel, above, manager, pid_file, inherited.sockets, bell.clone()));
+        if let Some(token) = token {
+            mouth.tell(&ToHolder::Hello { protocol: PROTOCOL, token, pid: std::process::id() }, None)?;
+        }
+        let interim = match inherited.interim {
+            Some(interim) => act::Successor::adopted(interim.channel, interim.pid).ok(),
+            None => None,
+        };
+        state.hold(interim.is_some());
+        let shared = Shared {
+            state: Arc::clone(&state),
+            mouth: Arc::clone(&mouth),
+            paths: Arc::new(BoundPaths::default()),
+            register: Arc::new(Register::default()),
+            generation: inherited.generation,
+            predecessor: inherited.predecessor,
+            files: Mutex::new(inherited.files),
+            inherited_state: Mutex::new(inherited.state),
+        };
+        let signals = self.catch_signals()?;
+        let settings = self.settings(program, inherited.notify_socket, inherited.watchdog);
+        Control {
+            state,
+            mouth,
+            paths: Arc::clone(&shared.paths),
+            register: Arc::clone(&shared.register),
+            generation: shared.generation,
+            succession: Succession::new(stage, settings.ready_timeout, settings.probation),
+            leave: Leave::new(settings.pace),
+            settings,
+            stop_asked: false,
+            upstream_open: above != Above::Nobody,
+            signals,
+            bell: bell.event,
+            requests,
+            caller: None,
+            successor: None,
+            interim,
+            elders: Vec::new(),
+            children: Vec::new(),
+            hurry: event()?,
+            next_ping: None,
+            stays: false,
+        }
+        .start()?;
+        Ok(Upgrader::new(shared))
+    }
+
+    fn next_program(&self) -> io::Result<Program> {
+        let mut program = Program::of_this_process()?;
+        if let Some(name) = &self.program {
+            program.set_name(name.clone());
+        }
+        if let Some(args) = &self.args {
+            program.set_args(args.clone());
+        }
+        if let Some(directory) = &self.current_dir {
+            program.set_directory(directory.clone());
+        }
+        Ok(program)
+    }
+
+    fn settings(self, program: Program, notify_socket: Option<OsString>, watchdog: Option<Duration>) -> Settings {
+        let default_mode = if std::process::id() == 1 { PidMode::KeepPid } else { PidMode::Handoff };
+        Settings {
+            program,
+            pid_mode: self.pid_mode.unwrap_or(default_mode),
+            upgrade_on: self.upgrade_on,
+            stop_on: self.stop_on,
+            reload_on: self.reload_on,
+            ready_timeout: self.ready_timeout,
+            probation: self.probation,
+            max_generations: self.max_generations,
+            pace: self.pace,
+            healthy: self.healthy,
+            on_failure: self.on_failure,
+            notify_socket,
+            watchdog,
+        }
+    }
+
+    fn catch_signals(&self) -> io::Result<Option<File>> {
+        let mut signals = [&self.stop_on[..], &self.upgrade_on, &self.reload_on].concat();
+        if self.probation == Probation::Manual {
+            signals.extend([Signal::SIGQUIT, Signal::SIGHUP]);
+        }
+        if signals.is_empty() {
+            return Ok(None);
+        }
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        sys::signals_to(write, &signals)?;
+        Ok(Some(File::from(read)))
+    }
+}

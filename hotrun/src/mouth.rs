@@ -1,0 +1,186 @@
+//! What this process says to whoever watches over it: a holder, the process before, a service manager, a pid file.
+//! Never lives here: what they say (`control`).
+
+use crate::control::{Bell, Request};
+use crate::environment::{Name, Socket};
+use crate::notify::{extension, Manager};
+use crate::pid_file::PidFile;
+use crate::wire::{self, ToHolder};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Whose the sockets are beside this process's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Above {
+    Nobody,
+    /// Somebody who holds them for good.
+    Holder,
+    /// The process before, until it has handed over.
+    Predecessor(u32),
+}
+
+#[derive(Debug)]
+pub(crate) struct Mouth {
+    channel: Option<OwnedFd>,
+    above: Mutex<Above>,
+    manager: Option<Manager>,
+    pid_file: Option<PidFile>,
+    bell: Bell,
+    ready: AtomicBool,
+    announced: AtomicBool,
+    /// The manager has been told of an upgrade or a reload, and not of its end.
+    reloading: AtomicBool,
+    /// Inherited sockets that nobody has asked for yet.
+    unclaimed: Mutex<Vec<Socket>>,
+    /// Connections when the holder was last told.
+    said_live: AtomicU32,
+}
+
+impl Mouth {
+    pub(crate) fn new(
+        channel: Option<OwnedFd>,
+        above: Above,
+        manager: Option<Manager>,
+        pid_file: Option<PidFile>,
+        inherited: Vec<Socket>,
+        bell: Bell,
+    ) -> Self {
+        Mouth {
+            channel,
+            above: Mutex::new(above),
+            manager,
+            pid_file,
+            bell,
+            ready: AtomicBool::new(false),
+            announced: AtomicBool::new(false),
+            reloading: AtomicBool::new(false),
+            unclaimed: Mutex::new(inherited),
+            said_live: u32::MAX.into(),
+        }
+    }
+
+    pub(crate) fn unclaimed(&self) -> MutexGuard<'_, Vec<Socket>> {
+        self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn above(&self) -> Above {
+        *self.above.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn channel(&self) -> Option<BorrowedFd<'_>> {
+        self.channel.as_ref().map(AsFd::as_fd)
+    }
+
+    /// READY, the first time.
+    ///
+    /// A manager or a holder that is gone is no reason not to serve: whoever started us says what that means, by a signal.
+    pub(crate) fn ready(&self) -> io::Result<()> {
+        if self.ready.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.tell_if_heard(&ToHolder::Ready);
+        let announced = self.announce_if_due();
+        self.bell.ring(Request::Ready);
+        announced
+    }
+
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    /// From now on the sockets are this process's alone.
+    pub(crate) fn is_sole(&self) -> io::Result<()> {
+        *self.above.lock().unwrap_or_else(PoisonError::into_inner) = Above::Nobody;
+        // What the process before had bound and this one does not want is on its way out there.
+        self.unclaimed().retain(|socket| !socket.bound_by_program);
+        self.announce_if_due()
+    }
+
+    /// Whether this process is the one that serves, as far as the outside has been told.
+    pub(crate) fn is_announced(&self) -> bool {
+        self.announced.load(Ordering::Acquire)
+    }
+
+    fn announce_if_due(&self) -> io::Result<()> {
+        let due = self.ready.load(Ordering::Acquire) && self.above() == Above::Nobody;
+        if !due || self.announced.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let written = self.pid_file.as_ref().map_or(Ok(()), |file| {
+            file.write().map_err(|error| {
+                io::Error::new(error.kind(), format!("write the pid file {}: {error}", file.path().display()))
+            })
+        });
+        self.tell_manager("READY=1");
+        written
+    }
+
+    pub(crate) fn tell(&self, message: &ToHolder, socket: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        match &self.channel {
+            Some(channel) if self.above() != Above::Nobody => {
+                wire::send(channel, &message.encode(), socket.as_slice())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A holder that is gone or that has stopped reading learns nothing more; this process goes on all the same.
+    pub(crate) fn tell_if_heard(&self, message: &ToHolder) {
+        let _ = self.tell(message, None);
+    }
+
+    /// The holder no longer wants a socket that nobody has asked for.
+    pub(crate) fn release(&self, name: &str) {
+        self.unclaimed().retain(|socket| !matches!(&socket.name, Name::Given(given) if given == name));
+    }
+
+    pub(crate) fn draining(&self, live: usize) {
+        let live = u32::try_from(live).unwrap_or(u32::MAX);
+        if self.said_live.swap(live, Ordering::AcqRel) != live {
+            self.tell_if_heard(&ToHolder::Draining { live });
+        }
+    }
+
+    pub(crate) fn stopping(&self, within: Duration) {
+        self.tell_manager(&format!("STOPPING=1\n{}", extension(within)));
+        if let Some(file) = &self.pid_file {
+            file.remove();
+        }
+    }
+
+    /// An upgrade or a reload has begun.
+    pub(crate) fn reloading(&self, within: Duration) {
+        if let Some(manager) = self.manager.as_ref().filter(|_| self.is_announced()) {
+            self.reloading.store(true, Ordering::Release);
+            let _ = manager.reloading(within);
+        }
+    }
+
+    /// It has come to its end, and this process still is the one that serves.
+    pub(crate) fn reloaded(&self) {
+        if self.reloading.swap(false, Ordering::AcqRel) && self.is_announced() {
+            self.tell_manager("READY=1");
+        }
+    }
+
+    /// The successor is the main process from now on, and what it says is believed.
+    pub(crate) fn hand_over_to(&self, pid: u32) {
+        let Some(manager) = self.manager.as_ref().filter(|_| self.announced.swap(false, Ordering::AcqRel)) else { return };
+        let _ = manager.tell(&format!("MAINPID={pid}"));
+        // Else the first word of the successor may come before it is known who that is, and be dropped.
+        let _ = manager.barrier();
+    }
+
+    pub(crate) fn is_alive(&self) {
+        self.tell_manager("WATCHDOG=1");
+    }
+
+    fn tell_manager(&self, assignments: &str) {
+        if let Some(manager) = &self.manager {
+            let _ = manager.tell(assignments);
+        }
+    }
+}

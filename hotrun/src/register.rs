@@ -1,0 +1,229 @@
+//! Everything with a descriptor that this process serves with, and which its successor is to have.
+//! Never lives here: what was inherited and not asked for (`mouth`), and how it travels (`inheritance`).
+
+use crate::state::{Place, State};
+use crate::sys;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::memfd::{memfd_create, MFdFlags};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Tcp,
+    Unix,
+    Udp,
+}
+
+/// A socket that is served here.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    /// This program, in this or an earlier generation, chose its address: nobody else holds it.
+    pub(crate) bound_by_program: bool,
+    /// Shared with whoever accepts on it.
+    pub(crate) place: Arc<Place>,
+    pub(crate) socket: Arc<dyn AsFd + Send + Sync>,
+    /// The successor has asked for it.
+    pub(crate) taken: bool,
+    /// This process has let it go.
+    gone: bool,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.kind, self.name)
+    }
+}
+
+impl Entry {
+    pub(crate) fn unix_path(&self) -> Option<PathBuf> {
+        let fd = self.socket.as_fd().try_clone_to_owned().ok()?;
+        let address = std::os::unix::net::UnixListener::from(fd).local_addr().ok()?;
+        address.as_pathname().map(std::path::Path::to_path_buf)
+    }
+
+    /// Somebody waits in its queue, and somebody here can accept him.
+    fn is_queued(&self) -> bool {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        // One is this entry's own.
+        Arc::strong_count(&self.place) > 1 && poll(&mut fds, PollTimeout::ZERO) == Ok(1)
+    }
+}
+
+type Produce = Box<dyn FnMut() -> Vec<u8> + Send>;
+
+#[derive(Default)]
+pub(crate) struct Register {
+    sockets: Mutex<Vec<Entry>>,
+    files: Mutex<Vec<(String, OwnedFd)>>,
+    state: Mutex<Vec<(String, Produce)>>,
+}
+
+impl fmt::Debug for Register {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.sockets().iter()).finish()
+    }
+}
+
+impl Register {
+    pub(crate) fn add(
+        &self,
+        name: &str,
+        kind: Kind,
+        bound_by_program: bool,
+        socket: Arc<dyn AsFd + Send + Sync>,
+    ) -> Arc<Place> {
+        let place = Arc::new(Place::default());
+        let entry = Entry {
+            name: name.to_owned(),
+            kind,
+            bound_by_program,
+            place: Arc::clone(&place),
+            socket,
+            taken: false,
+            gone: false,
+        };
+        self.sockets().push(entry);
+        place
+    }
+
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.sockets().iter().filter(|entry| !entry.gone).cloned().collect()
+    }
+
+    /// A new successor has asked for nothing yet.
+    pub(crate) fn forget_taken(&self) {
+        self.sockets().iter_mut().for_each(|entry| entry.taken = false);
+    }
+
+    /// The successor has asked for that socket, which is one of those that go on accepting here no longer.
+    pub(crate) fn take(&self, name: &str, state: &State) {
+        let mut sockets = self.sockets();
+        if let Some(entry) = sockets.iter_mut().find(|entry| entry.name == name && !entry.taken) {
+            entry.taken = true;
+            state.no_longer_exempt(&entry.place);
+        }
+    }
+
+    /// Somebody waits in a queue that nobody else will serve.
+    pub(crate) fn is_any_queued(&self, state: &State) -> bool {
+        self.sockets().iter().any(|entry| !entry.gone && state.gate().lets(&entry.place) && entry.is_queued())
+    }
+
+    /// Lets go of those sockets, also where a listener of the server's is still in scope. UDP sockets stay, as answers are sent
+    /// through them.
+    pub(crate) fn let_go(&self, state: &State, which: impl Fn(&Entry) -> bool) {
+        for entry in self.sockets().iter_mut().filter(|entry| entry.kind != Kind::Udp && !entry.gone) {
+            if which(entry) {
+                // Nothing can be done about a kernel that does not close; the end of this process does.
+                let _ = sys::let_go(entry.socket.as_fd(), state.drain_event());
+                entry.gone = true;
+            }
+        }
+    }
+
+    pub(crate) fn keep_file(&self, name: &str, file: OwnedFd) {
+        replace(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner), name, file);
+    }
+
+    pub(crate) fn files(&self) -> io::Result<Vec<(String, OwnedFd)>> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.iter().map(|(name, file)| Ok((name.clone(), file.try_clone()?))).collect()
+    }
+
+    pub(crate) fn on_handoff(&self, name: &str, produce: Produce) {
+        replace(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner), name, produce);
+    }
+
+    /// The state of this moment, each piece in a file of its own that nobody can change any more.
+    pub(crate) fn state(&self) -> io::Result<Vec<(String, OwnedFd)>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.iter_mut().map(|(name, produce)| Ok((name.clone(), sealed(&produce())?))).collect()
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn replace<T>(list: &mut Vec<(String, T)>, name: &str, value: T) {
+    list.retain(|(other, _)| other != name);
+    list.push((name.to_owned(), value));
+}
+
+/// memfd_create(2), fcntl(2) F_ADD_SEALS.
+fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
+    use nix::fcntl::{fcntl, FcntlArg, SealFlag};
+    let mut file = File::from(memfd_create("hotrun-state", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
+    file.write_all(bytes)?;
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file.into())
+}
+
+/// The bytes of a sealed file. One that can still be changed was made by somebody else.
+pub(crate) fn unseal(file: OwnedFd) -> io::Result<Vec<u8>> {
+    use nix::fcntl::{fcntl, FcntlArg, SealFlag};
+    let seals = SealFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GET_SEALS)?);
+    if !seals.contains(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the state that was handed over is not sealed"));
+    }
+    let mut file = File::from(file);
+    file.rewind()?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Attaches the filter that lets a queue run empty, and removes the path: after this nobody new comes.
+pub(crate) fn close_entrance(entry: &Entry) {
+
+    if entry.kind == Kind::Tcp {
+        // Without the filter a client that comes in the very last moment may be reset: no reason not to stop.
+        let _ = sys::refuse_new(entry.socket.as_fd());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_comes_back_as_it_was_and_only_sealed() {
+        let register = Register::default();
+        let mut count = 0;
+        register.on_handoff(
+            "keys",
+            Box::new(move || {
+                count += 1;
+                vec![count; 3]
+            }),
+        );
+        let (name, file) = register.state().unwrap().pop().unwrap();
+        assert_eq!((name.as_str(), unseal(file).unwrap()), ("keys", vec![1, 1, 1]));
+        let (_, file) = register.state().unwrap().pop().unwrap();
+        let mut written = File::from(file.try_clone().unwrap());
+        assert!(written.write_all(b"x").is_err(), "sealed");
+        assert_eq!(unseal(file).unwrap(), [2, 2, 2]);
+        let open = memfd_create("open", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        assert_eq!(unseal(open).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_socket_that_was_let_go_is_closed_though_a_listener_is_in_scope() {
+        let (register, state) = (Register::default(), State::new().unwrap());
+        let listener = Arc::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = listener.local_addr().unwrap();
+        register.add("http", Kind::Tcp, true, Arc::clone(&listener) as Arc<dyn AsFd + Send + Sync>);
+        std::net::TcpStream::connect(address).unwrap();
+        register.let_go(&state, |_| true);
+        assert_eq!(std::net::TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(register.entries().is_empty());
+    }
+}

@@ -1,0 +1,263 @@
+//! What becomes of a request for a successor: a state machine that takes what happens and the time, and says what to do.
+//! Never lives here: doing it (`control`), and what this process does between its last accept and its end (`leave`).
+
+use std::time::{Duration, Instant};
+
+/// How long the process before a new one may come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Probation {
+    /// For that long after the new one said that it is ready; zero hands over at once.
+    For(Duration),
+    /// Until an operator decides: SIGQUIT or [`Upgrader::confirm`](crate::Upgrader::confirm) hands over for good, SIGHUP or
+    /// [`Upgrader::roll_back`](crate::Upgrader::roll_back) goes back (nginx's way of upgrading an executable).
+    Manual,
+}
+
+impl From<Duration> for Probation {
+    fn from(window: Duration) -> Self {
+        Probation::For(window)
+    }
+}
+
+/// Where this process stands in the succession.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The sockets are a holder's, which decides about successors.
+    Held,
+    /// The process before may still come back, or is about to leave.
+    Unconfirmed,
+    Serving,
+    /// A successor was started, and must be ready by then.
+    Starting {
+        by: Instant,
+    },
+    /// A successor serves; this process could at any moment. `None` is until an operator decides.
+    Probation {
+        until: Option<Instant>,
+    },
+    /// The successor serves, and this process leaves.
+    Handed,
+    Stopping,
+}
+
+/// What has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// An upgrade is wanted: by a signal, which is remembered, or by a call, which gets an answer.
+    Wanted(By),
+    /// The process before has handed over for good, or is gone.
+    Confirmed,
+    /// The successor runs, or could not be started.
+    Started,
+    NotStarted,
+    Ready,
+    /// The successor has ended.
+    Ended,
+    /// The successor said what nobody understands.
+    Garbled,
+    /// An operator is content with the successor, or is not.
+    Confirm(By),
+    Back(By),
+    StopWanted,
+    Time,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    Signal,
+    Call,
+}
+
+/// What to do about it, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Start a successor, and say at once whether it runs.
+    Start,
+    /// Accept nothing that the successor accepts.
+    Pause,
+    /// Hand over for good. `again`: somebody wants one more upgrade, which is the successor's to do.
+    Commit {
+        again: bool,
+    },
+    /// Accept again.
+    Resume,
+    /// The successor must not go on.
+    Kill,
+    /// The successor serves no more, but finishes what it has begun.
+    Dismiss,
+    /// What the caller, or whoever reads the log, must know.
+    Report(Outcome),
+    /// Stop serving, for good.
+    Stop,
+    /// The successor stops, too.
+    PassStop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The successor serves.
+    Serves,
+    /// No successor: it ended, it was not ready in time, it could not be understood.
+    Ended,
+    NotReady,
+    Garbled,
+    /// It served, and this process serves again: it ended, or was sent away.
+    RolledBack,
+    SentAway,
+    /// The successor ended when this process had handed over already.
+    Orphaned,
+    /// Whatever was asked for cannot be done now.
+    Refused(By),
+    /// It will be done when the present upgrade has come to its end.
+    Remembered,
+    /// There is nobody to confirm, or to send away.
+    NothingToConfirm(By),
+}
+
+#[derive(Debug)]
+pub(crate) struct Succession {
+    stage: Stage,
+    /// One more upgrade was asked for by signals, however many there were.
+    wanted: bool,
+    ready_timeout: Duration,
+    probation: Probation,
+}
+
+impl Succession {
+    pub(crate) fn new(stage: Stage, ready_timeout: Duration, probation: Probation) -> Self {
+        Succession { stage, wanted: false, ready_timeout, probation }
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// When it wants to hear of the time again.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Starting { by } => Some(by),
+            Stage::Probation { until } => until,
+            Stage::Held | Stage::Unconfirmed | Stage::Serving | Stage::Handed | Stage::Stopping => None,
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn handle(&mut self, now: Instant, input: Input) -> Vec<Action> {
+        match input {
+            Input::Wanted(by) => self.wanted(now, by),
+            Input::Confirmed => match self.stage {
+                Stage::Held | Stage::Unconfirmed => self.serve(now),
+                Stage::Serving | Stage::Starting { .. } | Stage::Probation { .. } | Stage::Handed | Stage::Stopping => {
+                    vec![]
+                }
+            },
+            // `Start` was answered at once: nothing else can have happened in between.
+            Input::Started => vec![],
+            // A second try of the same would end the same way, and the caller has its answer.
+            Input::NotStarted => {
+                self.stage = Stage::Serving;
+                self.wanted = false;
+                vec![]
+            }
+            Input::Ready => self.ready(now),
+            Input::Ended => self.lost(now, Outcome::Ended),
+            Input::Garbled => self.lost(now, Outcome::Garbled),
+            Input::Confirm(by) => match self.stage {
+                Stage::Probation { .. } => self.commit(),
+                _ => vec![Action::Report(Outcome::NothingToConfirm(by))],
+            },
+            Input::Back(by) => match self.stage {
+                Stage::Probation { .. } => {
+                    let mut actions = vec![Action::Dismiss, Action::Resume, Action::Report(Outcome::SentAway)];
+                    actions.extend(self.serve(now));
+                    actions
+                }
+                _ => vec![Action::Report(Outcome::NothingToConfirm(by))],
+            },
+            Input::StopWanted => self.stop(),
+            Input::Time => match self.stage {
+                Stage::Starting { by } if now >= by => self.lost(now, Outcome::NotReady),
+                Stage::Probation { until: Some(until) } if now >= until => self.commit(),
+                _ => vec![],
+            },
+        }
+    }
+
+    fn wanted(&mut self, now: Instant, by: By) -> Vec<Action> {
+        match (self.stage, by) {
+            (Stage::Serving, _) => {
+                self.stage = Stage::Starting { by: now + self.ready_timeout };
+                vec![Action::Start]
+            }
+            (Stage::Unconfirmed | Stage::Starting { .. } | Stage::Probation { .. }, By::Signal) => {
+                let first = !std::mem::replace(&mut self.wanted, true);
+                first.then_some(Action::Report(Outcome::Remembered)).into_iter().collect()
+            }
+            (_, by) => vec![Action::Report(Outcome::Refused(by))],
+        }
+    }
+
+    /// This process serves, and does what was asked of it meanwhile.
+    fn serve(&mut self, now: Instant) -> Vec<Action> {
+        self.stage = Stage::Serving;
+        if std::mem::take(&mut self.wanted) {
+            return self.wanted(now, By::Signal);
+        }
+        vec![]
+    }
+
+    fn ready(&mut self, now: Instant) -> Vec<Action> {
+        match (self.stage, self.probation) {
+            (Stage::Starting { .. }, Probation::For(window)) if window.is_zero() => {
+                let mut actions = vec![Action::Report(Outcome::Serves)];
+                actions.extend(self.commit());
+                actions
+            }
+            (Stage::Starting { .. }, probation) => {
+                let until = match probation {
+                    Probation::For(window) => Some(now + window),
+                    Probation::Manual => None,
+                };
+                self.stage = Stage::Probation { until };
+                vec![Action::Pause, Action::Report(Outcome::Serves)]
+            }
+            _ => vec![],
+        }
+    }
+
+    fn commit(&mut self) -> Vec<Action> {
+        self.stage = Stage::Handed;
+        vec![Action::Commit { again: std::mem::take(&mut self.wanted) }]
+    }
+
+    /// The successor is not there any more, or must not be.
+    fn lost(&mut self, now: Instant, outcome: Outcome) -> Vec<Action> {
+        let mut actions = match self.stage {
+            Stage::Starting { .. } => vec![Action::Kill, Action::Report(outcome)],
+            Stage::Probation { .. } => {
+                let outcome = if outcome == Outcome::Ended { Outcome::RolledBack } else { outcome };
+                vec![Action::Kill, Action::Resume, Action::Report(outcome)]
+            }
+            Stage::Handed => return vec![Action::Report(Outcome::Orphaned)],
+            Stage::Held | Stage::Unconfirmed | Stage::Serving | Stage::Stopping => return vec![],
+        };
+        actions.extend(self.serve(now));
+        actions
+    }
+
+    fn stop(&mut self) -> Vec<Action> {
+        let actions = match self.stage {
+            Stage::Held | Stage::Unconfirmed | Stage::Serving => vec![Action::Stop],
+            Stage::Starting { .. } => vec![Action::Kill, Action::Stop],
+            // The service is to stop, whoever of the two is asked.
+            Stage::Probation { .. } => {
+                self.stage = Stage::Handed;
+                return vec![Action::Commit { again: false }, Action::PassStop];
+            }
+            Stage::Handed | Stage::Stopping => return vec![],
+        };
+        self.stage = Stage::Stopping;
+        actions
+    }
+}

@@ -1,0 +1,14 @@
+//! Servers that upgrade themselves, with nobody above them but what started them. The tests are named after the points of the
+//! plan they prove: load, failures, signals, hygiene, paths, draining, process numbers, service managers, sockets, programs.
+
+#![cfg(target_os = "linux")]
+// A test that cannot go on fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../../../src/demo/load.rs"]
+#[allow(dead_code)]
+mod load;
+
+mod failures;
+mod harness;
+mod server;
