@@ -5,8 +5,9 @@ use crate::control::{now, Control};
 use crate::error::exit_status;
 use crate::holder::{Holder, Said};
 use crate::inheritance::Inheritance;
-use crate::mouth::Above;
+use crate::mouth::{complain, Above};
 use crate::register::{close_entrance, Entry, Kind};
+use crate::spawn::Parent;
 use crate::state::{Place, Why};
 use crate::succession::{Action, By, Input, Outcome, Probation, Stage};
 use crate::wire::{HOTRUN_INTERIM, HOTRUN_PREDECESSOR, LISTEN_PID, NOTIFY_SOCKET, WATCHDOG_USEC};
@@ -193,7 +194,10 @@ impl Control {
             variables.extend(self.manager_variables());
         }
         let image = inheritance.image(program, &found, generation, variables).map_err(named)?;
-        let started = spawn::child(&image, &inheritance.descriptors(theirs.as_fd()));
+        // A service manager hears the end of its own children at once, and of no others; the kernel has none for process 1.
+        let managed = self.settings.notify_socket.is_some() && self.settings.pid_mode == PidMode::Handoff;
+        let parent = if managed && std::process::id() != 1 { Parent::Parents } else { Parent::This };
+        let started = spawn::process(&image, &inheritance.descriptors(theirs.as_fd()), parent);
         let pid = started.map_err(|source| UpgradeError::Spawn { program: found, source })?;
         // Where SIGCHLD is ignored a child that has ended is gone at once; then its channel says so.
         Ok(Successor::new(holder, sys::pidfd(pid).ok(), pid, generation))
@@ -245,11 +249,11 @@ impl Control {
             if let Ok(own) = sys::pidfd(std::process::id()) {
                 let _ = holder.introduce(self.generation, own.as_fd(), self.hurry.as_fd());
             }
-            if again {
-                let _ = holder.pass_on_upgrade();
-            }
         }
         let _ = holder.commit();
+        if again && !keeps_pid {
+            let _ = holder.pass_on_upgrade();
+        }
         let entries = self.register.entries();
         for entry in entries.iter().filter(|entry| entry.taken && entry.kind == Kind::Unix) {
             if let Some(path) = entry.unix_path() {
@@ -302,7 +306,8 @@ impl Control {
     }
 
     fn report(&mut self, outcome: Outcome) {
-        let (pid, generation) = self.successor.as_ref().map_or((0, 0), |successor| (successor.pid, successor.generation));
+        let (pid, generation) =
+            self.successor.as_ref().map_or((0, 0), |successor| (successor.pid, successor.generation));
         let error = match outcome {
             Outcome::Serves => {
                 if let Some(caller) = self.caller.take() {
@@ -311,12 +316,12 @@ impl Control {
                 return;
             }
             Outcome::Remembered => {
-                eprintln!("hotrun: an upgrade is on its way; one more will follow it");
+                complain("an upgrade is on its way; one more will follow it");
                 return;
             }
             Outcome::Refused(By::Signal) => {
                 if let Some(error) = self.refusal() {
-                    eprintln!("hotrun: no upgrade: {error}");
+                    complain(format_args!("no upgrade: {error}"));
                 }
                 return;
             }
@@ -345,7 +350,9 @@ impl Control {
     }
 
     fn how_it_ended(&self) -> Option<std::process::ExitStatus> {
-        sys::reap(self.successor.as_ref()?.pidfd()?).and_then(exit_status)
+        let pidfd = self.successor.as_ref()?.pidfd()?;
+        // A sibling is not this process's to wait for.
+        sys::reap(pidfd).and_then(exit_status).or_else(|| sys::exit_status(pidfd))
     }
 
     /// It is only watched until it is gone.
@@ -359,7 +366,7 @@ impl Control {
         self.mouth.reloaded();
         match &self.settings.on_failure {
             Some(hook) => hook.0(&error),
-            None => eprintln!("hotrun: upgrade: {error}"),
+            None => complain(format_args!("upgrade: {error}")),
         }
         if let Some(caller) = self.caller.take() {
             let _ = caller.send(Err(error));
@@ -370,7 +377,7 @@ impl Control {
     fn orphaned(&mut self) {
         let status = self.how_it_ended().map_or_else(String::new, |status| format!(" with {status}"));
         if let Some(successor) = self.successor.take() {
-            eprintln!("hotrun: process {}, which served in this one's place, has ended{status}", successor.pid);
+            complain(format_args!("process {}, which served in this one's place, has ended{status}", successor.pid));
         }
         self.state.hold(false);
     }
@@ -465,11 +472,11 @@ impl Control {
         let Some(successor) = &self.successor else { return };
         let Err(error) = self.exec(successor);
         // The other one serves, and this process stays as whoever watches it knows it, until the other one ends.
-        eprintln!(
-            "hotrun: cannot start {} in the place of this process: {error}; process {} serves",
-            self.settings.program.name().display(),
+        let name = self.settings.program.name().display();
+        complain(format_args!(
+            "cannot start {name} in the place of this process: {error}; process {} serves",
             successor.pid
-        );
+        ));
         self.stays = true;
     }
 
@@ -481,10 +488,8 @@ impl Control {
             inheritance.add(name.clone(), socket.try_clone()?);
         }
         let interim = format!("{}:{}", inheritance.channel_number(), successor.pid);
-        let mut variables = vec![
-            (HOTRUN_INTERIM, OsString::from(interim)),
-            (LISTEN_PID, std::process::id().to_string().into()),
-        ];
+        let mut variables =
+            vec![(HOTRUN_INTERIM, OsString::from(interim)), (LISTEN_PID, std::process::id().to_string().into())];
         variables.extend(self.manager_variables());
         let image = inheritance.image(program, &found, successor.generation + 1, variables)?;
         spawn::in_place(&image, &inheritance.descriptors(successor.holder.as_fd()))

@@ -6,11 +6,11 @@ use crate::act::{Child, Elder, Successor};
 use crate::bound_path::BoundPaths;
 use crate::builder::Settings;
 use crate::holder::Said;
-use crate::mouth::{Above, Mouth};
+use crate::leave::{Leave, Step};
+use crate::mouth::{complain, Above, Mouth};
 use crate::register::Register;
 use crate::state::{State, Why};
 use crate::succession::{By, Input, Probation, Stage, Succession};
-use crate::leave::{Leave, Step};
 use crate::wire::{self, ToHolder, ToServer};
 use crate::{sys, Signal, UpgradeError};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
@@ -99,13 +99,11 @@ enum Source {
 impl Control {
     /// Starts the thread. It lives until the process ends.
     pub(crate) fn start(mut self) -> io::Result<()> {
-        std::thread::Builder::new().name("hotrun-control".into()).spawn(move || {
-            loop {
-                for source in self.wait() {
-                    self.hear(source);
-                }
-                self.look_at_the_clock();
+        std::thread::Builder::new().name("hotrun-control".into()).spawn(move || loop {
+            for source in self.wait() {
+                self.hear(source);
             }
+            self.look_at_the_clock();
         })?;
         Ok(())
     }
@@ -215,10 +213,10 @@ impl Control {
                 }
             }
             Ok(ToServer::Abort { why }) => {
-                eprintln!("hotrun: whoever started this server ended the hand-over: {why}");
+                complain(format_args!("whoever started this server ended the hand-over: {why}"));
                 self.upstream_open = false;
             }
-            Err(error) => eprintln!("hotrun: {error}; ignored"),
+            Err(error) => complain(format_args!("{error}; ignored")),
         }
     }
 
@@ -228,7 +226,7 @@ impl Control {
             return;
         }
         if let Err(error) = self.mouth.is_sole() {
-            eprintln!("hotrun: {error}");
+            complain(error);
         }
         self.own_paths();
         self.input(Input::Confirmed);
@@ -258,7 +256,7 @@ impl Control {
             }
             signal if self.settings.stop_on.contains(&signal) => self.stop_wanted(),
             Signal::SIGQUIT => self.stop_wanted(),
-            _ => eprintln!("hotrun: {signal}: no successor is on probation; ignored"),
+            _ => complain(format_args!("{signal}: no successor is on probation; ignored")),
         }
     }
 

@@ -3,8 +3,8 @@
 
 use crate::sys;
 use crate::wire::{
-    FIRST_FD, HOTRUN_BOUND, HOTRUN_CTL, HOTRUN_FILES, HOTRUN_GENERATION, HOTRUN_INTERIM, HOTRUN_PREDECESSOR, HOTRUN_STATE,
-    LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET, VARIABLES, WATCHDOG_PID, WATCHDOG_USEC,
+    FIRST_FD, HOTRUN_BOUND, HOTRUN_CTL, HOTRUN_FILES, HOTRUN_GENERATION, HOTRUN_INTERIM, HOTRUN_PREDECESSOR,
+    HOTRUN_STATE, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET, VARIABLES, WATCHDOG_PID, WATCHDOG_USEC,
 };
 use nix::sys::socket::{getsockopt, sockopt, SockType};
 use std::collections::HashMap;
@@ -111,7 +111,10 @@ pub(crate) fn take() -> io::Result<Inherited> {
     let mut adopt = |name: &str| {
         let number = numbers.next().unwrap_or(RawFd::MAX);
         sys::adopt(number).map(|fd| (name.to_owned(), fd)).map_err(|error| {
-            io::Error::new(error.kind(), format!("{name:?} was handed over, but descriptor {number} is not open: {error}"))
+            io::Error::new(
+                error.kind(),
+                format!("{name:?} was handed over, but descriptor {number} is not open: {error}"),
+            )
         })
     };
     inherited.files = given(HOTRUN_FILES).map(&mut adopt).collect::<io::Result<_>>()?;

@@ -133,7 +133,9 @@ impl std::error::Error for UpgradeError {
 pub(crate) fn exit_status(status: WaitStatus) -> Option<ExitStatus> {
     match status {
         WaitStatus::Exited(_, code) => Some(ExitStatus::from_raw((code & 0xff) << 8)),
-        WaitStatus::Signaled(_, signal, core) => Some(ExitStatus::from_raw(signal as i32 | if core { 0x80 } else { 0 })),
+        WaitStatus::Signaled(_, signal, core) => {
+            Some(ExitStatus::from_raw(signal as i32 | if core { 0x80 } else { 0 }))
+        }
         _ => None,
     }
 }

@@ -215,11 +215,7 @@ pub(crate) fn socket_variables(sockets: &[Handed<'_>]) -> Vec<(&'static str, Str
     }
     let names: Vec<&str> = sockets.iter().map(|socket| socket.name).collect();
     let bound: Vec<&str> = sockets.iter().filter(|s| s.bound_by_program).map(|s| s.name).collect();
-    vec![
-        (LISTEN_FDS, sockets.len().to_string()),
-        (LISTEN_FDNAMES, names.join(":")),
-        (HOTRUN_BOUND, bound.join(":")),
-    ]
+    vec![(LISTEN_FDS, sockets.len().to_string()), (LISTEN_FDNAMES, names.join(":")), (HOTRUN_BOUND, bound.join(":"))]
 }
 
 impl AsFd for Holder {

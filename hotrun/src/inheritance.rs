@@ -47,7 +47,10 @@ impl Inheritance {
     }
 
     pub(crate) fn handed(&self) -> Vec<Handed<'_>> {
-        self.sockets.iter().map(|(name, bound_by_program, _)| Handed { name, bound_by_program: *bound_by_program }).collect()
+        self.sockets
+            .iter()
+            .map(|(name, bound_by_program, _)| Handed { name, bound_by_program: *bound_by_program })
+            .collect()
     }
 
     /// The number at which the channel stands, right after the sockets.

@@ -16,6 +16,8 @@ mod environment;
 mod error;
 pub mod holder;
 mod inheritance;
+#[cfg(feature = "tower")]
+mod layer;
 mod leave;
 mod listen;
 mod mouth;
@@ -36,6 +38,8 @@ pub mod wire;
 
 pub use builder::{builder, init, Builder, PidMode};
 pub use error::UpgradeError;
+#[cfg(feature = "tower")]
+pub use layer::{Closing, ClosingFuture, ConnectionClose};
 pub use listen::{Accept, Accepted, Conn, Incoming, Listener, TcpListener, UnixListener};
 pub use nix::sys::signal::Signal;
 pub use reload::{Accepting, AcceptingChanges, Reload, Reloads};

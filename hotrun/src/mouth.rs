@@ -6,7 +6,7 @@ use crate::environment::{Name, Socket};
 use crate::notify::{extension, Manager};
 use crate::pid_file::PidFile;
 use crate::wire::{self, ToHolder};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -120,9 +120,7 @@ impl Mouth {
 
     pub(crate) fn tell(&self, message: &ToHolder, socket: Option<BorrowedFd<'_>>) -> io::Result<()> {
         match &self.channel {
-            Some(channel) if self.above() != Above::Nobody => {
-                wire::send(channel, &message.encode(), socket.as_slice())
-            }
+            Some(channel) if self.above() != Above::Nobody => wire::send(channel, &message.encode(), socket.as_slice()),
             Some(_) | None => Ok(()),
         }
     }
@@ -168,7 +166,9 @@ impl Mouth {
 
     /// The successor is the main process from now on, and what it says is believed.
     pub(crate) fn hand_over_to(&self, pid: u32) {
-        let Some(manager) = self.manager.as_ref().filter(|_| self.announced.swap(false, Ordering::AcqRel)) else { return };
+        let Some(manager) = self.manager.as_ref().filter(|_| self.announced.swap(false, Ordering::AcqRel)) else {
+            return;
+        };
         let _ = manager.tell(&format!("MAINPID={pid}"));
         // Else the first word of the successor may come before it is known who that is, and be dropped.
         let _ = manager.barrier();
@@ -183,4 +183,11 @@ impl Mouth {
             let _ = manager.tell(assignments);
         }
     }
+}
+
+/// One line for whoever reads the log, in one piece: all generations write to one stream.
+pub(crate) fn complain(text: impl std::fmt::Display) {
+    let line = format!("hotrun: {text}\n");
+    // Where there is no standard error stream nobody reads.
+    let _ = io::stderr().write_all(line.as_bytes());
 }

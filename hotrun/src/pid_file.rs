@@ -22,8 +22,9 @@ impl PidFile {
         name.push(format!(".{:016x}", RandomState::new().build_hasher().finish()));
         let temporary = self.0.with_file_name(name);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
-        let written =
-            file.write_all(format!("{}\n", std::process::id()).as_bytes()).and_then(|()| fs::rename(&temporary, &self.0));
+        let written = file
+            .write_all(format!("{}\n", std::process::id()).as_bytes())
+            .and_then(|()| fs::rename(&temporary, &self.0));
         if written.is_err() {
             // The error above says what matters.
             let _ = fs::remove_file(&temporary);

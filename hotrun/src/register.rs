@@ -183,7 +183,6 @@ pub(crate) fn unseal(file: OwnedFd) -> io::Result<Vec<u8>> {
 
 /// Attaches the filter that lets a queue run empty, and removes the path: after this nobody new comes.
 pub(crate) fn close_entrance(entry: &Entry) {
-
     if entry.kind == Kind::Tcp {
         // Without the filter a client that comes in the very last moment may be reset: no reason not to stop.
         let _ = sys::refuse_new(entry.socket.as_fd());

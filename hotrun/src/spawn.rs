@@ -1,14 +1,18 @@
-//! Becoming another program, with chosen descriptors at chosen numbers: as a child (posix_spawn(3)) and in place (execve(2)).
-//! Speaks to the kernel, so it has `unsafe`. Never lives here: which program, and with what (`program`, `bequest`).
+//! Becoming another program, with chosen descriptors at chosen numbers: as a child and in place.
+//! Speaks to the kernel, so it has `unsafe`. Never lives here: which program, and with what (`program`, `inheritance`).
+//!
+//! The child is made as posix_spawn(3) makes it, by clone(2) with CLONE_VM and CLONE_VFORK: it runs in this process's memory
+//! until it has become its program, so it costs the same however large the process is, where the time of a fork grows with it
+//! and stalls all threads. It is not posix_spawn itself because that cannot make a sibling.
 
 use crate::wire::FIRST_FD;
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, FdFlag};
 use nix::libc;
 use nix::sched::{unshare, CloneFlags};
-use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
+use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
 use std::convert::Infallible;
-use std::ffi::{CStr, CString};
+use std::ffi::{c_int, c_void, CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -23,45 +27,129 @@ pub(crate) struct Image {
     pub(crate) directory: CString,
 }
 
-/// Starts it as a child, with these descriptors from number 3 on, the standard streams of this process, and no others.
-/// Returns its process number.
-///
-/// `posix_spawn` and not `fork`: the time a fork takes grows with the memory of the process, and stalls all its threads.
+/// Whose child a new process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parent {
+    /// This process's, which waits for it.
+    This,
+    /// That of this process's own parent, which waits for it: a service manager that started this process is then as sure of
+    /// the next one as of this one.
+    Parents,
+}
+
+/// Starts it as a process of its own, with these descriptors from number 3 on, the standard streams of this process, and no
+/// others. Returns its process number.
 ///
 /// # Errors
-/// Those of chdir(2) and execve(2), of the child, and of making descriptors.
-pub(crate) fn child(image: &Image, fds: &[BorrowedFd<'_>]) -> io::Result<u32> {
+/// Those of chdir(2) and execve(2), of the new process, and of making descriptors and processes.
+pub(crate) fn process(image: &Image, fds: &[BorrowedFd<'_>], parent: Parent) -> io::Result<u32> {
     let moved = out_of_the_way(fds)?;
-    let mut actions = Actions::new()?;
-    let sources = fds.iter().zip(&moved).map(|(fd, moved)| moved.as_ref().map_or(fd.as_raw_fd(), AsRawFd::as_raw_fd));
-    for (source, target) in sources.zip(FIRST_FD..) {
-        // Where both are one number this takes CLOEXEC off, in the child alone.
-        actions.dup2(source, target)?;
-    }
     let last = FIRST_FD + i32::try_from(fds.len()).map_err(|_| Errno::EMFILE)?;
-    for stray in inheritable()?.into_iter().filter(|number| *number >= last) {
-        actions.close(stray)?;
-    }
-    actions.chdir(&image.directory)?;
-    let mut attributes = Attributes::new()?;
-    // Rust ignores it in its own programs; another program should find it as a shell would leave it.
-    attributes.reset(Signal::SIGPIPE)?;
-    let (args, environment) = (pointers(&image.args), pointers(&image.environment));
-    let mut pid = 0;
-    // SAFETY: the program is a C string, both lists are arrays of C strings that end with a null pointer, and all of them,
-    // the actions and the attributes live until the call returns, which is after the child has become its program.
-    let failed = unsafe {
-        libc::posix_spawn(
-            &mut pid,
-            image.program.as_ptr(),
-            actions.0.as_ptr(),
-            attributes.0.as_ptr(),
-            args.as_ptr(),
-            environment.as_ptr(),
+    let mut birth = Birth {
+        sources: sources(fds, &moved),
+        strays: inheritable()?.into_iter().filter(|number| *number >= last).collect(),
+        directory: &image.directory,
+        program: &image.program,
+        args: pointers(&image.args),
+        environment: pointers(&image.environment),
+        mask: SigSet::empty(),
+        failed: 0,
+    };
+    let parent = match parent {
+        Parent::This => libc::SIGCHLD,
+        Parent::Parents => libc::CLONE_PARENT,
+    };
+    // Where the new process does the little it does before exec; a page below it is never touched.
+    let mut stack = vec![MaybeUninit::<u128>::uninit(); 4096];
+    // A handler that ran in the new process would run in this one's memory: none can, until there is none any more.
+    SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map(|mask| birth.mask = mask)?;
+    // SAFETY: CLONE_VFORK stops this thread until the new process has its program or has ended, so the stack, `birth` and what
+    // that borrows outlive its use of them. What it does there is said at `be_born`.
+    let pid = unsafe {
+        libc::clone(
+            be_born,
+            stack.as_mut_ptr().add(stack.len()).cast(),
+            libc::CLONE_VM | libc::CLONE_VFORK | parent,
+            std::ptr::from_mut(&mut birth).cast(),
         )
     };
-    succeeded(failed)?;
+    let made = Errno::result(pid);
+    // The mask was this thread's own a moment ago.
+    birth.mask.thread_set_mask()?;
+    let pid = made?;
+    if birth.failed != 0 {
+        // Only one's own child can be waited for; it has ended, and leaves nothing else.
+        let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
+        return Err(io::Error::from_raw_os_error(birth.failed));
+    }
     Ok(pid.unsigned_abs())
+}
+
+/// What a new process does between its birth and its program.
+struct Birth<'a> {
+    /// The descriptors for number 3 and on.
+    sources: Vec<RawFd>,
+    /// Open descriptors that it must not have.
+    strays: Vec<RawFd>,
+    directory: &'a CStr,
+    program: &'a CStr,
+    args: Vec<*const libc::c_char>,
+    environment: Vec<*const libc::c_char>,
+    mask: SigSet,
+    /// The error of the step that failed.
+    failed: c_int,
+}
+
+/// Runs in the memory of the process that made it, whose other threads go on: so it makes system calls alone, and neither
+/// allocates, locks nor panics.
+extern "C" fn be_born(birth: *mut c_void) -> c_int {
+    // SAFETY: `process` passes a `Birth`, which nobody else uses meanwhile.
+    let birth = unsafe { &mut *birth.cast::<Birth<'_>>() };
+    // SAFETY: said at each call below; the lists were made before this process was.
+    unsafe {
+        for signal in 1..=libc::SIGRTMAX() {
+            let mut action = MaybeUninit::<libc::sigaction>::uninit();
+            if libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) != 0 {
+                // Number of no signal, or one that the C library keeps for itself.
+                continue;
+            }
+            // Written by the call that has just succeeded.
+            let mut action = action.assume_init();
+            // Rust ignores SIGPIPE in its own programs; another program should find it as a shell would leave it.
+            if action.sa_sigaction != libc::SIG_IGN || signal == libc::SIGPIPE {
+                action.sa_sigaction = libc::SIG_DFL;
+                action.sa_flags = 0;
+                // Fails for those that cannot be caught, which have their default action.
+                libc::sigaction(signal, &action, std::ptr::null_mut());
+            }
+        }
+        // The table of descriptors is this process's own: nothing of the other one's is replaced or closed.
+        for stray in &birth.strays {
+            libc::close(*stray);
+        }
+        let mut target = FIRST_FD;
+        for source in &birth.sources {
+            let placed =
+                if *source == target { libc::fcntl(target, libc::F_SETFD, 0) } else { libc::dup2(*source, target) };
+            if placed < 0 {
+                return give_up(birth);
+            }
+            target += 1;
+        }
+        if libc::chdir(birth.directory.as_ptr()) < 0 {
+            return give_up(birth);
+        }
+        libc::sigprocmask(libc::SIG_SETMASK, birth.mask.as_ref(), std::ptr::null_mut());
+        libc::execve(birth.program.as_ptr(), birth.args.as_ptr(), birth.environment.as_ptr());
+    }
+    give_up(birth)
+}
+
+/// Leaves the reason where the other process finds it.
+fn give_up(birth: &mut Birth<'_>) -> c_int {
+    birth.failed = Errno::last_raw();
+    // Returning from the function of clone(2) is _exit(2) with that value.
+    127
 }
 
 /// Becomes it in place: the process keeps its number, and everything else of this program is gone. Returns only an error; the
@@ -70,7 +158,6 @@ pub(crate) fn in_place(image: &Image, fds: &[BorrowedFd<'_>]) -> io::Result<Infa
     // From here on this thread has descriptors of its own: what loses CLOEXEC below, another thread's child does not inherit.
     unshare(CloneFlags::CLONE_FILES)?;
     let moved = out_of_the_way(fds)?;
-    let sources = fds.iter().zip(&moved).map(|(fd, moved)| moved.as_ref().map_or(fd.as_raw_fd(), AsRawFd::as_raw_fd));
     let last = FIRST_FD + i32::try_from(fds.len()).map_err(|_| Errno::EMFILE)?;
     let strays: Vec<RawFd> = inheritable()?.into_iter().filter(|number| *number >= last).collect();
     for stray in strays {
@@ -79,7 +166,7 @@ pub(crate) fn in_place(image: &Image, fds: &[BorrowedFd<'_>]) -> io::Result<Infa
         // It is closed already, at worst.
         let _ = fcntl(stray, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
     }
-    for (source, target) in sources.zip(FIRST_FD..) {
+    for (source, target) in sources(fds, &moved).into_iter().zip(FIRST_FD..) {
         if source == target {
             // SAFETY: `fds` borrows it.
             fcntl(unsafe { BorrowedFd::borrow_raw(source) }, FcntlArg::F_SETFD(FdFlag::empty()))?;
@@ -94,8 +181,8 @@ pub(crate) fn in_place(image: &Image, fds: &[BorrowedFd<'_>]) -> io::Result<Infa
     // SAFETY: the default action is no handler.
     unsafe { sigaction(Signal::SIGPIPE, &default) }?;
     let (args, environment) = (pointers(&image.args), pointers(&image.environment));
-    // SAFETY: as in `child`. When it succeeds there is no way back to anything here.
-    unsafe { libc::execve(image.program.as_ptr(), args.as_ptr().cast(), environment.as_ptr().cast()) };
+    // SAFETY: the program is a C string, both lists are arrays of C strings that end with a null pointer. When it succeeds there is no way back to anything here.
+    unsafe { libc::execve(image.program.as_ptr(), args.as_ptr(), environment.as_ptr()) };
     Err(io::Error::last_os_error())
 }
 
@@ -133,80 +220,14 @@ fn inheritable() -> io::Result<Vec<RawFd>> {
     Ok(numbers)
 }
 
+/// The numbers to copy from.
+fn sources(fds: &[BorrowedFd<'_>], moved: &[Option<OwnedFd>]) -> Vec<RawFd> {
+    fds.iter().zip(moved).map(|(fd, moved)| moved.as_ref().map_or(fd.as_raw_fd(), AsRawFd::as_raw_fd)).collect()
+}
+
 /// For as long as the strings live.
-fn pointers(strings: &[CString]) -> Vec<*mut libc::c_char> {
-    strings.iter().map(|string| string.as_ptr().cast_mut()).chain([std::ptr::null_mut()]).collect()
-}
-
-/// The posix_spawn family returns its error, and does not set `errno`.
-fn succeeded(error: libc::c_int) -> io::Result<()> {
-    match error {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
-}
-
-/// What the child does between its birth and its program.
-struct Actions(MaybeUninit<libc::posix_spawn_file_actions_t>);
-
-impl Actions {
-    fn new() -> io::Result<Self> {
-        let mut actions = MaybeUninit::uninit();
-        // SAFETY: it is made here, and destroyed once, by `drop`.
-        succeeded(unsafe { libc::posix_spawn_file_actions_init(actions.as_mut_ptr()) })?;
-        Ok(Actions(actions))
-    }
-
-    fn dup2(&mut self, source: RawFd, target: RawFd) -> io::Result<()> {
-        // SAFETY: initialised in `new`; the rest are numbers.
-        succeeded(unsafe { libc::posix_spawn_file_actions_adddup2(self.0.as_mut_ptr(), source, target) })
-    }
-
-    fn close(&mut self, number: RawFd) -> io::Result<()> {
-        // SAFETY: as `dup2`.
-        succeeded(unsafe { libc::posix_spawn_file_actions_addclose(self.0.as_mut_ptr(), number) })
-    }
-
-    fn chdir(&mut self, directory: &CStr) -> io::Result<()> {
-        // SAFETY: initialised in `new`; the path is copied before the call returns.
-        succeeded(unsafe { libc::posix_spawn_file_actions_addchdir_np(self.0.as_mut_ptr(), directory.as_ptr()) })
-    }
-}
-
-impl Drop for Actions {
-    fn drop(&mut self) {
-        // SAFETY: initialised in `new`, and not used after this.
-        unsafe { libc::posix_spawn_file_actions_destroy(self.0.as_mut_ptr()) };
-    }
-}
-
-struct Attributes(MaybeUninit<libc::posix_spawnattr_t>);
-
-impl Attributes {
-    fn new() -> io::Result<Self> {
-        let mut attributes = MaybeUninit::uninit();
-        // SAFETY: it is made here, and destroyed once, by `drop`.
-        succeeded(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
-        Ok(Attributes(attributes))
-    }
-
-    /// The child has the default action for that signal.
-    fn reset(&mut self, signal: Signal) -> io::Result<()> {
-        let set = SigSet::from(signal);
-        // SAFETY: initialised in `new`; the set is copied before the call returns.
-        succeeded(unsafe { libc::posix_spawnattr_setsigdefault(self.0.as_mut_ptr(), set.as_ref()) })?;
-        // SAFETY: initialised in `new`.
-        succeeded(unsafe {
-            libc::posix_spawnattr_setflags(self.0.as_mut_ptr(), libc::POSIX_SPAWN_SETSIGDEF as libc::c_short)
-        })
-    }
-}
-
-impl Drop for Attributes {
-    fn drop(&mut self) {
-        // SAFETY: initialised in `new`, and not used after this.
-        unsafe { libc::posix_spawnattr_destroy(self.0.as_mut_ptr()) };
-    }
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
 #[cfg(test)]
@@ -237,7 +258,7 @@ mod tests {
         let pipes: Vec<_> = (0..7).map(|_| nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap()).collect();
         let fds: Vec<_> = pipes.iter().rev().map(|(_, write)| write.as_fd()).collect();
         let script = "for n in 3 4 5 6 7 8; do eval \"echo $n >&$n\"; done; ls /proc/self/fd | tr '\\n' ' ' >&9";
-        let pid = child(&image(script), &fds).unwrap();
+        let pid = process(&image(script), &fds, Parent::This).unwrap();
         assert!(matches!(end(pid), Some(nix::sys::wait::WaitStatus::Exited(_, 0))));
         drop(fds);
         let mut heard = Vec::new();
@@ -256,9 +277,37 @@ mod tests {
     fn what_cannot_be_run_is_an_error_and_no_process() {
         let mut nowhere = image("");
         nowhere.program = c_string("/nowhere/at/all").unwrap();
-        assert_eq!(child(&nowhere, &[]).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(process(&nowhere, &[], Parent::This).unwrap_err().kind(), io::ErrorKind::NotFound);
         let mut lost = image("");
         lost.directory = c_string("/nowhere/at/all").unwrap();
-        assert_eq!(child(&lost, &[]).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(process(&lost, &[], Parent::This).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn signals_are_as_a_shell_would_leave_them() {
+        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let script = "cat /proc/self/status >&3";
+        let pid = process(&image(script), &[write.as_fd()], Parent::This).unwrap();
+        assert!(matches!(end(pid), Some(nix::sys::wait::WaitStatus::Exited(_, 0))));
+        drop(write);
+        let mut text = String::new();
+        std::fs::File::from(read).read_to_string(&mut text).unwrap();
+        let set = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            u64::from_str_radix(line.trim(), 16).unwrap()
+        };
+        assert_eq!((set("SigBlk:"), set("SigCgt:")), (0, 0), "{text}");
+        assert_eq!(set("SigIgn:") >> (Signal::SIGPIPE as u32 - 1) & 1, 0, "{text}");
+    }
+
+    /// Its parent is that of this process, which cannot wait for it, and sees its end all the same.
+    #[test]
+    fn a_sibling_is_nobodys_child_here() {
+        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        process(&image("echo $PPID >&3"), &[write.as_fd()], Parent::Parents).unwrap();
+        drop(write);
+        let mut text = String::new();
+        std::fs::File::from(read).read_to_string(&mut text).unwrap();
+        assert_eq!(text.trim(), nix::unistd::getppid().to_string());
     }
 }

@@ -77,9 +77,7 @@ pub(crate) enum Action {
     /// Accept nothing that the successor accepts.
     Pause,
     /// Hand over for good. `again`: somebody wants one more upgrade, which is the successor's to do.
-    Commit {
-        again: bool,
-    },
+    Commit { again: bool },
     /// Accept again.
     Resume,
     /// The successor must not go on.

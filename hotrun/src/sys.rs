@@ -6,11 +6,13 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, FdFlag, OFlag};
 use nix::libc;
-use nix::sys::wait::{waitid, Id, WaitPidFlag, WaitStatus};
 use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
 use nix::sys::socket::{recvmsg, sendmsg, ControlMessage, ControlMessageOwned, MsgFlags};
+use nix::sys::wait::{waitid, Id, WaitPidFlag, WaitStatus};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 /// Takes the descriptor of that number, which was put there for this process by whoever started it, and sets CLOEXEC.
@@ -130,6 +132,26 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
         Ok(WaitStatus::StillAlive) | Err(_) => None,
         Ok(status) => Some(status),
     }
+}
+
+/// How a process that is nobody's child here has ended, where the kernel tells (ioctl_pidfd(2), PIDFD_GET_INFO with
+/// PIDFD_INFO_EXIT, since Linux 6.15), and whoever is its parent has waited for it.
+pub(crate) fn exit_status(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
+    /// `struct pidfd_info` of linux/pidfd.h, in its first size.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const EXIT: u64 = 1 << 3;
+    nix::ioctl_readwrite!(get_info, 0xff, 11, Info);
+    let mut info = Info { mask: EXIT, ..Info::default() };
+    // SAFETY: the kernel writes at most the size that is part of the request, which is that of `Info`.
+    let asked = unsafe { get_info(pidfd.as_raw_fd(), &mut info) };
+    (asked.is_ok() && info.mask & EXIT != 0).then(|| ExitStatus::from_raw(info.exit_code))
 }
 
 /// Lets every other thread of this process, and nobody else, see a descriptor's number as a closed door: the socket behind it

@@ -2,7 +2,7 @@
 //! (`enable_all`, which `#[tokio::main]` does).
 
 use crate::listen::{Listener, Passing};
-use crate::mouth::Mouth;
+use crate::mouth::{complain, Mouth};
 use crate::state::{Accepting, DrainGuard, Phase, Place, State, Waiter};
 use std::fmt;
 use std::future::{poll_fn, Future};
@@ -289,7 +289,7 @@ impl<L: PollAccept> axum::serve::Listener for AsyncListener<L> {
                 Ok(Some(accepted)) => return accepted,
                 Ok(None) => std::future::pending().await,
                 Err(error) => {
-                    eprintln!("hotrun: accept: {error}; trying again");
+                    complain(format_args!("accept: {error}; trying again"));
                     self.wait_for_room().await;
                 }
             }

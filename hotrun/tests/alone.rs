@@ -189,10 +189,11 @@ impl Manager {
         command
     }
 
+    /// The first assignment of the next message.
     fn hears(&self) -> String {
         let mut bytes = [0; 256];
         let length = self.0.recv(&mut bytes).unwrap();
-        String::from_utf8(bytes[..length].to_vec()).unwrap()
+        std::str::from_utf8(&bytes[..length]).unwrap().lines().next().unwrap().to_owned()
     }
 }
 

@@ -40,7 +40,7 @@ pub const ALL: &[Contender] = &[
         means: Means::Signal,
         socket: Socket::Own,
         coordination: false,
-        note: "no probation, as the peers have none",
+        note: "no probation, as the peers have none (BENCH_PROBATION_MS sets one)",
     },
     Contender {
         name: "ecdysis",

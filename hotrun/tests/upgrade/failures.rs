@@ -56,12 +56,24 @@ fn one_that_panics_in_its_start() {
 
 #[test]
 fn one_that_hangs_before_it_says_hello() {
-    fails("hang early", |command, _| drop(command.env("READY_MS", "100")), &["NotReady", "said_hello: false"]);
+    fails(
+        "hang early",
+        |command, _| {
+            command.env("READY_MS", "100");
+        },
+        &["NotReady", "said_hello: false"],
+    );
 }
 
 #[test]
 fn one_that_hangs_after_it_has_said_hello() {
-    fails("hang", |command, _| drop(command.env("READY_MS", "300")), &["NotReady", "said_hello: true"]);
+    fails(
+        "hang",
+        |command, _| {
+            command.env("READY_MS", "300");
+        },
+        &["NotReady", "said_hello: true"],
+    );
 }
 
 #[test]

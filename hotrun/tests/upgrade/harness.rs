@@ -1,7 +1,7 @@
 //! A running service, all its generations, and clients of it. Never lives here: what a test is about.
 
 use hotrun::Signal;
-use nix::sys::signal::{killpg, kill};
+use nix::sys::signal::{kill, killpg};
 use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::Pid;
 use std::collections::VecDeque;
@@ -144,10 +144,12 @@ impl Service {
         waitpid(Pid::from_raw(self.child.id() as i32), None).unwrap()
     }
 
-    /// What all of them still say, once the last one has ended.
+    /// What all of them still say, once the last one has ended; a panic's own words are left out.
     pub fn rest(&mut self) -> Vec<String> {
         let mut rest: Vec<String> = self.waiting.drain(..).collect();
         rest.extend(self.lines.by_ref().map(Result::unwrap));
+        let words = ["serving ", "leaving ", "failed ", "leaked ", "reloaded ", "hotrun: "];
+        rest.retain(|line| words.iter().any(|word| line.starts_with(word)));
         rest
     }
 
@@ -251,8 +253,7 @@ pub fn refused(address: SocketAddr) -> bool {
 /// Processes that have ended and that nobody has waited for, among the children of that one.
 pub fn zombies(pid: u32) -> usize {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let is_zombie = |child: &&str| {
-        std::fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| stat.contains(") Z "))
-    };
+    let is_zombie =
+        |child: &&str| std::fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| stat.contains(") Z "));
     children.split_whitespace().filter(is_zombie).count()
 }

@@ -11,4 +11,13 @@ mod load;
 
 mod failures;
 mod harness;
+mod probation;
 mod server;
+mod signals;
+mod under_load;
+
+/// How long something took is printed, never tested.
+#[allow(clippy::disallowed_methods)]
+fn load_now() -> std::time::Instant {
+    std::time::Instant::now()
+}

@@ -9,6 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// One line, in one piece: all generations write to one stream.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        let line = format!($($words)*) + "\n";
+        io::stderr().write_all(line.as_bytes()).unwrap();
+    }};
+}
+
 /// Not a test but the server of the others.
 #[test]
 fn server() {
@@ -58,7 +66,7 @@ fn builder() -> hotrun::Builder {
     if std::env::var_os("RELOAD").is_some() {
         builder = builder.reload_on(&[Signal::SIGHUP]);
     }
-    builder.on_failure(|error| eprintln!("failed {error}"))
+    builder.on_failure(|error| say!("failed {error}"))
 }
 
 fn serve() -> io::Result<()> {
@@ -111,12 +119,12 @@ fn serve() -> io::Result<()> {
     }
     if std::env::var_os("RELOAD").is_some() {
         let reloads = up.reloads();
-        std::thread::spawn(move || reloads.for_each(|_reload| eprintln!("reloaded pid={}", std::process::id())));
+        std::thread::spawn(move || reloads.for_each(|_reload| say!("reloaded pid={}", std::process::id())));
     }
     if std::env::var_os("CHILDREN").is_some() {
         std::thread::spawn(children);
     }
-    eprintln!("{said}");
+    say!("{said}");
     up.ready()?;
     if script == "crash" {
         std::process::abort();
@@ -126,7 +134,7 @@ fn serve() -> io::Result<()> {
     }
     let reason = up.drained();
     drop(ballast);
-    eprintln!("leaving generation={} pid={} reason={reason:?}", up.generation(), std::process::id());
+    say!("leaving generation={} pid={} reason={reason:?}", up.generation(), std::process::id());
     Ok(())
 }
 
@@ -208,7 +216,7 @@ fn children() {
         let ours = text.lines().filter(|line| line.starts_with("HOTRUN_") || line.starts_with("LISTEN_")).count();
         let blocked = !text.contains("SigBlk:\t0000000000000000");
         if sockets + ours > 0 || blocked {
-            eprintln!("leaked {text:?}");
+            say!("leaked {text:?}");
         }
     }
 }
@@ -229,6 +237,10 @@ fn http(up: &Upgrader, conn: Conn<TcpStream>, listener: &hotrun::TcpListener) ->
         let value = |name: &str| head.iter().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let length: u64 = value("content-length:").and_then(|length| length.parse().ok()).unwrap_or(0);
         io::copy(&mut input.by_ref().take(length), &mut io::sink())?;
+        if let Some(ms) = path.strip_prefix("/slow?ms=") {
+            slowly(up, &conn, Duration::from_millis(ms.parse().unwrap()))?;
+            break;
+        }
         let body = format!("version: {}\n{}", up.generation(), answer(up, &path, listener));
         let last = conn.is_draining() || value("connection:") == Some("close");
         let connection = if last { "close" } else { "keep-alive" };
@@ -241,6 +253,21 @@ fn http(up: &Upgrader, conn: Conn<TcpStream>, listener: &hotrun::TcpListener) ->
     }
     drop(input);
     conn.finish()
+}
+
+/// An answer in ten pieces, over that time.
+fn slowly(up: &Upgrader, mut conn: &Conn<TcpStream>, time: Duration) -> io::Result<()> {
+    let body = format!("version: {}\n{}", up.generation(), "this took its time\n".repeat(10));
+    conn.write_all(
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len()).as_bytes(),
+    )?;
+    for piece in body.as_bytes().chunks(body.len().div_ceil(10)) {
+        // Nothing is waited for: the time is what is asked for.
+        let (_nobody, nothing) = std::sync::mpsc::channel::<()>();
+        let _ = nothing.recv_timeout(time / 10);
+        conn.write_all(piece)?;
+    }
+    Ok(())
 }
 
 /// What a request asks of this process.
@@ -264,6 +291,10 @@ fn answer(up: &Upgrader, path: &str, listener: &hotrun::TcpListener) -> String {
             // Answered when the client of /go says so, as long as that takes.
             GO.wait();
             "waited".to_owned()
+        }
+        "/wait-then-upgrade" => {
+            GO.wait();
+            format!("{:?}", up.upgrade())
         }
         "/go" => {
             GO.wait();

@@ -1,0 +1,187 @@
+//! A layer for tower's services, and so for axum, tonic and hyper: answers of a process that is leaving end their connection.
+//! Never lives here: when a process is leaving (`state`), and ending connections that are idle (`draining`, by the server).
+
+use crate::Upgrader;
+use http::header::{HeaderValue, CONNECTION};
+use http::{Request, Response, Version};
+use pin_project_lite::pin_project;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{ready, Context, Poll};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// A layer that adds `Connection: close` to answers while this process is leaving, from
+/// [`Upgrader::connection_close`](Upgrader::connection_close).
+#[derive(Debug, Clone)]
+pub struct ConnectionClose {
+    up: Upgrader,
+}
+
+/// A service that [`ConnectionClose`] was laid around.
+#[derive(Debug, Clone)]
+pub struct Closing<S> {
+    inner: S,
+    up: Upgrader,
+}
+
+pin_project! {
+    /// The answer of a [`Closing`] service.
+    #[derive(Debug)]
+    pub struct ClosingFuture<F> {
+        #[pin]
+        inner: F,
+        // None where the connection has no such header.
+        up: Option<Upgrader>,
+    }
+}
+
+impl Upgrader {
+    /// A layer for axum's `Router::layer` and every other server on tower: answers of HTTP/1 say `Connection: close` from the
+    /// moment this process has stopped accepting (RFC 9112, 9.6), so that a busy client's next request reaches the next
+    /// process at once. Without it a kept connection is closed between two answers, which a client must be ready for at any
+    /// time, but may notice only when it has sent the next request.
+    ///
+    /// HTTP/2 forbids the header (RFC 9113, 8.2.2), and has GOAWAY, which the server sends when it is told to end. An answer
+    /// that has a `Connection` header of its own, as the one that turns into a WebSocket, keeps that.
+    pub fn connection_close(&self) -> ConnectionClose {
+        ConnectionClose { up: self.clone() }
+    }
+}
+
+impl<S> Layer<S> for ConnectionClose {
+    type Service = Closing<S>;
+
+    fn layer(&self, inner: S) -> Closing<S> {
+        Closing { inner, up: self.up.clone() }
+    }
+}
+
+impl<S, A, B> Service<Request<A>> for Closing<S>
+where
+    S: Service<Request<A>, Response = Response<B>>,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = ClosingFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<A>) -> Self::Future {
+        let up = (request.version() < Version::HTTP_2).then(|| self.up.clone());
+        ClosingFuture { inner: self.inner.call(request), up }
+    }
+}
+
+impl<F, B, E> Future for ClosingFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let mut answer = ready!(this.inner.poll(context))?;
+        // Asked now: the answer may have taken longer than the hand-over.
+        if this.up.as_ref().is_some_and(Upgrader::is_draining) {
+            answer.headers_mut().entry(CONNECTION).or_insert(HeaderValue::from_static("close"));
+        }
+        Poll::Ready(Ok(answer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Bell;
+    use crate::mouth::{Above, Mouth};
+    use crate::state::{State, Why};
+    use crate::upgrader::Shared;
+    use nix::sys::eventfd::EventFd;
+    use std::convert::Infallible;
+    use std::future::{ready, Ready};
+    use std::sync::{mpsc, Arc, Mutex};
+    use std::task::Waker;
+
+    /// One that nobody has started, with the state that it goes by.
+    fn upgrader() -> (Upgrader, Arc<State>) {
+        let state = State::new().unwrap();
+        let bell = Bell { event: Arc::new(EventFd::new().unwrap()), requests: mpsc::channel().0 };
+        let shared = Shared {
+            state: Arc::clone(&state),
+            mouth: Arc::new(Mouth::new(None, Above::Nobody, None, None, Vec::new(), bell)),
+            paths: Arc::default(),
+            register: Arc::default(),
+            generation: 1,
+            predecessor: None,
+            files: Mutex::default(),
+            inherited_state: Mutex::default(),
+        };
+        (Upgrader::new(shared), state)
+    }
+
+    /// Answers with what it was asked with.
+    struct Mirror;
+
+    impl Service<Request<()>> for Mirror {
+        type Response = Response<()>;
+        type Error = Infallible;
+        type Future = Ready<Result<Response<()>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<()>) -> Self::Future {
+            let mut answer = Response::new(());
+            *answer.headers_mut() = request.headers().clone();
+            ready(Ok(answer))
+        }
+    }
+
+    fn finish<F: Future>(future: F) -> F::Output {
+        match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => output,
+            Poll::Pending => panic!("it waits"),
+        }
+    }
+
+    fn connection(service: &mut Closing<Mirror>, version: Version, own: Option<&str>) -> Option<String> {
+        let mut request = Request::builder().version(version);
+        if let Some(own) = own {
+            request = request.header(CONNECTION, own);
+        }
+        let answer = finish(service.call(request.body(()).unwrap())).unwrap();
+        answer.headers().get(CONNECTION).map(|value| value.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn only_a_process_that_is_leaving_closes_and_only_http_1_says_so() {
+        let (up, state) = upgrader();
+        let mut service = up.connection_close().layer(Mirror);
+        for step in [|_: &State| {}, |state: &State| state.pause(&[])] {
+            step(&state);
+            assert_eq!(connection(&mut service, Version::HTTP_11, None), None, "it may come back");
+        }
+        state.stop_accepting(Why::Upgraded, &[]);
+        for (version, own, expected) in [
+            (Version::HTTP_10, None, Some("close")),
+            (Version::HTTP_11, None, Some("close")),
+            (Version::HTTP_11, Some("upgrade"), Some("upgrade")),
+            (Version::HTTP_2, None, None),
+            (Version::HTTP_3, None, None),
+        ] {
+            assert_eq!(connection(&mut service, version, own).as_deref(), expected, "{version:?} {own:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_was_begun_before_says_it_too() {
+        let (up, state) = upgrader();
+        let answer = up.connection_close().layer(Mirror).call(Request::new(()));
+        state.stop_accepting(Why::Stopped, &[]);
+        assert_eq!(finish(answer).unwrap().headers()[CONNECTION], "close");
+    }
+}

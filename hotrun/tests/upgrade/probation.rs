@@ -1,0 +1,119 @@
+//! Coming back: by itself when the successor dies on probation, by an operator's word when the probation is manual (nginx's
+//! ladder of signals, and the same as calls).
+
+use crate::harness::{ask, Client, Service, Serving};
+use crate::load::{Load, Mix};
+use hotrun::Signal;
+
+const MIX: Mix = Mix { fresh: 2, keep_alive: 2, slow: 1, slow_ms: 200 };
+
+fn manual() -> (Service, Serving) {
+    Service::start(|command, _| {
+        command.env("MANUAL", "1");
+    })
+}
+
+#[test]
+fn a_successor_that_dies_on_probation_is_undone() {
+    let (mut service, first) = Service::start(|command, _| {
+        command.env("PROBATION_MS", "60000");
+    });
+    let mut kept = Client::connect(first.address("http"));
+    assert_eq!(kept.ask("/").0, 1);
+    service.script("crash");
+    first.signal(Signal::SIGUSR2);
+    let second = service.serving();
+    let line = service.says("failed ");
+    assert!(line.contains(&format!("process {}, ended with signal: 6 (SIGABRT)", second.pid)), "{line}");
+    assert_eq!(ask(first.address("http"), "/state"), (1, "2 connections, 1 generations".to_owned()));
+    assert_eq!(kept.ask("/").0, 1, "a connection from before is still there");
+
+    service.script("");
+    first.signal(Signal::SIGUSR2);
+    let third = service.serving();
+    assert_eq!(ask(first.address("http"), "/").0, 2, "the new one accepts");
+    third.signal(Signal::SIGKILL);
+    service.says("failed ");
+    assert_eq!(ask(first.address("http"), "/").0, 1, "the old one accepts again");
+}
+
+#[test]
+fn the_pause_is_over_at_once_for_those_who_wait_in_the_queue() {
+    let (mut service, first) = Service::start(|command, _| {
+        command.env("PROBATION_MS", "60000");
+    });
+    // Stopped, it serves nobody, and is not dead.
+    first.signal(Signal::SIGUSR2);
+    let second = service.serving();
+    second.signal(Signal::SIGSTOP);
+    let mut waiting = Client::connect(first.address("http"));
+    waiting.send("/");
+    second.signal(Signal::SIGKILL);
+    assert_eq!(waiting.receive().0, 1);
+}
+
+#[test]
+fn an_operator_confirms_by_a_signal_or_by_a_call() {
+    for by_signal in [true, false] {
+        let (mut service, first) = manual();
+        let mut kept = Client::connect(first.address("http"));
+        assert_eq!(kept.ask("/confirm").1, "Err(NothingToConfirm)");
+        first.signal(Signal::SIGUSR2);
+        let second = service.serving();
+        if by_signal {
+            first.signal(Signal::SIGQUIT);
+        } else {
+            let (generation, answer, _) = kept.ask("/confirm");
+            assert_eq!((generation, answer.as_str()), (1, "Ok(())"));
+        }
+        kept.ends();
+        assert_eq!(service.leaves(&first), "Upgraded");
+        assert_eq!(service.stop(&second), Vec::<String>::new());
+    }
+}
+
+/// And nothing is lost on the way there and back.
+#[test]
+fn an_operator_goes_back_by_a_signal_or_by_a_call() {
+    for by_signal in [true, false] {
+        let (mut service, first) = manual();
+        let mut kept = Client::connect(first.address("http"));
+        let load = Load::start(first.address("http"), MIX);
+        load.wait_for(30);
+        first.signal(Signal::SIGUSR2);
+        let second = service.serving();
+        load.wait_for(100);
+        if by_signal {
+            first.signal(Signal::SIGHUP);
+        } else {
+            let (generation, answer, _) = kept.ask("/back");
+            assert_eq!((generation, answer.as_str()), (1, "Ok(())"));
+        }
+        let line = service.says("failed went back: ");
+        assert!(line.contains(&format!("process {}", second.pid)), "{line}");
+        assert_eq!(service.leaves(&second), "Upgraded");
+        load.wait_for(50);
+        let tally = load.stop();
+        assert_eq!(tally.lost(), 0, "{tally:#?}");
+        assert!(tally.by_version["1"] > 0 && tally.by_version["2"] > 0, "{tally:#?}");
+        assert_eq!(ask(first.address("http"), "/").0, 1);
+        drop(kept);
+        // Up again, and this time to stay.
+        first.signal(Signal::SIGUSR2);
+        let third = service.serving();
+        first.signal(Signal::SIGQUIT);
+        assert_eq!(service.leaves(&first), "Upgraded");
+        assert_eq!(service.stop(&third), Vec::<String>::new());
+    }
+}
+
+/// Without a successor SIGQUIT stops, as in nginx, and SIGHUP does nothing.
+#[test]
+fn the_ladder_without_a_successor() {
+    let (mut service, first) = manual();
+    first.signal(Signal::SIGHUP);
+    service.says("hotrun: SIGHUP: no successor is on probation; ignored");
+    assert_eq!(ask(first.address("http"), "/").0, 1);
+    first.signal(Signal::SIGQUIT);
+    assert_eq!(service.leaves(&first), "Stopped");
+}
