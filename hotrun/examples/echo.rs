@@ -8,10 +8,15 @@
 use hotrun::{Conn, Signal};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 use std::{env, process, thread};
 
 fn main() -> io::Result<()> {
-    let up = hotrun::builder().pid_file("echo.pid").reload_on(&[Signal::SIGHUP]).init()?;
+    let up = hotrun::builder()
+        .probation(Duration::from_secs(1)) // so long may this process come back
+        .pid_file("echo.pid")
+        .reload_on(&[Signal::SIGHUP])
+        .init()?;
     let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let lines = up.listen("lines", addr)?;
     let generation = up.generation();

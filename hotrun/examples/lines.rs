@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 
 #[tokio::main]
 async fn main() -> io::Result<()> {
-    // Whoever watches may go on for an hour after the hand-over.
-    let up = hotrun::builder().drain_timeout(Duration::from_secs(3600)).init()?;
+    // The successor has a second to show that it stays, and whoever watches may go on here for an hour.
+    let up = hotrun::builder().probation(Duration::from_secs(1)).drain_timeout(Duration::from_secs(3600)).init()?;
     let generation = up.generation();
     let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let mut lines = up.listen("lines", addr)?.into_tokio()?;
@@ -49,7 +49,7 @@ async fn serve(conn: Conn<TcpStream>, generation: u32, mut draining: hotrun::Dra
 }
 
 async fn watch(conn: &mut BufReader<Conn<TcpStream>>, generation: u32) -> io::Result<()> {
-    let mut every = tokio::time::interval(Duration::from_millis(200));
+    let mut every = tokio::time::interval(Duration::from_millis(100));
     for number in 1.. {
         tokio::select! {
             _ = every.tick() => conn.write_all(format!("{generation} watch {number}\n").as_bytes()).await?,

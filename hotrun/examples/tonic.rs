@@ -2,7 +2,7 @@
 //! the next generation; a `Watch` stays where it was opened, and hears NOT_SERVING there.
 //!
 //!     cargo run -p hotrun --example tonic --features axum         # says its pid
-//!     grpcurl -plaintext -v -import-path . -proto health.proto 127.0.0.1:3000 grpc.health.v1.Health/Check
+//!     grpc_health_probe -addr 127.0.0.1:3000                      # in another terminal
 //!     kill -USR2 PID                                              # the next generation serves
 
 use axum::http::HeaderValue;

@@ -1,127 +1,31 @@
 //! Doing what `succession` says: starting a successor, handing over, coming back, leaving.
 //! Never lives here: when to (`succession`, `leave`), and hearing (`control`).
 
+use crate::builder::Hook;
 use crate::control::{now, Control};
 use crate::error::exit_status;
-use crate::holder::{Holder, Said};
+use crate::holder::Holder;
 use crate::inheritance::Inheritance;
+use crate::kin::{Elder, Kin};
+use crate::leave::Left;
 use crate::mouth::{complain, Above};
-use crate::register::{close_entrance, Entry, Kind};
+use crate::register::{Entry, Kind};
 use crate::spawn::Parent;
 use crate::state::{Place, Why};
 use crate::succession::{Action, By, Input, Outcome, Probation, Stage};
 use crate::wire::{HOTRUN_INTERIM, HOTRUN_PREDECESSOR, LISTEN_PID, NOTIFY_SOCKET, WATCHDOG_USEC};
-use crate::{spawn, sys, PidMode, Signal, UpgradeError};
+use crate::{spawn, sys, PidMode, UpgradeError};
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 /// What a process gets that was told to leave, on top of the time its connections have.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The process that was started to serve in this one's place.
-#[derive(Debug)]
-pub(crate) struct Successor {
-    holder: Holder,
-    pidfd: Option<OwnedFd>,
-    pub(crate) pid: u32,
-    pub(crate) generation: u32,
-    /// Its end of the channel is open.
-    open: bool,
-    pub(crate) said_hello: bool,
-    pub(crate) garbled: Option<String>,
-    /// Sockets it bound that were not there before.
-    offered: Vec<(String, OwnedFd)>,
-    /// It was told to leave, and has until then.
-    pub(crate) kill_at: Option<Instant>,
-}
-
-impl Successor {
-    fn new(holder: Holder, pidfd: Option<OwnedFd>, pid: u32, generation: u32) -> Self {
-        Successor {
-            holder,
-            pidfd,
-            pid,
-            generation,
-            open: true,
-            said_hello: false,
-            garbled: None,
-            offered: Vec::new(),
-            kill_at: None,
-        }
-    }
-
-    /// The one that this process started when it was another program.
-    pub(crate) fn adopted(channel: OwnedFd, pid: u32) -> io::Result<Self> {
-        Ok(Successor::new(Holder::adopted(channel), Some(sys::pidfd(pid)?), pid, 0))
-    }
-
-    pub(crate) fn channel(&self) -> Option<BorrowedFd<'_>> {
-        self.open.then_some(self.holder.as_fd())
-    }
-
-    pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
-        self.pidfd.as_ref().map(AsFd::as_fd)
-    }
-
-    pub(crate) fn receive(&self) -> io::Result<Said> {
-        self.holder.receive()
-    }
-
-    pub(crate) fn close(&mut self) {
-        self.open = false;
-    }
-
-    pub(crate) fn bound(&mut self, name: String, socket: OwnedFd) {
-        self.offered.push((name, socket));
-    }
-
-    fn kill(&self) {
-        if let Some(pidfd) = &self.pidfd {
-            // It has ended already, at worst.
-            let _ = sys::signal_process(pidfd.as_fd(), Signal::SIGKILL);
-        }
-    }
-}
-
-/// A process of an earlier generation.
-#[derive(Debug)]
-pub(crate) struct Elder {
-    generation: u32,
-    pidfd: OwnedFd,
-    hurry: OwnedFd,
-}
-
-impl Elder {
-    pub(crate) fn new(generation: u32, pidfd: OwnedFd, hurry: OwnedFd) -> Self {
-        Elder { generation, pidfd, hurry }
-    }
-
-    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
-    }
-
-    fn hurry(&self) {
-        // An eventfd takes eight bytes; one whose counter is at its limit is as readable as it gets.
-        let _ = nix::unistd::write(&self.hurry, &1u64.to_ne_bytes());
-    }
-}
-
-/// A child on its way out.
-#[derive(Debug)]
-pub(crate) struct Child {
-    pidfd: OwnedFd,
-    pub(crate) kill_at: Option<Instant>,
-    /// What it may still have to say is heard by nobody, but it must not find the channel closed.
-    _holder: Holder,
-}
-
-impl Child {
-    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
-    }
-}
+/// How long a successor that is confirmed, or alone, may still ask for a socket.
+pub(crate) const CLAIM: Duration = Duration::from_secs(1);
 
 impl Control {
     pub(crate) fn perform(&mut self, action: Action) {
@@ -147,10 +51,12 @@ impl Control {
                     let _ = caller.send(Err(UpgradeError::Stopping));
                 }
                 self.forget_successor(None);
+                self.leave_the_stop_to_the_interim();
                 self.leave(Why::Stopped);
             }
+            // One that is gone says so by the end of the channel.
+            Action::AskToLeave => self.mouth.draining(self.state.live()),
             Action::PassStop => {
-                self.stop_asked = true;
                 if let Some(successor) = &self.successor {
                     let _ = successor.holder.stop();
                 }
@@ -178,29 +84,31 @@ impl Control {
         }
     }
 
-    fn spawn(&self) -> Result<Successor, UpgradeError> {
+    fn spawn(&self) -> Result<Kin, UpgradeError> {
         let program = &self.settings.program;
         let named = |source| UpgradeError::Spawn { program: program.name().to_owned(), source };
         let found = program.find().map_err(named)?;
         let generation = self.generation + 1;
         let (holder, theirs) = Holder::new().map_err(named)?;
-        self.register.forget_taken();
         let inheritance = Inheritance::gather(&self.register, &self.mouth).map_err(named)?;
         let (name, value) = holder.control_variable(inheritance.handed().len());
         let mut variables = vec![(name, value.into())];
         // The one in between is not the main process for a moment, and has nothing to say.
-        if self.settings.pid_mode == PidMode::Handoff {
-            variables.push((HOTRUN_PREDECESSOR, std::process::id().to_string().into()));
-            variables.extend(self.manager_variables());
+        let own = std::process::id();
+        match self.settings.pid_mode {
+            PidMode::Handoff => {
+                variables.push((HOTRUN_PREDECESSOR, own.to_string().into()));
+                variables.extend(self.manager_variables());
+            }
+            PidMode::KeepPid => variables.push((HOTRUN_PREDECESSOR, format!("{own}:returns").into())),
         }
         let image = inheritance.image(program, &found, generation, variables).map_err(named)?;
         // A service manager hears the end of its own children at once, and of no others; the kernel has none for process 1.
         let managed = self.settings.notify_socket.is_some() && self.settings.pid_mode == PidMode::Handoff;
-        let parent = if managed && std::process::id() != 1 { Parent::Parents } else { Parent::This };
+        let parent = if managed && own != 1 { Parent::Parents } else { Parent::This };
         let started = spawn::process(&image, &inheritance.descriptors(theirs.as_fd()), parent);
-        let pid = started.map_err(|source| UpgradeError::Spawn { program: found, source })?;
-        // Where SIGCHLD is ignored a child that has ended is gone at once; then its channel says so.
-        Ok(Successor::new(holder, sys::pidfd(pid).ok(), pid, generation))
+        let (pid, pidfd) = started.map_err(|source| UpgradeError::Spawn { program: found, source })?;
+        Ok(Kin::new(holder, pidfd, pid, generation))
     }
 
     fn manager_variables(&self) -> Vec<(&'static str, OsString)> {
@@ -260,8 +168,6 @@ impl Control {
                 self.paths.forget(&path);
             }
         }
-        // What is left are paths that nobody serves any more.
-        self.paths.remove();
         self.state.hold(keeps_pid);
         self.stop_accepting(Why::Upgraded, &entries);
         if !keeps_pid {
@@ -281,12 +187,18 @@ impl Control {
     fn stop_accepting(&mut self, why: Why, entries: &[Entry]) {
         // Nobody else serves these: their queues must be empty before they are closed.
         let alone = why == Why::Stopped && self.mouth.above() == Above::Nobody;
-        let left = |entry: &&Entry| entry.bound_by_program && !entry.taken && (alone || self.successor.is_some());
-        let left: Vec<&Entry> = entries.iter().filter(left).collect();
-        left.iter().for_each(|entry| close_entrance(entry));
-        let exempt: Vec<&Place> = left.iter().map(|entry| &*entry.place).collect();
+        let is_left = |entry: &Entry| entry.bound_by_program && !entry.taken && (alone || self.successor.is_some());
+        let exempt: Vec<&Place> = entries.iter().filter(|entry| is_left(entry)).map(|entry| &*entry.place).collect();
+        let left = match why {
+            _ if exempt.is_empty() => Left::None,
+            Why::Upgraded => Left::OpenFor(CLAIM),
+            Why::Stopped => Left::Closed,
+        };
+        if left == Left::Closed {
+            self.register.close_entrance(is_left);
+        }
         self.state.close_gate(&exempt);
-        self.leave.begin(now(), exempt.is_empty());
+        self.leave.begin(now(), left);
         // Before anybody is woken: the process may end as soon as it knows.
         if why == Why::Stopped {
             self.mouth.stopping(self.settings.pace.drain_timeout + GRACE);
@@ -294,9 +206,41 @@ impl Control {
         }
         self.mouth.draining(self.state.live());
         self.state.stop_accepting(why, &exempt);
-        if exempt.is_empty() {
+        if left == Left::None {
             self.state.shut();
         }
+    }
+
+    /// The successor has asked for that socket, maybe late.
+    pub(crate) fn taken(&mut self, name: &str) {
+        self.register.take(name, &self.state);
+        if self.succession.stage() != Stage::Handed {
+            return;
+        }
+        let entries = self.register.entries();
+        if let Some(path) = entries.iter().find(|entry| entry.name == name).and_then(Entry::unix_path) {
+            self.paths.forget(&path);
+        }
+        if self.settings.pid_mode == PidMode::Handoff {
+            self.register.let_go(&self.state, |entry| entry.taken);
+        }
+        if entries.iter().all(|entry| entry.taken || !entry.bound_by_program) {
+            self.leave.shut(now());
+            self.state.shut();
+        }
+    }
+
+    /// The successor has had its time to ask for the sockets that are left.
+    pub(crate) fn close_entrance(&mut self) {
+        let names = self.register.close_entrance(|entry| entry.bound_by_program && !entry.taken);
+        if let Some(successor) = &self.successor {
+            for name in names {
+                // One that is gone has let them go already.
+                let _ = successor.holder.release(&name);
+            }
+        }
+        // Those that were taken are somebody else's by now.
+        self.paths.remove();
     }
 
     /// The queues that nobody else serves are empty.
@@ -342,7 +286,7 @@ impl Control {
                 UpgradeError::Protocol { pid, why: why.unwrap_or_default() }
             }
             Outcome::RolledBack => UpgradeError::RolledBack { pid, status: self.how_it_ended() },
-            Outcome::SentAway => UpgradeError::RolledBack { pid, status: None },
+            Outcome::SentAway => UpgradeError::SentAway { pid },
         };
         let leaves_by_itself = outcome == Outcome::SentAway;
         self.forget_successor(leaves_by_itself.then(|| now() + self.settings.pace.drain_timeout + GRACE));
@@ -350,22 +294,26 @@ impl Control {
     }
 
     fn how_it_ended(&self) -> Option<std::process::ExitStatus> {
-        let pidfd = self.successor.as_ref()?.pidfd()?;
+        let pidfd = self.successor.as_ref()?.pidfd();
         // A sibling is not this process's to wait for.
         sys::reap(pidfd).and_then(exit_status).or_else(|| sys::exit_status(pidfd))
     }
 
     /// It is only watched until it is gone.
     fn forget_successor(&mut self, kill_at: Option<Instant>) {
-        if let Some(Successor { holder, pidfd: Some(pidfd), .. }) = self.successor.take() {
-            self.children.push(Child { pidfd, kill_at, _holder: holder });
+        if let Some(mut successor) = self.successor.take() {
+            successor.kill_at = kill_at;
+            self.children.push(successor);
+            // Whatever it had asked for, this process alone serves now.
+            self.register.forget_taken();
         }
     }
 
     fn failed(&mut self, error: UpgradeError) {
         self.mouth.reloaded();
         match &self.settings.on_failure {
-            Some(hook) => hook.0(&error),
+            // It is the user's, and runs on the thread that hears the signals.
+            Some(hook) => drop(catch_unwind(AssertUnwindSafe(|| hook.0(&error)))),
             None => complain(format_args!("upgrade: {error}")),
         }
         if let Some(caller) = self.caller.take() {
@@ -376,7 +324,7 @@ impl Control {
     /// The successor has ended after everything was handed over to it.
     fn orphaned(&mut self) {
         let status = self.how_it_ended().map_or_else(String::new, |status| format!(" with {status}"));
-        if let Some(successor) = self.successor.take() {
+        if let Some(successor) = self.successor.take().filter(|_| !self.stop_asked && !self.stays) {
             complain(format_args!("process {}, which served in this one's place, has ended{status}", successor.pid));
         }
         self.state.hold(false);
@@ -387,11 +335,14 @@ impl Control {
         let pid = self.successor.as_ref().map(|successor| successor.pid);
         match self.succession.stage() {
             Stage::Serving => None,
-            Stage::Held => Some(UpgradeError::Held),
+            Stage::Held | Stage::Interim => Some(UpgradeError::Held),
             Stage::Unconfirmed => Some(UpgradeError::OnProbation),
+            // It is a part of an upgrade that is not over.
+            Stage::Relieving => Some(UpgradeError::InProgress { pid: Some(std::process::id()) }),
             Stage::Starting { .. } | Stage::Probation { .. } => Some(UpgradeError::InProgress { pid }),
+            Stage::Handed if self.settings.pid_mode == PidMode::KeepPid => Some(UpgradeError::InProgress { pid }),
             Stage::Handed => Some(UpgradeError::Draining { successor: pid.unwrap_or(0) }),
-            Stage::Stopping => Some(UpgradeError::Stopping),
+            Stage::Stopping | Stage::AskedToLeave => Some(UpgradeError::Stopping),
         }
     }
 
@@ -406,16 +357,10 @@ impl Control {
     }
 
     pub(crate) fn kill_who_is_late(&mut self, now: Instant) {
-        for child in &mut self.children {
-            if child.kill_at.is_some_and(|kill_at| now >= kill_at) {
-                child.kill_at = None;
-                let _ = sys::signal_process(child.pidfd.as_fd(), Signal::SIGKILL);
-            }
-        }
-        if let Some(interim) = &mut self.interim {
-            if interim.kill_at.is_some_and(|kill_at| now >= kill_at) {
-                interim.kill_at = None;
-                interim.kill();
+        for kin in self.children.iter_mut().chain(&mut self.interim) {
+            if kin.kill_at.is_some_and(|kill_at| now >= kill_at) {
+                kin.kill_at = None;
+                kin.kill();
             }
         }
     }
@@ -424,7 +369,10 @@ impl Control {
     pub(crate) fn ping(&mut self, now: Instant) {
         let Some(every) = self.settings.watchdog.filter(|_| self.mouth.is_announced()) else { return };
         if self.next_ping.is_none_or(|next| now >= next) {
-            if self.settings.healthy.as_ref().is_none_or(|healthy| healthy.0()) {
+            // It is the user's, and runs on the thread that hears the signals.
+            let is_well =
+                |healthy: &Hook<dyn Fn() -> bool + Send + Sync>| catch_unwind(AssertUnwindSafe(|| healthy.0()));
+            if self.settings.healthy.as_ref().is_none_or(|healthy| is_well(healthy).unwrap_or(false)) {
                 self.mouth.is_alive();
             }
             // Half of it, as sd_watchdog_enabled(3) advises.
@@ -444,17 +392,18 @@ impl Control {
     }
 
     pub(crate) fn interim_ended(&mut self) {
-        if let Some(pidfd) = self.interim.as_ref().and_then(Successor::pidfd) {
-            let _ = sys::reap(pidfd);
+        if let Some(interim) = &self.interim {
+            let _ = sys::reap(interim.pidfd());
         }
         self.interim = None;
         self.state.hold(false);
         self.input(Input::Confirmed);
     }
 
-    /// A stop that comes while this process waits to become its successor is for the whole service.
+    /// A stop that comes while this process waits to become its successor is for the whole service, which the other one is.
     pub(crate) fn stop_interim(&mut self) {
         if self.settings.pid_mode == PidMode::KeepPid {
+            self.stays = true;
             self.register.let_go(&self.state, |_| true);
             if let Some(successor) = &self.successor {
                 let _ = successor.holder.stop();
@@ -462,11 +411,21 @@ impl Control {
         }
     }
 
+    /// As above, where this process has returned, and does not serve yet.
+    fn leave_the_stop_to_the_interim(&mut self) {
+        if let Some(interim) = self.interim.as_mut().filter(|interim| interim.kill_at.is_none()) {
+            self.register.let_go(&self.state, |_| true);
+            self.mouth.unclaimed().clear();
+            let _ = interim.holder.stop();
+            interim.kill_at = Some(now() + 2 * self.settings.pace.drain_timeout + GRACE);
+        }
+    }
+
     /// Everything is finished here, the successor serves, and the number of this process must not end: it becomes the
     /// program itself, and serves again.
     pub(crate) fn become_the_successor_if_due(&mut self) {
         let due = self.settings.pid_mode == PidMode::KeepPid && self.succession.stage() == Stage::Handed;
-        if !due || self.stop_asked || self.stays || !self.state.is_finished() {
+        if !due || self.stays || !self.state.is_finished() {
             return;
         }
         let Some(successor) = &self.successor else { return };
@@ -480,7 +439,7 @@ impl Control {
         self.stays = true;
     }
 
-    fn exec(&self, successor: &Successor) -> io::Result<std::convert::Infallible> {
+    fn exec(&self, successor: &Kin) -> io::Result<std::convert::Infallible> {
         let program = &self.settings.program;
         let found = program.find()?;
         let mut inheritance = Inheritance::gather(&self.register, &self.mouth)?;

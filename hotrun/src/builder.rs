@@ -2,7 +2,8 @@
 
 use crate::bound_path::BoundPaths;
 use crate::control::{Bell, Control};
-use crate::environment;
+use crate::environment::{self, Predecessor};
+use crate::kin::Kin;
 use crate::leave::{Leave, Pace};
 use crate::mouth::{Above, Mouth};
 use crate::notify::Manager;
@@ -13,7 +14,7 @@ use crate::state::State;
 use crate::succession::{Probation, Stage, Succession};
 use crate::upgrader::Shared;
 use crate::wire::{ToHolder, PROTOCOL};
-use crate::{act, sys, Signal, UpgradeError, Upgrader};
+use crate::{sys, Signal, UpgradeError, Upgrader};
 use nix::fcntl::OFlag;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::ffi::OsString;
@@ -140,7 +141,8 @@ impl Builder {
         self
     }
 
-    /// The working directory of the new program. Default: the one this process was started in.
+    /// The working directory of the new program: better absolute, as a relative one is relative to the directory each generation
+    /// was started in. Default: the one this process was started in.
     pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.current_dir = Some(directory.into());
         self
@@ -217,7 +219,8 @@ impl Builder {
         self
     }
 
-    /// Told of every upgrade that has failed, or that was rolled back. Default: a line on standard error.
+    /// Told of every upgrade that has failed, or that was rolled back. It runs on the thread that hears the signals, so it must
+    /// not block; calls to the [`Upgrader`] that would wait for that thread fail there. Default: a line on standard error.
     pub fn on_failure(mut self, hook: impl Fn(&UpgradeError) + Send + Sync + 'static) -> Self {
         self.on_failure = Some(Hook(Arc::new(hook)));
         self
@@ -239,13 +242,15 @@ impl Builder {
         }
         let mut inherited = environment::take()?;
         let program = self.next_program()?;
-        let pid_file = self.pid_file.as_ref().map(|path| PidFile::at(path, program.directory()));
+        let pid_file = self.pid_file.as_ref().map(|path| PidFile::at(path, program.home()));
         let token = inherited.control.as_ref().map(|control| control.token);
         let above = match inherited.predecessor {
-            Some(pid) => Above::Predecessor(pid),
+            Some(Predecessor { returns: false, .. }) => Above::Predecessor,
+            Some(Predecessor { returns: true, .. }) => Above::Returning,
             None if token.is_some() => Above::Holder,
             None => Above::Nobody,
         };
+        let interim = inherited.interim.and_then(|interim| Kin::adopted(interim.channel, interim.pid).ok());
         let manager = match &inherited.notify_socket {
             // A holder has its own channel; its NOTIFY_SOCKET is for programs that do not know that.
             Some(address) if above != Above::Holder => Some(Manager::at(address)?),
@@ -253,8 +258,9 @@ impl Builder {
         };
         let stage = match above {
             Above::Holder => Stage::Held,
-            Above::Predecessor(_) => Stage::Unconfirmed,
-            Above::Nobody if inherited.interim.is_some() => Stage::Unconfirmed,
+            Above::Predecessor => Stage::Unconfirmed,
+            Above::Returning => Stage::Interim,
+            Above::Nobody if interim.is_some() => Stage::Relieving,
             Above::Nobody => Stage::Serving,
         };
 
@@ -267,10 +273,6 @@ impl Builder {
         if let Some(token) = token {
             mouth.tell(&ToHolder::Hello { protocol: PROTOCOL, token, pid: std::process::id() }, None)?;
         }
-        let interim = match inherited.interim {
-            Some(interim) => act::Successor::adopted(interim.channel, interim.pid).ok(),
-            None => None,
-        };
         state.hold(interim.is_some());
         let shared = Shared {
             state: Arc::clone(&state),
@@ -278,7 +280,7 @@ impl Builder {
             paths: Arc::new(BoundPaths::default()),
             register: Arc::new(Register::default()),
             generation: inherited.generation,
-            predecessor: inherited.predecessor,
+            predecessor: inherited.predecessor.map(|predecessor| predecessor.pid),
             files: Mutex::new(inherited.files),
             inherited_state: Mutex::new(inherited.state),
         };
@@ -306,6 +308,7 @@ impl Builder {
             hurry: event()?,
             next_ping: None,
             stays: false,
+            claim_until: None,
         }
         .start()?;
         Ok(Upgrader::new(shared))

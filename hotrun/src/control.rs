@@ -2,10 +2,11 @@
 //! `succession`, and has `act` do what that says. Its mirror image is `holder`.
 //! Never lives here: what follows from what (`succession`, `leave`), and doing it (`act`).
 
-use crate::act::{Child, Elder, Successor};
+use crate::act::CLAIM;
 use crate::bound_path::BoundPaths;
 use crate::builder::Settings;
 use crate::holder::Said;
+use crate::kin::{Elder, Kin};
 use crate::leave::{Leave, Step};
 use crate::mouth::{complain, Above, Mouth};
 use crate::register::Register;
@@ -21,6 +22,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// The name of the thread.
+pub(crate) const CONTROL_THREAD: &str = "hotrun-control";
 
 /// What a call asks of the thread.
 #[derive(Debug)]
@@ -44,25 +48,27 @@ pub(crate) struct Control {
     pub(crate) generation: u32,
     pub(crate) succession: Succession,
     pub(crate) leave: Leave,
-    /// A stop was asked for, by a signal or a call.
+    /// A stop was asked for, by a signal or a call to this process.
     pub(crate) stop_asked: bool,
     pub(crate) upstream_open: bool,
     pub(crate) signals: Option<File>,
     pub(crate) bell: Arc<EventFd>,
     pub(crate) requests: Receiver<Request>,
     pub(crate) caller: Option<Sender<Result<crate::Successor, UpgradeError>>>,
-    pub(crate) successor: Option<Successor>,
+    pub(crate) successor: Option<Kin>,
     /// Keeps the sockets served until this process does, or since this one waits to become its successor.
-    pub(crate) interim: Option<Successor>,
+    pub(crate) interim: Option<Kin>,
     /// Processes of earlier generations that are still there, the oldest first.
     pub(crate) elders: Vec<Elder>,
     /// Children on their way out.
-    pub(crate) children: Vec<Child>,
+    pub(crate) children: Vec<Kin>,
     /// Readable when a later generation is in a hurry for this one to end.
     pub(crate) hurry: EventFd,
     pub(crate) next_ping: Option<Instant>,
-    /// This process could not become its successor: it stays until the successor ends.
+    /// This process does not become its successor: it stays until the successor ends.
     pub(crate) stays: bool,
+    /// The process before has gone, and what it had bound and nobody here asks for until then goes, too.
+    pub(crate) claim_until: Option<Instant>,
 }
 
 /// Wakes the thread with a request.
@@ -99,7 +105,7 @@ enum Source {
 impl Control {
     /// Starts the thread. It lives until the process ends.
     pub(crate) fn start(mut self) -> io::Result<()> {
-        std::thread::Builder::new().name("hotrun-control".into()).spawn(move || loop {
+        std::thread::Builder::new().name(CONTROL_THREAD.into()).spawn(move || loop {
             for source in self.wait() {
                 self.hear(source);
             }
@@ -118,13 +124,14 @@ impl Control {
         sources.extend(self.signals.as_ref().map(|fd| (Source::Signals, fd.as_fd())));
         if let Some(successor) = &self.successor {
             sources.extend(successor.channel().map(|fd| (Source::SuccessorSays, fd)));
-            sources.extend(successor.pidfd().map(|fd| (Source::SuccessorEnds, fd)));
+            sources.push((Source::SuccessorEnds, successor.pidfd()));
         }
         if let Some(interim) = &self.interim {
             sources.extend(interim.channel().map(|fd| (Source::InterimSays, fd)));
-            sources.extend(interim.pidfd().map(|fd| (Source::InterimEnds, fd)));
+            sources.push((Source::InterimEnds, interim.pidfd()));
         }
-        let leavers = self.elders.iter().map(Elder::pidfd).chain(self.children.iter().map(Child::pidfd));
+        let elders = self.elders.iter().map(|elder| elder.pidfd.as_fd());
+        let leavers = elders.chain(self.children.iter().map(Kin::pidfd));
         sources.extend(leavers.map(|fd| (Source::Leaver, fd)));
         let mut fds: Vec<PollFd<'_>> = sources.iter().map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN)).collect();
         match poll(&mut fds, self.until_next_step()) {
@@ -171,7 +178,7 @@ impl Control {
             Source::InterimSays => self.hear_interim(),
             Source::InterimEnds => self.interim_ended(),
             Source::Leaver => {
-                self.elders.retain(|elder| !has_ended(elder.pidfd()));
+                self.elders.retain(|elder| !has_ended(elder.pidfd.as_fd()));
                 self.children.retain(|child| sys::reap(child.pidfd()).is_none() && !has_ended(child.pidfd()));
             }
         }
@@ -186,12 +193,13 @@ impl Control {
             Ok(None) | Err(_) => {
                 self.upstream_open = false;
                 self.confirmed();
+                self.wait_for_claims();
                 return;
             }
         };
         match ToServer::decode(&bytes) {
             Ok(ToServer::Commit) => {
-                if matches!(self.mouth.above(), Above::Predecessor(_)) {
+                if self.mouth.above() == Above::Predecessor {
                     self.confirmed();
                 }
             }
@@ -200,16 +208,19 @@ impl Control {
                 self.mouth.tell_if_heard(&ToHolder::Paused);
             }
             Ok(ToServer::Resume) => self.resume(),
-            Ok(ToServer::Drain) => self.leave(Why::Upgraded),
+            Ok(ToServer::Drain) => {
+                self.input(Input::Dismissed);
+                self.leave(Why::Upgraded);
+            }
             Ok(ToServer::Release { name }) => self.mouth.release(&name),
             Ok(ToServer::Stop) => {
                 self.confirmed();
-                self.stop_wanted();
+                self.input(Input::StopWanted);
             }
             Ok(ToServer::Upgrade) => self.input(Input::Wanted(By::Signal)),
             Ok(ToServer::Elder { generation }) => {
                 if let Ok([pidfd, hurry]) = <[OwnedFd; 2]>::try_from(fds) {
-                    self.elders.push(Elder::new(generation, pidfd, hurry));
+                    self.elders.push(Elder { generation, pidfd, hurry });
                 }
             }
             Ok(ToServer::Abort { why }) => {
@@ -222,7 +233,8 @@ impl Control {
 
     /// The sockets are this process's alone.
     fn confirmed(&mut self) {
-        if self.mouth.above() == Above::Nobody {
+        // One that was told to leave is nobody's successor any more, whatever becomes of whoever told it.
+        if self.mouth.above() == Above::Nobody || self.leave.has_begun() {
             return;
         }
         if let Err(error) = self.mouth.is_sole() {
@@ -245,10 +257,13 @@ impl Control {
 
     fn signal(&mut self, signal: Signal) {
         let manual = self.settings.probation == Probation::Manual;
+        let starting = matches!(self.succession.stage(), Stage::Starting { .. });
         let on_probation = matches!(self.succession.stage(), Stage::Probation { .. });
         match signal {
             Signal::SIGQUIT if manual && on_probation => self.input(Input::Confirm(By::Signal)),
-            Signal::SIGHUP if manual && on_probation => self.input(Input::Back(By::Signal)),
+            // A script that was too quick must not end the service.
+            Signal::SIGQUIT if manual && starting => complain("SIGQUIT: the successor is not ready yet; ignored"),
+            Signal::SIGHUP if manual && (starting || on_probation) => self.input(Input::Back(By::Signal)),
             signal if self.settings.upgrade_on.contains(&signal) => self.input(Input::Wanted(By::Signal)),
             signal if self.settings.reload_on.contains(&signal) => {
                 self.mouth.reloading(self.settings.ready_timeout);
@@ -273,7 +288,10 @@ impl Control {
             Request::Confirm(caller) => drop(caller.send(self.decide(Input::Confirm(By::Call)))),
             Request::RollBack(caller) => drop(caller.send(self.decide(Input::Back(By::Call)))),
             Request::Stop => self.stop_wanted(),
-            Request::Ready => self.relieve_interim(),
+            Request::Ready => {
+                self.relieve_interim();
+                self.wait_for_claims();
+            }
             Request::Reloaded => {
                 if matches!(self.succession.stage(), Stage::Serving) {
                     self.mouth.reloaded();
@@ -291,14 +309,28 @@ impl Control {
     }
 
     /// A first request, or a repeated one, which is in a hurry. A process that was only draining for its successor has not
-    /// been asked before.
+    /// been asked before; one that drains for a holder has, as that says it by this signal when its patience ends.
     fn stop_wanted(&mut self) {
         let repeated = std::mem::replace(&mut self.stop_asked, true);
-        match self.succession.stage() {
-            Stage::Handed if !repeated => self.stop_interim(),
-            Stage::Held if self.leave.has_begun() => self.state.force(true),
-            _ if repeated => self.state.force(true),
-            _ => self.input(Input::StopWanted),
+        if self.leave.has_begun() {
+            if repeated || self.mouth.above() == Above::Holder {
+                self.state.force(true);
+            } else {
+                complain("connections are being finished; one more signal ends them");
+                self.stop_interim();
+            }
+            return;
+        }
+        self.input(Input::StopWanted);
+        if repeated {
+            self.state.force(true);
+        }
+    }
+
+    /// What the process before had bound and nobody has asked for goes when that has gone, and this one has had its time.
+    fn wait_for_claims(&mut self) {
+        if !self.upstream_open && self.mouth.is_ready() && self.claim_until.is_none() {
+            self.claim_until = Some(now() + CLAIM);
         }
     }
 
@@ -307,15 +339,12 @@ impl Control {
         let Some(successor) = &mut self.successor else { return };
         match successor.receive() {
             Ok(Said::Hello { .. }) => successor.said_hello = true,
-            Ok(Said::Taken { name }) => self.register.take(&name, &self.state),
+            Ok(Said::Taken { name }) => self.taken(&name),
             Ok(Said::Ready) => self.input(Input::Ready),
-            Ok(Said::Offer { name, socket }) => successor.bound(name, socket),
-            Ok(Said::Closed) => {
-                successor.close();
-                if successor.pidfd().is_none() {
-                    self.input(Input::Ended);
-                }
-            }
+            Ok(Said::Offer { name, socket }) => successor.offered.push((name, socket)),
+            Ok(Said::Draining { .. }) if self.succession.stage() == Stage::Handed => self.stop_interim(),
+            Ok(Said::Draining { .. }) => self.input(Input::Leaves),
+            Ok(Said::Closed) => successor.close(),
             Ok(_) => {}
             Err(error) => {
                 successor.close();
@@ -344,11 +373,12 @@ impl Control {
 
     fn until_next_step(&self) -> PollTimeout {
         let phase = self.state.phase();
-        let queued = self.leave.has_begun() && !self.leave.is_shut() && self.register.is_any_queued(&self.state);
+        let queued = self.leave.is_emptying() && self.register.is_any_queued(&self.state);
         let deadlines = [
             self.succession.deadline(),
             self.leave.deadline(phase, queued),
             self.next_ping,
+            self.claim_until,
             self.children.iter().filter_map(|child| child.kill_at).min(),
             self.interim.as_ref().and_then(|interim| interim.kill_at),
         ];
@@ -363,12 +393,17 @@ impl Control {
         if self.succession.deadline().is_some_and(|deadline| now >= deadline) {
             self.input(Input::Time);
         }
-        let queued = self.leave.has_begun() && !self.leave.is_shut() && self.register.is_any_queued(&self.state);
+        let queued = self.leave.is_emptying() && self.register.is_any_queued(&self.state);
         match self.leave.due(now, self.state.phase(), queued) {
+            Some(Step::CloseEntrance) => self.close_entrance(),
             Some(Step::Shut) => self.shut(),
             Some(Step::Drain) => self.state.drain(),
             Some(Step::Force) => self.state.force(false),
             None => {}
+        }
+        if self.claim_until.is_some_and(|until| now >= until) {
+            self.claim_until = None;
+            self.mouth.drop_unclaimed();
         }
         self.kill_who_is_late(now);
         self.ping(now);

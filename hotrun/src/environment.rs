@@ -22,8 +22,8 @@ pub(crate) struct Inherited {
     /// Sealed memory files, by name.
     pub(crate) state: HashMap<String, OwnedFd>,
     pub(crate) control: Option<Control>,
-    /// The holder is the process before, of that number.
-    pub(crate) predecessor: Option<u32>,
+    /// The holder is the process before.
+    pub(crate) predecessor: Option<Predecessor>,
     pub(crate) interim: Option<Interim>,
     pub(crate) notify_socket: Option<OsString>,
     pub(crate) watchdog: Option<Duration>,
@@ -36,6 +36,13 @@ pub(crate) struct Socket {
     pub(crate) fd: OwnedFd,
     /// An earlier generation of this program chose its address.
     pub(crate) bound_by_program: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Predecessor {
+    pub(crate) pid: u32,
+    /// It serves again, under its number, when it has become the new program.
+    pub(crate) returns: bool,
 }
 
 /// A server that this process started when it was another program, and which serves until this one does.
@@ -102,7 +109,10 @@ pub(crate) fn take() -> io::Result<Inherited> {
     if let Some(interim) = text(HOTRUN_INTERIM).and_then(interim) {
         inherited.interim = Some(interim);
     } else if inherited.control.is_some() {
-        inherited.predecessor = number(HOTRUN_PREDECESSOR);
+        inherited.predecessor = text(HOTRUN_PREDECESSOR).and_then(|value| {
+            let pid = value.strip_suffix(":returns");
+            Some(Predecessor { pid: pid.unwrap_or(value).parse().ok()?, returns: pid.is_some() })
+        });
     } else {
         // Files come behind a channel, and from nobody who has none.
         return Ok(inherited);

@@ -23,7 +23,8 @@ pub enum UpgradeError {
     Exited {
         /// Its process number.
         pid: u32,
-        /// How it ended; `None` where somebody else in this process has waited for it.
+        /// How it ended. `None` where this process is not the one that waits for it, as under a service manager, and the kernel
+        /// does not tell (Linux before 6.15).
         status: Option<ExitStatus>,
     },
     /// The successor was not ready in time, and was killed.
@@ -42,12 +43,18 @@ pub enum UpgradeError {
         /// What was wrong.
         why: String,
     },
-    /// The successor served, and this process serves again: it died on probation, or an operator went back.
+    /// The successor served and ended on probation; this process serves again.
     RolledBack {
         /// Its process number.
         pid: u32,
-        /// How it ended; `None` where it was told to leave.
+        /// As in [`Exited`](UpgradeError::Exited).
         status: Option<ExitStatus>,
+    },
+    /// The successor was told to leave, by [`roll_back`](crate::Upgrader::roll_back) or by a signal to either process; this
+    /// process serves again.
+    SentAway {
+        /// Its process number.
+        pid: u32,
     },
     /// Another upgrade is on its way.
     InProgress {
@@ -96,8 +103,8 @@ impl fmt::Display for UpgradeError {
             UpgradeError::Protocol { pid, why } => {
                 write!(f, "the successor, process {pid}, cannot be understood, and was killed: {why}")
             }
-            UpgradeError::RolledBack { pid, status: None } => {
-                write!(f, "went back: the successor, process {pid}, was told to leave, and this process serves again")
+            UpgradeError::SentAway { pid } => {
+                write!(f, "went back: the successor, process {pid}, was told to leave, and this process serves")
             }
             UpgradeError::RolledBack { pid, status } => {
                 write!(f, "the successor, process {pid}, {} on probation; this process serves again", ended(status))

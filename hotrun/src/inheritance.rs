@@ -31,7 +31,8 @@ impl Inheritance {
     pub(crate) fn gather(register: &Register, mouth: &Mouth) -> io::Result<Self> {
         let served = register.entries().into_iter().map(|entry| (entry.name, entry.bound_by_program, entry.socket));
         let mut sockets: Vec<_> = served.collect();
-        for Socket { name, fd, bound_by_program } in mouth.unclaimed().iter() {
+        for Socket { name, fd, bound_by_program } in mouth.unclaimed().iter().filter(|socket| !socket.bound_by_program)
+        {
             let name = match name {
                 Name::Given(name) => name.clone(),
                 Name::Anonymous => NO_NAME.to_owned(),

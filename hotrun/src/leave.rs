@@ -17,7 +17,9 @@ pub(crate) struct Pace {
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The listeners that went on accepting stop.
+    /// Nobody new comes to the listeners that go on accepting.
+    CloseEntrance,
+    /// They stop: their queues are empty.
     Shut,
     /// Idle connections end.
     Drain,
@@ -25,65 +27,95 @@ pub(crate) enum Step {
     Force,
 }
 
+/// Listeners that nobody else serves, and that go on accepting for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    None,
+    /// Nobody new comes to them from now on.
+    Closed,
+    /// Somebody may still want them, until then.
+    OpenFor(Duration),
+}
+
 #[derive(Debug)]
 pub(crate) struct Leave {
     pace: Pace,
-    since: Option<Instant>,
-    /// When the last listener stopped.
-    shut_at: Option<Instant>,
+    begun: Option<Begun>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    since: Instant,
+    entrance: Entrance,
+}
+
+/// How far the listeners are that go on accepting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entrance {
+    ClosesAt(Instant),
+    ClosedAt(Instant),
+    /// The last one has stopped.
+    ShutAt(Instant),
 }
 
 impl Leave {
     pub(crate) fn new(pace: Pace) -> Self {
-        Leave { pace, since: None, shut_at: None }
+        Leave { pace, begun: None }
     }
 
     pub(crate) fn has_begun(&self) -> bool {
-        self.since.is_some()
+        self.begun.is_some()
     }
 
-    /// `all`: no listener goes on accepting.
-    pub(crate) fn begin(&mut self, now: Instant, all: bool) {
-        self.since = Some(now);
-        self.shut_at = all.then_some(now);
+    pub(crate) fn begin(&mut self, now: Instant, left: Left) {
+        let entrance = match left {
+            Left::None => Entrance::ShutAt(now),
+            Left::Closed => Entrance::ClosedAt(now),
+            Left::OpenFor(time) => Entrance::ClosesAt(now + time),
+        };
+        self.begun = Some(Begun { since: now, entrance });
     }
 
-    pub(crate) fn is_shut(&self) -> bool {
-        self.shut_at.is_some()
+    /// No listener is left that goes on accepting.
+    pub(crate) fn shut(&mut self, now: Instant) {
+        if let Some(begun) = &mut self.begun {
+            begun.entrance = Entrance::ShutAt(now);
+        }
+    }
+
+    /// Whether the queues of the listeners that go on accepting are to be watched.
+    pub(crate) fn is_emptying(&self) -> bool {
+        matches!(self.begun, Some(Begun { entrance: Entrance::ClosedAt(_), .. }))
     }
 
     /// What is due now; `queued`: somebody waits in the queue of a listener that goes on accepting.
     #[must_use]
     pub(crate) fn due(&mut self, now: Instant, phase: Phase, queued: bool) -> Option<Step> {
-        let since = self.since?;
-        let forced = now >= since + self.pace.drain_timeout;
-        match phase {
-            Phase::Lingering | Phase::Draining if forced => {
-                self.shut_at.get_or_insert(now);
-                Some(Step::Force)
-            }
-            Phase::Lingering => match self.shut_at {
-                Some(shut_at) => (now >= shut_at + self.pace.linger).then_some(Step::Drain),
-                None if now >= since + self.pace.linger && !queued => {
-                    self.shut_at = Some(now);
-                    Some(Step::Shut)
-                }
-                None => None,
-            },
-            Phase::Serving | Phase::Paused | Phase::Draining | Phase::Forced => None,
+        let deadline = self.deadline(phase, queued)?;
+        if now < deadline {
+            return None;
         }
+        let begun = self.begun.as_mut()?;
+        let (entrance, step) = match begun.entrance {
+            _ if now >= begun.since + self.pace.drain_timeout => (Entrance::ShutAt(now), Step::Force),
+            Entrance::ClosesAt(_) => (Entrance::ClosedAt(now), Step::CloseEntrance),
+            Entrance::ClosedAt(_) => (Entrance::ShutAt(now), Step::Shut),
+            Entrance::ShutAt(at) => (Entrance::ShutAt(at), Step::Drain),
+        };
+        begun.entrance = entrance;
+        Some(step)
     }
 
     /// When it wants to be asked again. While somebody is `queued` it is the next accept that is waited for.
     pub(crate) fn deadline(&self, phase: Phase, queued: bool) -> Option<Instant> {
-        let since = self.since?;
+        let Begun { since, entrance } = self.begun?;
         let end = since + self.pace.drain_timeout;
         match phase {
-            Phase::Lingering => match self.shut_at {
-                Some(shut_at) => Some(end.min(shut_at + self.pace.linger)),
-                None if queued => Some(end),
-                None => Some(end.min(since + self.pace.linger)),
-            },
+            Phase::Lingering => Some(match entrance {
+                Entrance::ClosesAt(at) => end.min(at),
+                Entrance::ClosedAt(_) if queued => end,
+                Entrance::ClosedAt(at) | Entrance::ShutAt(at) => end.min(at + self.pace.linger),
+            }),
             Phase::Draining => Some(end),
             Phase::Serving | Phase::Paused | Phase::Forced => None,
         }
@@ -112,7 +144,7 @@ mod tests {
     #[test]
     fn idle_connections_end_after_the_linger_time_and_all_at_the_deadline() {
         let (mut leave, start) = leave();
-        leave.begin(start, true);
+        leave.begin(start, Left::None);
         assert_eq!(leave.due(start + 99 * MS, Phase::Lingering, false), None);
         assert_eq!(leave.deadline(Phase::Lingering, false), Some(start + 100 * MS));
         assert_eq!(leave.due(start + 100 * MS, Phase::Lingering, false), Some(Step::Drain));
@@ -125,7 +157,7 @@ mod tests {
     #[test]
     fn a_queue_is_emptied_first_and_its_last_client_may_linger_too() {
         let (mut leave, start) = leave();
-        leave.begin(start, false);
+        leave.begin(start, Left::Closed);
         assert_eq!(leave.due(start + 100 * MS, Phase::Lingering, true), None);
         assert_eq!(leave.deadline(Phase::Lingering, true), Some(start + 1000 * MS));
         assert_eq!(leave.due(start + 130 * MS, Phase::Lingering, false), Some(Step::Shut));
@@ -134,9 +166,24 @@ mod tests {
     }
 
     #[test]
+    fn an_entrance_stays_open_for_whoever_may_still_want_it() {
+        let (mut leave, start) = leave();
+        leave.begin(start, Left::OpenFor(200 * MS));
+        assert_eq!(leave.due(start + 199 * MS, Phase::Lingering, true), None);
+        assert_eq!(leave.due(start + 200 * MS, Phase::Lingering, true), Some(Step::CloseEntrance));
+        assert_eq!(leave.due(start + 299 * MS, Phase::Lingering, false), None);
+        assert_eq!(leave.due(start + 300 * MS, Phase::Lingering, false), Some(Step::Shut));
+
+        let (mut leave, start) = self::leave();
+        leave.begin(start, Left::OpenFor(200 * MS));
+        leave.shut(start + 50 * MS);
+        assert_eq!(leave.due(start + 150 * MS, Phase::Lingering, false), Some(Step::Drain));
+    }
+
+    #[test]
     fn a_queue_that_nobody_empties_holds_nothing_up_for_ever() {
         let (mut leave, start) = leave();
-        leave.begin(start, false);
+        leave.begin(start, Left::Closed);
         assert_eq!(leave.due(start + 1000 * MS, Phase::Lingering, true), Some(Step::Force));
     }
 }

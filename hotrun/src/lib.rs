@@ -16,6 +16,7 @@ mod environment;
 mod error;
 pub mod holder;
 mod inheritance;
+mod kin;
 #[cfg(feature = "tower")]
 mod layer;
 mod leave;

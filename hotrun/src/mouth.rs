@@ -19,7 +19,9 @@ pub(crate) enum Above {
     /// Somebody who holds them for good.
     Holder,
     /// The process before, until it has handed over.
-    Predecessor(u32),
+    Predecessor,
+    /// The process before, which returns under its number.
+    Returning,
 }
 
 #[derive(Debug)]
@@ -94,9 +96,11 @@ impl Mouth {
     /// From now on the sockets are this process's alone.
     pub(crate) fn is_sole(&self) -> io::Result<()> {
         *self.above.lock().unwrap_or_else(PoisonError::into_inner) = Above::Nobody;
-        // What the process before had bound and this one does not want is on its way out there.
-        self.unclaimed().retain(|socket| !socket.bound_by_program);
         self.announce_if_due()
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
     }
 
     /// Whether this process is the one that serves, as far as the outside has been told.
@@ -130,6 +134,20 @@ impl Mouth {
         let _ = self.tell(message, None);
     }
 
+    /// This process uses the inherited socket of that name, which the process before may be about to close: it hears of it
+    /// also when it has handed over.
+    pub(crate) fn taken(&self, name: String) {
+        if let Some(channel) = &self.channel {
+            // As above.
+            let _ = wire::send(channel, &ToHolder::Taken { name }.encode(), &[]);
+        }
+    }
+
+    /// The process before has gone, and what it had bound and nobody here has asked for goes with it.
+    pub(crate) fn drop_unclaimed(&self) {
+        self.unclaimed().retain(|socket| !socket.bound_by_program);
+    }
+
     /// The holder no longer wants a socket that nobody has asked for.
     pub(crate) fn release(&self, name: &str) {
         self.unclaimed().retain(|socket| !matches!(&socket.name, Name::Given(given) if given == name));
@@ -143,7 +161,10 @@ impl Mouth {
     }
 
     pub(crate) fn stopping(&self, within: Duration) {
-        self.tell_manager(&format!("STOPPING=1\n{}", extension(within)));
+        // One on probation is not the service that stops.
+        if self.is_announced() {
+            self.tell_manager(&format!("STOPPING=1\n{}", extension(within)));
+        }
         if let Some(file) = &self.pid_file {
             file.remove();
         }

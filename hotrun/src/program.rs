@@ -12,6 +12,9 @@ pub(crate) struct Program {
     /// As it was named on the command line, or by [`Builder::program`](crate::Builder::program).
     name: PathBuf,
     args: Vec<OsString>,
+    /// Where this process was started, which relative names begin at.
+    home: PathBuf,
+    /// Where the next one is to start.
     directory: PathBuf,
 }
 
@@ -19,13 +22,17 @@ impl Program {
     /// What this process was started as.
     pub(crate) fn of_this_process() -> io::Result<Self> {
         let mut args = std::env::args_os();
-        let directory = working_directory()?;
+        let home = working_directory()?;
         let name = PathBuf::from(args.next().unwrap_or_default());
         let executable = Path::new("/proc/self/exe");
-        let mut program = Program { name, args: args.collect(), directory };
+        let mut program = Program { name, args: args.collect(), directory: home.clone(), home };
         // A login shell, or a starter with a name of its own: the first argument says nothing then.
         if !program.find().is_ok_and(|found| is_same_file(&found, executable)) {
-            program.name = std::fs::read_link(executable)?;
+            let found = std::fs::read_link(executable)?;
+            // Another program has come to its place since it was started (proc_pid_exe(5)).
+            let text = found.as_os_str().as_bytes();
+            program.name =
+                text.strip_suffix(b" (deleted)").map_or(found.clone(), |name| OsStr::from_bytes(name).into());
         }
         Ok(program)
     }
@@ -39,7 +46,7 @@ impl Program {
     }
 
     pub(crate) fn set_directory(&mut self, directory: PathBuf) {
-        self.directory = self.directory.join(directory);
+        self.directory = self.home.join(directory);
     }
 
     pub(crate) fn name(&self) -> &Path {
@@ -50,6 +57,10 @@ impl Program {
         &self.args
     }
 
+    pub(crate) fn home(&self) -> &Path {
+        &self.home
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
@@ -57,10 +68,10 @@ impl Program {
     /// Where it is now. Links are followed when it is run, so one that leads to a new release is enough.
     pub(crate) fn find(&self) -> io::Result<PathBuf> {
         if self.name.as_os_str().as_bytes().contains(&b'/') {
-            return Ok(self.directory.join(&self.name));
+            return Ok(self.home.join(&self.name));
         }
         let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
-        in_path(&path, &self.directory, &self.name).ok_or_else(|| {
+        in_path(&path, &self.home, &self.name).ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, format!("no executable {} in PATH", self.name.display()))
         })
     }
@@ -104,9 +115,11 @@ mod tests {
         assert_eq!(find("server"), None, "not executable");
         std::fs::set_permissions(folder.path().join("server"), PermissionsExt::from_mode(0o755)).unwrap();
         assert_eq!(find("server"), Some(folder.path().join("./server")));
-        let mut program = Program { name: "./server".into(), args: vec![], directory: folder.path().to_owned() };
-        assert_eq!(program.find().unwrap(), folder.path().join("./server"));
-        program.set_directory("/elsewhere".into());
-        assert_eq!(program.find().unwrap(), Path::new("/elsewhere/./server"));
+        let home = folder.path().to_owned();
+        let mut program =
+            Program { name: "./server".into(), args: vec![], directory: home.clone(), home: home.clone() };
+        program.set_directory("elsewhere".into());
+        assert_eq!(program.find().unwrap(), home.join("./server"), "the program is where it was");
+        assert_eq!(program.directory(), home.join("elsewhere"));
     }
 }

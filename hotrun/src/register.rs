@@ -9,6 +9,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,6 +32,8 @@ pub(crate) struct Entry {
     pub(crate) socket: Arc<dyn AsFd + Send + Sync>,
     /// The successor has asked for it.
     pub(crate) taken: bool,
+    /// Nobody new comes to it.
+    closed: bool,
     /// This process has let it go.
     gone: bool,
 }
@@ -51,8 +54,8 @@ impl Entry {
     /// Somebody waits in its queue, and somebody here can accept him.
     fn is_queued(&self) -> bool {
         let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        // One is this entry's own.
-        Arc::strong_count(&self.place) > 1 && poll(&mut fds, PollTimeout::ZERO) == Ok(1)
+        // Datagrams come as long as there are clients: their queue is never to be waited for. One place is this entry's own.
+        self.kind != Kind::Udp && Arc::strong_count(&self.place) > 1 && poll(&mut fds, PollTimeout::ZERO) == Ok(1)
     }
 }
 
@@ -87,6 +90,7 @@ impl Register {
             place: Arc::clone(&place),
             socket,
             taken: false,
+            closed: false,
             gone: false,
         };
         self.sockets().push(entry);
@@ -108,7 +112,23 @@ impl Register {
         if let Some(entry) = sockets.iter_mut().find(|entry| entry.name == name && !entry.taken) {
             entry.taken = true;
             state.no_longer_exempt(&entry.place);
+            if std::mem::take(&mut entry.closed) && !entry.gone {
+                sys::let_in_again(entry.socket.as_fd());
+            }
         }
+    }
+
+    /// Attaches the filter that lets queues run empty to those, and returns their names.
+    pub(crate) fn close_entrance(&self, which: impl Fn(&Entry) -> bool) -> Vec<String> {
+        let mut sockets = self.sockets();
+        let wanted = sockets.iter_mut().filter(|entry| !entry.gone && !entry.closed && which(entry));
+        let close = |entry: &mut Entry| {
+            // Where there is a filter of the user's own, a client that comes in the very last moment may be reset: no reason
+            // not to leave.
+            entry.closed = entry.kind == Kind::Tcp && sys::refuse_new(entry.socket.as_fd()).is_ok();
+            entry.name.clone()
+        };
+        wanted.map(close).collect()
     }
 
     /// Somebody waits in a queue that nobody else will serve.
@@ -144,7 +164,13 @@ impl Register {
     /// The state of this moment, each piece in a file of its own that nobody can change any more.
     pub(crate) fn state(&self) -> io::Result<Vec<(String, OwnedFd)>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.iter_mut().map(|(name, produce)| Ok((name.clone(), sealed(&produce())?))).collect()
+        let produced = |(name, produce): &mut (String, Produce)| {
+            // It is the user's, and runs on the thread that hears the signals.
+            let bytes = catch_unwind(AssertUnwindSafe(produce))
+                .map_err(|_| io::Error::other(format!("the function that makes the state {name:?} has panicked")))?;
+            Ok((name.clone(), sealed(&bytes)?))
+        };
+        state.iter_mut().map(produced).collect()
     }
 
     fn sockets(&self) -> MutexGuard<'_, Vec<Entry>> {
@@ -179,14 +205,6 @@ pub(crate) fn unseal(file: OwnedFd) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Attaches the filter that lets a queue run empty, and removes the path: after this nobody new comes.
-pub(crate) fn close_entrance(entry: &Entry) {
-    if entry.kind == Kind::Tcp {
-        // Without the filter a client that comes in the very last moment may be reset: no reason not to stop.
-        let _ = sys::refuse_new(entry.socket.as_fd());
-    }
 }
 
 #[cfg(test)]

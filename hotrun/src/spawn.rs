@@ -38,13 +38,14 @@ pub(crate) enum Parent {
 }
 
 /// Starts it as a process of its own, with these descriptors from number 3 on, the standard streams of this process, and no
-/// others. Returns its process number.
+/// others. Returns its process number and a pidfd, which was made with it and so can be nobody else's.
 ///
 /// # Errors
 /// Those of chdir(2) and execve(2), of the new process, and of making descriptors and processes.
-pub(crate) fn process(image: &Image, fds: &[BorrowedFd<'_>], parent: Parent) -> io::Result<u32> {
+pub(crate) fn process(image: &Image, fds: &[BorrowedFd<'_>], parent: Parent) -> io::Result<(u32, OwnedFd)> {
     let moved = out_of_the_way(fds)?;
     let last = FIRST_FD + i32::try_from(fds.len()).map_err(|_| Errno::EMFILE)?;
+    let mut pidfd: RawFd = -1;
     let mut birth = Birth {
         sources: sources(fds, &moved),
         strays: inheritable()?.into_iter().filter(|number| *number >= last).collect(),
@@ -54,6 +55,7 @@ pub(crate) fn process(image: &Image, fds: &[BorrowedFd<'_>], parent: Parent) -> 
         environment: pointers(&image.environment),
         mask: SigSet::empty(),
         failed: 0,
+        in_chdir: false,
     };
     let parent = match parent {
         Parent::This => libc::SIGCHLD,
@@ -69,20 +71,25 @@ pub(crate) fn process(image: &Image, fds: &[BorrowedFd<'_>], parent: Parent) -> 
         libc::clone(
             be_born,
             stack.as_mut_ptr().add(stack.len()).cast(),
-            libc::CLONE_VM | libc::CLONE_VFORK | parent,
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | parent,
             std::ptr::from_mut(&mut birth).cast(),
+            std::ptr::from_mut(&mut pidfd),
         )
     };
     let made = Errno::result(pid);
     // The mask was this thread's own a moment ago.
     birth.mask.thread_set_mask()?;
     let pid = made?;
+    // SAFETY: CLONE_PIDFD has made it for this process, CLOEXEC.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     if birth.failed != 0 {
         // Only one's own child can be waited for; it has ended, and leaves nothing else.
         let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
-        return Err(io::Error::from_raw_os_error(birth.failed));
+        let error = io::Error::from_raw_os_error(birth.failed);
+        let text = format!("in its directory, {}: {error}", image.directory.to_string_lossy());
+        return Err(if birth.in_chdir { io::Error::new(error.kind(), text) } else { error });
     }
-    Ok(pid.unsigned_abs())
+    Ok((pid.unsigned_abs(), pidfd))
 }
 
 /// What a new process does between its birth and its program.
@@ -98,6 +105,8 @@ struct Birth<'a> {
     mask: SigSet,
     /// The error of the step that failed.
     failed: c_int,
+    /// That step is chdir(2).
+    in_chdir: bool,
 }
 
 /// Runs in the memory of the process that made it, whose other threads go on: so it makes system calls alone, and neither
@@ -124,9 +133,6 @@ extern "C" fn be_born(birth: *mut c_void) -> c_int {
             }
         }
         // The table of descriptors is this process's own: nothing of the other one's is replaced or closed.
-        for stray in &birth.strays {
-            libc::close(*stray);
-        }
         let mut target = FIRST_FD;
         for source in &birth.sources {
             let placed =
@@ -136,7 +142,12 @@ extern "C" fn be_born(birth: *mut c_void) -> c_int {
             }
             target += 1;
         }
+        // After they were copied: somebody's listener may be among them.
+        for stray in &birth.strays {
+            libc::close(*stray);
+        }
         if libc::chdir(birth.directory.as_ptr()) < 0 {
+            birth.in_chdir = true;
             return give_up(birth);
         }
         libc::sigprocmask(libc::SIG_SETMASK, birth.mask.as_ref(), std::ptr::null_mut());
@@ -152,20 +163,32 @@ fn give_up(birth: &mut Birth<'_>) -> c_int {
     127
 }
 
-/// Becomes it in place: the process keeps its number, and everything else of this program is gone. Returns only an error; the
-/// descriptors of the other threads are untouched by it.
-pub(crate) fn in_place(image: &Image, fds: &[BorrowedFd<'_>]) -> io::Result<Infallible> {
-    // From here on this thread has descriptors of its own: what loses CLOEXEC below, another thread's child does not inherit.
-    unshare(CloneFlags::CLONE_FILES)?;
-    let moved = out_of_the_way(fds)?;
-    let last = FIRST_FD + i32::try_from(fds.len()).map_err(|_| Errno::EMFILE)?;
-    let strays: Vec<RawFd> = inheritable()?.into_iter().filter(|number| *number >= last).collect();
-    for stray in strays {
-        // SAFETY: the number was open a moment ago and only gets a flag; nobody closes it in this thread's own table.
+/// From here on this thread's table of descriptors is its own, and all in it but the standard streams are closed by exec: what
+/// loses that below, another thread's child does not inherit.
+fn have_descriptors_of_ones_own() -> io::Result<()> {
+    // Both at once (close_range(2), Linux 5.11), which the usual filters of containers allow.
+    let flags = libc::CLOSE_RANGE_UNSHARE | libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: three numbers; nothing is closed before exec.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, FIRST_FD, libc::c_uint::MAX, flags) };
+    if done == 0 {
+        return Ok(());
+    }
+    // Where neither is possible, a child that another thread starts at this very moment may inherit a descriptor.
+    let _ = unshare(CloneFlags::CLONE_FILES);
+    for stray in inheritable()?.into_iter().filter(|number| *number >= FIRST_FD) {
+        // SAFETY: the number was open a moment ago and only gets a flag.
         let stray = unsafe { BorrowedFd::borrow_raw(stray) };
         // It is closed already, at worst.
         let _ = fcntl(stray, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
     }
+    Ok(())
+}
+
+/// Becomes it in place: the process keeps its number, and everything else of this program is gone. Returns only an error; the
+/// descriptors of the other threads are untouched by it.
+pub(crate) fn in_place(image: &Image, fds: &[BorrowedFd<'_>]) -> io::Result<Infallible> {
+    let moved = out_of_the_way(fds)?;
+    have_descriptors_of_ones_own()?;
     for (source, target) in sources(fds, &moved).into_iter().zip(FIRST_FD..) {
         if source == target {
             // SAFETY: `fds` borrows it.
@@ -242,8 +265,7 @@ mod tests {
         Image { program: c_string("/bin/sh").unwrap(), args: args.into(), environment: Vec::new(), directory }
     }
 
-    fn end(pid: u32) -> Option<nix::sys::wait::WaitStatus> {
-        let pidfd = crate::sys::pidfd(pid).unwrap();
+    fn end(pidfd: &OwnedFd) -> Option<nix::sys::wait::WaitStatus> {
         crate::listen::wait(
             &mut [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)],
             nix::poll::PollTimeout::NONE,
@@ -258,8 +280,8 @@ mod tests {
         let pipes: Vec<_> = (0..7).map(|_| nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap()).collect();
         let fds: Vec<_> = pipes.iter().rev().map(|(_, write)| write.as_fd()).collect();
         let script = "for n in 3 4 5 6 7 8; do eval \"echo $n >&$n\"; done; ls /proc/self/fd | tr '\\n' ' ' >&9";
-        let pid = process(&image(script), &fds, Parent::This).unwrap();
-        assert!(matches!(end(pid), Some(nix::sys::wait::WaitStatus::Exited(_, 0))));
+        let (_, pidfd) = process(&image(script), &fds, Parent::This).unwrap();
+        assert!(matches!(end(&pidfd), Some(nix::sys::wait::WaitStatus::Exited(_, 0))));
         drop(fds);
         let mut heard = Vec::new();
         for (read, write) in pipes.into_iter().rev() {
@@ -287,8 +309,8 @@ mod tests {
     fn signals_are_as_a_shell_would_leave_them() {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         let script = "cat /proc/self/status >&3";
-        let pid = process(&image(script), &[write.as_fd()], Parent::This).unwrap();
-        assert!(matches!(end(pid), Some(nix::sys::wait::WaitStatus::Exited(_, 0))));
+        let (_, pidfd) = process(&image(script), &[write.as_fd()], Parent::This).unwrap();
+        assert!(matches!(end(&pidfd), Some(nix::sys::wait::WaitStatus::Exited(_, 0))));
         drop(write);
         let mut text = String::new();
         std::fs::File::from(read).read_to_string(&mut text).unwrap();

@@ -186,17 +186,18 @@ impl State {
 
     /// Every listener accepts again, and none of these is exempt any more.
     pub(crate) fn resume(&self, exempt: &[&Place]) {
+        if self.phase() != Phase::Paused {
+            return;
+        }
         let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         for place in exempt {
             place.exempt.store(false, Ordering::Release);
         }
-        self.enter(|inner| {
-            if inner.phase == Phase::Paused {
-                inner.phase = Phase::Serving;
-                gate.open = true;
-                let _ = self.stop.read();
-            }
-        });
+        gate.open = true;
+        let _ = self.stop.read();
+        // Before anybody is woken, who may want to look through it at once.
+        drop(gate);
+        self.enter(|inner| inner.phase = Phase::Serving);
     }
 
     /// Stops accepting for good but for these listeners, which go on until `shut`; the first reason stays.

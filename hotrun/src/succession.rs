@@ -1,5 +1,5 @@
 //! What becomes of a request for a successor: a state machine that takes what happens and the time, and says what to do.
-//! Never lives here: doing it (`control`), and what this process does between its last accept and its end (`leave`).
+//! Never lives here: doing it (`act`), and what this process does between its last accept and its end (`leave`).
 
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,14 @@ impl From<Duration> for Probation {
 pub(crate) enum Stage {
     /// The sockets are a holder's, which decides about successors.
     Held,
-    /// The process before may still come back, or is about to leave.
+    /// The process before may still come back.
     Unconfirmed,
+    /// The sockets are served here until the process before returns under its number.
+    Interim,
+    /// As the two above, and this process wants to stop: the process before says what becomes of the sockets.
+    AskedToLeave,
+    /// This process is the one that has returned, and the interim one is still there.
+    Relieving,
     Serving,
     /// A successor was started, and must be ready by then.
     Starting {
@@ -46,8 +52,12 @@ pub(crate) enum Stage {
 pub(crate) enum Input {
     /// An upgrade is wanted: by a signal, which is remembered, or by a call, which gets an answer.
     Wanted(By),
-    /// The process before has handed over for good, or is gone.
+    /// The process before has handed over for good, or is gone; or the interim one is.
     Confirmed,
+    /// The process before serves, and this one is to finish what it has.
+    Dismissed,
+    /// The successor wants to leave.
+    Leaves,
     /// The successor runs, or could not be started.
     Started,
     NotStarted,
@@ -90,6 +100,8 @@ pub(crate) enum Action {
     Stop,
     /// The successor stops, too.
     PassStop,
+    /// Ask the process before what becomes of the sockets.
+    AskToLeave,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,8 +112,9 @@ pub(crate) enum Outcome {
     Ended,
     NotReady,
     Garbled,
-    /// It served, and this process serves again: it ended, or was sent away.
+    /// It served and ended, and this process serves again.
     RolledBack,
+    /// It was told to leave, or wanted to, and this process serves.
     SentAway,
     /// The successor ended when this process had handed over already.
     Orphaned,
@@ -136,7 +149,14 @@ impl Succession {
         match self.stage {
             Stage::Starting { by } => Some(by),
             Stage::Probation { until } => until,
-            Stage::Held | Stage::Unconfirmed | Stage::Serving | Stage::Handed | Stage::Stopping => None,
+            Stage::Held
+            | Stage::Unconfirmed
+            | Stage::Interim
+            | Stage::AskedToLeave
+            | Stage::Relieving
+            | Stage::Serving
+            | Stage::Handed
+            | Stage::Stopping => None,
         }
     }
 
@@ -145,10 +165,24 @@ impl Succession {
         match input {
             Input::Wanted(by) => self.wanted(now, by),
             Input::Confirmed => match self.stage {
-                Stage::Held | Stage::Unconfirmed => self.serve(now),
+                Stage::Held | Stage::Unconfirmed | Stage::Relieving => self.serve(now),
+                // Whoever was to return has gone: the service is at its end, as whoever started it sees it.
+                Stage::Interim | Stage::AskedToLeave => {
+                    self.stage = Stage::Stopping;
+                    vec![Action::Stop]
+                }
                 Stage::Serving | Stage::Starting { .. } | Stage::Probation { .. } | Stage::Handed | Stage::Stopping => {
                     vec![]
                 }
+            },
+            Input::Dismissed => {
+                self.stage = Stage::Stopping;
+                self.wanted = false;
+                vec![]
+            }
+            Input::Leaves => match self.stage {
+                Stage::Starting { .. } | Stage::Probation { .. } => self.send_away(now),
+                _ => vec![],
             },
             // `Start` was answered at once: nothing else can have happened in between.
             Input::Started => vec![],
@@ -166,11 +200,8 @@ impl Succession {
                 _ => vec![Action::Report(Outcome::NothingToConfirm(by))],
             },
             Input::Back(by) => match self.stage {
-                Stage::Probation { .. } => {
-                    let mut actions = vec![Action::Dismiss, Action::Resume, Action::Report(Outcome::SentAway)];
-                    actions.extend(self.serve(now));
-                    actions
-                }
+                Stage::Starting { .. } => self.lost(now, Outcome::SentAway),
+                Stage::Probation { .. } => self.send_away(now),
                 _ => vec![Action::Report(Outcome::NothingToConfirm(by))],
             },
             Input::StopWanted => self.stop(),
@@ -188,7 +219,7 @@ impl Succession {
                 self.stage = Stage::Starting { by: now + self.ready_timeout };
                 vec![Action::Start]
             }
-            (Stage::Unconfirmed | Stage::Starting { .. } | Stage::Probation { .. }, By::Signal) => {
+            (Stage::Unconfirmed | Stage::Relieving | Stage::Starting { .. } | Stage::Probation { .. }, By::Signal) => {
                 let first = !std::mem::replace(&mut self.wanted, true);
                 first.then_some(Action::Report(Outcome::Remembered)).into_iter().collect()
             }
@@ -229,6 +260,17 @@ impl Succession {
         vec![Action::Commit { again: std::mem::take(&mut self.wanted) }]
     }
 
+    /// The successor finishes what it has, and this process serves.
+    fn send_away(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = vec![Action::Dismiss];
+        if matches!(self.stage, Stage::Probation { .. }) {
+            actions.push(Action::Resume);
+        }
+        actions.push(Action::Report(Outcome::SentAway));
+        actions.extend(self.serve(now));
+        actions
+    }
+
     /// The successor is not there any more, or must not be.
     fn lost(&mut self, now: Instant, outcome: Outcome) -> Vec<Action> {
         let mut actions = match self.stage {
@@ -238,7 +280,13 @@ impl Succession {
                 vec![Action::Kill, Action::Resume, Action::Report(outcome)]
             }
             Stage::Handed => return vec![Action::Report(Outcome::Orphaned)],
-            Stage::Held | Stage::Unconfirmed | Stage::Serving | Stage::Stopping => return vec![],
+            Stage::Held
+            | Stage::Unconfirmed
+            | Stage::Interim
+            | Stage::AskedToLeave
+            | Stage::Relieving
+            | Stage::Serving
+            | Stage::Stopping => return vec![],
         };
         actions.extend(self.serve(now));
         actions
@@ -246,7 +294,11 @@ impl Succession {
 
     fn stop(&mut self) -> Vec<Action> {
         let actions = match self.stage {
-            Stage::Held | Stage::Unconfirmed | Stage::Serving => vec![Action::Stop],
+            Stage::Held | Stage::AskedToLeave | Stage::Relieving | Stage::Serving => vec![Action::Stop],
+            Stage::Unconfirmed | Stage::Interim => {
+                self.stage = Stage::AskedToLeave;
+                return vec![Action::AskToLeave];
+            }
             Stage::Starting { .. } => vec![Action::Kill, Action::Stop],
             // The service is to stop, whoever of the two is asked.
             Stage::Probation { .. } => {

@@ -29,6 +29,12 @@ pub(crate) fn adopt(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// A descriptor of the user's making may lack it, and would be inherited by every child.
+pub(crate) fn set_cloexec(fd: impl AsFd) -> io::Result<()> {
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(())
+}
+
 /// Sets O_NONBLOCK on the open file description, which every process that holds the socket shares.
 pub(crate) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
@@ -108,7 +114,7 @@ extern "C" fn to_pipe(signal: libc::c_int) {
 }
 
 /// A descriptor of that process, which becomes readable when it ends (pidfd_open(2)). The process must be a child that nobody
-/// has waited for, or this process itself: then the number cannot be somebody else's by now.
+/// has waited for, or this one: then the number cannot be somebody else's by now.
 pub(crate) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: two numbers go in and a descriptor or -1 comes out; CLOEXEC is set by the kernel.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
@@ -171,6 +177,21 @@ const NO_SYN: [libc::sock_filter; 4] = [
     libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 },
 ];
 
+/// Takes back `refuse_new`.
+pub(crate) fn let_in_again(listener: BorrowedFd<'_>) {
+    let unused: libc::c_int = 0;
+    // SAFETY: the option has no value; it is passed as others are. ENOENT, where there is no filter, is as it should be.
+    unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_FILTER,
+            std::ptr::from_ref(&unused).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+}
+
 /// From now on no new connection comes into the queue of this TCP listener, and those that are under way go on (socket(7),
 /// SO_ATTACH_FILTER): a client's SYN is dropped, and sent again by its kernel a second later. It acts on the socket, for all
 /// processes that share it. A socket with a filter of the user's own is left alone.
@@ -188,7 +209,7 @@ pub(crate) fn refuse_new(listener: BorrowedFd<'_>) -> io::Result<()> {
     };
     Errno::result(asked)?;
     if length != 0 {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the socket has a filter of its own"));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the socket has a filter already"));
     }
     let mut program = NO_SYN;
     let filter = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };

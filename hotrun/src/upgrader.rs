@@ -2,7 +2,7 @@
 //! Never lives here: the other end (`holder`), and how phases change (`control`, `state`).
 
 use crate::bound_path::BoundPaths;
-use crate::control::Request;
+use crate::control::{Request, CONTROL_THREAD};
 use crate::environment::{Name, Socket};
 use crate::mouth::{Above, Mouth};
 use crate::register::{unseal, Kind, Register};
@@ -63,7 +63,8 @@ pub enum ExitReason {
         /// Connections, and other guards, that were not finished.
         live: usize,
     },
-    /// `live` connections were shut down, as a second stop signal came.
+    /// `live` connections were shut down, as a second stop signal came, or there were too many generations
+    /// ([`Builder::max_generations`](crate::Builder::max_generations)).
     Forced {
         /// Connections, and other guards, that were not finished.
         live: usize,
@@ -81,8 +82,8 @@ impl Upgrader {
     /// the program chose it and the program now asks for another one, the new one is bound. A socket that came without a
     /// name (systemd without `FileDescriptorName=`, systemfd) is recognised by its address, else taken in order.
     ///
-    /// Ask for all listeners before the first accept where that is possible: what an earlier generation bound and this one has
-    /// not asked for is let go once that generation has left.
+    /// Ask for all listeners before the first accept where that is possible: what an earlier generation bound and this one does
+    /// not ask for within a second of the hand-over is served to the end there, and closed.
     ///
     /// # Errors
     /// `InvalidInput` for a name that cannot travel ([`wire::check_name`]) or an inherited socket of another kind; else those of
@@ -207,7 +208,7 @@ impl Upgrader {
     /// this only where something must be ready that comes after it.
     ///
     /// # Errors
-    /// Those of sending to whoever started this process.
+    /// Those of writing the pid file.
     pub fn ready(&self) -> io::Result<()> {
         self.shared.mouth.ready()
     }
@@ -235,9 +236,7 @@ impl Upgrader {
     /// # Errors
     /// Every [`UpgradeError`]; whatever it is, this process serves on.
     pub fn upgrade(&self) -> Result<Successor, UpgradeError> {
-        let (sender, answer) = mpsc::channel();
-        self.shared.mouth.bell().ring(Request::Upgrade(sender));
-        answer.recv().unwrap_or(Err(UpgradeError::Stopping))
+        self.ask(Request::Upgrade)
     }
 
     /// Ends the probation of a successor that serves: it stays, and this process drains.
@@ -245,9 +244,7 @@ impl Upgrader {
     /// # Errors
     /// [`UpgradeError::NothingToConfirm`].
     pub fn confirm(&self) -> Result<(), UpgradeError> {
-        let (sender, answer) = mpsc::channel();
-        self.shared.mouth.bell().ring(Request::Confirm(sender));
-        answer.recv().unwrap_or(Err(UpgradeError::Stopping))
+        self.ask(Request::Confirm)
     }
 
     /// Ends the probation of a successor that serves: this process serves again, and the successor finishes its connections and
@@ -256,9 +253,7 @@ impl Upgrader {
     /// # Errors
     /// [`UpgradeError::NothingToConfirm`].
     pub fn roll_back(&self) -> Result<(), UpgradeError> {
-        let (sender, answer) = mpsc::channel();
-        self.shared.mouth.bell().ring(Request::RollBack(sender));
-        answer.recv().unwrap_or(Err(UpgradeError::Stopping))
+        self.ask(Request::RollBack)
     }
 
     /// Stops gracefully, as a stop signal does; a second call is in a hurry.
@@ -319,6 +314,20 @@ impl Upgrader {
         reason
     }
 
+    /// Asks the thread that decides, and waits for its answer.
+    fn ask<T>(
+        &self,
+        request: impl FnOnce(mpsc::Sender<Result<T, UpgradeError>>) -> Request,
+    ) -> Result<T, UpgradeError> {
+        if std::thread::current().name() == Some(CONTROL_THREAD) {
+            // A hook of the user's runs there: it would wait for itself.
+            return Err(UpgradeError::InProgress { pid: None });
+        }
+        let (sender, answer) = mpsc::channel();
+        self.shared.mouth.bell().ring(request(sender));
+        answer.recv().unwrap_or(Err(UpgradeError::Stopping))
+    }
+
     fn tcp(
         &self,
         name: &str,
@@ -340,6 +349,7 @@ impl Upgrader {
         inner: L,
     ) -> io::Result<crate::Listener<L>> {
         sys::set_nonblocking(&inner)?;
+        sys::set_cloexec(&inner)?;
         let inner = Arc::new(inner);
         let place: Arc<Place> = self.shared.register.add(name, kind, bound_by_program, Arc::clone(&inner) as _);
         let (state, mouth) = (Arc::clone(&self.shared.state), Arc::clone(&self.shared.mouth));
@@ -367,7 +377,7 @@ impl Upgrader {
             }
             if !socket.bound_by_program || same_address(&socket.fd) {
                 // In order: the ones after it must keep their places.
-                return self.claimed(inherited.remove(index)).map(Some);
+                return Ok(Some(self.claimed(inherited.remove(index))));
             }
         }
         // Not where any port will do: a socket that has a name is for whoever asks for that name.
@@ -377,15 +387,15 @@ impl Upgrader {
         });
         let anonymous = || inherited.iter().position(|s| s.name == Name::Anonymous && kind.is(&s.fd));
         let Some(index) = same.or_else(anonymous) else { return Ok(None) };
-        self.claimed(inherited.remove(index)).map(Some)
+        Ok(Some(self.claimed(inherited.remove(index))))
     }
 
-    fn claimed(&self, socket: Socket) -> io::Result<(OwnedFd, bool)> {
+    fn claimed(&self, socket: Socket) -> (OwnedFd, bool) {
         match socket.name {
-            Name::Given(name) => self.shared.mouth.tell(&ToHolder::Taken { name }, None)?,
+            Name::Given(name) => self.shared.mouth.taken(name),
             Name::Anonymous => {}
         }
-        Ok((socket.fd, socket.bound_by_program))
+        (socket.fd, socket.bound_by_program)
     }
 
     /// Gives the holder a copy of what was bound here.

@@ -20,8 +20,9 @@ pub const HOTRUN_GENERATION: &str = "HOTRUN_GENERATION";
 /// Names, separated by colons, of the sockets that an earlier generation bound by itself. Where such a program now asks
 /// for another address it means it; the other names were chosen by whoever holds the sockets, and win over the code.
 pub const HOTRUN_BOUND: &str = "HOTRUN_BOUND";
-/// Process number of a holder that is the same server's process before: it leaves once it has said COMMIT, and from then on
-/// the sockets are the server's own to hand over.
+/// Process number of a holder that is the same server's process before. It leaves once it has said COMMIT, and from then on
+/// the sockets are the server's own to hand over; or, where `:returns` stands behind the number, it returns under its number,
+/// and the server only serves until then.
 pub const HOTRUN_PREDECESSOR: &str = "HOTRUN_PREDECESSOR";
 /// `<descriptor>:<process number>` of a server that keeps the sockets served while this one starts in the place of its
 /// predecessor, under the same process number; the descriptor is the holder's end of its control channel.

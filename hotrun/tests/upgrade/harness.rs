@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 /// So generous that only a fault reaches it.
@@ -19,7 +20,8 @@ pub const LONG: Duration = Duration::from_secs(60);
 pub struct Service {
     pub folder: tempfile::TempDir,
     child: Child,
-    lines: std::io::Lines<BufReader<ChildStderr>>,
+    /// Ends when no process of the service has the stream any more.
+    lines: Receiver<String>,
     /// Said, and not asked for yet.
     waiting: VecDeque<String>,
 }
@@ -83,7 +85,7 @@ impl Service {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         change(&mut command, folder.path());
         let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let lines = follow(child.stderr.take().unwrap());
         let mut service = Service { folder, child, lines, waiting: VecDeque::new() };
         let serving = service.serving();
         (service, serving)
@@ -109,9 +111,9 @@ impl Service {
             return self.waiting.remove(index).unwrap();
         }
         loop {
-            let line = match self.lines.next() {
-                Some(line) => line.unwrap(),
-                None => panic!("all have ended, and nobody has said {start:?}: {:#?}", self.waiting),
+            let line = match self.lines.recv_timeout(LONG) {
+                Ok(line) => line,
+                Err(end) => panic!("{end}, and nobody has said {start:?}: {:#?}", self.waiting),
             };
             if line.starts_with(start) {
                 return line;
@@ -139,6 +141,11 @@ impl Service {
         new
     }
 
+    /// As a terminal or a service manager does it.
+    pub fn signal_all(&self, signal: Signal) {
+        killpg(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
     /// Reaps the first process and says how it ended.
     pub fn first_ends(&mut self) -> WaitStatus {
         waitpid(Pid::from_raw(self.child.id() as i32), None).unwrap()
@@ -147,7 +154,13 @@ impl Service {
     /// What all of them still say, once the last one has ended; a panic's own words are left out.
     pub fn rest(&mut self) -> Vec<String> {
         let mut rest: Vec<String> = self.waiting.drain(..).collect();
-        rest.extend(self.lines.by_ref().map(Result::unwrap));
+        loop {
+            match self.lines.recv_timeout(LONG) {
+                Ok(line) => rest.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("somebody is still there: {rest:#?}"),
+            }
+        }
         let words = ["serving ", "leaving ", "failed ", "leaked ", "reloaded ", "hotrun: "];
         rest.retain(|line| words.iter().any(|word| line.starts_with(word)));
         rest
@@ -159,6 +172,18 @@ impl Service {
         assert_eq!(self.leaves(serving), "Stopped");
         self.rest()
     }
+}
+
+fn follow(stream: ChildStderr) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
 }
 
 impl Drop for Service {
@@ -188,6 +213,10 @@ impl Client {
 
     pub fn raw(&mut self, bytes: &[u8]) {
         self.stream.get_mut().write_all(bytes).unwrap();
+    }
+
+    pub fn shut_down(&mut self, how: std::net::Shutdown) {
+        self.stream.get_ref().shutdown(how).unwrap();
     }
 
     /// The generation that answers, what it says, and whether it ends the connection.

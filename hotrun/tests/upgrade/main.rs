@@ -9,11 +9,17 @@
 #[allow(dead_code)]
 mod load;
 
+mod draining;
 mod failures;
 mod harness;
+mod hygiene;
+mod manager;
+mod numbers;
 mod probation;
+mod programs;
 mod server;
 mod signals;
+mod sockets;
 mod under_load;
 
 /// How long something took is printed, never tested.

@@ -66,6 +66,16 @@ fn builder() -> hotrun::Builder {
     if std::env::var_os("RELOAD").is_some() {
         builder = builder.reload_on(&[Signal::SIGHUP]);
     }
+    if let Ok(count) = std::env::var("SICK_AFTER") {
+        let well = std::sync::atomic::AtomicI32::new(count.parse().unwrap());
+        builder = builder.healthy(move || {
+            let is_well = well.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) > 0;
+            if !is_well {
+                say!("sick");
+            }
+            is_well
+        });
+    }
     builder.on_failure(|error| say!("failed {error}"))
 }
 

@@ -81,6 +81,7 @@ fn a_signal_during_a_probation_is_remembered() {
         });
         first.signal(Signal::SIGUSR2);
         let second = service.serving();
+        // In its start or on probation: it makes no difference.
         let asked = if ask_the_old_one { &first } else { &second };
         asked.signal(Signal::SIGUSR2);
         service.says("hotrun: an upgrade is on its way; one more will follow it");
@@ -105,8 +106,8 @@ fn a_process_that_drains_names_its_successor() {
     first.signal(Signal::SIGUSR2);
     let line = service.says("hotrun: no upgrade: ");
     assert!(line.contains(&format!("process {}", second.pid)), "{line}");
-    // The call of the request in flight is answered, too: the other side of the barrier is this process's own.
     first.signal(Signal::SIGTERM);
+    service.says("hotrun: connections are being finished");
     assert_eq!(ask(second.address("http"), "/state").0, 2);
     first.signal(Signal::SIGTERM);
     assert_eq!(service.leaves(&first), "Forced { live: 1 }", "the second signal is in a hurry");
@@ -129,7 +130,7 @@ fn a_stop_during_a_probation_is_for_the_service() {
     let (mut service, first) = Service::start(|command, _| {
         command.env("PROBATION_MS", "60000");
     });
-    first.signal(Signal::SIGUSR2);
+    ask(first.address("http"), "/upgrade");
     let second = service.serving();
     first.signal(Signal::SIGTERM);
     assert_eq!((service.leaves(&first).as_str(), service.leaves(&second).as_str()), ("Upgraded", "Stopped"));
@@ -147,5 +148,7 @@ fn a_signal_before_the_handler_is_up_ends_the_successor_alone() {
     let line = service.says("failed ");
     let status = std::process::ExitStatus::from_raw(Signal::SIGUSR2 as i32);
     assert_eq!(line, format!("failed the successor, process {early}, ended with {status} before it was ready"));
-    assert_eq!(ask(first.address("http"), "/state"), (1, "1 connections, 1 generations".to_owned()));
+    eventually("it is alone", || {
+        (ask(first.address("http"), "/state") == (1, "1 connections, 1 generations".to_owned())).then_some(())
+    });
 }

@@ -1,0 +1,28 @@
+//! Signs of life: they go on through an upgrade, and systemd misses those of the new process.
+
+use crate::load::{Load, Mix};
+use crate::service::{everywhere, Service, AT_ONCE, UNIT};
+use nix::sys::signal::{kill, Signal};
+
+#[test]
+fn signs_of_life_go_on_through_upgrades_and_are_missed_from_the_new_process() {
+    everywhere(|init, kind| {
+        let more = "WatchdogSec=500ms\nRestart=on-failure\n".to_owned() + AT_ONCE;
+        // On probation for longer than systemd waits.
+        let (service, first) = Service::start(init, kind, &[("PROBATION_MS", "1200")], &more);
+        let load = Load::start(first.http, Mix { fresh: 2, keep_alive: 2, slow: 0, slow_ms: 0 });
+        let second = service.upgrade(&first);
+        let third = service.upgrade(&second);
+        // Some seconds, at 5 ms a request of each thread.
+        load.wait_for(1000);
+        assert_eq!(load.stop().lost(), 0);
+        service.becomes_main(&third);
+        service.is_content();
+
+        kill(service.main_process(), Signal::SIGSTOP).unwrap();
+        service.init.log.wait_for(&["Watchdog timeout (limit 500ms)!"]);
+        let again = service.serving_again(1, 1);
+        service.becomes_main(&again);
+        assert_eq!(service.init.show(UNIT, "NRestarts"), "1");
+    });
+}
