@@ -37,6 +37,19 @@ mod udp;
 mod upgrader;
 pub mod wire;
 
+/// How an upgrade goes, and how to run a server that can be upgraded: the folder `docs` of this crate.
+#[doc = include_str!("../docs/upgrades.md")]
+pub mod guide {
+    #[doc = include_str!("../docs/systemd.md")]
+    pub mod systemd {}
+    #[doc = include_str!("../docs/shell.md")]
+    pub mod shell {}
+    #[doc = include_str!("../docs/container.md")]
+    pub mod container {}
+    #[doc = include_str!("../docs/rolling-update.md")]
+    pub mod rolling_update {}
+}
+
 pub use builder::{builder, init, Builder, PidMode};
 pub use error::UpgradeError;
 #[cfg(feature = "tower")]

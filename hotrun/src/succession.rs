@@ -311,3 +311,7 @@ impl Succession {
         actions
     }
 }
+
+#[cfg(test)]
+#[path = "succession_tests.rs"]
+mod tests;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 #[path = "../../../src/demo/http.rs"]
 pub mod http;
 
-use http::{Answer, Connection, Failure};
+use self::http::{Answer, Connection, Failure};
 
 /// A new connection for each request, and one connection for many requests with a body of 16 KB.
 const FRESH: usize = 4;

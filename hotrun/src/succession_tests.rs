@@ -1,0 +1,241 @@
+//! Tables of what follows from what, and properties of every sequence there may be.
+
+use super::*;
+use proptest::prelude::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn start() -> Instant {
+    // The clock is only where the tables start from.
+    #[allow(clippy::disallowed_methods)]
+    Instant::now()
+}
+
+fn succession(stage: Stage) -> Succession {
+    Succession::new(stage, 1000 * MS, Probation::For(100 * MS))
+}
+
+/// Feeds inputs at times in milliseconds; returns the actions of the last one.
+fn run(succession: &mut Succession, start: Instant, inputs: &[(u32, Input)]) -> Vec<Action> {
+    let mut actions = Vec::new();
+    for (at, input) in inputs {
+        actions = succession.handle(start + *at * MS, *input);
+    }
+    actions
+}
+
+const WANTED: Input = Input::Wanted(By::Signal);
+
+#[test]
+fn an_upgrade_goes_its_way() {
+    let (mut core, start) = (succession(Stage::Serving), start());
+    assert_eq!(core.handle(start, WANTED), [Action::Start]);
+    assert_eq!(core.handle(start, Input::Started), []);
+    assert_eq!(core.stage(), Stage::Starting { by: start + 1000 * MS });
+    assert_eq!(core.handle(start + 10 * MS, Input::Ready), [Action::Pause, Action::Report(Outcome::Serves)]);
+    assert_eq!(core.deadline(), Some(start + 110 * MS));
+    assert_eq!(core.handle(start + 109 * MS, Input::Time), []);
+    assert_eq!(core.handle(start + 110 * MS, Input::Time), [Action::Commit { again: false }]);
+    assert_eq!(core.stage(), Stage::Handed);
+    assert_eq!(core.handle(start + 200 * MS, Input::Ended), [Action::Report(Outcome::Orphaned)]);
+}
+
+#[test]
+fn without_a_probation_it_is_handed_over_at_once() {
+    let mut core = Succession::new(Stage::Serving, 1000 * MS, Probation::For(Duration::ZERO));
+    let actions = run(&mut core, start(), &[(0, WANTED), (0, Input::Started), (5, Input::Ready)]);
+    assert_eq!(actions, [Action::Report(Outcome::Serves), Action::Commit { again: false }]);
+}
+
+#[test]
+fn a_manual_probation_waits_for_an_operator() {
+    let on_probation = || {
+        let mut core = Succession::new(Stage::Serving, 1000 * MS, Probation::Manual);
+        run(&mut core, start(), &[(0, WANTED), (0, Input::Started), (5, Input::Ready)]);
+        assert_eq!((core.stage(), core.deadline()), (Stage::Probation { until: None }, None));
+        core
+    };
+    let mut core = on_probation();
+    assert_eq!(core.handle(start(), Input::Confirm(By::Signal)), [Action::Commit { again: false }]);
+    let mut core = on_probation();
+    let back = [Action::Dismiss, Action::Resume, Action::Report(Outcome::SentAway)];
+    assert_eq!(core.handle(start(), Input::Back(By::Call)), back);
+    assert_eq!(core.stage(), Stage::Serving);
+    let mut core = on_probation();
+    assert_eq!(core.handle(start(), Input::Leaves), back);
+}
+
+#[test]
+fn a_successor_that_fails_changes_nothing() {
+    let starting: &[(u32, Input)] = &[(0, WANTED), (0, Input::Started)];
+    let on_probation: &[(u32, Input)] = &[(0, WANTED), (0, Input::Started), (5, Input::Ready)];
+    let kill = |outcome| vec![Action::Kill, Action::Report(outcome)];
+    let back = |outcome| vec![Action::Kill, Action::Resume, Action::Report(outcome)];
+    let table = [
+        (starting, 7, Input::Ended, kill(Outcome::Ended)),
+        (starting, 7, Input::Garbled, kill(Outcome::Garbled)),
+        (starting, 999, Input::Time, vec![]),
+        (starting, 1000, Input::Time, kill(Outcome::NotReady)),
+        (starting, 7, Input::Back(By::Signal), kill(Outcome::SentAway)),
+        (starting, 7, Input::Leaves, vec![Action::Dismiss, Action::Report(Outcome::SentAway)]),
+        (on_probation, 7, Input::Ended, back(Outcome::RolledBack)),
+        (on_probation, 7, Input::Garbled, back(Outcome::Garbled)),
+    ];
+    for (before, at, input, expected) in table {
+        let (mut core, start) = (succession(Stage::Serving), start());
+        run(&mut core, start, before);
+        assert_eq!(run(&mut core, start, &[(at, input)]), expected, "{input:?} after {before:?}");
+        if !expected.is_empty() {
+            assert_eq!(core.stage(), Stage::Serving);
+            assert_eq!(core.handle(start, WANTED), [Action::Start], "and it can be tried again");
+        }
+    }
+    let mut core = succession(Stage::Serving);
+    assert_eq!(run(&mut core, start(), &[(0, WANTED), (0, Input::NotStarted)]), []);
+    assert_eq!(core.stage(), Stage::Serving);
+}
+
+#[test]
+fn signals_are_remembered_once_and_calls_are_answered() {
+    let (mut core, start) = (succession(Stage::Serving), start());
+    run(&mut core, start, &[(0, WANTED), (0, Input::Started)]);
+    assert_eq!(core.handle(start, WANTED), [Action::Report(Outcome::Remembered)]);
+    assert_eq!(core.handle(start, WANTED), []);
+    assert_eq!(core.handle(start, Input::Wanted(By::Call)), [Action::Report(Outcome::Refused(By::Call))]);
+    // One more try, when this one has failed.
+    let actions = core.handle(start, Input::Ended);
+    assert_eq!(actions, [Action::Kill, Action::Report(Outcome::Ended), Action::Start]);
+    // It is the successor's to do, when it has not.
+    assert_eq!(core.handle(start, WANTED), [Action::Report(Outcome::Remembered)]);
+    let actions = run(&mut core, start, &[(1, Input::Started), (2, Input::Ready), (102, Input::Time)]);
+    assert_eq!(actions, [Action::Commit { again: true }]);
+    assert_eq!(core.handle(start, WANTED), [Action::Report(Outcome::Refused(By::Signal))]);
+}
+
+#[test]
+fn who_is_not_yet_the_one_that_serves_remembers() {
+    for stage in [Stage::Unconfirmed, Stage::Relieving] {
+        let (mut core, start) = (succession(stage), start());
+        assert_eq!(core.handle(start, Input::Wanted(By::Call)), [Action::Report(Outcome::Refused(By::Call))]);
+        assert_eq!(core.handle(start, WANTED), [Action::Report(Outcome::Remembered)]);
+        assert_eq!(core.handle(start, Input::Confirmed), [Action::Start]);
+    }
+    for stage in [Stage::Held, Stage::Interim] {
+        assert_eq!(succession(stage).handle(start(), WANTED), [Action::Report(Outcome::Refused(By::Signal))]);
+    }
+}
+
+#[test]
+fn a_stop_is_for_whoever_serves() {
+    let table = [
+        (Stage::Serving, vec![Action::Stop]),
+        (Stage::Held, vec![Action::Stop]),
+        (Stage::Relieving, vec![Action::Stop]),
+        (Stage::Unconfirmed, vec![Action::AskToLeave]),
+        (Stage::Interim, vec![Action::AskToLeave]),
+        (Stage::Starting { by: start() }, vec![Action::Kill, Action::Stop]),
+        (Stage::Probation { until: None }, vec![Action::Commit { again: false }, Action::PassStop]),
+        (Stage::Handed, vec![]),
+        (Stage::Stopping, vec![]),
+    ];
+    for (stage, expected) in table {
+        assert_eq!(succession(stage).handle(start(), Input::StopWanted), expected, "{stage:?}");
+    }
+}
+
+/// The process before decides what becomes of one that has asked to leave; a second request does not wait for it.
+#[test]
+fn who_has_asked_to_leave_gets_an_answer() {
+    for (stage, answer, expected) in [
+        (Stage::Unconfirmed, Input::Confirmed, vec![Action::Stop]),
+        (Stage::Unconfirmed, Input::Dismissed, vec![]),
+        (Stage::Unconfirmed, Input::StopWanted, vec![Action::Stop]),
+        (Stage::Interim, Input::Confirmed, vec![Action::Stop]),
+        (Stage::Interim, Input::Dismissed, vec![]),
+    ] {
+        let mut core = succession(stage);
+        run(&mut core, start(), &[(0, Input::StopWanted)]);
+        assert_eq!(core.handle(start(), answer), expected, "{stage:?}, {answer:?}");
+        assert_eq!(core.stage(), Stage::Stopping);
+        assert_eq!(core.handle(start(), Input::Confirmed), [], "nothing wakes it up");
+    }
+    // The one that was to return has gone: so has the service.
+    assert_eq!(succession(Stage::Interim).handle(start(), Input::Confirmed), [Action::Stop]);
+}
+
+fn inputs() -> impl Strategy<Value = Vec<(u32, Input)>> {
+    let input = prop_oneof![
+        4 => Just(Input::Wanted(By::Signal)),
+        2 => Just(Input::Wanted(By::Call)),
+        1 => Just(Input::Confirmed),
+        1 => Just(Input::Leaves),
+        4 => Just(Input::Ready),
+        2 => Just(Input::Ended),
+        1 => Just(Input::Garbled),
+        1 => Just(Input::Confirm(By::Signal)),
+        1 => Just(Input::Back(By::Signal)),
+        1 => Just(Input::StopWanted),
+        4 => Just(Input::Time),
+    ];
+    proptest::collection::vec((0..400u32, input), 0..60)
+}
+
+proptest! {
+    /// Whatever happens in whatever order: there is one successor at most, somebody always serves, and nobody who has handed
+    /// over or stopped comes back.
+    #[test]
+    fn somebody_serves_and_nobody_comes_back(inputs in inputs(), starts in proptest::collection::vec(any::<bool>(), 60)) {
+        let (mut core, start) = (succession(Stage::Serving), start());
+        let mut starts = starts.into_iter().cycle();
+        let mut now = start;
+        // What the actions so far have made of the world.
+        let (mut accepts, mut successor, mut over) = (true, false, false);
+        // The clock is looked at before whatever happens next, as it is after every wait.
+        for (pause, input) in inputs.into_iter().flat_map(|(pause, input)| [(pause, Input::Time), (0, input)]) {
+            now += pause * MS;
+            // Only a successor that is there can do these.
+            let of_a_successor = matches!(input, Input::Ready | Input::Ended | Input::Garbled | Input::Leaves);
+            if of_a_successor && !successor {
+                continue;
+            }
+            let mut waiting = std::collections::VecDeque::from(core.handle(now, input));
+            if input == Input::Time {
+                prop_assert!(core.deadline().is_none_or(|deadline| deadline > now), "a deadline is forgotten");
+            }
+            if input == Input::Ended {
+                successor = false;
+            }
+            while let Some(action) = waiting.pop_front() {
+                match action {
+                    Action::Start => {
+                        prop_assert!(!successor && !over && accepts, "a second successor");
+                        successor = starts.next().unwrap_or(true);
+                        let answer = if successor { Input::Started } else { Input::NotStarted };
+                        waiting.extend(core.handle(now, answer));
+                    }
+                    Action::Pause => {
+                        prop_assert!(successor && accepts);
+                        accepts = false;
+                    }
+                    Action::Resume => {
+                        prop_assert!(!accepts && !over);
+                        accepts = true;
+                    }
+                    Action::Commit { .. } => {
+                        prop_assert!(successor && !over);
+                        (accepts, over) = (false, true);
+                    }
+                    Action::Kill | Action::Dismiss => successor = false,
+                    Action::Stop => {
+                        prop_assert!(!over && accepts);
+                        (accepts, over) = (false, true);
+                    }
+                    Action::PassStop => prop_assert!(over),
+                    Action::AskToLeave => prop_assert!(false, "nobody is there to be asked"),
+                    Action::Report(_) => {}
+                }
+            }
+            prop_assert!(over || accepts || successor, "nobody serves after {input:?}");
+        }
+    }
+}
