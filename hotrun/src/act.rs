@@ -1,7 +1,7 @@
 //! Doing what `succession` says: starting a successor, handing over, coming back, leaving.
 //! Never lives here: when to (`succession`, `leave`), and hearing (`control`).
 
-use crate::builder::Hook;
+use crate::builder::{Healthy, Hook};
 use crate::control::{now, Control};
 use crate::error::exit_status;
 use crate::holder::Holder;
@@ -303,6 +303,7 @@ impl Control {
     fn forget_successor(&mut self, kill_at: Option<Instant>) {
         if let Some(mut successor) = self.successor.take() {
             successor.kill_at = kill_at;
+            successor.offered.clear();
             self.children.push(successor);
             // Whatever it had asked for, this process alone serves now.
             self.register.forget_taken();
@@ -346,16 +347,6 @@ impl Control {
         }
     }
 
-    /// Unix sockets that an earlier generation bound are this one's to remove.
-    pub(crate) fn own_paths(&self) {
-        for entry in self.register.entries().iter().filter(|entry| entry.bound_by_program) {
-            if let Some(path) = Some(entry).filter(|entry| entry.kind == Kind::Unix).and_then(Entry::unix_path) {
-                // It is gone, or somebody else's by now.
-                let _ = self.paths.own(&path);
-            }
-        }
-    }
-
     pub(crate) fn kill_who_is_late(&mut self, now: Instant) {
         for kin in self.children.iter_mut().chain(&mut self.interim) {
             if kin.kill_at.is_some_and(|kill_at| now >= kill_at) {
@@ -370,8 +361,7 @@ impl Control {
         let Some(every) = self.settings.watchdog.filter(|_| self.mouth.is_announced()) else { return };
         if self.next_ping.is_none_or(|next| now >= next) {
             // It is the user's, and runs on the thread that hears the signals.
-            let is_well =
-                |healthy: &Hook<dyn Fn() -> bool + Send + Sync>| catch_unwind(AssertUnwindSafe(|| healthy.0()));
+            let is_well = |healthy: &Hook<Healthy>| catch_unwind(AssertUnwindSafe(|| healthy.0()));
             if self.settings.healthy.as_ref().is_none_or(|healthy| is_well(healthy).unwrap_or(false)) {
                 self.mouth.is_alive();
             }
@@ -404,6 +394,8 @@ impl Control {
     pub(crate) fn stop_interim(&mut self) {
         if self.settings.pid_mode == PidMode::KeepPid {
             self.stays = true;
+            // Nobody here may be about to accept.
+            self.state.shut();
             self.register.let_go(&self.state, |_| true);
             if let Some(successor) = &self.successor {
                 let _ = successor.holder.stop();
@@ -414,6 +406,8 @@ impl Control {
     /// As above, where this process has returned, and does not serve yet.
     fn leave_the_stop_to_the_interim(&mut self) {
         if let Some(interim) = self.interim.as_mut().filter(|interim| interim.kill_at.is_none()) {
+            self.state.close_gate(&[]);
+            self.state.shut();
             self.register.let_go(&self.state, |_| true);
             self.mouth.unclaimed().clear();
             let _ = interim.holder.stop();

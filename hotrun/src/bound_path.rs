@@ -20,6 +20,8 @@ pub struct BoundPaths(Mutex<Vec<Bound>>);
 struct Bound {
     path: PathBuf,
     identity: Identity,
+    /// False while the process before answers for it.
+    ours: bool,
 }
 
 /// What tells one file from another at the same path. An inode's number is used again once the file is gone; the time of
@@ -67,9 +69,23 @@ impl BoundPaths {
     /// # Errors
     /// Those of stat(2).
     pub fn own(&self, path: &Path) -> io::Result<()> {
+        self.note(path, true)
+    }
+
+    /// This process will answer for the socket that stands at that path now, once it is told to.
+    pub(crate) fn expect(&self, path: &Path) -> io::Result<()> {
+        self.note(path, false)
+    }
+
+    /// It answers for all that it expected.
+    pub(crate) fn own_expected(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().for_each(|bound| bound.ours = true);
+    }
+
+    fn note(&self, path: &Path, ours: bool) -> io::Result<()> {
         // Made absolute, as the process may change its directory before it stops.
         let path = std::path::absolute(path)?;
-        let bound = Bound { identity: Identity::of(&path)?, path };
+        let bound = Bound { identity: Identity::of(&path)?, path, ours };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(bound);
         Ok(())
     }
@@ -82,7 +98,7 @@ impl BoundPaths {
 
     /// Removes the paths that still are the sockets this process answers for.
     pub fn remove(&self) {
-        for bound in self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for bound in self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..).filter(|bound| bound.ours) {
             let ours = Identity::of(&bound.path).is_ok_and(|now| now == bound.identity);
             if ours {
                 // Somebody else was quicker: it is gone, as it should be.

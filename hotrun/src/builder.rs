@@ -58,9 +58,12 @@ pub struct Builder {
     probation: Probation,
     max_generations: usize,
     pace: Pace,
-    healthy: Option<Hook<dyn Fn() -> bool + Send + Sync>>,
-    on_failure: Option<Hook<dyn Fn(&UpgradeError) + Send + Sync>>,
+    healthy: Option<Hook<Healthy>>,
+    on_failure: Option<Hook<OnFailure>>,
 }
+
+type OnFailure = dyn Fn(&UpgradeError) + Send + Sync;
+pub(crate) type Healthy = dyn Fn() -> bool + Send + Sync;
 
 /// A function of the user's.
 pub(crate) struct Hook<F: ?Sized>(pub(crate) Arc<F>);
@@ -88,8 +91,8 @@ pub(crate) struct Settings {
     pub(crate) probation: Probation,
     pub(crate) max_generations: usize,
     pub(crate) pace: Pace,
-    pub(crate) healthy: Option<Hook<dyn Fn() -> bool + Send + Sync>>,
-    pub(crate) on_failure: Option<Hook<dyn Fn(&UpgradeError) + Send + Sync>>,
+    pub(crate) healthy: Option<Hook<Healthy>>,
+    pub(crate) on_failure: Option<Hook<OnFailure>>,
     /// As they were found in the environment, for the successor.
     pub(crate) notify_socket: Option<OsString>,
     pub(crate) watchdog: Option<Duration>,

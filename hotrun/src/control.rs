@@ -13,7 +13,7 @@ use crate::register::Register;
 use crate::state::{State, Why};
 use crate::succession::{By, Input, Probation, Stage, Succession};
 use crate::wire::{self, ToHolder, ToServer};
-use crate::{sys, Signal, UpgradeError};
+use crate::{sys, PidMode, Signal, UpgradeError};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::EventFd;
 use std::fs::File;
@@ -178,8 +178,8 @@ impl Control {
             Source::InterimSays => self.hear_interim(),
             Source::InterimEnds => self.interim_ended(),
             Source::Leaver => {
-                self.elders.retain(|elder| !has_ended(elder.pidfd.as_fd()));
-                self.children.retain(|child| sys::reap(child.pidfd()).is_none() && !has_ended(child.pidfd()));
+                self.elders.retain(|elder| !is_readable(elder.pidfd.as_fd()));
+                self.children.retain(|child| sys::reap(child.pidfd()).is_none() && !is_readable(child.pidfd()));
             }
         }
     }
@@ -240,7 +240,7 @@ impl Control {
         if let Err(error) = self.mouth.is_sole() {
             complain(error);
         }
-        self.own_paths();
+        self.paths.own_expected();
         self.input(Input::Confirmed);
     }
 
@@ -321,6 +321,7 @@ impl Control {
             }
             return;
         }
+        self.hear_out_the_successor();
         self.input(Input::StopWanted);
         if repeated {
             self.state.force(true);
@@ -334,6 +335,13 @@ impl Control {
         }
     }
 
+    /// It may have said that it is ready, and have clients, before whatever is about to be done to it.
+    fn hear_out_the_successor(&mut self) {
+        while self.successor.as_ref().and_then(Kin::channel).is_some_and(is_readable) {
+            self.hear_successor();
+        }
+    }
+
     /// One message of the successor.
     fn hear_successor(&mut self) {
         let Some(successor) = &mut self.successor else { return };
@@ -341,7 +349,10 @@ impl Control {
             Ok(Said::Hello { .. }) => successor.said_hello = true,
             Ok(Said::Taken { name }) => self.taken(&name),
             Ok(Said::Ready) => self.input(Input::Ready),
-            Ok(Said::Offer { name, socket }) => successor.offered.push((name, socket)),
+            // For the time when this process has become it. Else the successor hands it on by itself.
+            Ok(Said::Offer { name, socket }) if self.settings.pid_mode == PidMode::KeepPid => {
+                successor.offered.push((name, socket));
+            }
             Ok(Said::Draining { .. }) if self.succession.stage() == Stage::Handed => self.stop_interim(),
             Ok(Said::Draining { .. }) => self.input(Input::Leaves),
             Ok(Said::Closed) => successor.close(),
@@ -391,6 +402,7 @@ impl Control {
     fn look_at_the_clock(&mut self) {
         let now = now();
         if self.succession.deadline().is_some_and(|deadline| now >= deadline) {
+            self.hear_out_the_successor();
             self.input(Input::Time);
         }
         let queued = self.leave.is_emptying() && self.register.is_any_queued(&self.state);
@@ -417,9 +429,9 @@ fn heard_from(sources: &[(Source, BorrowedFd<'_>)], fds: &[PollFd<'_>], wanted: 
     sources.iter().zip(fds).any(|((source, _), fd)| *source == wanted && fd.any() == Some(true))
 }
 
-/// A pidfd is readable when its process has ended (pidfd_open(2)).
-pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
-    poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
+/// Which a pidfd is when its process has ended (pidfd_open(2)).
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
 }
 
 // The deadlines of this thread are the one place of the crate that reads a clock.

@@ -52,10 +52,12 @@ struct Begun {
 /// How far the listeners are that go on accepting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entrance {
-    ClosesAt(Instant),
-    ClosedAt(Instant),
+    /// Until then.
+    Open(Instant),
+    /// Since then, as below.
+    Closed(Instant),
     /// The last one has stopped.
-    ShutAt(Instant),
+    Shut(Instant),
 }
 
 impl Leave {
@@ -69,9 +71,9 @@ impl Leave {
 
     pub(crate) fn begin(&mut self, now: Instant, left: Left) {
         let entrance = match left {
-            Left::None => Entrance::ShutAt(now),
-            Left::Closed => Entrance::ClosedAt(now),
-            Left::OpenFor(time) => Entrance::ClosesAt(now + time),
+            Left::None => Entrance::Shut(now),
+            Left::Closed => Entrance::Closed(now),
+            Left::OpenFor(time) => Entrance::Open(now + time),
         };
         self.begun = Some(Begun { since: now, entrance });
     }
@@ -79,13 +81,13 @@ impl Leave {
     /// No listener is left that goes on accepting.
     pub(crate) fn shut(&mut self, now: Instant) {
         if let Some(begun) = &mut self.begun {
-            begun.entrance = Entrance::ShutAt(now);
+            begun.entrance = Entrance::Shut(now);
         }
     }
 
     /// Whether the queues of the listeners that go on accepting are to be watched.
     pub(crate) fn is_emptying(&self) -> bool {
-        matches!(self.begun, Some(Begun { entrance: Entrance::ClosedAt(_), .. }))
+        matches!(self.begun, Some(Begun { entrance: Entrance::Closed(_), .. }))
     }
 
     /// What is due now; `queued`: somebody waits in the queue of a listener that goes on accepting.
@@ -97,10 +99,10 @@ impl Leave {
         }
         let begun = self.begun.as_mut()?;
         let (entrance, step) = match begun.entrance {
-            _ if now >= begun.since + self.pace.drain_timeout => (Entrance::ShutAt(now), Step::Force),
-            Entrance::ClosesAt(_) => (Entrance::ClosedAt(now), Step::CloseEntrance),
-            Entrance::ClosedAt(_) => (Entrance::ShutAt(now), Step::Shut),
-            Entrance::ShutAt(at) => (Entrance::ShutAt(at), Step::Drain),
+            _ if now >= begun.since + self.pace.drain_timeout => (Entrance::Shut(now), Step::Force),
+            Entrance::Open(_) => (Entrance::Closed(now), Step::CloseEntrance),
+            Entrance::Closed(_) => (Entrance::Shut(now), Step::Shut),
+            Entrance::Shut(at) => (Entrance::Shut(at), Step::Drain),
         };
         begun.entrance = entrance;
         Some(step)
@@ -112,9 +114,9 @@ impl Leave {
         let end = since + self.pace.drain_timeout;
         match phase {
             Phase::Lingering => Some(match entrance {
-                Entrance::ClosesAt(at) => end.min(at),
-                Entrance::ClosedAt(_) if queued => end,
-                Entrance::ClosedAt(at) | Entrance::ShutAt(at) => end.min(at + self.pace.linger),
+                Entrance::Open(at) => end.min(at),
+                Entrance::Closed(_) if queued => end,
+                Entrance::Closed(at) | Entrance::Shut(at) => end.min(at + self.pace.linger),
             }),
             Phase::Draining => Some(end),
             Phase::Serving | Phase::Paused | Phase::Forced => None,

@@ -125,8 +125,10 @@ impl<L: Accept> Listener<L> {
 
 impl TcpListener {
     /// The listener for a framework with an accept loop of its own, which is told when to stop by
-    /// [`Upgrader::accepting`](crate::Upgrader::accepting): this crate can neither pause it nor count its connections. It is
-    /// non-blocking, as it must stay. Say [`ready`](crate::Upgrader::ready) when the framework runs.
+    /// [`Upgrader::accepting`](crate::Upgrader::accepting): this crate can neither pause it nor count its connections. Hold an
+    /// [`Upgrader::guard`](crate::Upgrader::guard) in each, and do not leave it to the framework to end them: actix-server 2.6,
+    /// for one, may cut what is live when it is told to stop gracefully (`examples/actix.rs`). The listener is non-blocking, as
+    /// it must stay. Say [`ready`](crate::Upgrader::ready) when the framework runs.
     ///
     /// # Errors
     /// Those of dup(2).

@@ -133,14 +133,12 @@ extern "C" fn be_born(birth: *mut c_void) -> c_int {
             }
         }
         // The table of descriptors is this process's own: nothing of the other one's is replaced or closed.
-        let mut target = FIRST_FD;
-        for source in &birth.sources {
+        for (source, target) in birth.sources.iter().zip(FIRST_FD..) {
             let placed =
                 if *source == target { libc::fcntl(target, libc::F_SETFD, 0) } else { libc::dup2(*source, target) };
             if placed < 0 {
                 return give_up(birth);
             }
-            target += 1;
         }
         // After they were copied: somebody's listener may be among them.
         for stray in &birth.strays {

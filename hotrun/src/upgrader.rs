@@ -124,9 +124,13 @@ impl Upgrader {
         let same = |fd: &OwnedFd| unix_path(fd).as_deref() == Some(path);
         let (inner, bound_by_program) = match self.claim(name, Kind::Unix, false, same)? {
             Some((fd, bound_by_program)) => {
-                if bound_by_program && self.shared.mouth.above() == Above::Nobody {
+                if bound_by_program && self.shared.mouth.above() != Above::Holder {
                     // It is gone, or somebody else's by now.
-                    let _ = self.shared.paths.own(path);
+                    let _ = self.shared.paths.expect(path);
+                    // It may have been handed over for good just now.
+                    if self.shared.mouth.above() == Above::Nobody {
+                        self.shared.paths.own_expected();
+                    }
                 }
                 (unix::UnixListener::from(fd), bound_by_program)
             }

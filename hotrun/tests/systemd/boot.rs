@@ -28,7 +28,7 @@ const LONG: Duration = Duration::from_secs(120);
 
 /// Where a test is told the folder of the newer systemd, as `.ci/systemd` prints it. Where it is set, what cannot boot
 /// is a fault and not a reason to skip.
-const FOLDER: &str = "HOTRUN_SYSTEMD";
+const FOLDER: &str = "TEST_SYSTEMD";
 
 /// The search path inside.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -123,12 +123,13 @@ fn the_oldest_generation_hurries_when_there_are_too_many() {
     let mut clients = Vec::new();
     for generation in 1..=5 {
         let current = serving.last().unwrap().clone();
-        let mut busy = Client::connect(current.address("http"));
-        busy.send("/wait");
-        eventually("it is accepted", || {
-            let (answered, state) = ask(current.address("http"), "/state");
-            (answered == generation && state.starts_with("2 ")).then_some(())
+        // The one before may accept until this one is ready.
+        let mut busy = eventually("a connection", || {
+            let mut client = Client::connect(current.address("http"));
+            (client.ask("/state").0 == generation).then_some(client)
         });
+        busy.send("/wait");
+        busy.is_read();
         clients.push(busy);
         current.signal(Signal::SIGUSR2);
         serving.push(service.serving());

@@ -1,7 +1,7 @@
 //! Point 3 of the plan: successors that fail. The one before serves on, has not missed a request, knows the cause, and leaves
 //! no zombie.
 
-use crate::harness::{ask, zombies, Service, Serving};
+use crate::harness::{ask, eventually, zombies, Service, Serving};
 use crate::load::{Load, Mix};
 use hotrun::Signal;
 use std::path::Path;
@@ -29,7 +29,7 @@ fn fails(script: &str, change: impl FnOnce(&mut Command, &Path), expected: &[&st
     let tally = load.stop();
     assert_eq!((tally.lost(), tally.retried), (0, 0), "{script}: {tally:#?}");
     assert_eq!(tally.by_version.keys().collect::<Vec<_>>(), ["1"], "{script}");
-    assert_eq!(ask(http, "/state").1, "1 connections, 1 generations", "{script}");
+    eventually("it is alone", || (ask(http, "/state").1 == "1 connections, 1 generations").then_some(()));
     assert_eq!(zombies(first.pid), 0, "{script}");
 
     service.script("");

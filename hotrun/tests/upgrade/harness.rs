@@ -188,6 +188,11 @@ fn follow(stream: ChildStderr) -> Receiver<String> {
 
 impl Drop for Service {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What led to it.
+            let said: Vec<String> = self.waiting.drain(..).chain(self.lines.try_iter()).collect();
+            println!("the service said: {said:#?}");
+        }
         // All generations are in one group. They have ended already, in most tests.
         let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
         let _ = self.child.wait();
@@ -213,6 +218,24 @@ impl Client {
 
     pub fn raw(&mut self, bytes: &[u8]) {
         self.stream.get_mut().write_all(bytes).unwrap();
+    }
+
+    /// Waits until the other side has read all that was sent: the kernel has it acknowledged, and its buffer is empty.
+    pub fn is_read(&self) {
+        eventually("the request is read", || {
+            let connection = self.stream.get_ref();
+            let ours = connection.local_addr().unwrap().port();
+            let theirs = connection.peer_addr().unwrap().port();
+            let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+            let queue = table.lines().find_map(|line| {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                let matches =
+                    fields[1].ends_with(&format!(":{theirs:04X}")) && fields[2].ends_with(&format!(":{ours:04X}"));
+                matches.then(|| fields[4].to_owned())
+            });
+            // `tx_queue:rx_queue` of the other end (proc_pid_net(5)).
+            queue.is_some_and(|queue| queue.ends_with(":00000000")).then_some(())
+        });
     }
 
     pub fn shut_down(&mut self, how: std::net::Shutdown) {

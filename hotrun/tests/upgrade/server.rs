@@ -5,7 +5,9 @@
 use hotrun::{Conn, PidMode, Probation, Signal, Upgrader};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,8 +84,8 @@ fn builder() -> hotrun::Builder {
 fn serve() -> io::Result<()> {
     let script = script();
     match script.as_str() {
-        "exit" => std::process::exit(0),
-        "fail" => std::process::exit(3),
+        "exit" => return Ok(()),
+        "fail" => return Err(Command::new("sh").args(["-c", "exit 3"]).exec()),
         "hang early" => std::thread::park(),
         "garbage" => return garbage(),
         _ => {}
@@ -162,7 +164,7 @@ fn garbage() -> io::Result<()> {
     let channel = std::env::var("HOTRUN_CTL").unwrap();
     let number = channel.split(':').next().unwrap();
     // Opening it again is not possible for a socket; the shell has a way to write to a number.
-    let status = std::process::Command::new("sh").args(["-c", &format!("echo nonsense >&{number}")]).status()?;
+    let status = Command::new("sh").args(["-c", &format!("echo nonsense >&{number}")]).status()?;
     assert!(status.success());
     std::thread::park();
     Ok(())
@@ -215,7 +217,7 @@ fn log(up: &Upgrader, path: &Path) -> io::Result<()> {
 /// Starts children without end, each of which says which descriptors and which of our variables it has.
 fn children() {
     loop {
-        let output = std::process::Command::new("sh")
+        let output = Command::new("sh")
             .args(["-c", "ls -l /proc/self/fd; env; grep SigBlk /proc/self/status"])
             .stdin(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
