@@ -180,10 +180,8 @@ impl Succession {
                 self.wanted = false;
                 vec![]
             }
-            Input::Leaves => match self.stage {
-                Stage::Starting { .. } | Stage::Probation { .. } => self.send_away(now),
-                _ => vec![],
-            },
+            Input::Leaves if self.has_successor() => self.send_away(now),
+            Input::Leaves => vec![],
             // `Start` was answered at once: nothing else can have happened in between.
             Input::Started => vec![],
             // A second try of the same would end the same way, and the caller has its answer.
@@ -195,22 +193,24 @@ impl Succession {
             Input::Ready => self.ready(now),
             Input::Ended => self.lost(now, Outcome::Ended),
             Input::Garbled => self.lost(now, Outcome::Garbled),
-            Input::Confirm(by) => match self.stage {
-                Stage::Probation { .. } => self.commit(),
-                _ => vec![Action::Report(Outcome::NothingToConfirm(by))],
-            },
-            Input::Back(by) => match self.stage {
-                Stage::Starting { .. } => self.lost(now, Outcome::SentAway),
-                Stage::Probation { .. } => self.send_away(now),
-                _ => vec![Action::Report(Outcome::NothingToConfirm(by))],
-            },
+            Input::Confirm(_) if self.on_probation() => self.commit(),
+            Input::Back(_) if self.on_probation() => self.send_away(now),
+            Input::Back(_) if self.has_successor() => self.lost(now, Outcome::SentAway),
+            Input::Confirm(by) | Input::Back(by) => vec![Action::Report(Outcome::NothingToConfirm(by))],
             Input::StopWanted => self.stop(),
-            Input::Time => match self.stage {
-                Stage::Starting { by } if now >= by => self.lost(now, Outcome::NotReady),
-                Stage::Probation { until: Some(until) } if now >= until => self.commit(),
-                _ => vec![],
-            },
+            Input::Time if self.deadline().is_none_or(|deadline| now < deadline) => vec![],
+            Input::Time if self.on_probation() => self.commit(),
+            Input::Time => self.lost(now, Outcome::NotReady),
         }
+    }
+
+    fn on_probation(&self) -> bool {
+        matches!(self.stage, Stage::Probation { .. })
+    }
+
+    /// One that has not been handed over to.
+    fn has_successor(&self) -> bool {
+        self.on_probation() || matches!(self.stage, Stage::Starting { .. })
     }
 
     fn wanted(&mut self, now: Instant, by: By) -> Vec<Action> {
@@ -237,22 +237,20 @@ impl Succession {
     }
 
     fn ready(&mut self, now: Instant) -> Vec<Action> {
-        match (self.stage, self.probation) {
-            (Stage::Starting { .. }, Probation::For(window)) if window.is_zero() => {
+        if !matches!(self.stage, Stage::Starting { .. }) {
+            return vec![];
+        }
+        let until = match self.probation {
+            Probation::For(window) if window.is_zero() => {
                 let mut actions = vec![Action::Report(Outcome::Serves)];
                 actions.extend(self.commit());
-                actions
+                return actions;
             }
-            (Stage::Starting { .. }, probation) => {
-                let until = match probation {
-                    Probation::For(window) => Some(now + window),
-                    Probation::Manual => None,
-                };
-                self.stage = Stage::Probation { until };
-                vec![Action::Pause, Action::Report(Outcome::Serves)]
-            }
-            _ => vec![],
-        }
+            Probation::For(window) => Some(now + window),
+            Probation::Manual => None,
+        };
+        self.stage = Stage::Probation { until };
+        vec![Action::Pause, Action::Report(Outcome::Serves)]
     }
 
     fn commit(&mut self) -> Vec<Action> {
@@ -263,7 +261,7 @@ impl Succession {
     /// The successor finishes what it has, and this process serves.
     fn send_away(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = vec![Action::Dismiss];
-        if matches!(self.stage, Stage::Probation { .. }) {
+        if self.on_probation() {
             actions.push(Action::Resume);
         }
         actions.push(Action::Report(Outcome::SentAway));

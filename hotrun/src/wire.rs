@@ -36,8 +36,8 @@ pub const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
 /// The process that the above is meant for. sd_watchdog_enabled(3).
 pub const WATCHDOG_PID: &str = "WATCHDOG_PID";
 
-/// Every variable of a hand-over: none of them is for the children of a server.
-pub(crate) const VARIABLES: [&str; 14] = [
+/// Every variable of a hand-over: none of them is for the children of a server, nor for a server that another holder starts.
+pub const VARIABLES: [&str; 14] = [
     LISTEN_FDS,
     LISTEN_FDNAMES,
     LISTEN_PID,

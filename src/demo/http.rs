@@ -1,7 +1,7 @@
 //! One HTTP/1.1 exchange on a connection, strict about where an answer ends. Never lives here: what a failure counts as
 //! in the tally, and who asks how often.
 
-use super::{now, Loss};
+use super::{Loss, now};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};

@@ -153,15 +153,7 @@ impl Start {
     fn command(&self, program: &Published) -> Result<Command> {
         let mut command = Command::new(&program.path);
         clean_environment(&mut command);
-        for name in [
-            wire::LISTEN_FDS,
-            wire::LISTEN_FDNAMES,
-            wire::LISTEN_PID,
-            wire::NOTIFY_SOCKET,
-            wire::HOTRUN_CTL,
-            wire::HOTRUN_GENERATION,
-            wire::HOTRUN_BOUND,
-        ] {
+        for name in wire::VARIABLES {
             command.env_remove(name);
         }
         command.env("CARGO_MANIFEST_PATH", &self.manifest).env("CARGO_PKG_NAME", &self.package);

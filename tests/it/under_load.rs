@@ -70,10 +70,12 @@ fn thirty_swaps_of_the_axum_template_lose_nothing() {
     assert_eq!(tally.lost(), 0, "{tally:#?}");
 }
 
-/// The same test on the same server, with the sockets not handed over: it is stopped, and binds again.
+/// The same test on the same server, with the sockets not handed over: it is stopped, and binds again. By a signal that ends it:
+/// a graceful stop by the library would serve its queue to the end, and clients would only wait.
 #[test]
 fn without_the_hand_over_the_same_load_notices() {
     let project = Project::from_template("load-none", "std");
+    project.edit("src/main.rs", "hotrun::init()?", "hotrun::builder().stop_on(&[]).init()?");
     let address = free_address();
     let mut session = Session::start(&project, address, &["--handoff", "none"]);
     session.wait_serving(1);

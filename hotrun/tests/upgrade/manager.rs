@@ -28,30 +28,28 @@ impl Manager {
         command.env("NOTIFY_SOCKET", folder.join("notify"));
     }
 
-    /// The assignments of the next message of the main process; others are dropped. A barrier is lifted.
+    /// The assignments of the next message, which must be the main process's: others are dropped. A barrier is lifted.
     fn hears(&mut self) -> Vec<String> {
-        loop {
-            let mut bytes = [0; 512];
-            let mut space = cmsg_space!([RawFd; 4], UnixCredentials);
-            let mut parts = [IoSliceMut::new(&mut bytes)];
-            let fd = self.socket.as_raw_fd();
-            let message = recvmsg::<()>(fd, &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).unwrap();
-            let mut sender = 0;
-            for part in message.cmsgs().unwrap() {
-                match part {
-                    ControlMessageOwned::ScmCredentials(credentials) => sender = credentials.pid() as u32,
+        let mut bytes = [0; 512];
+        let mut space = cmsg_space!([RawFd; 4], UnixCredentials);
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let fd = self.socket.as_raw_fd();
+        let message = recvmsg::<()>(fd, &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).unwrap();
+        let mut sender = 0;
+        for part in message.cmsgs().unwrap() {
+            match part {
+                ControlMessageOwned::ScmCredentials(credentials) => sender = credentials.pid() as u32,
+                ControlMessageOwned::ScmRights(fds) => {
                     // SAFETY: the kernel has just made them for this process.
-                    ControlMessageOwned::ScmRights(fds) => {
-                        fds.into_iter().for_each(|fd| drop(unsafe { OwnedFd::from_raw_fd(fd) }))
-                    }
-                    _ => {}
+                    fds.into_iter().for_each(|fd| drop(unsafe { OwnedFd::from_raw_fd(fd) }));
                 }
+                _ => {}
             }
-            let length = message.bytes;
-            let text = std::str::from_utf8(&bytes[..length]).unwrap();
-            assert!(sender == self.main || self.main == 0, "{text:?} of {sender}, which is dropped, as it is not main");
-            return text.lines().map(str::to_owned).collect();
         }
+        let length = message.bytes;
+        let text = std::str::from_utf8(&bytes[..length]).unwrap();
+        assert!(sender == self.main || self.main == 0, "{text:?} of {sender}, which is dropped, as it is not main");
+        text.lines().map(str::to_owned).collect()
     }
 
     /// The next message is one assignment of that name, and whatever extends the time.
