@@ -7,7 +7,7 @@
 
 use actix_web::dev::Service;
 use actix_web::http::ConnectionType;
-use actix_web::{rt, web, App, HttpResponse, HttpServer};
+use actix_web::{App, HttpResponse, HttpServer, rt, web};
 use hotrun::Accepting;
 use std::{env, io, process};
 

@@ -6,9 +6,9 @@
 //!     websocat ws://127.0.0.1:3000/ws                             # every message comes back, with the generation
 //!     kill -USR2 PID                                              # the next generation serves
 
+use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::routing::{any, get};
-use axum::Router;
 use std::{env, io, process};
 
 #[tokio::main]

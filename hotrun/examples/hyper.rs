@@ -15,7 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::{env, io, process};
-use tower::{service_fn, Layer};
+use tower::{Layer, service_fn};
 
 #[tokio::main]
 async fn main() -> io::Result<()> {

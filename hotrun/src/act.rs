@@ -2,27 +2,26 @@
 //! Never lives here: when to (`succession`, `leave`), and hearing (`control`).
 
 use crate::builder::{Healthy, Hook};
-use crate::control::{now, Control};
+use crate::control::{Control, now};
 use crate::error::exit_status;
 use crate::holder::Holder;
 use crate::inheritance::Inheritance;
 use crate::kin::{Elder, Kin};
 use crate::leave::Left;
-use crate::mouth::{complain, Above};
+use crate::mouth::{Above, complain};
 use crate::register::{Entry, Kind};
 use crate::spawn::Parent;
 use crate::state::{Place, Why};
 use crate::succession::{Action, By, Input, Outcome, Probation, Stage};
-use crate::wire::{HOTRUN_INTERIM, HOTRUN_PREDECESSOR, LISTEN_PID, NOTIFY_SOCKET, WATCHDOG_USEC};
-use crate::{spawn, sys, PidMode, UpgradeError};
+use crate::wire::{HOTRUN_PREDECESSOR, NOTIFY_SOCKET, WATCHDOG_USEC};
+use crate::{PidMode, UpgradeError, spawn, sys};
 use std::ffi::OsString;
-use std::io;
 use std::os::fd::AsFd;
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// What a process gets that was told to leave, on top of the time its connections have.
-const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// How long a successor that is confirmed, or alone, may still ask for a socket.
 pub(crate) const CLAIM: Duration = Duration::from_secs(1);
@@ -111,7 +110,7 @@ impl Control {
         Ok(Kin::new(holder, pidfd, pid, generation))
     }
 
-    fn manager_variables(&self) -> Vec<(&'static str, OsString)> {
+    pub(crate) fn manager_variables(&self) -> Vec<(&'static str, OsString)> {
         let manager = self.settings.notify_socket.iter().map(|address| (NOTIFY_SOCKET, address.clone()));
         let watchdog = self.settings.watchdog.iter().map(|every| (WATCHDOG_USEC, every.as_micros().to_string().into()));
         manager.chain(watchdog).collect()
@@ -368,84 +367,6 @@ impl Control {
             // Half of it, as sd_watchdog_enabled(3) advises.
             self.next_ping = Some(now + every / 2);
         }
-    }
-
-    // From here on: a process that keeps its number.
-
-    /// This process serves: the one that kept the sockets served may leave.
-    pub(crate) fn relieve_interim(&mut self) {
-        if let Some(interim) = &mut self.interim {
-            // One that is gone has left already.
-            let _ = interim.holder.drain();
-            interim.kill_at = Some(now() + self.settings.pace.drain_timeout + GRACE);
-        }
-    }
-
-    pub(crate) fn interim_ended(&mut self) {
-        if let Some(interim) = &self.interim {
-            let _ = sys::reap(interim.pidfd());
-        }
-        self.interim = None;
-        self.state.hold(false);
-        self.input(Input::Confirmed);
-    }
-
-    /// A stop that comes while this process waits to become its successor is for the whole service, which the other one is.
-    pub(crate) fn stop_interim(&mut self) {
-        if self.settings.pid_mode == PidMode::KeepPid {
-            self.stays = true;
-            // Nobody here may be about to accept.
-            self.state.shut();
-            self.register.let_go(&self.state, |_| true);
-            if let Some(successor) = &self.successor {
-                let _ = successor.holder.stop();
-            }
-        }
-    }
-
-    /// As above, where this process has returned, and does not serve yet.
-    fn leave_the_stop_to_the_interim(&mut self) {
-        if let Some(interim) = self.interim.as_mut().filter(|interim| interim.kill_at.is_none()) {
-            self.state.close_gate(&[]);
-            self.state.shut();
-            self.register.let_go(&self.state, |_| true);
-            self.mouth.unclaimed().clear();
-            let _ = interim.holder.stop();
-            interim.kill_at = Some(now() + 2 * self.settings.pace.drain_timeout + GRACE);
-        }
-    }
-
-    /// Everything is finished here, the successor serves, and the number of this process must not end: it becomes the
-    /// program itself, and serves again.
-    pub(crate) fn become_the_successor_if_due(&mut self) {
-        let due = self.settings.pid_mode == PidMode::KeepPid && self.succession.stage() == Stage::Handed;
-        if !due || self.stays || !self.state.is_finished() {
-            return;
-        }
-        let Some(successor) = &self.successor else { return };
-        let Err(error) = self.exec(successor);
-        // The other one serves, and this process stays as whoever watches it knows it, until the other one ends.
-        let name = self.settings.program.name().display();
-        complain(format_args!(
-            "cannot start {name} in the place of this process: {error}; process {} serves",
-            successor.pid
-        ));
-        self.stays = true;
-    }
-
-    fn exec(&self, successor: &Kin) -> io::Result<std::convert::Infallible> {
-        let program = &self.settings.program;
-        let found = program.find()?;
-        let mut inheritance = Inheritance::gather(&self.register, &self.mouth)?;
-        for (name, socket) in &successor.offered {
-            inheritance.add(name.clone(), socket.try_clone()?);
-        }
-        let interim = format!("{}:{}", inheritance.channel_number(), successor.pid);
-        let mut variables =
-            vec![(HOTRUN_INTERIM, OsString::from(interim)), (LISTEN_PID, std::process::id().to_string().into())];
-        variables.extend(self.manager_variables());
-        let image = inheritance.image(program, &found, successor.generation + 1, variables)?;
-        spawn::in_place(&image, &inheritance.descriptors(successor.holder.as_fd()))
     }
 }
 

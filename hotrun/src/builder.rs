@@ -13,8 +13,8 @@ use crate::register::Register;
 use crate::state::State;
 use crate::succession::{Probation, Stage, Succession};
 use crate::upgrader::Shared;
-use crate::wire::{ToHolder, PROTOCOL};
-use crate::{sys, Signal, UpgradeError, Upgrader};
+use crate::wire::{PROTOCOL, ToHolder};
+use crate::{Signal, UpgradeError, Upgrader, sys};
 use nix::fcntl::OFlag;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::ffi::OsString;
@@ -23,7 +23,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{mpsc, Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 /// What becomes of the process number in an upgrade.

@@ -8,19 +8,19 @@ use crate::builder::Settings;
 use crate::holder::Said;
 use crate::kin::{Elder, Kin};
 use crate::leave::{Leave, Step};
-use crate::mouth::{complain, Above, Mouth};
+use crate::mouth::{Above, Mouth, complain};
 use crate::register::Register;
 use crate::state::{State, Why};
 use crate::succession::{By, Input, Probation, Stage, Succession};
 use crate::wire::{self, ToHolder, ToServer};
-use crate::{sys, PidMode, Signal, UpgradeError};
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use crate::{PidMode, Signal, UpgradeError, sys};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc::{Receiver, Sender};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 /// The name of the thread.
@@ -105,11 +105,13 @@ enum Source {
 impl Control {
     /// Starts the thread. It lives until the process ends.
     pub(crate) fn start(mut self) -> io::Result<()> {
-        std::thread::Builder::new().name(CONTROL_THREAD.into()).spawn(move || loop {
-            for source in self.wait() {
-                self.hear(source);
+        std::thread::Builder::new().name(CONTROL_THREAD.into()).spawn(move || {
+            loop {
+                for source in self.wait() {
+                    self.hear(source);
+                }
+                self.look_at_the_clock();
             }
-            self.look_at_the_clock();
         })?;
         Ok(())
     }

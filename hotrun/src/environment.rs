@@ -6,7 +6,7 @@ use crate::wire::{
     FIRST_FD, HOTRUN_BOUND, HOTRUN_CTL, HOTRUN_FILES, HOTRUN_GENERATION, HOTRUN_INTERIM, HOTRUN_PREDECESSOR,
     HOTRUN_STATE, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET, VARIABLES, WATCHDOG_PID, WATCHDOG_USEC,
 };
-use nix::sys::socket::{getsockopt, sockopt, SockType};
+use nix::sys::socket::{SockType, getsockopt, sockopt};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;

@@ -3,11 +3,11 @@
 //! Never lives here: starting the successor (`spawn`), and what the descriptors are (`register`).
 
 use crate::environment::{Name, Socket};
-use crate::holder::{socket_variables, Handed};
+use crate::holder::{Handed, socket_variables};
 use crate::mouth::Mouth;
 use crate::program::Program;
 use crate::register::Register;
-use crate::spawn::{c_string, Image};
+use crate::spawn::{Image, c_string};
 use crate::wire::{FIRST_FD, HOTRUN_FILES, HOTRUN_GENERATION, HOTRUN_STATE, VARIABLES};
 use std::ffi::{CString, OsStr, OsString};
 use std::io;

@@ -2,7 +2,7 @@
 //! Never lives here: what becomes of them (`act`).
 
 use crate::holder::{Holder, Said};
-use crate::{sys, Signal};
+use crate::{Signal, sys};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;

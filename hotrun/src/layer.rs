@@ -2,12 +2,12 @@
 //! Never lives here: when a process is leaving (`state`), and ending connections that are idle (`draining`, by the server).
 
 use crate::Upgrader;
-use http::header::{HeaderValue, CONNECTION};
+use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, Version};
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{ready, Context, Poll};
+use std::task::{Context, Poll, ready};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -101,8 +101,8 @@ mod tests {
     use crate::upgrader::Shared;
     use nix::sys::eventfd::EventFd;
     use std::convert::Infallible;
-    use std::future::{ready, Ready};
-    use std::sync::{mpsc, Arc, Mutex};
+    use std::future::{Ready, ready};
+    use std::sync::{Arc, Mutex, mpsc};
     use std::task::Waker;
 
     /// One that nobody has started, with the state that it goes by.

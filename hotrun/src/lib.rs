@@ -3,7 +3,13 @@
 //! # Map of the crate
 //!
 //! A hand-over has two ends and one contract. [`wire`] is the contract, [`holder`] the end that owns the sockets and has
-//! started this process, and [`Upgrader`] the end a server sees.
+//! started this process, and [`Upgrader`] the end a server sees. A server that upgrades itself is the holder of its successor.
+//!
+//! Inside, one thread (`control`) hears signals, calls, both channels and the clock, asks two machines that touch nothing
+//! (`succession`: what follows from what; `leave`: what is due between the last accept and the end), and does what they say
+//! (`act`; `returning` where the process number stays). `register` has what is served, `inheritance` what a successor gets of
+//! it, `spawn` how it is started, `environment` what arrives at the other side, `state` what the listeners and connections
+//! look at, `mouth` what is said to whoever watches.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("hotrun stands on pidfds, eventfds and sealed memory files, which only Linux has");
@@ -27,6 +33,8 @@ mod pid_file;
 mod program;
 mod register;
 mod reload;
+mod returning;
+mod sockets;
 mod spawn;
 mod state;
 mod succession;
@@ -50,7 +58,7 @@ pub mod guide {
     pub mod rolling_update {}
 }
 
-pub use builder::{builder, init, Builder, PidMode};
+pub use builder::{Builder, PidMode, builder, init};
 pub use error::UpgradeError;
 #[cfg(feature = "tower")]
 pub use layer::{Closing, ClosingFuture, ConnectionClose};

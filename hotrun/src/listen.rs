@@ -4,7 +4,7 @@
 use crate::mouth::Mouth;
 use crate::state::{Accepting, DrainGuard, Phase, Place, State};
 use nix::errno::Errno;
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net;

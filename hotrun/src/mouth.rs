@@ -3,7 +3,7 @@
 
 use crate::control::{Bell, Request};
 use crate::environment::{Name, Socket};
-use crate::notify::{extension, Manager};
+use crate::notify::{Manager, extension};
 use crate::pid_file::PidFile;
 use crate::wire::{self, ToHolder};
 use std::io::{self, Write};

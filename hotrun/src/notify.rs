@@ -6,7 +6,7 @@ use crate::sys;
 use crate::wire::NOTIFY_SOCKET;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::time::{clock_gettime, ClockId};
+use nix::time::{ClockId, clock_gettime};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;

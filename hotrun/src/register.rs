@@ -3,13 +3,13 @@
 
 use crate::state::{Place, State};
 use crate::sys;
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-use nix::sys::memfd::{memfd_create, MFdFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -185,7 +185,7 @@ fn replace<T>(list: &mut Vec<(String, T)>, name: &str, value: T) {
 
 /// memfd_create(2), fcntl(2) F_ADD_SEALS.
 fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
-    use nix::fcntl::{fcntl, FcntlArg, SealFlag};
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
     let mut file = File::from(memfd_create("hotrun-state", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
     file.write_all(bytes)?;
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
@@ -195,7 +195,7 @@ fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
 
 /// The bytes of a sealed file. One that can still be changed was made by somebody else.
 pub(crate) fn unseal(file: OwnedFd) -> io::Result<Vec<u8>> {
-    use nix::fcntl::{fcntl, FcntlArg, SealFlag};
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
     let seals = SealFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GET_SEALS)?);
     if !seals.contains(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the state that was handed over is not sealed"));

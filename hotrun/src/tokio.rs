@@ -2,15 +2,15 @@
 //! (`enable_all`, which `#[tokio::main]` does).
 
 use crate::listen::{Listener, Passing};
-use crate::mouth::{complain, Mouth};
+use crate::mouth::{Mouth, complain};
 use crate::state::{Accepting, DrainGuard, Phase, Place, State, Waiter};
 use std::fmt;
-use std::future::{poll_fn, Future};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::pin::{pin, Pin};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{ready, Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net;

@@ -1,31 +1,26 @@
-//! What a server calls: `init`, `listen`, `ready`, `draining`, `drained`.
-//! Never lives here: the other end (`holder`), and how phases change (`control`, `state`).
+//! What a server calls, but for its sockets: `ready`, `upgrade`, `reloads`, `draining`, `drained`.
+//! Never lives here: sockets (`sockets`), settings (`builder`), and how phases change (`control`, `state`).
 
+use crate::UpgradeError;
 use crate::bound_path::BoundPaths;
-use crate::control::{Request, CONTROL_THREAD};
-use crate::environment::{Name, Socket};
-use crate::mouth::{Above, Mouth};
-use crate::register::{unseal, Kind, Register};
+use crate::control::{CONTROL_THREAD, Request};
+use crate::mouth::Mouth;
+use crate::register::{Register, unseal};
 use crate::reload::{AcceptingChanges, Reloads};
-use crate::state::{DrainGuard, Phase, Place, State, Waiter};
+use crate::state::{DrainGuard, Phase, State, Waiter};
 use crate::wire::{self, ToHolder};
-use crate::{sys, TcpListener, UdpSocket, UnixListener, UpgradeError};
-use nix::sys::socket::{getsockopt, listen, sockopt, AddressFamily, Backlog, SockType};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::{self, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net as unix;
-use std::path::Path;
 use std::pin::Pin;
-use std::sync::{mpsc, Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll};
 
 /// This process's part in hot upgrades. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Upgrader {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
@@ -74,97 +69,6 @@ pub enum ExitReason {
 impl Upgrader {
     pub(crate) fn new(shared: Shared) -> Self {
         Upgrader { shared: Arc::new(shared) }
-    }
-
-    /// A TCP listener of that name: the inherited one, or else a new one bound to `addr`, which the next generation inherits.
-    ///
-    /// Where whoever started this process chose the address of that name, that address wins. Where an earlier generation of
-    /// the program chose it and the program now asks for another one, the new one is bound. A socket that came without a
-    /// name (systemd without `FileDescriptorName=`, systemfd) is recognised by its address, else taken in order.
-    ///
-    /// Ask for all listeners before the first accept where that is possible: what an earlier generation bound and this one does
-    /// not ask for within a second of the hand-over is served to the end there, and closed.
-    ///
-    /// # Errors
-    /// `InvalidInput` for a name that cannot travel ([`wire::check_name`]) or an inherited socket of another kind; else those of
-    /// resolving and bind(2).
-    pub fn listen(&self, name: &str, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
-        let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(|error| named("listen", name, &error))?.collect();
-        let same = |fd: &OwnedFd| tcp_addr(fd).is_some_and(|bound| addrs.iter().any(|wanted| matches(*wanted, bound)));
-        let claimed = self.claim(name, Kind::Tcp, any_port(&addrs), same)?;
-        self.tcp(name, claimed, || {
-            let listener = net::TcpListener::bind(&addrs[..]).map_err(|error| bind_failed(name, &addrs, &error))?;
-            // std asks for a short queue; during an upgrade it should hold whoever comes. listen(2) may be repeated.
-            listen(&listener, Backlog::MAXCONN)?;
-            Ok(listener)
-        })
-    }
-
-    /// As [`listen`](Upgrader::listen), with a listener made by `bind` where none of that name was inherited: for socket
-    /// options of your own. As the address is not known before, an inherited one is taken whatever its address.
-    ///
-    /// # Errors
-    /// As [`listen`](Upgrader::listen), and those of `bind`.
-    pub fn listen_with(
-        &self,
-        name: &str,
-        bind: impl FnOnce() -> io::Result<net::TcpListener>,
-    ) -> io::Result<TcpListener> {
-        let claimed = self.claim(name, Kind::Tcp, true, |_| true)?;
-        self.tcp(name, claimed, bind)
-    }
-
-    /// A Unix stream listener of that name, as [`listen`](Upgrader::listen). A path that a dead server left behind is taken
-    /// over. The path is removed by the last generation, when it stops, if it still is the socket that was bound there.
-    ///
-    /// # Errors
-    /// As [`listen`](Upgrader::listen).
-    pub fn listen_unix(&self, name: &str, path: impl AsRef<Path>) -> io::Result<UnixListener> {
-        let path = path.as_ref();
-        let same = |fd: &OwnedFd| unix_path(fd).as_deref() == Some(path);
-        let (inner, bound_by_program) = match self.claim(name, Kind::Unix, false, same)? {
-            Some((fd, bound_by_program)) => {
-                if bound_by_program && self.shared.mouth.above() != Above::Holder {
-                    // It is gone, or somebody else's by now.
-                    let _ = self.shared.paths.expect(path);
-                    // It may have been handed over for good just now.
-                    if self.shared.mouth.above() == Above::Nobody {
-                        self.shared.paths.own_expected();
-                    }
-                }
-                (unix::UnixListener::from(fd), bound_by_program)
-            }
-            None => {
-                let bound = self.shared.paths.bind(path, self.shared.mouth.above() != Above::Holder);
-                let listener = bound.map_err(|error| {
-                    io::Error::new(error.kind(), format!("listen {name:?} on {}: {error}", path.display()))
-                })?;
-                listen(&listener, Backlog::MAXCONN)?;
-                (self.offer(name, listener)?, true)
-            }
-        };
-        self.listener(name, Kind::Unix, bound_by_program, inner)
-    }
-
-    /// A UDP socket of that name, as [`listen`](Upgrader::listen). What two generations do to each other's datagrams is said
-    /// at [`UdpSocket`].
-    ///
-    /// # Errors
-    /// As [`listen`](Upgrader::listen).
-    pub fn bind_udp(&self, name: &str, addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
-        let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(|error| named("bind", name, &error))?.collect();
-        let same = |fd: &OwnedFd| udp_addr(fd).is_some_and(|bound| addrs.iter().any(|wanted| matches(*wanted, bound)));
-        let (inner, bound_by_program) = match self.claim(name, Kind::Udp, any_port(&addrs), same)? {
-            Some((fd, bound_by_program)) => (net::UdpSocket::from(fd), bound_by_program),
-            None => {
-                let socket = net::UdpSocket::bind(&addrs[..]).map_err(|error| bind_failed(name, &addrs, &error))?;
-                (self.offer(name, socket)?, true)
-            }
-        };
-        inner.set_nonblocking(true)?;
-        let inner = Arc::new(inner);
-        let place = self.shared.register.add(name, Kind::Udp, bound_by_program, Arc::clone(&inner) as _);
-        Ok(UdpSocket { inner, place, state: Arc::clone(&self.shared.state), mouth: Arc::clone(&self.shared.mouth) })
     }
 
     /// Hands a file of any kind to every successor of this process: a log, a lock, a pipe, a device. The successor finds it with
@@ -270,7 +174,7 @@ impl Upgrader {
         Reloads::new(&self.shared.state, self.shared.mouth.bell().clone())
     }
 
-    /// News for a framework with an accept loop of its own ([`TcpListener::into_std`]).
+    /// News for a framework with an accept loop of its own ([`TcpListener::into_std`](crate::TcpListener::into_std)).
     pub fn accepting(&self) -> AcceptingChanges {
         AcceptingChanges::new(&self.shared.state)
     }
@@ -331,83 +235,6 @@ impl Upgrader {
         self.shared.mouth.bell().ring(request(sender));
         answer.recv().unwrap_or(Err(UpgradeError::Stopping))
     }
-
-    fn tcp(
-        &self,
-        name: &str,
-        claimed: Option<(OwnedFd, bool)>,
-        bind: impl FnOnce() -> io::Result<net::TcpListener>,
-    ) -> io::Result<TcpListener> {
-        let (inner, bound_by_program) = match claimed {
-            Some((fd, bound_by_program)) => (net::TcpListener::from(fd), bound_by_program),
-            None => (self.offer(name, bind()?)?, true),
-        };
-        self.listener(name, Kind::Tcp, bound_by_program, inner)
-    }
-
-    fn listener<L: AsFd + Send + Sync + 'static>(
-        &self,
-        name: &str,
-        kind: Kind,
-        bound_by_program: bool,
-        inner: L,
-    ) -> io::Result<crate::Listener<L>> {
-        sys::set_nonblocking(&inner)?;
-        sys::set_cloexec(&inner)?;
-        let inner = Arc::new(inner);
-        let place: Arc<Place> = self.shared.register.add(name, kind, bound_by_program, Arc::clone(&inner) as _);
-        let (state, mouth) = (Arc::clone(&self.shared.state), Arc::clone(&self.shared.mouth));
-        Ok(crate::Listener { inner, place, state, mouth })
-    }
-
-    /// The inherited socket for that name, if there is one, and whether an earlier generation of the program bound it.
-    fn claim(
-        &self,
-        name: &str,
-        kind: Kind,
-        any_port: bool,
-        same_address: impl Fn(&OwnedFd) -> bool,
-    ) -> io::Result<Option<(OwnedFd, bool)>> {
-        wire::check_name(name)?;
-        let mut inherited = self.shared.mouth.unclaimed();
-        let by_name = inherited.iter().position(|socket| socket.name == Name::Given(name.to_owned()));
-        if let Some(index) = by_name {
-            let socket = &inherited[index];
-            if !kind.is(&socket.fd) {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    format!("the inherited socket {name:?} is not {}", kind.described()),
-                ));
-            }
-            if !socket.bound_by_program || same_address(&socket.fd) {
-                // In order: the ones after it must keep their places.
-                return Ok(Some(self.claimed(inherited.remove(index))));
-            }
-        }
-        // Not where any port will do: a socket that has a name is for whoever asks for that name.
-        let same = inherited.iter().position(|socket| {
-            let free = socket.name == Name::Anonymous || !any_port;
-            free && kind.is(&socket.fd) && same_address(&socket.fd)
-        });
-        let anonymous = || inherited.iter().position(|s| s.name == Name::Anonymous && kind.is(&s.fd));
-        let Some(index) = same.or_else(anonymous) else { return Ok(None) };
-        Ok(Some(self.claimed(inherited.remove(index))))
-    }
-
-    fn claimed(&self, socket: Socket) -> (OwnedFd, bool) {
-        match socket.name {
-            Name::Given(name) => self.shared.mouth.taken(name),
-            Name::Anonymous => {}
-        }
-        (socket.fd, socket.bound_by_program)
-    }
-
-    /// Gives the holder a copy of what was bound here.
-    fn offer<S: From<OwnedFd> + Into<OwnedFd>>(&self, name: &str, socket: S) -> io::Result<S> {
-        let fd: OwnedFd = socket.into();
-        self.shared.mouth.tell(&ToHolder::Offer { name: name.to_owned() }, Some(fd.as_fd()))?;
-        Ok(S::from(fd))
-    }
 }
 
 /// A moment in the life of this process, from [`Upgrader::draining`] and [`Upgrader::drain_deadline`].
@@ -436,60 +263,4 @@ impl Future for Draining {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.waiter.poll_phase(context, self.phase)
     }
-}
-
-impl Kind {
-    /// Asks the kernel, as a name says nothing about what is behind it.
-    fn is(self, fd: &OwnedFd) -> bool {
-        let Ok(kind) = getsockopt(fd, sockopt::SockType) else { return false };
-        let listening = getsockopt(fd, sockopt::AcceptConn) == Ok(true);
-        let unix =
-            nix::sys::socket::getsockname::<nix::sys::socket::SockaddrStorage>(std::os::fd::AsRawFd::as_raw_fd(fd))
-                .ok()
-                .and_then(|address| nix::sys::socket::SockaddrLike::family(&address))
-                == Some(AddressFamily::Unix);
-        match self {
-            Kind::Tcp => kind == SockType::Stream && listening && !unix,
-            Kind::Unix => kind == SockType::Stream && listening && unix,
-            Kind::Udp => kind == SockType::Datagram && !unix,
-        }
-    }
-
-    fn described(self) -> &'static str {
-        match self {
-            Kind::Tcp => "a listening TCP socket",
-            Kind::Unix => "a listening Unix stream socket",
-            Kind::Udp => "a UDP socket",
-        }
-    }
-}
-
-fn matches(wanted: SocketAddr, bound: SocketAddr) -> bool {
-    wanted.ip() == bound.ip() && (wanted.port() == 0 || wanted.port() == bound.port())
-}
-
-fn any_port(addrs: &[SocketAddr]) -> bool {
-    addrs.iter().any(|addr| addr.port() == 0)
-}
-
-fn tcp_addr(fd: &OwnedFd) -> Option<SocketAddr> {
-    net::TcpListener::from(fd.try_clone().ok()?).local_addr().ok()
-}
-
-fn udp_addr(fd: &OwnedFd) -> Option<SocketAddr> {
-    net::UdpSocket::from(fd.try_clone().ok()?).local_addr().ok()
-}
-
-fn unix_path(fd: &OwnedFd) -> Option<std::path::PathBuf> {
-    let address = unix::UnixListener::from(fd.try_clone().ok()?).local_addr().ok()?;
-    address.as_pathname().map(Path::to_path_buf)
-}
-
-fn named(what: &str, name: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{what} {name:?}: {error}"))
-}
-
-fn bind_failed(name: &str, addrs: &[SocketAddr], error: &io::Error) -> io::Error {
-    let addrs: Vec<String> = addrs.iter().map(ToString::to_string).collect();
-    io::Error::new(error.kind(), format!("bind {name:?} to {}: {error}", addrs.join(" or ")))
 }

@@ -7,7 +7,7 @@
 // A test that cannot go on fails.
 #![allow(clippy::unwrap_used)]
 
-use nix::sys::signal::{kill, Signal};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -3,7 +3,7 @@
 
 use crate::contender::Means;
 use crate::now;
-use crate::processes::{Processes, Switch, PATIENCE};
+use crate::processes::{PATIENCE, Processes, Switch};
 use crate::report::Measured;
 use std::io;
 use std::net::SocketAddr;

@@ -92,11 +92,7 @@ impl Measured {
         ];
         let named: Vec<String> =
             kinds.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect();
-        if named.is_empty() {
-            "**0**".to_owned()
-        } else {
-            named.join(", ")
-        }
+        if named.is_empty() { "**0**".to_owned() } else { named.join(", ") }
     }
 }
 

@@ -7,7 +7,7 @@
 
 use crate::clients::http::{Connection, Failure};
 use crate::now;
-use crate::processes::{Processes, PATIENCE};
+use crate::processes::{PATIENCE, Processes};
 use crate::report::Measured;
 use std::io;
 use std::net::SocketAddr;

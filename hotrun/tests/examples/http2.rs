@@ -1,12 +1,12 @@
 //! Clients for HTTP/2 and gRPC, over hyper's own.
 
-use crate::load::{Answer, Client};
 use crate::LONG;
+use crate::load::{Answer, Client};
 use http_body_util::channel::{Channel, Sender};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http2::{handshake, SendRequest};
+use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;

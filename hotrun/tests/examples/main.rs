@@ -15,7 +15,7 @@ mod server;
 mod wire;
 
 use http2::{Health, HealthWatch, Http2, Http2Echo, NOT_SERVING, SERVING};
-use load::{fresh, kept, Client};
+use load::{Client, fresh, kept};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use server::Server;

@@ -1,7 +1,7 @@
 //! Clients by hand, so that every byte on the wire is seen.
 
-use crate::load::{Answer, Client};
 use crate::LONG;
+use crate::load::{Answer, Client};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -104,9 +104,9 @@ impl ChunkedEcho {
     }
 
     fn comes_back(&mut self, chunk: &[u8]) {
-        self.0 .0.get_ref().write_all(chunk).unwrap();
+        self.0.0.get_ref().write_all(chunk).unwrap();
         let mut back = vec![0; chunk.len()];
-        self.0 .0.read_exact(&mut back).unwrap();
+        self.0.0.read_exact(&mut back).unwrap();
         assert_eq!(back, chunk);
     }
 }

@@ -8,9 +8,9 @@
 //! input (by dropping [`Init`] or by dying, of whatever) and then removes everything; `unshare`, which lives as long as
 //! the namespaces; and systemd.
 
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
-use nix::unistd::{mkfifo, Pid};
+use nix::unistd::{Pid, mkfifo};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::fd::AsFd;

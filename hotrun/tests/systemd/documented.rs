@@ -4,7 +4,7 @@
 use crate::boot::{Init, Kind};
 use crate::harness::ask;
 use crate::load::{Load, Mix};
-use crate::service::{address, exec_start, Service, Type, UNIT};
+use crate::service::{Service, Type, UNIT, address, exec_start};
 
 const SERVICE: &str = include_str!("../../docs/systemd/echo.service");
 const NOTIFY_SERVICE: &str = include_str!("../../docs/systemd/echo-notify.service");

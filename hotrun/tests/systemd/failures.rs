@@ -1,9 +1,9 @@
 //! Upgrades that fail, before and after the new process is the main one.
 
-use crate::harness::{ask, Client};
+use crate::harness::{Client, ask};
 use crate::load::{Load, Mix};
-use crate::service::{everywhere, Service, AT_ONCE, UNIT};
-use nix::sys::signal::{kill, Signal};
+use crate::service::{AT_ONCE, Service, UNIT, everywhere};
+use nix::sys::signal::{Signal, kill};
 
 const MIX: Mix = Mix { fresh: 2, keep_alive: 2, slow: 0, slow_ms: 0 };
 

@@ -1,7 +1,7 @@
 //! Upgrades by `systemctl reload` under load, in both process-number modes: nothing is lost, and systemd follows.
 
 use crate::load::{Load, Mix};
-use crate::service::{everywhere, Service, Type};
+use crate::service::{Service, Type, everywhere};
 
 const UPGRADES: u32 = 20;
 /// Eight threads; the kept connections send 16 KiB with every fourth request.

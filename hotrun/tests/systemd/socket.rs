@@ -1,9 +1,9 @@
 //! A socket that systemd holds: it starts the service, stays the same through upgrades, and keeps its queue while the service is
 //! stopped.
 
-use crate::harness::{ask, Client};
+use crate::harness::{Client, ask};
 use crate::load::{Load, Mix};
-use crate::service::{address, everywhere, Service};
+use crate::service::{Service, address, everywhere};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 

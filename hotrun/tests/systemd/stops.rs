@@ -1,7 +1,7 @@
 //! `systemctl stop` finishes what has begun, in every generation that is there.
 
-use crate::harness::{eventually, Client};
-use crate::service::{everywhere, Service, Serving, UNIT};
+use crate::harness::{Client, eventually};
+use crate::service::{Service, Serving, UNIT, everywhere};
 
 /// A connection whose answer has begun, from that generation, and takes that long.
 fn slow(serving: &Serving, ms: u32) -> Client {

@@ -1,8 +1,8 @@
 //! Signs of life: they go on through an upgrade, and systemd misses those of the new process.
 
 use crate::load::{Load, Mix};
-use crate::service::{everywhere, Service, AT_ONCE, UNIT};
-use nix::sys::signal::{kill, Signal};
+use crate::service::{AT_ONCE, Service, UNIT, everywhere};
+use nix::sys::signal::{Signal, kill};
 
 #[test]
 fn signs_of_life_go_on_through_upgrades_and_are_missed_from_the_new_process() {

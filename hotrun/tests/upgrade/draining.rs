@@ -1,6 +1,6 @@
 //! Points 2 and 7 of the plan: how connections end, and a full stop that resets nobody.
 
-use crate::harness::{ask, eventually, refused, Client, Service};
+use crate::harness::{Client, Service, ask, eventually, refused};
 use crate::load::{Load, Loss, Mix};
 use hotrun::Signal;
 use std::net::{Shutdown, TcpStream};

@@ -1,7 +1,7 @@
 //! Point 3 of the plan: successors that fail. The one before serves on, has not missed a request, knows the cause, and leaves
 //! no zombie.
 
-use crate::harness::{ask, eventually, zombies, Service, Serving};
+use crate::harness::{Service, Serving, ask, eventually, zombies};
 use crate::load::{Load, Mix};
 use hotrun::Signal;
 use std::path::Path;

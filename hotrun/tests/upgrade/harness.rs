@@ -2,7 +2,7 @@
 
 use hotrun::Signal;
 use nix::sys::signal::{kill, killpg};
-use nix::sys::wait::{waitpid, WaitStatus};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};

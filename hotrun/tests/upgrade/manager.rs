@@ -1,10 +1,10 @@
 //! Point 9 of the plan: what a service manager hears, in which order and from whom. It believes its main process alone, as
 //! systemd does by default (`NotifyAccess=main`). The real one is asked in `tests/systemd`.
 
-use crate::harness::{ask, Client, Service, Serving, LONG};
+use crate::harness::{Client, LONG, Service, Serving, ask};
 use hotrun::Signal;
 use nix::cmsg_space;
-use nix::sys::socket::{recvmsg, setsockopt, sockopt, ControlMessageOwned, MsgFlags, UnixCredentials};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt};
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;

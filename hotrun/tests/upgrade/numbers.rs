@@ -1,7 +1,7 @@
 //! Point 8 of the plan: process numbers that follow or stay, in a shell, under a sub-reaper, as process 1 of a namespace, and the
 //! file they stand in.
 
-use crate::harness::{ask, command, eventually, Client, Service};
+use crate::harness::{Client, Service, ask, command, eventually};
 use crate::load::{Load, Mix};
 use hotrun::Signal;
 use nix::sys::wait::WaitStatus;

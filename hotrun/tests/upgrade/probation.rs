@@ -1,7 +1,7 @@
 //! Coming back: by itself when the successor dies on probation, by an operator's word when the probation is manual (nginx's
 //! ladder of signals, and the same as calls).
 
-use crate::harness::{ask, eventually, Client, Service, Serving};
+use crate::harness::{Client, Service, Serving, ask, eventually};
 use crate::load::{Load, Mix};
 use hotrun::Signal;
 

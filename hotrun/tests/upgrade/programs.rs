@@ -1,9 +1,9 @@
 //! Point 12 of the plan: which program the next generation is, and programs that cannot be one.
 
-use crate::harness::{ask, serve, Service, Serving};
+use crate::harness::{Service, Serving, ask, serve};
 use hotrun::Signal;
 use std::fs;
-use std::os::unix::fs::{symlink, PermissionsExt};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -1,6 +1,6 @@
 //! Point 4 of the plan: requests that come at the wrong moment, each with its stated outcome.
 
-use crate::harness::{ask, eventually, Client, Service};
+use crate::harness::{Client, Service, ask, eventually};
 use hotrun::Signal;
 use std::os::unix::process::ExitStatusExt;
 

@@ -1,6 +1,6 @@
 //! Points 6 and 10 of the plan: everything with a descriptor, by name, and the paths of Unix sockets.
 
-use crate::harness::{ask, command, eventually, refused, Service, Serving, LONG};
+use crate::harness::{LONG, Service, Serving, ask, command, eventually, refused};
 use hotrun::Signal;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};

@@ -1,7 +1,7 @@
 //! Points 1 and 5 of the plan: a hundred generations under load, in both process-number modes. Nothing is refused, reset, cut or
 //! late; the socket is the same one throughout; descriptors, memory and zombies do not grow.
 
-use crate::harness::{ask, eventually, zombies, Service, Serving};
+use crate::harness::{Service, Serving, ask, eventually, zombies};
 use crate::load::{Load, Mix};
 use hotrun::Signal;
 

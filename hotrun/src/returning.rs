@@ -1,0 +1,92 @@
+//! A process that keeps its number: it has an interim process serve, becomes the new program in place, and serves again.
+//! Never lives here: everything that is the same for one that does not (`act`).
+
+use crate::act::GRACE;
+use crate::control::{Control, now};
+use crate::inheritance::Inheritance;
+use crate::kin::Kin;
+use crate::mouth::complain;
+use crate::succession::{Input, Stage};
+use crate::wire::{HOTRUN_INTERIM, LISTEN_PID};
+use crate::{PidMode, spawn, sys};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+
+impl Control {
+    /// This process serves: the one that kept the sockets served may leave.
+    pub(crate) fn relieve_interim(&mut self) {
+        if let Some(interim) = &mut self.interim {
+            // One that is gone has left already.
+            let _ = interim.holder.drain();
+            interim.kill_at = Some(now() + self.settings.pace.drain_timeout + GRACE);
+        }
+    }
+
+    pub(crate) fn interim_ended(&mut self) {
+        if let Some(interim) = &self.interim {
+            let _ = sys::reap(interim.pidfd());
+        }
+        self.interim = None;
+        self.state.hold(false);
+        self.input(Input::Confirmed);
+    }
+
+    /// A stop that comes while this process waits to become its successor is for the whole service, which the other one is.
+    pub(crate) fn stop_interim(&mut self) {
+        if self.settings.pid_mode == PidMode::KeepPid {
+            self.stays = true;
+            // Nobody here may be about to accept.
+            self.state.shut();
+            self.register.let_go(&self.state, |_| true);
+            if let Some(successor) = &self.successor {
+                let _ = successor.holder.stop();
+            }
+        }
+    }
+
+    /// As above, where this process has returned, and does not serve yet.
+    pub(crate) fn leave_the_stop_to_the_interim(&mut self) {
+        if let Some(interim) = self.interim.as_mut().filter(|interim| interim.kill_at.is_none()) {
+            self.state.close_gate(&[]);
+            self.state.shut();
+            self.register.let_go(&self.state, |_| true);
+            self.mouth.unclaimed().clear();
+            let _ = interim.holder.stop();
+            interim.kill_at = Some(now() + 2 * self.settings.pace.drain_timeout + GRACE);
+        }
+    }
+
+    /// Everything is finished here, the successor serves, and the number of this process must not end: it becomes the
+    /// program itself, and serves again.
+    pub(crate) fn become_the_successor_if_due(&mut self) {
+        let due = self.settings.pid_mode == PidMode::KeepPid && self.succession.stage() == Stage::Handed;
+        if !due || self.stays || !self.state.is_finished() {
+            return;
+        }
+        let Some(successor) = &self.successor else { return };
+        let Err(error) = self.exec(successor);
+        // The other one serves, and this process stays as whoever watches it knows it, until the other one ends.
+        let name = self.settings.program.name().display();
+        complain(format_args!(
+            "cannot start {name} in the place of this process: {error}; process {} serves",
+            successor.pid
+        ));
+        self.stays = true;
+    }
+
+    fn exec(&self, successor: &Kin) -> io::Result<std::convert::Infallible> {
+        let program = &self.settings.program;
+        let found = program.find()?;
+        let mut inheritance = Inheritance::gather(&self.register, &self.mouth)?;
+        for (name, socket) in &successor.offered {
+            inheritance.add(name.clone(), socket.try_clone()?);
+        }
+        let interim = format!("{}:{}", inheritance.channel_number(), successor.pid);
+        let mut variables =
+            vec![(HOTRUN_INTERIM, OsString::from(interim)), (LISTEN_PID, std::process::id().to_string().into())];
+        variables.extend(self.manager_variables());
+        let image = inheritance.image(program, &found, successor.generation + 1, variables)?;
+        spawn::in_place(&image, &inheritance.descriptors(successor.holder.as_fd()))
+    }
+}
