@@ -53,13 +53,9 @@ impl Control {
                 self.leave_the_stop_to_the_interim();
                 self.leave(Why::Stopped);
             }
+            Action::StopBoth => self.stop_both(),
             // One that is gone says so by the end of the channel.
             Action::AskToLeave => self.mouth.draining(self.state.live()),
-            Action::PassStop => {
-                if let Some(successor) = &self.successor {
-                    let _ = successor.holder.stop();
-                }
-            }
         }
     }
 
@@ -161,15 +157,34 @@ impl Control {
         if again && !keeps_pid {
             let _ = holder.pass_on_upgrade();
         }
+        self.let_go_of_what_is_taken(Why::Upgraded);
+    }
+
+    /// The service is to stop, while it is still open which of the two processes is to stay. Each finishes what it has; what waits
+    /// in the queues is the successor's, where it has asked for them.
+    fn stop_both(&mut self) {
+        if let Some(successor) = &self.successor {
+            // One that has just ended is seen by its pidfd.
+            let _ = successor.holder.stop();
+        }
+        self.stays = true;
+        self.let_go_of_what_is_taken(Why::Stopped);
+    }
+
+    /// Stops accepting; the sockets that the successor has asked for are its own from now on.
+    fn let_go_of_what_is_taken(&mut self, why: Why) {
+        let keeps_pid = self.settings.pid_mode == PidMode::KeepPid;
         let entries = self.register.entries();
         for entry in entries.iter().filter(|entry| entry.taken && entry.kind == Kind::Unix) {
             if let Some(path) = entry.unix_path() {
                 self.paths.forget(&path);
             }
         }
+        // Whoever started this process knows the service by its number: it stays as long as the service does.
         self.state.hold(keeps_pid);
-        self.stop_accepting(Why::Upgraded, &entries);
-        if !keeps_pid {
+        self.stop_accepting(why, &entries);
+        // A process that returns needs them again.
+        if !keeps_pid || self.stays {
             self.register.let_go(&self.state, |entry| entry.taken);
         }
     }

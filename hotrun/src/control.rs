@@ -216,6 +216,8 @@ impl Control {
             }
             Ok(ToServer::Release { name }) => self.mouth.release(&name),
             Ok(ToServer::Stop) => {
+                // Nobody is told that this process serves: it does not.
+                self.mouth.say_nothing_more();
                 self.confirmed();
                 self.input(Input::StopWanted);
             }
@@ -315,6 +317,9 @@ impl Control {
     fn stop_wanted(&mut self) {
         let repeated = std::mem::replace(&mut self.stop_asked, true);
         if self.leave.has_begun() {
+            if repeated && self.is_left_to_the_manager() {
+                return;
+            }
             if repeated || self.mouth.above() == Above::Holder {
                 self.state.force(true);
             } else {
@@ -328,6 +333,12 @@ impl Control {
         if repeated {
             self.state.force(true);
         }
+    }
+
+    /// A service manager that stops a service signals all its processes, and those that are left once more when the main one has
+    /// ended (systemd.kill(5), `SendSIGKILL=`): that is no hurry. It has its own way when its patience ends.
+    fn is_left_to_the_manager(&self) -> bool {
+        self.settings.notify_socket.is_some() && !self.mouth.is_announced()
     }
 
     /// What the process before had bound and nobody has asked for goes when that has gone, and this one has had its time.

@@ -33,6 +33,8 @@ pub(crate) struct Mouth {
     bell: Bell,
     ready: AtomicBool,
     announced: AtomicBool,
+    /// It must not be.
+    silent: AtomicBool,
     /// The manager has been told of an upgrade or a reload, and not of its end.
     reloading: AtomicBool,
     /// Inherited sockets that nobody has asked for yet.
@@ -58,6 +60,7 @@ impl Mouth {
             bell,
             ready: AtomicBool::new(false),
             announced: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             reloading: AtomicBool::new(false),
             unclaimed: Mutex::new(inherited),
             said_live: u32::MAX.into(),
@@ -103,6 +106,11 @@ impl Mouth {
         self.ready.load(Ordering::Acquire)
     }
 
+    /// This process will not be announced as the one that serves.
+    pub(crate) fn say_nothing_more(&self) {
+        self.silent.store(true, Ordering::Release);
+    }
+
     /// Whether this process is the one that serves, as far as the outside has been told.
     pub(crate) fn is_announced(&self) -> bool {
         self.announced.load(Ordering::Acquire)
@@ -110,7 +118,7 @@ impl Mouth {
 
     fn announce_if_due(&self) -> io::Result<()> {
         let due = self.ready.load(Ordering::Acquire) && self.above() == Above::Nobody;
-        if !due || self.announced.swap(true, Ordering::AcqRel) {
+        if !due || self.silent.load(Ordering::Acquire) || self.announced.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         let written = self.pid_file.as_ref().map_or(Ok(()), |file| {

@@ -98,8 +98,8 @@ pub(crate) enum Action {
     Report(Outcome),
     /// Stop serving, for good.
     Stop,
-    /// The successor stops, too.
-    PassStop,
+    /// Stop serving, for good, and have the successor do so: it has the sockets alone then.
+    StopBoth,
     /// Ask the process before what becomes of the sockets.
     AskToLeave,
 }
@@ -180,7 +180,9 @@ impl Succession {
                 self.wanted = false;
                 vec![]
             }
-            Input::Leaves if self.has_successor() => self.send_away(now),
+            Input::Leaves if self.on_probation() => self.send_away(now),
+            // It has no clients yet, and need not be waited for.
+            Input::Leaves if self.has_successor() => self.lost(now, Outcome::SentAway),
             Input::Leaves => vec![],
             // `Start` was answered at once: nothing else can have happened in between.
             Input::Started => vec![],
@@ -260,11 +262,7 @@ impl Succession {
 
     /// The successor finishes what it has, and this process serves.
     fn send_away(&mut self, now: Instant) -> Vec<Action> {
-        let mut actions = vec![Action::Dismiss];
-        if self.on_probation() {
-            actions.push(Action::Resume);
-        }
-        actions.push(Action::Report(Outcome::SentAway));
+        let mut actions = vec![Action::Dismiss, Action::Resume, Action::Report(Outcome::SentAway)];
         actions.extend(self.serve(now));
         actions
     }
@@ -301,7 +299,7 @@ impl Succession {
             // The service is to stop, whoever of the two is asked.
             Stage::Probation { .. } => {
                 self.stage = Stage::Handed;
-                return vec![Action::Commit { again: false }, Action::PassStop];
+                return vec![Action::StopBoth];
             }
             Stage::Handed | Stage::Stopping => return vec![],
         };

@@ -77,7 +77,7 @@ fn a_successor_that_fails_changes_nothing() {
         (starting, 999, Input::Time, vec![]),
         (starting, 1000, Input::Time, kill(Outcome::NotReady)),
         (starting, 7, Input::Back(By::Signal), kill(Outcome::SentAway)),
-        (starting, 7, Input::Leaves, vec![Action::Dismiss, Action::Report(Outcome::SentAway)]),
+        (starting, 7, Input::Leaves, kill(Outcome::SentAway)),
         (on_probation, 7, Input::Ended, back(Outcome::RolledBack)),
         (on_probation, 7, Input::Garbled, back(Outcome::Garbled)),
     ];
@@ -134,7 +134,7 @@ fn a_stop_is_for_whoever_serves() {
         (Stage::Unconfirmed, vec![Action::AskToLeave]),
         (Stage::Interim, vec![Action::AskToLeave]),
         (Stage::Starting { by: start() }, vec![Action::Kill, Action::Stop]),
-        (Stage::Probation { until: None }, vec![Action::Commit { again: false }, Action::PassStop]),
+        (Stage::Probation { until: None }, vec![Action::StopBoth]),
         (Stage::Handed, vec![]),
         (Stage::Stopping, vec![]),
     ];
@@ -230,7 +230,10 @@ proptest! {
                         prop_assert!(!over && accepts);
                         (accepts, over) = (false, true);
                     }
-                    Action::PassStop => prop_assert!(over),
+                    Action::StopBoth => {
+                        prop_assert!(successor && !over);
+                        (accepts, over) = (false, true);
+                    }
                     Action::AskToLeave => prop_assert!(false, "nobody is there to be asked"),
                     Action::Report(_) => {}
                 }

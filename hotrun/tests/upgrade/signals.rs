@@ -133,7 +133,7 @@ fn a_stop_during_a_probation_is_for_the_service() {
     ask(first.address("http"), "/upgrade");
     let second = service.serving();
     first.signal(Signal::SIGTERM);
-    assert_eq!((service.leaves(&first).as_str(), service.leaves(&second).as_str()), ("Upgraded", "Stopped"));
+    assert_eq!((service.leaves(&first).as_str(), service.leaves(&second).as_str()), ("Stopped", "Stopped"));
     assert_eq!(service.rest(), Vec::<String>::new());
 }
 
