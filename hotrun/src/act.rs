@@ -167,7 +167,7 @@ impl Control {
             // One that has just ended is seen by its pidfd.
             let _ = successor.holder.stop();
         }
-        self.stays = true;
+        (self.stays, self.stop_passed_on) = (true, true);
         self.let_go_of_what_is_taken(Why::Stopped);
     }
 
@@ -176,8 +176,8 @@ impl Control {
         let keeps_pid = self.settings.pid_mode == PidMode::KeepPid;
         let entries = self.register.entries();
         for entry in entries.iter().filter(|entry| entry.taken && entry.kind == Kind::Unix) {
-            if let Some(path) = entry.unix_path() {
-                self.paths.forget(&path);
+            if let Some(path) = &entry.path {
+                self.paths.forget(path);
             }
         }
         // Whoever started this process knows the service by its number: it stays as long as the service does.
@@ -211,6 +211,8 @@ impl Control {
         if left == Left::Closed {
             self.register.close_entrance(is_left);
         }
+        // On probation others were, too.
+        entries.iter().filter(|entry| !is_left(entry)).for_each(|entry| self.state.no_longer_exempt(&entry.place));
         self.state.close_gate(&exempt);
         self.leave.begin(now(), left);
         // Before anybody is woken: the process may end as soon as it knows.
@@ -232,8 +234,8 @@ impl Control {
             return;
         }
         let entries = self.register.entries();
-        if let Some(path) = entries.iter().find(|entry| entry.name == name).and_then(Entry::unix_path) {
-            self.paths.forget(&path);
+        if let Some(path) = entries.iter().find(|entry| entry.name == name).and_then(|entry| entry.path.as_ref()) {
+            self.paths.forget(path);
         }
         if self.settings.pid_mode == PidMode::Handoff {
             self.register.let_go(&self.state, |entry| entry.taken);
@@ -338,8 +340,11 @@ impl Control {
 
     /// The successor has ended after everything was handed over to it.
     fn orphaned(&mut self) {
-        let status = self.how_it_ended().map_or_else(String::new, |status| format!(" with {status}"));
-        if let Some(successor) = self.successor.take().filter(|_| !self.stop_asked && !self.stays) {
+        let status = self.how_it_ended();
+        // It may have had a successor of its own, or have been stopped.
+        let as_it_should = self.stop_asked || self.stays || status.is_some_and(|status| status.success());
+        let status = status.map_or_else(String::new, |status| format!(" with {status}"));
+        if let Some(successor) = self.successor.take().filter(|_| !as_it_should) {
             complain(format_args!("process {}, which served in this one's place, has ended{status}", successor.pid));
         }
         self.state.hold(false);

@@ -2,6 +2,7 @@
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::poll::{PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use std::fs::File;
 use std::io;
@@ -50,7 +51,7 @@ impl BoundPaths {
         // Two servers that find a dead one's path at once: the second must not remove what the first has just bound. Where the
         // folder cannot be opened there is no lock, and the rest is as it was.
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let _lock = File::open(folder).ok().and_then(|folder| Flock::lock(folder, FlockArg::LockExclusive).ok());
+        let _lock = File::open(folder).ok().and_then(locked);
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
                 std::fs::remove_file(path)?;
@@ -106,6 +107,20 @@ impl BoundPaths {
             }
         }
     }
+}
+
+/// The lock of a folder, which others may have for their own purposes (systemd-tmpfiles(8)): after a second it goes without.
+fn locked(mut folder: File) -> Option<Flock<File>> {
+    for _ in 0..20 {
+        folder = match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Some(lock),
+            Err((folder, Errno::EWOULDBLOCK)) => folder,
+            Err(_) => return None,
+        };
+        // Nobody tells when a lock is given up, but for a call that might never return.
+        let _ = poll(&mut [], PollTimeout::from(50u8));
+    }
+    None
 }
 
 fn is_stale(path: &Path) -> bool {

@@ -80,6 +80,12 @@ impl<F: ?Sized> fmt::Debug for Hook<F> {
     }
 }
 
+/// `Duration::MAX` means for ever, and cannot be added to any time.
+fn bounded(duration: Duration) -> Duration {
+    const LIFE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    duration.min(LIFE)
+}
+
 /// What the control thread goes by.
 pub(crate) struct Settings {
     pub(crate) program: Program,
@@ -184,13 +190,16 @@ impl Builder {
 
     /// How long a successor may take to be ready; then it is killed. Default: 60 s.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
-        self.ready_timeout = timeout;
+        self.ready_timeout = bounded(timeout);
         self
     }
 
     /// How long this process keeps everything after its successor was ready, and comes back if that dies. Default: 5 s.
     pub fn probation(mut self, probation: impl Into<Probation>) -> Self {
-        self.probation = probation.into();
+        self.probation = match probation.into() {
+            Probation::For(window) => Probation::For(bounded(window)),
+            Probation::Manual => Probation::Manual,
+        };
         self
     }
 
@@ -204,13 +213,13 @@ impl Builder {
     /// How long a client that was accepted just before the end may take to send its request, before idle connections are
     /// closed. Default: 100 ms.
     pub fn linger(mut self, linger: Duration) -> Self {
-        self.pace.linger = linger;
+        self.pace.linger = bounded(linger);
         self
     }
 
     /// How long connections may go on after accepting has ended; then they are shut down. Default: 30 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.pace.drain_timeout = timeout;
+        self.pace.drain_timeout = bounded(timeout);
         self
     }
 
@@ -244,7 +253,7 @@ impl Builder {
             ));
         }
         let mut inherited = environment::take()?;
-        let program = self.next_program()?;
+        let program = self.next_program(inherited.control.is_some() || inherited.interim.is_some())?;
         let pid_file = self.pid_file.as_ref().map(|path| PidFile::at(path, program.home()));
         let token = inherited.control.as_ref().map(|control| control.token);
         let above = match inherited.predecessor {
@@ -311,14 +320,16 @@ impl Builder {
             hurry: event()?,
             next_ping: None,
             stays: false,
+            stop_passed_on: false,
             claim_until: None,
         }
         .start()?;
         Ok(Upgrader::new(shared))
     }
 
-    fn next_program(&self) -> io::Result<Program> {
-        let mut program = Program::of_this_process()?;
+    /// `by_kin`: a process of this server has started this one.
+    fn next_program(&self, by_kin: bool) -> io::Result<Program> {
+        let mut program = Program::of_this_process(by_kin)?;
         if let Some(name) = &self.program {
             program.set_name(name.clone());
         }

@@ -67,6 +67,8 @@ pub(crate) struct Control {
     pub(crate) next_ping: Option<Instant>,
     /// This process does not become its successor: it stays until the successor ends.
     pub(crate) stays: bool,
+    /// The successor has been told that the service is to stop.
+    pub(crate) stop_passed_on: bool,
     /// The process before has gone, and what it had bound and nobody here asks for until then goes, too.
     pub(crate) claim_until: Option<Instant>,
 }
@@ -175,8 +177,14 @@ impl Control {
                     self.state.force(true);
                 }
             }
-            Source::SuccessorSays => self.hear_successor(),
-            Source::SuccessorEnds => self.input(Input::Ended),
+            // Whatever was heard before this one may have ended it, or have emptied its channel: it is looked at anew.
+            Source::SuccessorSays if self.successor.as_ref().and_then(Kin::channel).is_some_and(is_readable) => {
+                self.hear_successor();
+            }
+            Source::SuccessorEnds if self.successor.as_ref().is_some_and(|kin| is_readable(kin.pidfd())) => {
+                self.input(Input::Ended);
+            }
+            Source::SuccessorSays | Source::SuccessorEnds => {}
             Source::InterimSays => self.hear_interim(),
             Source::InterimEnds => self.interim_ended(),
             Source::Leaver => {
@@ -213,9 +221,22 @@ impl Control {
             Ok(ToServer::Drain) => {
                 self.input(Input::Dismissed);
                 self.leave(Why::Upgraded);
+                if self.mouth.above() == Above::Predecessor {
+                    // Those that this process alone had: the process before knows of none.
+                    self.paths.remove();
+                }
             }
-            Ok(ToServer::Release { name }) => self.mouth.release(&name),
+            Ok(ToServer::Release { name }) => {
+                if !self.mouth.release(&name) {
+                    // It is used here: the process before has not heard that in time.
+                    self.register.open_again(&name);
+                }
+            }
             Ok(ToServer::Stop) => {
+                if self.leave.has_begun() && self.succession.stage() == Stage::Stopping {
+                    // Said again: there is a hurry.
+                    self.state.force(true);
+                }
                 // Nobody is told that this process serves: it does not.
                 self.mouth.say_nothing_more();
                 self.confirmed();
@@ -297,7 +318,7 @@ impl Control {
                 self.wait_for_claims();
             }
             Request::Reloaded => {
-                if matches!(self.succession.stage(), Stage::Serving) {
+                if matches!(self.succession.stage(), Stage::Serving | Stage::Relieving) {
                     self.mouth.reloaded();
                 }
             }
@@ -322,6 +343,7 @@ impl Control {
             }
             if repeated || self.mouth.above() == Above::Holder {
                 self.state.force(true);
+                self.hurry_the_interim();
             } else {
                 complain("connections are being finished; one more signal ends them");
                 self.stop_interim();
@@ -338,7 +360,7 @@ impl Control {
     /// A service manager that stops a service signals all its processes, and those that are left once more when the main one has
     /// ended (systemd.kill(5), `SendSIGKILL=`): that is no hurry. It has its own way when its patience ends.
     fn is_left_to_the_manager(&self) -> bool {
-        self.settings.notify_socket.is_some() && !self.mouth.is_announced()
+        self.mouth.has_manager() && !self.mouth.is_announced()
     }
 
     /// What the process before had bound and nobody has asked for goes when that has gone, and this one has had its time.

@@ -4,7 +4,8 @@
 use crate::sys;
 use crate::wire::{
     FIRST_FD, HOTRUN_BOUND, HOTRUN_CTL, HOTRUN_FILES, HOTRUN_GENERATION, HOTRUN_INTERIM, HOTRUN_PREDECESSOR,
-    HOTRUN_STATE, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET, VARIABLES, WATCHDOG_PID, WATCHDOG_USEC,
+    HOTRUN_STATE, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET, UNNAMED, VARIABLES, WATCHDOG_PID,
+    WATCHDOG_USEC,
 };
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use std::collections::HashMap;
@@ -72,7 +73,7 @@ pub(crate) struct Control {
 /// Must be called while the process has one thread: the environment is changed.
 pub(crate) fn take() -> io::Result<Inherited> {
     let mut taken: HashMap<&str, OsString> = HashMap::new();
-    for name in VARIABLES {
+    for &name in VARIABLES {
         if let Some(value) = std::env::var_os(name) {
             taken.insert(name, value);
         }
@@ -103,7 +104,8 @@ pub(crate) fn take() -> io::Result<Inherited> {
                 format!("{LISTEN_FDS}={count:?} is not a number of descriptors"),
             )
         })?;
-        inherited.sockets = sockets(count, text(LISTEN_FDNAMES), text(HOTRUN_BOUND))?;
+        let from_kin = text(HOTRUN_CTL).or(text(HOTRUN_INTERIM)).is_some();
+        inherited.sockets = sockets(count, text(LISTEN_FDNAMES), text(HOTRUN_BOUND), from_kin)?;
         last = FIRST_FD.saturating_add(i32::try_from(count).unwrap_or(i32::MAX));
     }
     if let Some(interim) = text(HOTRUN_INTERIM).and_then(interim) {
@@ -132,7 +134,7 @@ pub(crate) fn take() -> io::Result<Inherited> {
     Ok(inherited)
 }
 
-fn sockets(count: usize, names: Option<&str>, bound: Option<&str>) -> io::Result<Vec<Socket>> {
+fn sockets(count: usize, names: Option<&str>, bound: Option<&str>, from_kin: bool) -> io::Result<Vec<Socket>> {
     let mut names = names.into_iter().flat_map(|names| names.split(':'));
     let bound: Vec<&str> = bound.into_iter().flat_map(|names| names.split(':')).collect();
     let mut sockets = Vec::with_capacity(count.min(1024));
@@ -146,7 +148,7 @@ fn sockets(count: usize, names: Option<&str>, bound: Option<&str>) -> io::Result
             std::mem::forget(fd);
             continue;
         }
-        sockets.push(Socket { name: Name::of(name), bound_by_program: bound.contains(&name), fd });
+        sockets.push(Socket { name: Name::of(name, from_kin), bound_by_program: bound.contains(&name), fd });
     }
     Ok(sockets)
 }
@@ -176,10 +178,12 @@ fn channel(number: &str) -> Option<OwnedFd> {
 }
 
 impl Name {
-    fn of(name: &str) -> Self {
+    /// `from_kin`: whoever gave it the name is a process of this library, and means it.
+    fn of(name: &str, from_kin: bool) -> Self {
         match name {
-            "" | "unknown" | "stored" => Name::Anonymous,
-            unit if unit.ends_with(".socket") => Name::Anonymous,
+            "" | UNNAMED => Name::Anonymous,
+            "stored" if !from_kin => Name::Anonymous,
+            unit if !from_kin && unit.ends_with(".socket") => Name::Anonymous,
             given => Name::Given(given.to_owned()),
         }
     }
@@ -192,9 +196,12 @@ mod tests {
     #[test]
     fn names_that_say_nothing_are_no_names() {
         for name in ["", "unknown", "stored", "web.socket"] {
-            assert_eq!(Name::of(name), Name::Anonymous, "{name:?}");
+            assert_eq!(Name::of(name, false), Name::Anonymous, "{name:?}");
         }
-        assert_eq!(Name::of("http"), Name::Given("http".into()));
+        for name in ["http", "stored", "web.socket"] {
+            assert_eq!(Name::of(name, true), Name::Given(name.into()));
+        }
+        assert_eq!(Name::of("http", false), Name::Given("http".into()));
     }
 
     #[test]

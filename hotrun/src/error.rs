@@ -13,6 +13,7 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum UpgradeError {
     /// The program could not be started: not found, not executable, being written to, or no memory.
+    #[non_exhaustive]
     Spawn {
         /// The file that was to be run.
         program: PathBuf,
@@ -20,6 +21,7 @@ pub enum UpgradeError {
         source: io::Error,
     },
     /// The successor ended before it was ready.
+    #[non_exhaustive]
     Exited {
         /// Its process number.
         pid: u32,
@@ -28,6 +30,7 @@ pub enum UpgradeError {
         status: Option<ExitStatus>,
     },
     /// The successor was not ready in time, and was killed.
+    #[non_exhaustive]
     NotReady {
         /// Its process number.
         pid: u32,
@@ -37,6 +40,7 @@ pub enum UpgradeError {
         said_hello: bool,
     },
     /// The successor said something that is no message of this protocol, or of another version of it, and was killed.
+    #[non_exhaustive]
     Protocol {
         /// Its process number.
         pid: u32,
@@ -44,6 +48,7 @@ pub enum UpgradeError {
         why: String,
     },
     /// The successor served and ended on probation; this process serves again.
+    #[non_exhaustive]
     RolledBack {
         /// Its process number.
         pid: u32,
@@ -52,16 +57,19 @@ pub enum UpgradeError {
     },
     /// The successor was told to leave, by [`roll_back`](crate::Upgrader::roll_back) or by a signal to either process; this
     /// process serves again.
+    #[non_exhaustive]
     SentAway {
         /// Its process number.
         pid: u32,
     },
     /// Another upgrade is on its way.
+    #[non_exhaustive]
     InProgress {
         /// Process number of the successor that is being started, or on probation.
         pid: Option<u32>,
     },
     /// This process has handed over already: ask its successor.
+    #[non_exhaustive]
     Draining {
         /// The successor's process number.
         successor: u32,

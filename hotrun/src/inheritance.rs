@@ -8,16 +8,13 @@ use crate::mouth::Mouth;
 use crate::program::Program;
 use crate::register::Register;
 use crate::spawn::{Image, c_string};
-use crate::wire::{FIRST_FD, HOTRUN_FILES, HOTRUN_GENERATION, HOTRUN_STATE, VARIABLES};
+use crate::wire::{FIRST_FD, HOTRUN_FILES, HOTRUN_GENERATION, HOTRUN_STATE, UNNAMED, VARIABLES};
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
-
-/// Sockets that come without a name keep none. sd_listen_fds_with_names(3).
-const NO_NAME: &str = "unknown";
 
 pub(crate) struct Inheritance {
     sockets: Vec<(String, bool, Arc<dyn AsFd + Send + Sync>)>,
@@ -35,7 +32,7 @@ impl Inheritance {
         {
             let name = match name {
                 Name::Given(name) => name.clone(),
-                Name::Anonymous => NO_NAME.to_owned(),
+                Name::Anonymous => UNNAMED.to_owned(),
             };
             sockets.push((name, *bound_by_program, Arc::new(fd.try_clone()?)));
         }

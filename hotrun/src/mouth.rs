@@ -3,14 +3,19 @@
 
 use crate::control::{Bell, Request};
 use crate::environment::{Name, Socket};
+use crate::listen::wait;
 use crate::notify::{Manager, extension};
 use crate::pid_file::PidFile;
 use crate::wire::{self, ToHolder};
-use std::io::{self, Write};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// How long this process waits for room in a channel, in milliseconds.
+const PATIENCE: u16 = 5_000;
 
 /// Whose the sockets are beside this process's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +91,8 @@ impl Mouth {
         if self.ready.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        self.tell_if_heard(&ToHolder::Ready);
+        // Nor is it one when that cannot be said: whoever waits for it will know better.
+        let _ = self.tell(&ToHolder::Ready, None);
         let announced = self.announce_if_due();
         self.bell.ring(Request::Ready);
         announced
@@ -130,25 +136,44 @@ impl Mouth {
         written
     }
 
+    /// Says it, and waits for room where the other side is slow to read. One that is gone hears nothing, which is no error: the
+    /// control thread sees its end.
     pub(crate) fn tell(&self, message: &ToHolder, socket: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        match &self.channel {
-            Some(channel) if self.above() != Above::Nobody => wire::send(channel, &message.encode(), socket.as_slice()),
-            Some(_) | None => Ok(()),
+        if self.above() == Above::Nobody { Ok(()) } else { self.send(message, socket, PATIENCE) }
+    }
+
+    /// As `tell`, for the control thread, which waits for nobody: who has stopped reading learns nothing more.
+    pub(crate) fn tell_if_heard(&self, message: &ToHolder) {
+        if self.above() != Above::Nobody {
+            let _ = self.send(message, None, 0);
         }
     }
 
-    /// A holder that is gone or that has stopped reading learns nothing more; this process goes on all the same.
-    pub(crate) fn tell_if_heard(&self, message: &ToHolder) {
-        let _ = self.tell(message, None);
+    /// As long as that, in milliseconds.
+    fn send(&self, message: &ToHolder, socket: Option<BorrowedFd<'_>>, patience: u16) -> io::Result<()> {
+        let Some(channel) = &self.channel else { return Ok(()) };
+        loop {
+            match wire::send(channel, &message.encode(), socket.as_slice()) {
+                Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock && patience > 0 => {
+                    let mut fds = [PollFd::new(channel.as_fd(), PollFlags::POLLOUT)];
+                    wait(&mut fds, PollTimeout::from(patience))?;
+                    if fds[0].any() != Some(true) {
+                        return Err(error);
+                    }
+                }
+                done => return done,
+            }
+        }
     }
 
     /// This process uses the inherited socket of that name, which the process before may be about to close: it hears of it
     /// also when it has handed over.
     pub(crate) fn taken(&self, name: String) {
-        if let Some(channel) = &self.channel {
-            // As above.
-            let _ = wire::send(channel, &ToHolder::Taken { name }.encode(), &[]);
-        }
+        // Where it cannot be said, the process before says what it does to the socket, and it is undone.
+        let _ = self.send(&ToHolder::Taken { name }, None, PATIENCE);
     }
 
     /// The process before has gone, and what it had bound and nobody here has asked for goes with it.
@@ -156,9 +181,17 @@ impl Mouth {
         self.unclaimed().retain(|socket| !socket.bound_by_program);
     }
 
-    /// The holder no longer wants a socket that nobody has asked for.
-    pub(crate) fn release(&self, name: &str) {
-        self.unclaimed().retain(|socket| !matches!(&socket.name, Name::Given(given) if given == name));
+    /// The holder no longer wants a socket that nobody has asked for; says whether that is so.
+    pub(crate) fn release(&self, name: &str) -> bool {
+        let mut unclaimed = self.unclaimed();
+        let before = unclaimed.len();
+        unclaimed.retain(|socket| !matches!(&socket.name, Name::Given(given) if given == name));
+        unclaimed.len() < before
+    }
+
+    /// A service manager hears from this process.
+    pub(crate) fn has_manager(&self) -> bool {
+        self.manager.is_some()
     }
 
     pub(crate) fn draining(&self, live: usize) {

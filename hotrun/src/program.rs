@@ -19,16 +19,16 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// What this process was started as.
-    pub(crate) fn of_this_process() -> io::Result<Self> {
+    /// What this process was started as. `by_kin`: by one that has found it by the same name, which may lead elsewhere by now.
+    pub(crate) fn of_this_process(by_kin: bool) -> io::Result<Self> {
         let mut args = std::env::args_os();
         let home = working_directory()?;
         let name = PathBuf::from(args.next().unwrap_or_default());
         let executable = Path::new("/proc/self/exe");
         let mut program = Program { name, args: args.collect(), directory: home.clone(), home };
         // A login shell, or a starter with a name of its own: the first argument says nothing then.
-        if !program.find().is_ok_and(|found| is_same_file(&found, executable)) {
-            let found = std::fs::read_link(executable)?;
+        let says_it = by_kin || program.find().is_ok_and(|found| is_same_file(&found, executable));
+        if let Some(found) = std::fs::read_link(executable).ok().filter(|_| !says_it) {
             // Another program has come to its place since it was started (proc_pid_exe(5)).
             let text = found.as_os_str().as_bytes();
             program.name =
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn this_process_is_found_where_it_was_started() {
-        let program = Program::of_this_process().unwrap();
+        let program = Program::of_this_process(false).unwrap();
         assert!(is_same_file(&program.find().unwrap(), Path::new("/proc/self/exe")));
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Entry {
     pub(crate) bound_by_program: bool,
     /// Shared with whoever accepts on it.
     pub(crate) place: Arc<Place>,
+    /// Of a Unix socket, absolute.
+    pub(crate) path: Option<PathBuf>,
     pub(crate) socket: Arc<dyn AsFd + Send + Sync>,
     /// The successor has asked for it.
     pub(crate) taken: bool,
@@ -45,12 +47,6 @@ impl fmt::Debug for Entry {
 }
 
 impl Entry {
-    pub(crate) fn unix_path(&self) -> Option<PathBuf> {
-        let fd = self.socket.as_fd().try_clone_to_owned().ok()?;
-        let address = std::os::unix::net::UnixListener::from(fd).local_addr().ok()?;
-        address.as_pathname().map(std::path::Path::to_path_buf)
-    }
-
     /// Somebody waits in its queue, and somebody here can accept him.
     fn is_queued(&self) -> bool {
         let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
@@ -80,6 +76,7 @@ impl Register {
         name: &str,
         kind: Kind,
         bound_by_program: bool,
+        path: Option<PathBuf>,
         socket: Arc<dyn AsFd + Send + Sync>,
     ) -> Arc<Place> {
         let place = Arc::new(Place::default());
@@ -88,6 +85,7 @@ impl Register {
             kind,
             bound_by_program,
             place: Arc::clone(&place),
+            path,
             socket,
             taken: false,
             closed: false,
@@ -115,6 +113,13 @@ impl Register {
             if std::mem::take(&mut entry.closed) && !entry.gone {
                 sys::let_in_again(entry.socket.as_fd());
             }
+        }
+    }
+
+    /// That socket is served here, whatever another process has done to it.
+    pub(crate) fn open_again(&self, name: &str) {
+        for entry in self.sockets().iter().filter(|entry| entry.name == name && !entry.gone && !entry.closed) {
+            sys::let_in_again(entry.socket.as_fd());
         }
     }
 
@@ -237,7 +242,7 @@ mod tests {
         let (register, state) = (Register::default(), State::new().unwrap());
         let listener = Arc::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         let address = listener.local_addr().unwrap();
-        register.add("http", Kind::Tcp, true, Arc::clone(&listener) as Arc<dyn AsFd + Send + Sync>);
+        register.add("http", Kind::Tcp, true, None, Arc::clone(&listener) as Arc<dyn AsFd + Send + Sync>);
         std::net::TcpStream::connect(address).unwrap();
         register.let_go(&state, |_| true);
         assert_eq!(std::net::TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);

@@ -34,13 +34,21 @@ impl Control {
 
     /// A stop that comes while this process waits to become its successor is for the whole service, which the other one is.
     pub(crate) fn stop_interim(&mut self) {
+        let waits = self.settings.pid_mode == PidMode::KeepPid && self.succession.stage() == Stage::Handed;
+        if waits && !self.stop_passed_on {
+            (self.stays, self.stop_passed_on) = (true, true);
+            // What that one has not asked for is still this one's to empty.
+            self.register.let_go(&self.state, |entry| entry.taken);
+            self.hurry_the_interim();
+        }
+    }
+
+    /// Says stop to the process that serves for this one; for the second time, it is in a hurry.
+    pub(crate) fn hurry_the_interim(&mut self) {
         if self.settings.pid_mode == PidMode::KeepPid {
-            self.stays = true;
-            // Nobody here may be about to accept.
-            self.state.shut();
-            self.register.let_go(&self.state, |_| true);
-            if let Some(successor) = &self.successor {
-                let _ = successor.holder.stop();
+            for kin in self.successor.iter().chain(&self.interim) {
+                // One that is gone has left already.
+                let _ = kin.holder.stop();
             }
         }
     }
@@ -51,7 +59,6 @@ impl Control {
             self.state.close_gate(&[]);
             self.state.shut();
             self.register.let_go(&self.state, |_| true);
-            self.mouth.unclaimed().clear();
             let _ = interim.holder.stop();
             interim.kill_at = Some(now() + 2 * self.settings.pace.drain_timeout + GRACE);
         }
@@ -61,7 +68,8 @@ impl Control {
     /// program itself, and serves again.
     pub(crate) fn become_the_successor_if_due(&mut self) {
         let due = self.settings.pid_mode == PidMode::KeepPid && self.succession.stage() == Stage::Handed;
-        if !due || self.stays || !self.state.is_finished() {
+        // Children on their way out would be nobody's to wait for.
+        if !due || self.stays || !self.state.is_finished() || !self.children.is_empty() {
             return;
         }
         let Some(successor) = &self.successor else { return };
@@ -87,6 +95,9 @@ impl Control {
             vec![(HOTRUN_INTERIM, OsString::from(interim)), (LISTEN_PID, std::process::id().to_string().into())];
         variables.extend(self.manager_variables());
         let image = inheritance.image(program, &found, successor.generation + 1, variables)?;
-        spawn::in_place(&image, &inheritance.descriptors(successor.holder.as_fd()))
+        let descriptors = inheritance.descriptors(successor.holder.as_fd());
+        // On a thread of its own, whose descriptors are its own, too: where there is no way, this one goes on with what it has.
+        std::thread::scope(|scope| scope.spawn(|| spawn::in_place(&image, &descriptors)).join())
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that was to do it has panicked")))
     }
 }

@@ -12,7 +12,7 @@ use std::io;
 use std::net::{self, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net as unix;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 impl Upgrader {
@@ -83,7 +83,7 @@ impl Upgrader {
                 (self.offer(name, listener)?, true)
             }
         };
-        self.listener(name, Kind::Unix, bound_by_program, inner)
+        self.listener(name, Kind::Unix, bound_by_program, std::path::absolute(path).ok(), inner)
     }
 
     /// A UDP socket of that name, as [`listen`](Upgrader::listen). What two generations do to each other's datagrams is said
@@ -103,7 +103,7 @@ impl Upgrader {
         };
         inner.set_nonblocking(true)?;
         let inner = Arc::new(inner);
-        let place = self.shared.register.add(name, Kind::Udp, bound_by_program, Arc::clone(&inner) as _);
+        let place = self.shared.register.add(name, Kind::Udp, bound_by_program, None, Arc::clone(&inner) as _);
         Ok(UdpSocket { inner, place, state: Arc::clone(&self.shared.state), mouth: Arc::clone(&self.shared.mouth) })
     }
 
@@ -117,7 +117,7 @@ impl Upgrader {
             Some((fd, bound_by_program)) => (net::TcpListener::from(fd), bound_by_program),
             None => (self.offer(name, bind()?)?, true),
         };
-        self.listener(name, Kind::Tcp, bound_by_program, inner)
+        self.listener(name, Kind::Tcp, bound_by_program, None, inner)
     }
 
     fn listener<L: AsFd + Send + Sync + 'static>(
@@ -125,12 +125,17 @@ impl Upgrader {
         name: &str,
         kind: Kind,
         bound_by_program: bool,
+        path: Option<PathBuf>,
         inner: L,
     ) -> io::Result<crate::Listener<L>> {
         sys::set_nonblocking(&inner)?;
         sys::set_cloexec(&inner)?;
         let inner = Arc::new(inner);
-        let place: Arc<Place> = self.shared.register.add(name, kind, bound_by_program, Arc::clone(&inner) as _);
+        let place: Arc<Place> = self.shared.register.add(name, kind, bound_by_program, path, Arc::clone(&inner) as _);
+        if kind == Kind::Tcp && bound_by_program {
+            // The process before may have been about to close it when it was asked for.
+            sys::let_in_again(inner.as_fd());
+        }
         let (state, mouth) = (Arc::clone(&self.shared.state), Arc::clone(&self.shared.mouth));
         Ok(crate::Listener { inner, place, state, mouth })
     }

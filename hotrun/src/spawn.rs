@@ -48,7 +48,9 @@ pub(crate) fn process(image: &Image, fds: &[BorrowedFd<'_>], parent: Parent) -> 
     let mut pidfd: RawFd = -1;
     let mut birth = Birth {
         sources: sources(fds, &moved),
-        strays: inheritable()?.into_iter().filter(|number| *number >= last).collect(),
+        // A list where there is one; without /proc there is none, and the kernel has a better way since Linux 5.11.
+        strays: inheritable().unwrap_or_default().into_iter().filter(|number| *number >= last).collect(),
+        last,
         directory: &image.directory,
         program: &image.program,
         args: pointers(&image.args),
@@ -61,7 +63,7 @@ pub(crate) fn process(image: &Image, fds: &[BorrowedFd<'_>], parent: Parent) -> 
         Parent::This => libc::SIGCHLD,
         Parent::Parents => libc::CLONE_PARENT,
     };
-    // Where the new process does the little it does before exec; a page below it is never touched.
+    // Where the new process does the little it does before exec: 64 KiB are ample.
     let mut stack = vec![MaybeUninit::<u128>::uninit(); 4096];
     // A handler that ran in the new process would run in this one's memory: none can, until there is none any more.
     SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map(|mask| birth.mask = mask)?;
@@ -98,6 +100,8 @@ struct Birth<'a> {
     sources: Vec<RawFd>,
     /// Open descriptors that it must not have.
     strays: Vec<RawFd>,
+    /// All from this number on.
+    last: RawFd,
     directory: &'a CStr,
     program: &'a CStr,
     args: Vec<*const libc::c_char>,
@@ -116,7 +120,8 @@ extern "C" fn be_born(birth: *mut c_void) -> c_int {
     let birth = unsafe { &mut *birth.cast::<Birth<'_>>() };
     // SAFETY: said at each call below; the lists were made before this process was.
     unsafe {
-        for signal in 1..=libc::SIGRTMAX() {
+        // SIGABRT cannot be waiting, and a C library may lock something to change it; exec resets it all the same.
+        for signal in (1..=libc::SIGRTMAX()).filter(|signal| *signal != libc::SIGABRT) {
             let mut action = MaybeUninit::<libc::sigaction>::uninit();
             if libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) != 0 {
                 // Number of no signal, or one that the C library keeps for itself.
@@ -141,8 +146,11 @@ extern "C" fn be_born(birth: *mut c_void) -> c_int {
             }
         }
         // After they were copied: somebody's listener may be among them.
-        for stray in &birth.strays {
-            libc::close(*stray);
+        let flags = libc::CLOSE_RANGE_CLOEXEC;
+        if libc::syscall(libc::SYS_close_range, birth.last, libc::c_uint::MAX, flags) != 0 {
+            for stray in &birth.strays {
+                libc::close(*stray);
+            }
         }
         if libc::chdir(birth.directory.as_ptr()) < 0 {
             birth.in_chdir = true;
@@ -171,8 +179,7 @@ fn have_descriptors_of_ones_own() -> io::Result<()> {
     if done == 0 {
         return Ok(());
     }
-    // Where neither is possible, a child that another thread starts at this very moment may inherit a descriptor.
-    let _ = unshare(CloneFlags::CLONE_FILES);
+    unshare(CloneFlags::CLONE_FILES)?;
     for stray in inheritable()?.into_iter().filter(|number| *number >= FIRST_FD) {
         // SAFETY: the number was open a moment ago and only gets a flag.
         let stray = unsafe { BorrowedFd::borrow_raw(stray) };
@@ -182,11 +189,11 @@ fn have_descriptors_of_ones_own() -> io::Result<()> {
     Ok(())
 }
 
-/// Becomes it in place: the process keeps its number, and everything else of this program is gone. Returns only an error; the
-/// descriptors of the other threads are untouched by it.
+/// Becomes it in place: the process keeps its number, and everything else of this program is gone. Returns only an error, and
+/// then only this thread's descriptors are not what they were: let it end.
 pub(crate) fn in_place(image: &Image, fds: &[BorrowedFd<'_>]) -> io::Result<Infallible> {
-    let moved = out_of_the_way(fds)?;
     have_descriptors_of_ones_own()?;
+    let moved = out_of_the_way(fds)?;
     for (source, target) in sources(fds, &moved).into_iter().zip(FIRST_FD..) {
         if source == target {
             // SAFETY: `fds` borrows it.
@@ -197,14 +204,23 @@ pub(crate) fn in_place(image: &Image, fds: &[BorrowedFd<'_>]) -> io::Result<Infa
             Errno::result(unsafe { libc::dup2(source, target) })?;
         }
     }
+    let (args, environment) = (pointers(&image.args), pointers(&image.environment));
+    // These two are the whole process's, and are put back where it stays.
+    let directory = std::env::current_dir();
     nix::unistd::chdir(image.directory.as_c_str())?;
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // SAFETY: the default action is no handler.
-    unsafe { sigaction(Signal::SIGPIPE, &default) }?;
-    let (args, environment) = (pointers(&image.args), pointers(&image.environment));
-    // SAFETY: the program is a C string, both lists are arrays of C strings that end with a null pointer. When it succeeds there is no way back to anything here.
+    let before = unsafe { sigaction(Signal::SIGPIPE, &default) }?;
+    // SAFETY: the program is a C string, both lists are arrays of C strings that end with a null pointer. When it succeeds there
+    // is no way back to anything here.
     unsafe { libc::execve(image.program.as_ptr(), args.as_ptr(), environment.as_ptr()) };
-    Err(io::Error::last_os_error())
+    let error = io::Error::last_os_error();
+    // SAFETY: as it was a moment ago.
+    let _ = unsafe { sigaction(Signal::SIGPIPE, &before) };
+    if let Ok(directory) = directory {
+        let _ = std::env::set_current_dir(directory);
+    }
+    Err(error)
 }
 
 pub(crate) fn c_string(bytes: impl Into<Vec<u8>>) -> io::Result<CString> {

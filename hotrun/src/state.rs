@@ -419,7 +419,10 @@ impl Waiter {
         match wanted(&mut inner) {
             Some(result) => Poll::Ready(result),
             None => {
-                inner.wakers.insert(self.id, context.waker().clone());
+                let replaced = inner.wakers.insert(self.id, context.waker().clone());
+                // A waker may own a task, whose end may come back here.
+                drop(inner);
+                drop(replaced);
                 Poll::Pending
             }
         }
@@ -428,7 +431,9 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        self.state.lock().wakers.remove(&self.id);
+        // As above.
+        let waker = self.state.lock().wakers.remove(&self.id);
+        drop(waker);
     }
 }
 

@@ -275,7 +275,8 @@ impl Succession {
                 let outcome = if outcome == Outcome::Ended { Outcome::RolledBack } else { outcome };
                 vec![Action::Kill, Action::Resume, Action::Report(outcome)]
             }
-            Stage::Handed => return vec![Action::Report(Outcome::Orphaned)],
+            Stage::Handed if outcome == Outcome::Ended => return vec![Action::Report(Outcome::Orphaned)],
+            Stage::Handed => return vec![],
             Stage::Held
             | Stage::Unconfirmed
             | Stage::Interim

@@ -90,13 +90,18 @@ pub(crate) fn receive_with_fds(
 /// Where the handler writes the numbers of the signals it got; -1 while there is none.
 static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
 
+/// The process it is for: a child that the user's code has forked, and that has not become its program yet, has the handler,
+/// too, and what it hears is not for this process.
+static SIGNAL_PROCESS: AtomicI32 = AtomicI32::new(-1);
+
 /// Turns the signals into bytes (their numbers) on the pipe. The pipe is leaked: a handler may run until the process ends.
 pub(crate) fn signals_to(pipe: OwnedFd, signals: &[Signal]) -> io::Result<()> {
     use std::os::fd::IntoRawFd;
+    SIGNAL_PROCESS.store(nix::unistd::getpid().as_raw(), Ordering::Release);
     SIGNAL_PIPE.store(pipe.into_raw_fd(), Ordering::Release);
     let action = SigAction::new(SigHandler::Handler(to_pipe), SaFlags::SA_RESTART, SigSet::empty());
     for signal in signals {
-        // SAFETY: the handler only loads an atomic and calls write(2), both async-signal-safe (signal-safety(7)).
+        // SAFETY: the handler loads atomics and calls getpid(2) and write(2), all async-signal-safe (signal-safety(7)).
         unsafe { sigaction(*signal, &action) }?;
     }
     Ok(())
@@ -105,6 +110,9 @@ pub(crate) fn signals_to(pipe: OwnedFd, signals: &[Signal]) -> io::Result<()> {
 extern "C" fn to_pipe(signal: libc::c_int) {
     let pipe = SIGNAL_PIPE.load(Ordering::Acquire);
     let byte = signal as u8;
+    if nix::unistd::getpid().as_raw() != SIGNAL_PROCESS.load(Ordering::Acquire) {
+        return;
+    }
     // Whoever was interrupted may be about to read errno: it is put back.
     let errno = Errno::last_raw();
     // SAFETY: the pipe was leaked by `signals_to`, so its number stays ours; it is non-blocking, and a full pipe already
@@ -177,8 +185,27 @@ const NO_SYN: [libc::sock_filter; 4] = [
     libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 },
 ];
 
-/// Takes back `refuse_new`.
+/// Takes back `refuse_new`, whichever process did that. A filter of the user's own stays.
 pub(crate) fn let_in_again(listener: BorrowedFd<'_>) {
+    // Counted in instructions, not bytes.
+    let mut length = NO_SYN.len() as libc::socklen_t;
+    let mut found = [libc::sock_filter { code: 0, jt: 0, jf: 0, k: 0 }; NO_SYN.len()];
+    // SAFETY: the kernel writes as many instructions as there is room for, which is `length`, and fails where there are more.
+    let asked = unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_GET_FILTER,
+            found.as_mut_ptr().cast(),
+            std::ptr::from_mut(&mut length),
+        )
+    };
+    let same = |(one, other): (&libc::sock_filter, &libc::sock_filter)| {
+        (one.code, one.jt, one.jf, one.k) == (other.code, other.jt, other.jf, other.k)
+    };
+    if asked != 0 || length as usize != NO_SYN.len() || !found.iter().zip(&NO_SYN).all(same) {
+        return;
+    }
     let unused: libc::c_int = 0;
     // SAFETY: the option has no value; it is passed as others are. ENOENT, where there is no filter, is as it should be.
     unsafe {

@@ -54,12 +54,14 @@ pub enum ExitReason {
     /// A stop was asked for, and every connection is finished.
     Stopped,
     /// `live` connections were shut down, as the drain timeout had passed.
+    #[non_exhaustive]
     DeadlineExceeded {
         /// Connections, and other guards, that were not finished.
         live: usize,
     },
     /// `live` connections were shut down, as a second stop signal came, or there were too many generations
     /// ([`Builder::max_generations`](crate::Builder::max_generations)).
+    #[non_exhaustive]
     Forced {
         /// Connections, and other guards, that were not finished.
         live: usize,

@@ -37,7 +37,7 @@ pub const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
 pub const WATCHDOG_PID: &str = "WATCHDOG_PID";
 
 /// Every variable of a hand-over: none of them is for the children of a server, nor for a server that another holder starts.
-pub const VARIABLES: [&str; 14] = [
+pub const VARIABLES: &[&str] = &[
     LISTEN_FDS,
     LISTEN_FDNAMES,
     LISTEN_PID,
@@ -61,6 +61,8 @@ pub const FIRST_FD: i32 = 3;
 pub const PROTOCOL: u16 = 1;
 /// The longest message. A datagram over this is a fault of the sender.
 const LONGEST: usize = 4096;
+/// What stands for a socket without a name. sd_listen_fds_with_names(3).
+pub(crate) const UNNAMED: &str = "unknown";
 /// The longest name of a socket in bytes, as systemd has it.
 pub const LONGEST_NAME: usize = 255;
 
@@ -223,6 +225,8 @@ pub(crate) fn receive(channel: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<Own
 pub fn check_name(name: &str) -> io::Result<()> {
     let why = if name.is_empty() {
         "is empty"
+    } else if name == UNNAMED {
+        "stands for a socket without one"
     } else if name.len() > LONGEST_NAME {
         "is longer than 255 bytes"
     } else if name.contains(':') {
@@ -319,8 +323,15 @@ mod tests {
 
     #[test]
     fn names_that_cannot_travel_are_refused() {
-        for (name, good) in [("http", true), ("a b", true), ("", false), ("a:b", false), ("ä", false), ("a\n", false)]
-        {
+        for (name, good) in [
+            ("http", true),
+            ("a b", true),
+            ("", false),
+            ("a:b", false),
+            ("ä", false),
+            ("a\n", false),
+            ("unknown", false),
+        ] {
             assert_eq!(check_name(name).is_ok(), good, "{name:?}");
         }
         assert!(check_name(&"x".repeat(255)).is_ok());

@@ -113,6 +113,15 @@ fn what_does_not_end_is_ended_at_the_deadline_and_counted() {
     assert_eq!(service.leaves(&first), "DeadlineExceeded { live: 2 }");
 }
 
+#[test]
+fn for_ever_is_a_time_as_any_other() {
+    let (mut service, first) = Service::start(|command, _| {
+        command.env("DRAIN_MS", u64::MAX.to_string()).env("READY_MS", u64::MAX.to_string());
+    });
+    let second = service.upgrade(&first);
+    service.stop(&second);
+}
+
 /// Each has a connection that does not end: there may be three at once, and the oldest has had its time.
 #[test]
 fn the_oldest_generation_hurries_when_there_are_too_many() {

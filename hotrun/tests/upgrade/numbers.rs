@@ -89,6 +89,9 @@ fn a_program_that_has_gone_leaves_the_interim_process_serving() {
     let program = folder.path().join("server");
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let (mut service, first) = Service::start(|command, _| {
+        // So many that their numbers would come to stand where this process has its own descriptors.
+        let many: String = (0..40).map(|n| format!(",s{n}=127.0.0.1:0")).collect();
+        command.env("LISTEN", format!("http=127.0.0.1:0{many}"));
         command.env("KEEP_PID", "1").env("PROBATION_MS", "0").env("PROGRAM", &program);
     });
     let mut busy = Client::connect(first.address("http"));
@@ -125,6 +128,25 @@ fn a_stop_of_the_whole_group_while_the_interim_process_serves_is_graceful() {
     assert_eq!((slow.receive().0, busy.receive().0), (2, 1));
     assert_eq!((service.leaves(&interim).as_str(), service.leaves(&first).as_str()), ("Stopped", "Upgraded"));
     assert!(matches!(service.first_ends(), WaitStatus::Exited(_, 0)));
+}
+
+#[test]
+fn a_stop_of_the_whole_group_on_probation_serves_the_queue_to_its_end() {
+    for _ in 0..5 {
+        let (mut service, first) = Service::start(|command, _| {
+            command.env("KEEP_PID", "1").env("MANUAL", "1");
+        });
+        let http = first.address("http");
+        ask(http, "/upgrade");
+        let interim = service.serving();
+        let load = Load::start(http, Mix { fresh: 6, keep_alive: 2, ..Mix::default() });
+        load.wait_for(100);
+        service.signal_all(Signal::SIGTERM);
+        let left = [service.leaves(&interim), service.leaves(&first)];
+        assert!(left.iter().all(|reason| reason == "Stopped" || reason == "Upgraded"), "{left:?}");
+        let tally = load.stop();
+        assert_eq!(tally.lost(), tally.refused, "{tally:#?}");
+    }
 }
 
 /// Whoever started the service sees it end, and starts it again: the interim process must not be in the way.
@@ -165,6 +187,32 @@ fn under_a_sub_reaper_it_goes_on_when_the_one_before_is_killed() {
         third.signal(Signal::SIGKILL);
         second.signal(Signal::SIGKILL);
     }
+}
+
+/// The one before has gone when the new one begins: it goes on alone, with what it has inherited.
+#[test]
+fn one_whose_predecessor_was_killed_before_it_has_begun_serves() {
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let (mut service, first) = Service::start(|command, folder| {
+        let fifo = folder.join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        command.env("FIFO", fifo);
+    });
+    service.script("wait early");
+    first.signal(Signal::SIGUSR2);
+    // Opening it waits for the other side.
+    let begin = std::fs::File::options().write(true).open(service.path("fifo")).unwrap();
+    service.script("");
+    first.signal(Signal::SIGKILL);
+    service.first_ends();
+    let waiting = std::net::TcpStream::connect(first.address("http")).unwrap();
+    drop(begin);
+    let second = service.serving();
+    assert_eq!(second.address("http"), first.address("http"));
+    drop(waiting);
+    assert_eq!(ask(second.address("http"), "/").0, 2);
+    second.signal(Signal::SIGTERM);
+    assert_eq!(service.leaves(&second), "Stopped");
 }
 
 /// In a container: the first process of a namespace may not end, and the default is to keep its number.

@@ -88,6 +88,8 @@ fn serve() -> io::Result<()> {
         "fail" => return Err(Command::new("sh").args(["-c", "exit 3"]).exec()),
         "hang early" => std::thread::park(),
         "garbage" => return garbage(),
+        // Until somebody writes there.
+        "wait early" => drop(std::fs::read(std::env::var("FIFO").unwrap())),
         _ => {}
     }
     let up = builder().init()?;

@@ -74,6 +74,23 @@ fn every_kind_of_socket_and_file_and_state_goes_from_generation_to_generation() 
     assert!(!path.exists(), "the last owner removes it");
 }
 
+/// Names that say nothing when they come from systemd are names when the program gives them.
+#[test]
+fn a_name_that_a_service_manager_uses_is_a_name() {
+    let (mut service, first) = Service::start(|command, folder| {
+        let path = folder.join("app.socket");
+        command.env("LISTEN", format!("web.socket=127.0.0.1:0,stored=127.0.0.1:0,app.socket=unix:{}", path.display()));
+    });
+    let second = service.upgrade(&first);
+    let third = service.upgrade(&second);
+    for name in ["web.socket", "stored"] {
+        assert_eq!(third.field(name), first.field(name));
+        assert_eq!(ask(third.address(name), "/").0, 3);
+    }
+    assert_eq!(ask_unix(&service.path("app.socket")), 3);
+    service.stop(&third);
+}
+
 /// More than a message can carry descriptors (253), and than half of the usual limit of open files.
 #[test]
 fn three_hundred_sockets() {
