@@ -1,5 +1,11 @@
 #![doc = include_str!("../README.md")]
 //!
+//! # What versions promise
+//!
+//! [`Signal`] is nix's, and tokio and axum stand in the interfaces of their features: a new major version of one of them is
+//! one of this crate. [`wire`] and [`holder`] are the two ends of one protocol, which has a version of its own; as Rust
+//! interfaces they are for `cargo hotrun`, and may change in any version.
+//!
 //! # Map of the crate
 //!
 //! A hand-over has two ends and one contract. [`wire`] is the contract, [`holder`] the end that owns the sockets and has

@@ -18,7 +18,8 @@ pub type TcpListener = Listener<net::TcpListener>;
 /// A Unix stream listener that outlives the program.
 pub type UnixListener = Listener<unix::UnixListener>;
 
-/// A listener whose accepting ends when this process must leave.
+/// A listener whose accepting ends when this process must leave. Dropping it does not close the socket, which is the process's
+/// to hand on.
 ///
 /// Its socket is non-blocking, always: O_NONBLOCK belongs to the open file description, which the processes of an upgrade
 /// share (fcntl(2)). Waiting is done in poll(2).

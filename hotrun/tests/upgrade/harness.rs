@@ -24,6 +24,8 @@ pub struct Service {
     lines: Receiver<String>,
     /// Said, and not asked for yet.
     waiting: VecDeque<String>,
+    /// Said and asked for: what led to a failure.
+    past: Vec<String>,
 }
 
 /// What a generation says when it serves.
@@ -86,7 +88,7 @@ impl Service {
         change(&mut command, folder.path());
         let mut child = command.spawn().unwrap();
         let lines = follow(child.stderr.take().unwrap());
-        let mut service = Service { folder, child, lines, waiting: VecDeque::new() };
+        let mut service = Service { folder, child, lines, waiting: VecDeque::new(), past: Vec::new() };
         let serving = service.serving();
         (service, serving)
     }
@@ -108,7 +110,9 @@ impl Service {
     /// Waits until a process of the service has said a line that begins so, and returns it; the others are kept.
     pub fn says(&mut self, start: &str) -> String {
         if let Some(index) = self.waiting.iter().position(|line| line.starts_with(start)) {
-            return self.waiting.remove(index).unwrap();
+            let line = self.waiting.remove(index).unwrap();
+            self.past.push(line.clone());
+            return line;
         }
         loop {
             let line = match self.lines.recv_timeout(LONG) {
@@ -116,6 +120,7 @@ impl Service {
                 Err(end) => panic!("{end}, and nobody has said {start:?}: {:#?}", self.waiting),
             };
             if line.starts_with(start) {
+                self.past.push(line.clone());
                 return line;
             }
             self.waiting.push_back(line);
@@ -190,8 +195,8 @@ impl Drop for Service {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // What led to it.
-            let said: Vec<String> = self.waiting.drain(..).chain(self.lines.try_iter()).collect();
-            println!("the service said: {said:#?}");
+            let left: Vec<String> = self.waiting.drain(..).chain(self.lines.try_iter()).collect();
+            println!("the service said {:#?} and then {left:#?}", self.past);
         }
         // All generations are in one group. They have ended already, in most tests.
         let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);

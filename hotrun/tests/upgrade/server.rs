@@ -102,6 +102,9 @@ fn serve() -> io::Result<()> {
     let ballast = millis("BALLAST_MB").map(|mb| vec![1u8; mb.as_millis() as usize * 1024 * 1024]);
     let mut said = format!("serving generation={} pid={}", up.generation(), std::process::id());
     let mut threads = Vec::new();
+    let mut waiting: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+    // The first accept says READY, and the rest is asked for after it.
+    let eager = std::env::var_os("EAGER").is_some();
     for wanted in std::env::var("LISTEN").unwrap_or_default().split(',').filter(|wanted| !wanted.is_empty()) {
         let (name, address) = wanted.split_once('=').unwrap();
         if script.split(' ').any(|word| word.strip_prefix("without:") == Some(name)) {
@@ -111,15 +114,18 @@ fn serve() -> io::Result<()> {
         if let Some(path) = address.strip_prefix("unix:") {
             let listener = up.listen_unix(name, path)?;
             said += &format!(" {name}={path}");
-            threads.push(std::thread::spawn(move || accept_unix(&up, &listener)));
+            waiting.push(Box::new(move || accept_unix(&up, &listener)));
         } else if let Some(address) = address.strip_prefix("udp:") {
             let socket = up.bind_udp(name, address)?;
             said += &format!(" {name}={}", socket.local_addr()?);
-            threads.push(std::thread::spawn(move || answer_datagrams(&up, &socket)));
+            waiting.push(Box::new(move || answer_datagrams(&up, &socket)));
         } else {
             let listener = up.listen(name, address)?;
             said += &format!(" {name}={}", listener.local_addr()?);
-            threads.push(std::thread::spawn(move || accept(&up, listener)));
+            waiting.push(Box::new(move || accept(&up, listener)));
+        }
+        if eager {
+            threads.extend(waiting.drain(..).map(std::thread::spawn));
         }
     }
     if let Some(path) = std::env::var_os("LOG") {
@@ -143,6 +149,7 @@ fn serve() -> io::Result<()> {
     if script == "crash" {
         std::process::abort();
     }
+    threads.extend(waiting.drain(..).map(std::thread::spawn));
     for thread in threads {
         thread.join().unwrap();
     }

@@ -94,15 +94,60 @@ fn a_name_that_a_service_manager_uses_is_a_name() {
 /// More than a message can carry descriptors (253), and than half of the usual limit of open files.
 #[test]
 fn three_hundred_sockets() {
-    let (mut service, first) = Service::start(|command, _| {
-        let listen: Vec<String> = (0..300).map(|n| format!("s{n}=127.0.0.1:0")).collect();
+    // And where all but the first are asked for when the successor has said that it is ready, and the other has handed over.
+    for eager in [false, true] {
+        let (mut service, first) = Service::start(|command, _| {
+            let listen: Vec<String> = (0..300).map(|n| format!("s{n}=127.0.0.1:0")).collect();
+            command.env("LISTEN", listen.join(",")).env("PROBATION_MS", "0");
+            if eager {
+                command.env("EAGER", "1");
+            }
+        });
+        let second = service.upgrade(&first);
+        for n in 0..300 {
+            let name = format!("s{n}");
+            assert_eq!(second.field(&name), first.field(&name));
+            assert_eq!(ask(second.address(&name), "/").0, 2);
+        }
+        service.stop(&second);
+    }
+}
+
+/// The one before reads nothing for a while: what is asked for meanwhile is heard all the same.
+#[test]
+fn four_hundred_sockets_and_a_predecessor_that_sleeps() {
+    let (mut service, first) = Service::start(|command, folder| {
+        let listen: Vec<String> = (0..400).map(|n| format!("s{n}=127.0.0.1:0")).collect();
         command.env("LISTEN", listen.join(",")).env("PROBATION_MS", "0");
+        let fifo = folder.join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        command.env("FIFO", fifo);
     });
-    let second = service.upgrade(&first);
-    for n in 0..300 {
-        let name = format!("s{n}");
-        assert_eq!(second.field(&name), first.field(&name));
-        assert_eq!(ask(second.address(&name), "/").0, 2);
+    service.script("wait early");
+    first.signal(Signal::SIGUSR2);
+    let begin = std::fs::File::options().write(true).open(service.path("fifo")).unwrap();
+    first.signal(Signal::SIGSTOP);
+    drop(begin);
+    // It fills the channel, and waits.
+    let pid = nix::unistd::Pid::from_raw(first.pid as i32);
+    let successor = eventually("the successor", || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let children = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("children")));
+        children.map(Result::unwrap_or_default).collect::<String>().split_whitespace().next()?.parse::<i32>().ok()
+    });
+    eventually("it waits for room", || {
+        std::fs::read_dir(format!("/proc/{successor}/task")).ok()?.find_map(|thread| {
+            let thread = thread.ok()?.path();
+            let read = |file: &str| std::fs::read_to_string(thread.join(file)).unwrap_or_default();
+            // The thread that asks; the control thread waits in any case.
+            (read("comm").starts_with("server") && read("wchan").contains("poll")).then_some(())
+        })
+    });
+    first.signal(Signal::SIGCONT);
+    let second = service.serving();
+    assert_eq!(service.leaves(&first), "Upgraded");
+    for n in 0..400 {
+        assert_eq!(ask(second.address(&format!("s{n}")), "/").0, 2, "socket {n}");
     }
     service.stop(&second);
 }
