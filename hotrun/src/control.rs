@@ -262,6 +262,10 @@ impl Control {
         if self.mouth.above() == Above::Nobody || self.leave.has_begun() {
             return;
         }
+        if self.mouth.above() == Above::Holder {
+            // Nobody is left who would end a pause.
+            self.resume();
+        }
         if let Err(error) = self.mouth.is_sole() {
             complain(error);
         }
