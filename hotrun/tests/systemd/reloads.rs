@@ -13,6 +13,7 @@ fn twenty_reloads_lose_nothing() {
         let (service, first) = Service::start(init, kind, &[], "");
         let load = Load::start(first.http, MIX);
         load.switched("1");
+        load.wait_for(50);
         let began = crate::now();
         let mut generations = vec![first];
         for _ in 0..UPGRADES {

@@ -27,6 +27,7 @@ fn a_socket_of_systemd_outlives_stops_as_well_as_upgrades() {
         assert_eq!((serving.http, service.main_pid()), (http, serving.pid));
         let cookie = ask(http, "/cookie").1;
         let load = Load::start(http, Mix { fresh: 4, keep_alive: 4, slow: 0, slow_ms: 0 });
+        load.wait_for(50);
         for _ in 0..3 {
             let old = serving;
             serving = service.upgrade(&old);
