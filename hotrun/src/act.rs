@@ -139,6 +139,9 @@ impl Control {
     }
 
     fn commit(&mut self, again: bool) {
+        // The last sign of life of this process, which the manager may take a while to follow to the next one.
+        self.next_ping = None;
+        self.ping(now());
         let Some(successor) = &self.successor else { return };
         let keeps_pid = self.settings.pid_mode == PidMode::KeepPid;
         let holder = &successor.holder;
