@@ -292,9 +292,8 @@ fn handoffs() -> PossibleValuesParser {
         PossibleValue::new("auto").help("find out which of these the program can do"),
         PossibleValue::new("library").help("the program links the `hotrun` crate"),
         PossibleValue::new("listen-fds").help("the program takes LISTEN_FDS, as under systemd"),
+        PossibleValue::new("bind").help("the program binds for itself, and is given the sockets when it does"),
         PossibleValue::new("none").help("the program opens its own sockets and keeps them"),
-        // Known, so that `config` can say more about it than that it is unknown.
-        PossibleValue::new("bind").hide(true),
     ])
 }
 

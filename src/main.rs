@@ -51,8 +51,9 @@ fn run(cli: cli::Cli) -> Result<i32> {
         },
         Some(cli::Command::New(new)) => {
             let created = scaffold::new(&new.path, new.template, new.name.as_deref())?;
-            let (path, library) = (created.path.display(), created.dependency);
-            println!("created {} in {path}; its library hotrun is {library}", created.name);
+            let path = created.path.display();
+            let library = created.dependency.map_or(String::new(), |library| format!("; its library hotrun is {library}"));
+            println!("created {} in {path}{library}", created.name);
             println!("next: cd {path} && cargo hotrun");
         }
         Some(cli::Command::Demo(demo)) => demo::run(demo.keep)?,

@@ -13,14 +13,16 @@ pub enum Template {
     Std,
     /// axum on tokio.
     Axum,
+    /// As `std`, without the library: a server that knows nothing of hot upgrade.
+    Plain,
 }
 
 #[derive(Debug)]
 pub struct Created {
     pub path: PathBuf,
     pub name: String,
-    /// How the manifest names the library: `path = "…"` or `version = "…"`.
-    pub dependency: String,
+    /// How the manifest names the library, where it does: `path = "…"` or `version = "…"`.
+    pub dependency: Option<String>,
 }
 
 /// Makes the project at `path`, which must not exist or be an empty folder. Without a name it is called like the folder.
@@ -34,7 +36,10 @@ pub fn new(path: &Path, template: Template, name: Option<&str>) -> Result<Create
     let undo = prepare(path)?;
     let dependency = dependency();
     match fill(path, template, &name, &dependency) {
-        Ok(()) => Ok(Created { path: path.to_owned(), name, dependency }),
+        Ok(()) => {
+            let dependency = (template != Template::Plain).then_some(dependency);
+            Ok(Created { path: path.to_owned(), name, dependency })
+        }
         Err(error) => {
             undo.run(path);
             Err(error)
@@ -164,6 +169,7 @@ fn fill(path: &Path, template: Template, name: &str, dependency: &str) -> Result
     let folder = match template {
         Template::Std => "std",
         Template::Axum => "axum",
+        Template::Plain => "plain",
     };
     let Some(source) = TEMPLATES.get_dir(folder) else {
         return Err(Error::failure(format!("this build of cargo-hotrun lacks the template `{folder}`")));
@@ -200,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_project_of_each_template() {
-        for template in [Template::Std, Template::Axum] {
+        for template in [Template::Std, Template::Axum, Template::Plain] {
             let dir = dir();
             let path = dir.path().join("deep/er/my-server");
             let made = new(&path, template, None).unwrap();
@@ -209,8 +215,9 @@ mod tests {
             assert!(!manifest.contains("{{"), "{manifest}");
             let manifest: toml_edit::DocumentMut = manifest.parse().unwrap();
             assert_eq!(manifest["package"]["name"].as_str(), Some("my-server"));
-            let library = &manifest["dependencies"]["hotrun"];
-            assert!(library.get("path").or(library.get("version")).is_some(), "{}", made.dependency);
+            let library = manifest["dependencies"].get("hotrun").and_then(|it| it.get("path").or(it.get("version")));
+            assert_eq!(library.is_some(), template != Template::Plain, "{:?}", made.dependency);
+            assert_eq!(library.is_some(), made.dependency.is_some());
             let source = fs::read_to_string(path.join("src/main.rs")).unwrap();
             assert!(source.contains("const VERSION: &str = \"1\";"));
             assert_eq!(fs::read_to_string(path.join(".gitignore")).unwrap(), "/target\n");

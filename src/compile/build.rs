@@ -90,7 +90,7 @@ impl Cargo {
     /// Starts a run. `sink` gets everything it says, with `number`.
     pub fn start(&self, launcher: &mut Launcher, number: u64, sink: &Sink) -> Result<Run> {
         let command = self.command();
-        let mut running = launcher.start(&command, Stdio::piped(), Stdio::piped(), Stdin::Null, &[])?;
+        let mut running = launcher.start(&command, Stdio::piped(), Stdio::piped(), Stdin::Null, &[], false)?;
         if let Some(stdout) = running.stdout() {
             let sink = Arc::clone(sink);
             thread::spawn(move || read_messages(stdout, number, &sink));

@@ -43,7 +43,7 @@ watch = []              # besides what the program is made of: ["migrations"]
 ignore = []             # besides what git ignores: ["*.snap"]
 data = {}               # read by the running program: { "config/**" = "signal:HUP", "templates/**" = "none" }
 strategy = "upgrade"    # or "restart"
-handoff = "auto"        # or "library", "listen-fds", "none"
+handoff = "auto"        # or "library", "listen-fds", "bind", "none"
 ready = "auto"          # or "notify", "accept", "http:/healthz", "delay:500ms"
 overlap = true
 ready-timeout = "60s"
@@ -161,6 +161,8 @@ pub enum HandOff {
     Auto,
     Library,
     ListenFds,
+    /// The program binds for itself, and is given the held sockets when it does.
+    Bind,
     None,
 }
 

@@ -35,8 +35,8 @@ pub(super) fn handoff(text: &str) -> Result<HandOff, String> {
         "library" => Ok(HandOff::Library),
         "listen-fds" => Ok(HandOff::ListenFds),
         "none" => Ok(HandOff::None),
-        "bind" => Err("found \"bind\", which this version cannot do yet; \"auto\" takes the next best way".to_owned()),
-        _ => Err(unknown(text, &["auto", "library", "listen-fds", "none"])),
+        "bind" => Ok(HandOff::Bind),
+        _ => Err(unknown(text, &["auto", "library", "listen-fds", "bind", "none"])),
     }
 }
 

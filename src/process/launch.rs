@@ -2,14 +2,13 @@
 //! program. One of the few files with `unsafe`: descriptors are moved by number.
 //! Never lives here: choosing the program.
 
-use super::guard;
-use nix::cmsg_space;
+use super::{Gate, guard, seccomp};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, sendmsg, setsockopt, sockopt::ReceiveTimeout,
+    ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg, setsockopt, sockopt::ReceiveTimeout,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::ffi::{OsStr, OsString};
@@ -20,6 +19,8 @@ use std::process::Command;
 
 const LAUNCH: &str = "__launch";
 const GUARD: &str = "__guard";
+const GATE: &str = "gate";
+const NO_GATE: &str = "no-gate";
 /// The most descriptors one message carries; the kernel's limit is 253 (unix(7), SCM_MAX_FD).
 const BATCH: usize = 252;
 const FIRST_FD: RawFd = hotrun::wire::FIRST_FD;
@@ -40,10 +41,11 @@ pub fn guard_command() -> Command {
     command
 }
 
-/// This program, told to become `command` once it has its descriptors.
-pub fn shim(command: &Command, fds: usize) -> Command {
+/// This program, told to become `command` once it has its descriptors, and behind a gate if so wanted.
+pub fn shim(command: &Command, fds: usize, gate: bool) -> Command {
     let mut shim = this_program();
-    shim.arg(LAUNCH).arg(fds.to_string()).arg(command.get_program()).args(command.get_args());
+    let gate = if gate { GATE } else { NO_GATE };
+    shim.arg(LAUNCH).arg(fds.to_string()).arg(gate).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => shim.env(name, value),
@@ -56,8 +58,8 @@ pub fn shim(command: &Command, fds: usize) -> Command {
     shim
 }
 
-/// Hands the waiting copy its descriptors and waits until it has become the program.
-pub fn go(channel: &OwnedFd, stdin: &OwnedFd, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Hands the waiting copy its descriptors and waits until it has become the program. Returns its gate, if it was to have one.
+pub fn go(channel: &OwnedFd, stdin: &OwnedFd, fds: &[BorrowedFd<'_>]) -> io::Result<Option<Gate>> {
     let mut all: Vec<RawFd> = vec![stdin.as_raw_fd()];
     all.extend(fds.iter().map(AsRawFd::as_raw_fd));
     for batch in all.chunks(BATCH) {
@@ -66,17 +68,48 @@ pub fn go(channel: &OwnedFd, stdin: &OwnedFd, fds: &[BorrowedFd<'_>]) -> io::Res
     }
     // It takes a millisecond. A disk that does not answer must not stop this process for ever.
     setsockopt(channel, ReceiveTimeout, &TimeVal::seconds(20))?;
-    let mut error = [0; 4];
+    let mut gate = None;
     loop {
-        match recv(channel.as_raw_fd(), &mut error, MsgFlags::empty()) {
+        let (told, mut fds) = receive(channel)?;
+        match (told.as_slice(), fds.pop()) {
             // Closed by exec.
-            Ok(0) => return Ok(()),
-            Ok(_) => return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(error))),
-            Err(Errno::EINTR) => {}
-            Err(Errno::ECONNRESET) => return Err(io::Error::other("it was killed before it could start")),
-            Err(error) => return Err(error.into()),
+            ([], _) => return Ok(gate),
+            ([b'g'], Some(calls)) => gate = Some(Gate::Open(calls)),
+            ([b'r', error @ ..], _) => gate = Some(Gate::Refused(error_from(error))),
+            (error, _) => return Err(error_from(error)),
         }
     }
+}
+
+fn error_from(bytes: &[u8]) -> io::Error {
+    match bytes.try_into() {
+        Ok(number) => io::Error::from_raw_os_error(i32::from_ne_bytes(number)),
+        Err(_) => io::Error::from(io::ErrorKind::InvalidData),
+    }
+}
+
+/// One message and the descriptors that come with it; no bytes at the end of the channel.
+fn receive(channel: &OwnedFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut bytes = [0; 8];
+    let mut space = nix::cmsg_space!([RawFd; BATCH]);
+    let mut fds = Vec::new();
+    let length = loop {
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = match recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+            Err(Errno::EINTR) => continue,
+            Err(Errno::ECONNRESET) => return Err(io::Error::other("it was killed before it could start")),
+            other => other?,
+        };
+        for part in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(raw) = part {
+                // SAFETY: the kernel has just made these descriptors for this process; nobody else knows their numbers.
+                fds.extend(raw.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+            }
+        }
+        break message.bytes;
+    };
+    Ok((bytes[..length].to_vec(), fds))
 }
 
 fn this_program() -> Command {
@@ -88,8 +121,9 @@ fn this_program() -> Command {
 
 fn become_program(mut args: impl Iterator<Item = OsString>) -> i32 {
     let count = args.next().and_then(|count| count.to_str()?.parse().ok());
+    let gate = args.next().is_some_and(|gate| gate == GATE);
     let (Some(count), Some(program)) = (count, args.next()) else { return 127 };
-    match exec(count, &program, args) {
+    match exec(count, gate, &program, args) {
         Err((channel, error)) => {
             let code = error.raw_os_error().unwrap_or(Errno::EIO as i32).to_ne_bytes();
             if let Some(channel) = channel {
@@ -103,6 +137,7 @@ fn become_program(mut args: impl Iterator<Item = OsString>) -> i32 {
 
 fn exec(
     count: usize,
+    gate: bool,
     program: &OsStr,
     args: impl Iterator<Item = OsString>,
 ) -> Result<std::convert::Infallible, (Option<OwnedFd>, io::Error)> {
@@ -115,6 +150,12 @@ fn exec(
         Ok(stdin) => stdin,
         Err(error) => return Err((Some(channel), error)),
     };
+    if gate {
+        // Last: from here on nothing is called that would wait at the gate.
+        if let Err(error) = close_gate(&channel) {
+            return Err((Some(channel), error));
+        }
+    }
     let mut command = Command::new(program);
     command.args(args).stdin(stdin);
     if std::env::var_os(hotrun::wire::LISTEN_FDS).is_some() {
@@ -124,28 +165,32 @@ fn exec(
     Err((Some(channel), error))
 }
 
+/// Filters this process, and tells the command where the calls arrive, or why there is no gate.
+fn close_gate(channel: &OwnedFd) -> io::Result<()> {
+    let sent = match seccomp::install() {
+        Ok(calls) => {
+            let fds = [calls.as_raw_fd()];
+            let rights = [ControlMessage::ScmRights(&fds)];
+            sendmsg::<()>(channel.as_raw_fd(), &[IoSlice::new(b"g")], &rights, MsgFlags::MSG_NOSIGNAL, None)
+        }
+        Err(error) => {
+            let code = error.raw_os_error().unwrap_or(Errno::EIO as i32).to_ne_bytes();
+            let refused = [IoSlice::new(b"r"), IoSlice::new(&code)];
+            sendmsg::<()>(channel.as_raw_fd(), &refused, &[], MsgFlags::MSG_NOSIGNAL, None)
+        }
+    };
+    sent.map(drop).map_err(io::Error::from)
+}
+
 /// Receives that many descriptors; the end of the channel means that whoever started this process is gone.
 fn take(channel: &OwnedFd, count: usize) -> io::Result<Vec<OwnedFd>> {
     let mut fds = Vec::with_capacity(count);
-    let mut space = cmsg_space!([RawFd; BATCH]);
     while fds.len() < count {
-        let mut bytes = [0; 8];
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let message = match recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
-        {
-            Err(Errno::EINTR) => continue,
-            other => other?,
-        };
-        let before = fds.len();
-        for part in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(raw) = part {
-                // SAFETY: the kernel has just made these descriptors for this process; nobody else knows their numbers.
-                fds.extend(raw.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
-            }
-        }
-        if fds.len() == before {
+        let (_, more) = receive(channel)?;
+        if more.is_empty() {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
+        fds.extend(more);
     }
     Ok(fds)
 }

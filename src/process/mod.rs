@@ -4,6 +4,7 @@
 
 mod guard;
 mod launch;
+pub mod seccomp;
 
 use crate::error::{Error, Result, Tried};
 use nix::errno::Errno;
@@ -27,6 +28,13 @@ pub enum Stdin {
     Inherit,
 }
 
+/// Where the calls of a child arrive that was started behind a gate (`seccomp`), or why it has none.
+#[derive(Debug)]
+pub enum Gate {
+    Open(OwnedFd),
+    Refused(io::Error),
+}
+
 /// Starts children through this program itself: the child waits as a copy of it until the guard knows its group, takes its
 /// descriptors, and only then becomes the program. So nothing runs between fork and exec (posix_spawn(3) is enough, which
 /// is fast however large this process is), LISTEN_PID is the true one, and a child of a command that was just killed
@@ -44,7 +52,8 @@ impl Launcher {
     }
 
     /// Runs the command with `fds` at the numbers from 3 and nothing else open but the standard three. Stdout and stderr are
-    /// those set on the command; its standard input is `stdin`.
+    /// those set on the command; its standard input is `stdin`. With `gate`, the calls in which it takes sockets and connections
+    /// wait for an answer.
     ///
     /// # Errors
     /// Why the program cannot be run, by execve(2).
@@ -55,9 +64,10 @@ impl Launcher {
         stderr: Stdio,
         stdin: Stdin,
         fds: &[BorrowedFd<'_>],
+        gate: bool,
     ) -> Result<Running> {
         let program = command.get_program().to_string_lossy().into_owned();
-        self.spawn(command, stdout, stderr, stdin, fds)
+        self.spawn(command, stdout, stderr, stdin, fds, gate)
             .map_err(|error| Error::failure(format!("run {program}: {error}")))
     }
 
@@ -68,9 +78,10 @@ impl Launcher {
         stderr: Stdio,
         stdin: Stdin,
         fds: &[BorrowedFd<'_>],
+        gate: bool,
     ) -> io::Result<Running> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        let mut shim = launch::shim(command, fds.len());
+        let mut shim = launch::shim(command, fds.len(), gate);
         let child = shim.process_group(0).stdin(theirs).stdout(stdout).stderr(stderr).spawn()?;
         // The command keeps the descriptors it was given until it is dropped, our copy of `theirs` among them.
         drop(shim);
@@ -79,9 +90,12 @@ impl Launcher {
             Stdin::Null => OwnedFd::from(File::open("/dev/null")?),
             Stdin::Inherit => io::stdin().as_fd().try_clone_to_owned()?,
         };
-        if let Err(error) = launch::go(&ours, &input, fds) {
-            running.finish()?;
-            return Err(error);
+        match launch::go(&ours, &input, fds) {
+            Ok(gate) => running.gate = gate,
+            Err(error) => {
+                running.finish()?;
+                return Err(error);
+            }
         }
         Ok(running)
     }
@@ -93,6 +107,7 @@ pub struct Running {
     child: Child,
     pidfd: OwnedFd,
     guard: guard::Handle,
+    gate: Option<Gate>,
     reaped: bool,
 }
 
@@ -101,7 +116,7 @@ impl Running {
         let pid = rustix::process::Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
         let mut running = match pidfd {
-            Ok(pidfd) => Running { child, pidfd, guard: guard.handle(), reaped: false },
+            Ok(pidfd) => Running { child, pidfd, guard: guard.handle(), gate: None, reaped: false },
             Err(error) => {
                 let mut child = child;
                 child.kill()?;
@@ -123,6 +138,11 @@ impl Running {
     /// Readable when the child has ended (pidfd_open(2)).
     pub fn end(&self) -> io::Result<OwnedFd> {
         self.pidfd.try_clone()
+    }
+
+    /// Its gate, where it was started behind one; it can be taken once.
+    pub fn gate(&mut self) -> Option<Gate> {
+        self.gate.take()
     }
 
     pub fn stdout(&mut self) -> Option<std::process::ChildStdout> {

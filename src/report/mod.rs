@@ -130,6 +130,8 @@ pub enum HandOver {
     Library,
     /// Through `LISTEN_FDS`.
     ListenFds,
+    /// At its own bind(2), with nothing changed in it.
+    Bind,
     /// Not at all: the old program is stopped before the new one starts.
     StopAndStart,
 }

@@ -221,6 +221,7 @@ fn hand_over(by: HandOver) -> &'static str {
     match by {
         HandOver::Library => "handed over by the library",
         HandOver::ListenFds => "handed over through LISTEN_FDS",
+        HandOver::Bind => "zero-change hand-over",
         HandOver::StopAndStart => "stopped and started",
     }
 }

@@ -1,13 +1,14 @@
 //! One generation of the server: how it is started, and the thread that sees and hears it.
 //! Never lives here: what becomes of it (`handover`).
 
+use super::gate::{Gate, Seen, Shelf};
 use super::probe::{self, Probe};
-use super::sockets::Socket;
+use super::sockets::{Endpoint, Socket};
 use super::store::Published;
 use super::{Generation, Sink};
 use crate::config::{Config, HandOff, Run};
 use crate::error::{Result, Tried};
-use crate::process::{Launcher, Running, Stdin, clean_environment};
+use crate::process::{self, Launcher, Running, Stdin, clean_environment};
 use crate::report::HandOver;
 use hotrun::holder::{Handed, Holder, Said as Told};
 use hotrun::wire;
@@ -36,6 +37,8 @@ pub enum Said {
     Notified,
     /// It answers.
     Probed,
+    /// At its gate.
+    Gate(Seen),
     /// Its process has ended; nothing more is heard.
     Exited,
 }
@@ -59,9 +62,17 @@ pub struct Started {
     pub holder: Arc<Holder>,
     pub program: Published,
     pub by: HandOver,
+    /// Where it has one, which is not where the calls of the program were let through unseen.
+    pub gate: Option<Gate>,
+    /// It takes connections past its gate.
+    pub blind: bool,
+    /// The listening sockets it was seen to have, by inode.
+    pub listens: Vec<u64>,
+    /// Its gate leads it to its end.
+    pub drains_at_gate: bool,
     /// When its program began to run.
     pub at: Instant,
-    pub offered: Vec<(String, OwnedFd)>,
+    pub offered: Vec<(String, Endpoint)>,
     pub taken: BTreeSet<String>,
     pub said_hello: bool,
     /// It has said READY, so that it has asked for what it needs.
@@ -92,9 +103,10 @@ impl Start {
         program: Published,
         by: HandOver,
         sockets: &[&Socket],
+        behind: Option<&Arc<Shelf>>,
         launcher: &mut Launcher,
         sink: &Sink,
-    ) -> Result<Started> {
+    ) -> Result<(Started, Option<io::Error>)> {
         let (holder, server_end) = Holder::new().tried("make the control channel")?;
         let notify_path = self.notify_folder.join(generation.to_string());
         let notify = UnixDatagram::bind(&notify_path).tried(format!("bind {}", notify_path.display()))?;
@@ -103,9 +115,9 @@ impl Start {
             .iter()
             .map(|socket| Handed { name: &socket.name, bound_by_program: socket.bound_by_program })
             .collect();
-        let mut fds: Vec<_> = sockets.iter().map(|socket| socket.fd.as_fd()).collect();
+        let mut fds: Vec<_> = sockets.iter().map(|socket| socket.end.as_fd()).collect();
         // A program that was said to take its sockets otherwise is not to find the channel.
-        let channel = matches!(self.handoff, HandOff::Auto | HandOff::Library);
+        let channel = matches!(self.handoff, HandOff::Auto | HandOff::Library) && by != HandOver::Bind;
         if channel {
             fds.push(server_end.as_fd());
         }
@@ -121,8 +133,20 @@ impl Start {
         } else {
             Stdio::inherit()
         };
-        let running = launcher.start(&command, stdout, Stdio::inherit(), self.stdin, &fds)?;
+        let gated = behind.is_some();
+        let mut running = launcher.start(&command, stdout, Stdio::inherit(), self.stdin, &fds, gated)?;
         drop(server_end);
+        let (gate, refused) = match (running.gate(), behind) {
+            (Some(process::Gate::Open(calls)), Some(shelf)) => {
+                let handed = sockets.iter().filter_map(|socket| socket.end.tcp().cloned()).collect();
+                let tell = Arc::clone(sink);
+                let tell = move |seen| tell(generation, Said::Gate(seen));
+                let kept = Gate::keep(calls, generation, running.pid(), Arc::clone(shelf), handed, tell);
+                (Some(kept.tried("keep the gate of the new process")?), None)
+            }
+            (Some(process::Gate::Refused(error)), _) => (None, Some(error)),
+            (Some(process::Gate::Open(_)) | None, _) => (None, None),
+        };
         let holder = Arc::new(holder);
         let ears = Ears {
             generation,
@@ -133,11 +157,15 @@ impl Start {
             sink: Arc::clone(sink),
         };
         thread::spawn(move || ears.listen());
-        Ok(Started {
+        let started = Started {
             running,
             holder,
             program,
             by,
+            gate,
+            blind: false,
+            listens: Vec::new(),
+            drains_at_gate: false,
             at: now(),
             offered: Vec::new(),
             taken: BTreeSet::new(),
@@ -146,7 +174,12 @@ impl Start {
             said_draining: false,
             said: Vec::new(),
             probing: None,
-        })
+        };
+        Ok((started, refused))
+    }
+
+    pub fn package(&self) -> &str {
+        &self.package
     }
 
     /// As `cargo run` would start it.

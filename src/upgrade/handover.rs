@@ -158,6 +158,11 @@ impl<P: Clone + PartialEq> Handover<P> {
         self.current.as_ref().map(|current| current.generation)
     }
 
+    /// The generation that is being started, if any.
+    pub fn starting(&self) -> Option<Generation> {
+        self.starting.as_ref().map(|starting| starting.generation)
+    }
+
     /// Whether the program that was offered last is the one that serves.
     pub fn serves_wanted(&self) -> bool {
         self.current_program().is_some_and(|current| self.wanted.as_ref() == Some(current))
@@ -301,6 +306,23 @@ impl<P: Clone + PartialEq> Handover<P> {
                 leaving.live = Some(live);
             }
         }
+    }
+
+    /// Nothing of it is left to finish: it need not be waited for.
+    pub fn drained(&mut self, now: Instant, generation: Generation) -> Vec<Action<P>> {
+        let until = now + self.timeouts.kill;
+        match self.leaving.get_mut(&generation).filter(|leaving| leaving.step == Step::Drain) {
+            Some(leaving) => {
+                (leaving.step, leaving.until, leaving.live) = (Step::Terminate, until, Some(0));
+                vec![Action::Terminate(generation)]
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// The programs turn out not to be able to pause.
+    pub fn without_probation(&mut self) {
+        self.timeouts.probation = Duration::ZERO;
     }
 
     /// The generation's process has ended. `serves` tells a server, whose sockets are held, from a program that just runs.

@@ -1,6 +1,7 @@
 //! What a program with the library says, and what becomes of the sockets it binds and asks for.
 //! Never lives here: the channel itself, which is the library's (`hotrun::holder`).
 
+use super::sockets::Endpoint;
 use super::{Generation, Room, Takes, Told};
 use crate::config::{HandOff, Ready};
 use crate::process::Launcher;
@@ -24,7 +25,10 @@ impl Room {
                 }
             }
             Told::Offer { name, socket } => {
-                started.offered.push((name, socket));
+                match Endpoint::new(socket) {
+                    Ok(end) => started.offered.push((name, end)),
+                    Err(error) => return self.note(format!("generation {generation}: its socket {name:?}: {error}")),
+                }
                 self.handover.bound(generation);
                 self.adopt(generation);
                 self.probe_what_is_bound(generation);
@@ -81,7 +85,8 @@ impl Room {
         let Some(current) = self.handover.current().filter(|_| self.generations.len() == 1) else { return };
         for socket in self.held.settle() {
             self.tell(current, |started| started.holder.release(&socket.name));
-            self.note(format!("{} ({}) is no longer wanted by the program: let go", socket.address, socket.name));
+            let name = if socket.name == socket.address { String::new() } else { format!(" ({})", socket.name) };
+            self.note(format!("{}{name} is no longer wanted by the program: let go", socket.address));
         }
     }
 }

@@ -2,6 +2,8 @@
 //! generations and takes them out of service.
 //! Never lives here: files that change, and compilers.
 
+mod gate;
+mod gated;
 mod generation;
 mod handover;
 mod library;
@@ -19,7 +21,7 @@ use generation::{Start, Started};
 use handover::{Action, Handover, Style, Timeouts};
 use hotrun::holder::Said as Told;
 use sockets::Held;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,6 +53,8 @@ pub struct Since {
 enum Takes {
     Library,
     ListenFds,
+    /// It binds for itself, at a gate.
+    Bind,
     /// It binds for itself, or has none.
     Nothing,
 }
@@ -84,6 +88,12 @@ pub struct Room {
     since: Option<(Published, Since)>,
     /// Whether addresses were configured.
     listens: bool,
+    /// Whether programs are started behind a gate.
+    gates: bool,
+    /// Whether the program that was ready last had no sockets at all.
+    socketless: bool,
+    /// What was said once.
+    said: BTreeSet<&'static str>,
     said_binds_for_itself: bool,
     out: Vec<Notice>,
 }
@@ -103,14 +113,16 @@ impl Room {
             HandOff::Library => Takes::Library,
             HandOff::ListenFds => Takes::ListenFds,
             HandOff::None => Takes::Nothing,
+            HandOff::Bind => Takes::Bind,
             HandOff::Auto if known.library => Takes::Library,
             HandOff::Auto if !config.listen.is_empty() => Takes::ListenFds,
-            HandOff::Auto => Takes::Nothing,
+            // Hot compile alone has nothing to hand over.
+            HandOff::Auto if config.upgrade.strategy == Strategy::Restart => Takes::Nothing,
+            HandOff::Auto => Takes::Bind,
         };
         let settings = &config.upgrade;
         // A program that cannot be asked to pause would go on accepting beside the new one.
-        let can_pause = takes == Takes::Library;
-        let probation = if can_pause { settings.probation } else { Duration::ZERO };
+        let probation = if takes == Takes::Nothing { Duration::ZERO } else { settings.probation };
         let mut room = Room {
             handover: Handover::new(Timeouts {
                 ready: settings.ready_timeout,
@@ -130,6 +142,9 @@ impl Room {
             sink,
             since: None,
             listens: !config.listen.is_empty(),
+            gates: true,
+            socketless: false,
+            said: BTreeSet::new(),
             said_binds_for_itself: false,
             out: Vec::new(),
         };
@@ -138,7 +153,7 @@ impl Room {
             room.out.push(Notice::Listening { name, address });
         }
         if probation != settings.probation {
-            room.note("probation needs the hotrun library in the program: there is none here".to_owned());
+            room.note("probation needs a program that can be told to pause, which this one cannot".to_owned());
         }
         for listen in config.listen.iter().filter(|listen| !listen.address.is_local()) {
             let text = format!("{} ({}) can be reached from other machines", listen.address, listen.name);
@@ -257,6 +272,7 @@ impl Room {
             }
             Said::Notified => {}
             Said::Probed => self.is_ready(now, generation, launcher),
+            Said::Gate(seen) => self.gate_saw(now, generation, seen, launcher),
             Said::Exited => self.exited(now, generation, launcher),
         }
     }
@@ -270,8 +286,11 @@ impl Room {
         self.alive_at.remove(&generation);
         let Some(started) = self.generations.get_mut(&generation) else { return };
         started.stop_probing();
+        started.accepts |= started.gate.is_some();
+        let socketless = started.gate.is_some() && started.listens.is_empty();
         let actions = self.handover.ready(now, generation);
         if !actions.is_empty() {
+            self.socketless = socketless;
             self.held.new_owner();
             self.adopt(generation);
         }
@@ -281,13 +300,15 @@ impl Room {
     fn exited(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
         self.alive_at.remove(&generation);
         let Some(mut started) = self.generations.remove(&generation) else { return };
-        let end = match started.running.finish() {
-            Ok(status) => describe(status),
-            Err(error) => format!("its end cannot be told: {error}"),
+        let (end, end_is_success) = match started.running.finish() {
+            Ok(status) => (describe(status), status.success()),
+            Err(error) => (format!("its end cannot be told: {error}"), false),
         };
         // Closed before anything else is started: a successor may want the addresses.
         started.offered.clear();
-        if self.doubt_library(&mut started) && self.takes == Takes::Nothing && self.handover.current().is_none() {
+        let is_other = self.doubt_library(&mut started);
+        let came_to_its_end = end_is_success && started.gate.is_some() && started.listens.is_empty();
+        if (is_other || came_to_its_end) && self.held.is_empty() && self.handover.current().is_none() {
             // It needed no time to get ready.
             let actions = self.handover.ready(now, generation);
             self.perform(now, actions, launcher);
@@ -304,7 +325,15 @@ impl Room {
     }
 
     fn style(&self) -> Style {
-        if self.overlap && self.takes != Takes::Nothing { Style::Overlap } else { Style::StopFirst }
+        let there = self.handover.current().or(self.handover.starting()).and_then(|there| self.generations.get(&there));
+        let hands_over = match self.takes {
+            Takes::Library => true,
+            // One that takes connections unseen cannot be told to stop, nor can one be without a gate that has bound for itself.
+            Takes::ListenFds => there.is_none_or(|there| !there.blind),
+            Takes::Bind => there.is_none_or(Started::hands_over_at_gate),
+            Takes::Nothing => false,
+        };
+        if self.overlap && hands_over { Style::Overlap } else { Style::StopFirst }
     }
 
     fn perform(&mut self, now: Instant, actions: Vec<Action<Published>>, launcher: &mut Launcher) {
@@ -314,14 +343,21 @@ impl Room {
                 Action::Commit(generation) => self.tell(generation, |started| started.holder.commit()),
                 Action::Pause(generation) => {
                     self.tell(generation, |started| started.holder.pause());
-                    self.stopped_if_mute(now, generation, launcher);
+                    if !self.close_gate(generation) {
+                        self.stopped_if_mute(now, generation, launcher);
+                    }
                 }
                 Action::Resume(generation) => {
                     self.held.restore();
                     self.tell(generation, |started| started.holder.resume());
+                    self.open_gate(generation);
                 }
                 Action::Drain(generation) => self.drain(now, generation, launcher),
-                Action::Terminate(generation) => self.to_group(generation, nix::sys::signal::Signal::SIGTERM),
+                Action::Terminate(generation) => {
+                    if !self.end_at_gate(generation) {
+                        self.to_group(generation, nix::sys::signal::Signal::SIGTERM);
+                    }
+                }
                 Action::Kill(generation) => self.to_group(generation, nix::sys::signal::Signal::SIGKILL),
                 Action::Live(generation) => self.live(now, generation),
                 Action::Tell(notice) => self.out.push(notice),
@@ -330,17 +366,23 @@ impl Room {
     }
 
     fn start(&mut self, now: Instant, generation: Generation, program: Published, launcher: &mut Launcher) {
+        self.doubt_first_program(generation, &program);
         let by = match self.takes {
             Takes::Library => HandOver::Library,
             Takes::ListenFds => HandOver::ListenFds,
+            Takes::Bind => HandOver::Bind,
             Takes::Nothing => HandOver::StopAndStart,
         };
         let sockets: Vec<_> = match self.takes {
-            Takes::Nothing => Vec::new(),
+            Takes::Nothing | Takes::Bind => Vec::new(),
             Takes::Library | Takes::ListenFds => self.held.iter().collect(),
         };
-        match self.start.run(generation, program, by, &sockets, launcher, &self.sink) {
-            Ok(started) => {
+        let behind = (self.gates && matches!(self.takes, Takes::ListenFds | Takes::Bind)).then_some(&self.held.shelf);
+        match self.start.run(generation, program, by, &sockets, behind, launcher, &self.sink) {
+            Ok((mut started, refused)) => {
+                if let Some(error) = refused {
+                    self.gate_refused(&mut started, &error);
+                }
                 self.out.push(Notice::Starting { generation, pid: started.running.pid() });
                 self.generations.insert(generation, started);
                 self.watch_for_ready(now, generation, launcher);
@@ -353,6 +395,9 @@ impl Room {
     }
 
     fn drain(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+        if self.drain_at_gate(generation) {
+            return;
+        }
         let Some(started) = self.generations.get(&generation) else { return };
         if started.said_hello && started.holder.drain().is_ok() {
             return;
@@ -403,11 +448,16 @@ impl Room {
             start: millis(since.built, started.at),
             ready: millis(started.at, now),
         });
-        let addresses = match started.by {
-            HandOver::Library | HandOver::ListenFds => self.held.iter().map(|socket| socket.address.clone()).collect(),
+        let by = match started.by {
+            // There was nothing to hand over.
+            HandOver::Bind if started.listens.is_empty() => HandOver::StopAndStart,
+            by => by,
+        };
+        let addresses = match by {
+            HandOver::Library | HandOver::ListenFds | HandOver::Bind => self.addresses(),
             HandOver::StopAndStart => Vec::new(),
         };
-        let (pid, by) = (started.running.pid(), started.by);
+        let pid = started.running.pid();
         self.out.push(Notice::Serving { generation, pid, addresses, by, timing });
     }
 

@@ -4,7 +4,9 @@
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::Path;
 
 /// The kernel's names of socket states (include/net/tcp_states.h).
 const LISTEN: &str = "0A";
@@ -15,7 +17,15 @@ pub fn is_datagram(fd: &OwnedFd) -> bool {
 
 /// The process that has a socket on that port, as `pid 4711 (python3 -m http.server)`.
 pub fn who_listens(port: u16) -> Option<String> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6"];
+    owner(&["/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6"], port, &BTreeSet::new())
+}
+
+/// The process that listens for TCP on that port and is none of those.
+pub fn who_else_listens(port: u16, but: &BTreeSet<u32>) -> Option<String> {
+    owner(&["/proc/net/tcp", "/proc/net/tcp6"], port, but)
+}
+
+fn owner(tables: &[&str], port: u16, but: &BTreeSet<u32>) -> Option<String> {
     let inodes: BTreeSet<u64> = tables
         .iter()
         .flat_map(|table| entries(table))
@@ -23,7 +33,8 @@ pub fn who_listens(port: u16) -> Option<String> {
         .map(|entry| entry.inode)
         .collect();
     let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let pid = pids.into_iter().find(|pid| inodes.iter().any(|inode| holds(*pid, *inode)))?;
+    let mut others = pids.filter(|pid| !but.contains(pid));
+    let pid = others.find(|pid| inodes.iter().any(|inode| holds(*pid, *inode)))?;
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<String> =
         command.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
@@ -83,14 +94,52 @@ fn entries(table: &str) -> Vec<Entry> {
         .collect()
 }
 
-fn holds(pid: u32, inode: u64) -> bool {
-    let name = format!("socket:[{inode}]");
-    let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    fds.filter_map(|fd| fd.ok()).any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == name.as_str()))
+pub fn holds(pid: u32, inode: u64) -> bool {
+    sockets(pid).iter().any(|(_, socket)| *socket == inode)
+}
+
+/// The process to which a thread belongs.
+pub fn process_of(thread: i32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+/// The sockets among the descriptors of a process: number and inode.
+pub fn sockets(pid: u32) -> Vec<(RawFd, u64)> {
+    let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let socket = |fd: fs::DirEntry| {
+        let number = fd.file_name().to_str()?.parse().ok()?;
+        Some((number, inode_of(&fs::read_link(fd.path()).ok()?)?))
+    };
+    fds.filter_map(|fd| socket(fd.ok()?)).collect()
+}
+
+/// The socket that a thread has at that number.
+///
+/// # Errors
+/// EACCES for a process that may not be looked into.
+pub fn socket_at(thread: i32, number: RawFd) -> io::Result<Option<u64>> {
+    match fs::read_link(format!("/proc/{thread}/fd/{number}")) {
+        Ok(link) => Ok(inode_of(&link)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The flags of a descriptor, as of open(2), O_CLOEXEC among them (proc_pid_fdinfo(5)).
+pub fn flags_at(thread: i32, number: RawFd) -> Option<i32> {
+    let info = fs::read_to_string(format!("/proc/{thread}/fdinfo/{number}")).ok()?;
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    i32::from_str_radix(flags.trim(), 8).ok()
+}
+
+/// `socket:[4711]`
+fn inode_of(link: &Path) -> Option<u64> {
+    link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// The process and all below it.
-fn family(pid: u32) -> Vec<u32> {
+pub fn family(pid: u32) -> Vec<u32> {
     let mut family = vec![pid];
     let mut next = 0;
     while let Some(pid) = family.get(next) {

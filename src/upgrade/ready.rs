@@ -3,7 +3,8 @@
 
 use super::generation::Started;
 use super::probe::Probe;
-use super::{Generation, Room, Said, Takes, sockets};
+use super::store::Published;
+use super::{Generation, Room, Said, Takes};
 use crate::config::{HandOff, Ready};
 use crate::process::Launcher;
 use crate::report::HandOver;
@@ -12,13 +13,22 @@ use std::time::{Duration, Instant};
 
 /// How long a program that can tell nothing of itself must have lived to count as ready, and how long one that was expected to
 /// say hello may be silent before it is looked at.
-const ALIVE: Duration = Duration::from_millis(500);
+pub(super) const ALIVE: Duration = Duration::from_millis(500);
+/// How long the first program of a session may live without binding anything until it counts as one without sockets.
+const SOCKETLESS: Duration = Duration::from_secs(2);
 
 impl Room {
     /// The generation has lived long enough to count as ready, or for its silence to be doubted.
     pub(super) fn still_alive(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
         self.alive_at.remove(&generation);
         if self.ready != Ready::Auto || self.takes != Takes::Library {
+            let waits = |started: &Started| started.gate.is_some() && !started.blind && !started.accepts;
+            let listens = |started: &Started| !started.listens.is_empty();
+            // One that has bound a socket, and one whose predecessor had one, will ask for a connection in time.
+            let is_slow = |started: &Started| waits(started) && (listens(started) || !self.held.is_empty());
+            if self.ready == Ready::Auto && self.generations.get(&generation).is_some_and(is_slow) {
+                return;
+            }
             return self.is_ready(now, generation, launcher);
         }
         let Some(mut started) = self.generations.remove(&generation) else { return };
@@ -39,22 +49,41 @@ impl Room {
         (self.takes, started.by) = if self.listens {
             (Takes::ListenFds, HandOver::ListenFds)
         } else {
-            (Takes::Nothing, HandOver::StopAndStart)
+            (Takes::Bind, HandOver::StopAndStart)
         };
         true
+    }
+
+    /// As `doubt_library`, before anything has been waited for: the first program of a session is worth reading.
+    pub(super) fn doubt_first_program(&mut self, generation: Generation, program: &Published) {
+        let expected = self.takes == Takes::Library && self.start.handoff == HandOff::Auto;
+        if generation == 1 && expected && !program.uses_library() {
+            self.takes = if self.listens { Takes::ListenFds } else { Takes::Bind };
+        }
     }
 
     /// Sees to it that readiness is noticed, by the first means that this program has.
     pub(super) fn watch_for_ready(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
         let addresses = self.held.tcp_addresses();
         let Some(started) = self.generations.get_mut(&generation) else { return };
+        let gated = started.gate.is_some();
         let probe = match (&self.ready, self.takes) {
             (Ready::Notify, _) => return,
+            // It is a program without sockets, as the one before, or is not known yet.
+            (Ready::Auto, Takes::Bind) if gated && addresses.is_empty() => {
+                if self.socketless {
+                    return self.is_ready(now, generation, launcher);
+                }
+                self.alive_at.insert(generation, now + SOCKETLESS);
+                return;
+            }
+            (Ready::Auto, Takes::ListenFds) if gated && self.notifies => return,
+            (Ready::Auto | Ready::Accept, _) if gated && !started.blind => return,
             (Ready::Auto, Takes::Library) => {
                 self.alive_at.insert(generation, now + ALIVE);
                 return;
             }
-            (Ready::Auto, Takes::Nothing) => return self.is_ready(now, generation, launcher),
+            (Ready::Auto, Takes::Nothing | Takes::Bind) => return self.is_ready(now, generation, launcher),
             (Ready::Auto, Takes::ListenFds) if self.notifies => return,
             (Ready::Delay(delay), _) => {
                 self.alive_at.insert(generation, now + *delay);
@@ -75,7 +104,7 @@ impl Room {
     pub(super) fn probe_what_is_bound(&mut self, generation: Generation) {
         let (Ready::Http(_) | Ready::Accept) = &self.ready else { return };
         let Some(started) = self.generations.get_mut(&generation) else { return };
-        let bound = started.offered.iter().filter_map(|(_, fd)| sockets::tcp_address(fd));
+        let bound = started.offered.iter().filter_map(|(_, end)| Some(end.tcp()?.address));
         // All of them: which one answers what is asked is for the probe to find out.
         let addresses: Vec<_> = bound.chain(self.held.tcp_addresses()).collect();
         if addresses.is_empty() {

@@ -1,6 +1,7 @@
 //! The sockets that are held for the whole session, whoever serves them.
 //! Never lives here: which generation gets them when.
 
+use super::gate::{Listener, Shelf};
 use super::proc;
 use crate::config::{Address, Listen};
 use crate::error::{Error, Exit, Result};
@@ -9,18 +10,49 @@ use nix::sys::socket::{Backlog, listen};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::sync::Arc;
 
 /// One socket: the name it is handed over under, and who chose its address.
 #[derive(Debug)]
 pub struct Socket {
     pub name: String,
     pub address: String,
-    pub fd: OwnedFd,
+    pub end: Endpoint,
     pub bound_by_program: bool,
-    tcp: Option<SocketAddr>,
+}
+
+/// A socket of some kind; only those of TCP are handed over at bind(2).
+#[derive(Debug, Clone)]
+pub enum Endpoint {
+    Tcp(Arc<Listener>),
+    Other(Arc<OwnedFd>),
+}
+
+impl Endpoint {
+    pub fn new(fd: OwnedFd) -> io::Result<Endpoint> {
+        match tcp_address(&fd) {
+            Some(_) => Ok(Endpoint::Tcp(Arc::new(Listener::new(fd)?))),
+            None => Ok(Endpoint::Other(Arc::new(fd))),
+        }
+    }
+
+    pub fn tcp(&self) -> Option<&Arc<Listener>> {
+        match self {
+            Endpoint::Tcp(listener) => Some(listener),
+            Endpoint::Other(_) => None,
+        }
+    }
+}
+
+impl AsFd for Endpoint {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Endpoint::Tcp(listener) => listener.as_fd(),
+            Endpoint::Other(fd) => fd.as_fd(),
+        }
+    }
 }
 
 /// The held sockets. No process's end closes the last descriptor of one of them while this is there.
@@ -33,6 +65,8 @@ pub struct Held {
     /// Names that the current program has bound.
     added: Vec<String>,
     paths: BoundPaths,
+    /// Where gates look for them.
+    pub shelf: Arc<Shelf>,
 }
 
 impl Held {
@@ -41,8 +75,8 @@ impl Held {
     pub fn bind(wanted: &[Listen]) -> Result<Held> {
         let mut held = Held::default();
         for listen in wanted {
-            let fd = held.bind_one(&listen.address).map_err(|error| refused(listen, &error))?;
-            held.add(listen.name.clone(), fd, false);
+            let bound = held.bind_one(&listen.address).and_then(Endpoint::new);
+            held.add(listen.name.clone(), bound.map_err(|error| refused(listen, &error))?, false);
         }
         Ok(held)
     }
@@ -56,13 +90,19 @@ impl Held {
     }
 
     pub fn tcp_addresses(&self) -> Vec<SocketAddr> {
-        self.sockets.iter().filter_map(|socket| socket.tcp).collect()
+        self.sockets.iter().filter_map(|socket| Some(socket.end.tcp()?.address)).collect()
+    }
+
+    /// The name of a socket that is held.
+    pub fn name_of(&self, listener: &Arc<Listener>) -> Option<String> {
+        let is_it = |socket: &&Socket| socket.end.tcp().is_some_and(|held| held.inode == listener.inode);
+        self.sockets.iter().chain(&self.former).find(is_it).map(|socket| socket.name.clone())
     }
 
     /// The sockets of a program that has become the current one, or of the current one when it asks for more: those it bound are
     /// held from now on, and those which an earlier one had bound are set aside where it does not want them (`taken` has all
     /// names it wants, those it bound before included). Says what it ought to have asked for.
-    pub fn adopt(&mut self, offered: Vec<(String, OwnedFd)>, taken: &BTreeSet<String>) -> Vec<String> {
+    pub fn adopt(&mut self, offered: Vec<(String, Endpoint)>, taken: &BTreeSet<String>) -> Vec<String> {
         let mut said = Vec::new();
         let new: BTreeSet<String> = offered.iter().map(|(name, _)| name.clone()).collect();
         // Asked for late.
@@ -84,9 +124,9 @@ impl Held {
             }
             self.sockets.push(socket);
         }
-        for (name, fd) in offered {
+        for (name, end) in offered {
             self.added.push(name.clone());
-            self.add(name, fd, true);
+            self.add(name, end, true);
         }
         said
     }
@@ -114,36 +154,34 @@ impl Held {
         self.former.clear();
     }
 
-    fn add(&mut self, name: String, fd: OwnedFd, bound_by_program: bool) {
-        let (address, tcp) = self.describe(&fd, bound_by_program);
-        self.sockets.push(Socket { name, address, fd, bound_by_program, tcp });
+    fn add(&mut self, name: String, end: Endpoint, bound_by_program: bool) {
+        let address = match &end {
+            Endpoint::Tcp(listener) => {
+                self.shelf.add(listener);
+                listener.address.to_string()
+            }
+            Endpoint::Other(fd) => self.describe(fd, bound_by_program),
+        };
+        self.sockets.push(Socket { name, address, end, bound_by_program });
     }
 
     /// Asks the kernel, which is the one that knows.
-    fn describe(&self, fd: &OwnedFd, bound_by_program: bool) -> (String, Option<SocketAddr>) {
-        let Ok(copy) = fd.try_clone() else { return ("a socket".to_owned(), None) };
-        let copy = match proc::is_datagram(&copy) {
-            true => {
-                let udp = UdpSocket::from(copy);
-                let address = udp.local_addr();
-                return (address.map_or_else(|_| "a datagram socket".to_owned(), |at| format!("udp:{at}")), None);
-            }
-            false => TcpListener::from(copy),
-        };
-        if let Ok(address) = copy.local_addr() {
-            return (address.to_string(), Some(address));
+    fn describe(&self, fd: &OwnedFd, bound_by_program: bool) -> String {
+        let Ok(copy) = fd.try_clone() else { return "a socket".to_owned() };
+        if proc::is_datagram(&copy) {
+            let address = UdpSocket::from(copy).local_addr();
+            return address.map_or_else(|_| "a datagram socket".to_owned(), |at| format!("udp:{at}"));
         }
-        let unix = UnixListener::from(OwnedFd::from(copy)).local_addr();
-        let path = unix.ok().and_then(|address| address.as_pathname().map(Path::to_path_buf));
-        match path {
+        let address = UnixListener::from(copy).local_addr().ok();
+        match address.as_ref().and_then(|address| address.as_pathname()) {
             Some(path) => {
                 // The program leaves it to its holder to remove the path. One that is gone already needs nobody.
                 if bound_by_program {
-                    self.paths.own(&path).ok();
+                    self.paths.own(path).ok();
                 }
-                (format!("unix:{}", crate::report::short(&path)), None)
+                format!("unix:{}", crate::report::short(path))
             }
-            None => ("a Unix socket".to_owned(), None),
+            None => "a Unix socket".to_owned(),
         }
     }
 
@@ -169,7 +207,7 @@ impl Held {
 }
 
 /// Where it listens, if it is a TCP socket.
-pub fn tcp_address(fd: &OwnedFd) -> Option<SocketAddr> {
+fn tcp_address(fd: &OwnedFd) -> Option<SocketAddr> {
     let copy = fd.try_clone().ok().filter(|fd| !proc::is_datagram(fd))?;
     TcpListener::from(copy).local_addr().ok()
 }
@@ -200,8 +238,8 @@ fn refused(listen: &Listen, error: &io::Error) -> Error {
 mod tests {
     use super::*;
 
-    fn offer(address: &str) -> OwnedFd {
-        TcpListener::bind(address).unwrap().into()
+    fn offer(address: &str) -> Endpoint {
+        Endpoint::new(TcpListener::bind(address).unwrap().into()).unwrap()
     }
 
     #[test]

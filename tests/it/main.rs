@@ -20,3 +20,4 @@ mod saves;
 mod terminal;
 mod tidy;
 mod under_load;
+mod zero_change;

@@ -65,7 +65,6 @@ fn refused_in_its_line() {
         // Words.
         ("strategy = 'restrat'", "2:12", "did you mean `restart`?"),
         ("handoff = 'libary'", "2:11", "did you mean `library`?"),
-        ("handoff = 'bind'", "2:11", "cannot do yet"),
         ("handoff = 'listen-fds'", "", ""),
         ("ready = 'http:healthz'", "2:9", "path alone"),
         ("data = { 'a' = 'signal:HUPP' }", "2:16", "`data.a` in [package.metadata.hotrun]: found \"signal:HUPP\""),
@@ -129,7 +128,6 @@ fn refused_flags() {
         (&["--env", "=1"], "`--env`: found a variable without a name"),
         (&["--env", "A=\0"], "`--env`: found a NUL"),
         (&["--ready", "http"], "`--ready`: found \"http\""),
-        (&["--handoff", "bind"], "`--handoff`: found \"bind\", which this version cannot do yet"),
         (&["--handoff", "none", "--listen", "3000"], "`--handoff`: found \"none\" and addresses to listen on"),
         (&["--handoff", "listen-fds"], "`--handoff`: found \"listen-fds\" and no address"),
         (&["--ready-timeout", "5"], "`--ready-timeout`: found \"5\""),

@@ -1,0 +1,186 @@
+//! bind(2) and listen(2) behind a gate: the program is given the socket that is held in place of its own, and a socket that is not
+//! held yet is from the moment it listens.
+//! Never lives here: accept.
+
+use super::accepts::read;
+use super::connections::copy;
+use super::keeper::{Keeper, forbidden};
+use super::listener::Listener;
+use super::{Blind, Seen, address};
+use crate::process::seccomp::Call;
+use crate::upgrade::proc;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, setsockopt, socket, sockopt};
+use rustix::net::sockopt as socket_option;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+/// `struct sockaddr_storage`; a longer address is refused by the kernel.
+const LONGEST_ADDRESS: u64 = 128;
+
+impl Keeper {
+    pub(super) fn bind(&mut self, call: &Call, fd: RawFd, at: u64, length: u64) {
+        match self.try_bind(call, fd, at, length) {
+            Ok(Bound::ByKernel) => self.calls.proceed(call.id),
+            Ok(Bound::Here) => self.calls.succeed(call.id),
+            Err(error) => self.calls.fail(call.id, error),
+        }
+    }
+
+    fn try_bind(&mut self, call: &Call, fd: RawFd, at: u64, length: u64) -> Result<Bound, Errno> {
+        if length > LONGEST_ADDRESS {
+            return Ok(Bound::ByKernel);
+        }
+        let bytes = match read(call.thread, at, length as usize) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                if forbidden(error) {
+                    self.blind(Blind::Memory(error));
+                }
+                return Ok(Bound::ByKernel);
+            }
+        };
+        let Some(wanted) = address::parse(&bytes).filter(|address| address.port() != 0) else { return Ok(Bound::ByKernel) };
+        let Ok(Some(inode)) = proc::socket_at(call.thread, fd) else { return Ok(Bound::ByKernel) };
+        if self.used(inode).is_some() || !self.calls.is_waiting(call.id) {
+            // It is bound already, as the kernel will say.
+            return Ok(Bound::ByKernel);
+        }
+        let Some(process) = self.process(call.thread) else { return Ok(Bound::ByKernel) };
+        match copy(process, fd, inode) {
+            Ok(Some(own)) if is_tcp(&own) => self.bind_copy(call, fd, inode, wanted, &own),
+            Ok(_) => Ok(Bound::ByKernel),
+            Err(_) => self.bind_anew(call, fd, wanted),
+        }
+    }
+
+    /// With a copy of the program's own socket at hand.
+    fn bind_copy(&mut self, call: &Call, fd: RawFd, inode: u64, wanted: SocketAddr, own: &OwnedFd) -> Result<Bound, Errno> {
+        let v6_only = wanted.is_ipv6() && socket_option::ipv6_v6only(own).unwrap_or(false);
+        if let Some(held) = self.shelf.find(|held| held.is(wanted, v6_only)) {
+            if !getsockopt(own, sockopt::ReusePort).unwrap_or(false) && self.has_open(&held) {
+                // Twice the same address in one program: refused as it would be anywhere.
+                return Ok(Bound::ByKernel);
+            }
+            like(own, &held);
+            let non_blocking = fcntl(own, FcntlArg::F_GETFL)? & OFlag::O_NONBLOCK.bits() != 0;
+            return self.put(call, fd, &held, non_blocking);
+        }
+        self.asked.insert(inode);
+        let overlapping =
+            self.shelf.filter(|held| address::overlap((held.address, held.v6_only), (wanted, v6_only)));
+        if !overlapping.iter().any(|held| self.has_open(held)) {
+            // Two sockets whose addresses overlap may both be bound if both say so (socket(7), SO_REUSEPORT), until the
+            // older one is let go.
+            for held in &overlapping {
+                setsockopt(held, sockopt::ReusePort, &true).ok();
+                setsockopt(own, sockopt::ReusePort, &true).ok();
+            }
+        }
+        if wanted.port() < 1024 {
+            // The right to do so is the program's or is not.
+            return Ok(Bound::ByKernel);
+        }
+        match rustix::net::bind(own, &wanted).map_err(of_rustix) {
+            Ok(()) => Ok(Bound::Here),
+            Err(Errno::EADDRINUSE) => {
+                let by = proc::who_else_listens(wanted.port(), &self.all_processes());
+                (self.tell)(Seen::Occupied { address: wanted.to_string(), by });
+                Err(Errno::EADDRINUSE)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where the program's own may not be copied: a socket of ours takes its place.
+    fn bind_anew(&mut self, call: &Call, fd: RawFd, wanted: SocketAddr) -> Result<Bound, Errno> {
+        let flags = proc::flags_at(call.thread, fd).unwrap_or(libc::O_CLOEXEC);
+        let non_blocking = flags & libc::O_NONBLOCK != 0;
+        if let Some(held) = self.shelf.find(|held| held.address == wanted) {
+            return if self.has_open(&held) { Ok(Bound::ByKernel) } else { self.put(call, fd, &held, non_blocking) };
+        }
+        let family = if wanted.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let own = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        // As the standard library, tokio and nearly all others do.
+        setsockopt(&own, sockopt::ReuseAddr, &true)?;
+        rustix::net::bind(&own, &wanted).map_err(of_rustix)?;
+        let listener = Arc::new(Listener::new(own).map_err(|error| errno(&error))?);
+        self.shelf.add(&listener);
+        self.put(call, fd, &listener, non_blocking)
+    }
+
+    fn put(&mut self, call: &Call, fd: RawFd, held: &Arc<Listener>, non_blocking: bool) -> Result<Bound, Errno> {
+        let close_on_exec = proc::flags_at(call.thread, fd).is_none_or(|flags| flags & libc::O_CLOEXEC != 0);
+        held.hand_to(self.generation, non_blocking).map_err(|error| errno(&error))?;
+        self.calls.place(call.id, held.as_fd(), fd, close_on_exec)?;
+        self.use_it(held);
+        Ok(Bound::Here)
+    }
+
+    /// Whether a process of this generation has the socket still.
+    fn has_open(&self, held: &Listener) -> bool {
+        let used = self.uses.iter().any(|used| used.listener.inode == held.inode);
+        used && self.all_processes().iter().any(|process| proc::holds(*process, held.inode))
+    }
+
+    pub(super) fn listen(&mut self, call: &Call, fd: RawFd, backlog: i32) {
+        let Ok(Some(inode)) = proc::socket_at(call.thread, fd) else { return self.calls.proceed(call.id) };
+        if !self.calls.is_waiting(call.id) {
+            return;
+        }
+        if self.used(inode).is_none() {
+            if !self.asked.remove(&inode) {
+                // A port of the kernel's choice, or no TCP.
+                return self.calls.proceed(call.id);
+            }
+            let own = self.process(call.thread).map(|process| copy(process, fd, inode));
+            let Some(Ok(Some(own))) = own else { return self.calls.proceed(call.id) };
+            let Ok(listener) = Listener::new(own).map(Arc::new) else { return self.calls.proceed(call.id) };
+            listener.hand_to(self.generation, listener.is_non_blocking()).ok();
+            self.shelf.add(&listener);
+            self.use_it(&listener);
+        }
+        let Some(used) = self.used(inode) else { return self.calls.proceed(call.id) };
+        let listener = Arc::clone(&used.listener);
+        // On the same socket as the program would: it is known here at once whether it listens.
+        match rustix::net::listen(&*listener, backlog) {
+            Ok(()) => {
+                self.listens(&listener);
+                self.calls.succeed(call.id);
+            }
+            Err(error) => self.calls.fail(call.id, of_rustix(error)),
+        }
+    }
+}
+
+enum Bound {
+    ByKernel,
+    Here,
+}
+
+fn is_tcp(socket: &OwnedFd) -> bool {
+    let tcp = rustix::net::ipproto::TCP;
+    socket_option::socket_type(socket).is_ok_and(|kind| kind == rustix::net::SocketType::STREAM)
+        && socket_option::socket_protocol(socket).is_ok_and(|protocol| protocol == Some(tcp))
+}
+
+/// What the connections of a listener are born with (tcp(7), socket(7)), as the program has it now.
+fn like(own: &OwnedFd, held: &Listener) {
+    if let Ok(on) = socket_option::tcp_nodelay(own) {
+        socket_option::set_tcp_nodelay(held, on).ok();
+    }
+    if let Ok(on) = socket_option::socket_keepalive(own) {
+        socket_option::set_socket_keepalive(held, on).ok();
+    }
+}
+
+fn of_rustix(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}

@@ -1,0 +1,164 @@
+//! The connections of a program that knows nothing of us, seen from outside: found in its processes, and ended between two answers.
+//! Never lives here: when one may be ended (`drain`).
+
+use super::drain::{self, Patience, Verdict};
+use super::kernel::{self, Facts};
+use super::listener::inode;
+use crate::upgrade::proc;
+use nix::errno::Errno;
+use nix::sys::socket::{Shutdown, SockType, getsockopt, shutdown, sockopt};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// What was found at one look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Look {
+    pub live: usize,
+    /// Those of them that an end would cut.
+    pub busy: usize,
+}
+
+/// What is remembered of sockets between two looks, by the number that the kernel gives them. No copies: the end of a connection
+/// goes out to its client when the last descriptor is closed, and that is to be the program's.
+#[derive(Debug, Default)]
+pub struct Connections {
+    ports: BTreeSet<u16>,
+    known: BTreeMap<u64, Known>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Not a connection to one of the ports.
+    Other,
+    Seen,
+    /// Its requests are kept out, since so many segments had been dropped.
+    Watched(u32),
+}
+
+impl Connections {
+    pub fn to_ports(ports: impl Iterator<Item = u16>) -> Connections {
+        Connections { ports: ports.collect(), known: BTreeMap::new() }
+    }
+
+    /// Looks at every connection once, and does with it what is due.
+    ///
+    /// # Errors
+    /// That sockets of the program may not be looked at (EPERM, ENOSYS).
+    pub fn look(&mut self, processes: &BTreeSet<u32>, patience: Patience) -> Result<Look, Errno> {
+        self.each(processes, |connection, known| {
+            let Ok(facts) = Facts::of(connection) else { return Look::default() };
+            let watched = match known {
+                Known::Watched(dropped) => Some(*dropped),
+                Known::Other | Known::Seen => None,
+            };
+            match drain::judge(&facts, watched, patience) {
+                Verdict::Over => return Look::default(),
+                Verdict::Wait => {}
+                Verdict::Watch => {
+                    // A filter of the program's own that may not be replaced: it goes on as it is.
+                    if kernel::keep_requests_out(connection).is_ok() {
+                        *known = Known::Watched(facts.dropped);
+                    }
+                }
+                Verdict::End => {
+                    if end(connection) {
+                        return Look::default();
+                    }
+                }
+            }
+            Look { live: 1, busy: usize::from(drain::is_cut(&facts)) }
+        })
+    }
+
+    /// Ends what is between two answers, and says how many are not.
+    ///
+    /// # Errors
+    /// As `look`.
+    pub fn end_all(&mut self, processes: &BTreeSet<u32>) -> Result<Look, Errno> {
+        self.each(processes, |connection, _| match Facts::of(connection) {
+            Ok(facts) if drain::is_cut(&facts) => Look { live: 1, busy: 1 },
+            Ok(facts) if facts.open => {
+                end(connection);
+                Look::default()
+            }
+            Ok(_) | Err(_) => Look::default(),
+        })
+    }
+
+    fn each(
+        &mut self,
+        processes: &BTreeSet<u32>,
+        mut what: impl FnMut(&TcpStream, &mut Known) -> Look,
+    ) -> Result<Look, Errno> {
+        let mut seen = BTreeSet::new();
+        let mut look = Look::default();
+        let mut refused = None;
+        for process in processes {
+            for (number, inode) in proc::sockets(*process) {
+                if self.known.get(&inode) == Some(&Known::Other) || !seen.insert(inode) {
+                    seen.insert(inode);
+                    continue;
+                }
+                let socket = match copy(*process, number, inode) {
+                    Ok(Some(socket)) => socket,
+                    // Closed, or another one, since it was listed.
+                    Ok(None) => continue,
+                    Err(error) => {
+                        refused = Some(error);
+                        continue;
+                    }
+                };
+                let known = self.known.entry(inode).or_insert(Known::Seen);
+                match connection(socket, &self.ports) {
+                    Some(connection) => {
+                        let one = what(&connection, known);
+                        look = Look { live: look.live + one.live, busy: look.busy + one.busy };
+                    }
+                    None => *known = Known::Other,
+                }
+            }
+        }
+        self.known.retain(|inode, _| seen.contains(inode));
+        refused.map_or(Ok(look), Err)
+    }
+}
+
+/// A copy of a descriptor of another process, if it is that socket.
+///
+/// # Errors
+/// EPERM or ENOSYS where that is not allowed or not possible.
+pub fn copy(process: u32, number: RawFd, socket: u64) -> Result<Option<OwnedFd>, Errno> {
+    let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return Ok(None) };
+    let copied = pidfd_open(pid, PidfdFlags::empty())
+        .and_then(|process| pidfd_getfd(process, number, PidfdGetfdFlags::empty()));
+    match copied.map_err(|error| Errno::from_raw(error.raw_os_error())) {
+        Ok(copy) => Ok(inode(&copy).is_ok_and(|inode| inode == socket).then_some(copy)),
+        Err(error @ (Errno::EPERM | Errno::EACCES | Errno::ENOSYS)) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// The socket as a connection that came to one of the ports, if it is one.
+fn connection(socket: OwnedFd, ports: &BTreeSet<u16>) -> Option<TcpStream> {
+    let stream = getsockopt(&socket, sockopt::SockType).is_ok_and(|kind| kind == SockType::Stream);
+    let listens = getsockopt(&socket, sockopt::AcceptConn).unwrap_or(false);
+    let connection = TcpStream::from(socket);
+    // Of another family, it has no such address.
+    let local = connection.local_addr().ok()?;
+    (stream && !listens && ports.contains(&local.port())).then_some(connection)
+}
+
+/// Ends it so that the client reads the end between two answers and the program has seen nothing of what the client may have sent
+/// meanwhile: requests are kept out, it is looked at once more, and only then is it ended.
+fn end(connection: &TcpStream) -> bool {
+    let kept_out = kernel::keep_requests_out(connection).is_ok();
+    let over = Facts::of(connection).is_ok_and(|facts| facts.unread == 0 && facts.delivered && !drain::is_cut(&facts));
+    let ended = over && shutdown(connection.as_raw_fd(), Shutdown::Both).is_ok();
+    if kept_out {
+        // It comes in again if it was not ended, and is answered by a reset if it was.
+        kernel::let_all_in(connection).ok();
+    }
+    ended
+}

@@ -1,0 +1,334 @@
+//! The keeper of a gate: a thread that answers the calls of one generation, in the order in which they come, and leads its
+//! connections to their end when it is told to.
+//! Never lives here: what is done with a call (`binds`, `accepts`).
+
+use super::accepts::Parked;
+use super::connections::{Connections, Look};
+use super::drain::Patience;
+use super::listener::{Listener, Shelf};
+use super::{Order, Seen, Which};
+use crate::process::seccomp::{Call, Calls, What};
+use crate::report::Generation;
+use crate::upgrade::proc;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{PipeReader, Read};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+/// From the moment a program listens to the first knock: one that blocks in accept(2) needs none and is quicker.
+const FIRST_KNOCK: Duration = Duration::from_millis(1);
+/// The longest time between two.
+const SLOWEST_KNOCK: Duration = Duration::from_millis(100);
+/// Between two looks at connections: the kernel has no event for an answer that is over.
+const LOOK: Duration = Duration::from_millis(5);
+
+pub struct Keeper {
+    pub(super) calls: Calls,
+    pub(super) generation: Generation,
+    process: u32,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) tell: Box<dyn Fn(Seen) + Send>,
+    /// The sockets that the program has of those that are held.
+    pub(super) uses: Vec<Use>,
+    /// Sockets for which it has asked for an address of its own choice, and which do not listen yet.
+    pub(super) asked: BTreeSet<u64>,
+    /// Threads that wait for a connection, as they would in the kernel.
+    pub(super) parked: BTreeMap<i32, Parked>,
+    /// The process of each thread that has called.
+    processes: BTreeMap<i32, u32>,
+    closed: Option<Which>,
+    knock: Option<Knock>,
+    drain: Option<Drain>,
+    pub(super) said_blind: bool,
+}
+
+#[derive(Debug)]
+pub struct Use {
+    pub listener: Arc<Listener>,
+    pub listens: bool,
+    pub accepts: bool,
+    /// As it was when no later generation had the socket.
+    pub non_blocking: bool,
+}
+
+struct Knock {
+    at: Instant,
+    pace: Duration,
+}
+
+struct Drain {
+    connections: Connections,
+    patience: Patience,
+    next: Instant,
+    last: Option<Look>,
+    said_cannot_look: bool,
+}
+
+impl Keeper {
+    pub fn new(
+        calls: Calls,
+        generation: Generation,
+        process: u32,
+        shelf: Arc<Shelf>,
+        handed: Vec<Arc<Listener>>,
+        tell: Box<dyn Fn(Seen) + Send>,
+    ) -> Keeper {
+        let mut keeper = Keeper {
+            calls,
+            generation,
+            process,
+            shelf,
+            tell,
+            uses: Vec::new(),
+            asked: BTreeSet::new(),
+            parked: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            closed: None,
+            knock: None,
+            drain: None,
+            said_blind: false,
+        };
+        for listener in handed {
+            keeper.use_it(&listener);
+            keeper.listens(&listener);
+        }
+        keeper
+    }
+
+    /// Until the last process behind the gate has ended.
+    pub fn run(mut self, inbox: &Receiver<Order>, mut woken: PipeReader) {
+        // Nobody to take orders from.
+        let mut alone = false;
+        loop {
+            let waiting: Vec<Arc<Listener>> = self.waited_for();
+            let mut fds = vec![PollFd::new(self.calls.as_fd(), PollFlags::POLLIN)];
+            let wanted = if alone { PollFlags::empty() } else { PollFlags::POLLIN };
+            fds.push(PollFd::new(woken.as_fd(), wanted));
+            fds.extend(waiting.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
+            // An interrupted call is repeated; no other error is possible for descriptors that are open.
+            poll(&mut fds, self.timeout()).ok();
+            let events: Vec<PollFlags> = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect();
+            drop(fds);
+            // Orders first: a gate that is closed lets nothing more through.
+            if !alone && !events[1].is_empty() {
+                woken.read(&mut [0; 64]).ok();
+                alone = self.take_orders(inbox);
+            }
+            if events[0].contains(PollFlags::POLLIN) {
+                if let Ok(Some(call)) = self.calls.next() {
+                    self.answer(&call);
+                }
+            } else if events[0].contains(PollFlags::POLLHUP) {
+                return;
+            }
+            for (listener, events) in waiting.iter().zip(&events[2..]) {
+                if !events.is_empty() {
+                    self.serve_parked(listener);
+                }
+            }
+            self.tick();
+        }
+    }
+
+    /// Whether there is nobody left who could give any.
+    fn take_orders(&mut self, inbox: &Receiver<Order>) -> bool {
+        loop {
+            match inbox.try_recv() {
+                Ok(order) => self.obey(order),
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Disconnected) => {
+                    // The generation has ended. What it has left behind is given nothing more, and looked at no more.
+                    self.closed = Some(Which::All);
+                    self.drain = None;
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Close(which) => self.close(which),
+            Order::Open => {
+                self.closed = None;
+                self.drain = None;
+                for used in &self.uses {
+                    // Its event loop was told of what waits there while it could not have it.
+                    used.listener.knock();
+                }
+            }
+            Order::Drain(which, patience) => {
+                self.close(which);
+                let ports = self.uses.iter().map(|used| used.listener.address.port());
+                let connections = Connections::to_ports(ports);
+                self.drain = Some(Drain { connections, patience, next: now(), last: None, said_cannot_look: false });
+            }
+            Order::End => {
+                self.close(Which::All);
+                if let Some(mut drain) = self.drain.take() {
+                    match drain.connections.end_all(&self.all_processes()) {
+                        Ok(Look { live, busy }) => (self.tell)(Seen::Live { live, busy }),
+                        Err(error) => (self.tell)(Seen::CannotLook(error)),
+                    }
+                }
+                (self.tell)(Seen::Ended);
+            }
+        }
+    }
+
+    fn close(&mut self, which: Which) {
+        self.closed = Some(which);
+        for used in &self.uses {
+            // What was taken for a thread that has gone is the next one's, who must be told.
+            if !self.is_open(&used.listener) && used.listener.has_waiting() {
+                used.listener.knock();
+            }
+        }
+        (self.tell)(Seen::Closed);
+    }
+
+    pub(super) fn is_open(&self, listener: &Listener) -> bool {
+        match &self.closed {
+            None => true,
+            Some(Which::All) => false,
+            Some(Which::These(inodes)) => !inodes.contains(&listener.inode),
+        }
+    }
+
+    fn answer(&mut self, call: &Call) {
+        match call.what {
+            What::Bind { fd, address, length } => self.bind(call, fd, address, length),
+            What::Listen { fd, backlog } => self.listen(call, fd, backlog),
+            What::Accept { fd, address, length, flags } => self.accept(call, fd, (address, length), flags),
+            What::IoUring => {
+                self.calls.proceed(call.id);
+                self.blind(super::Blind::IoUring);
+            }
+            What::Other => self.calls.proceed(call.id),
+        }
+    }
+
+    pub(super) fn blind(&mut self, why: super::Blind) {
+        if !self.said_blind {
+            self.said_blind = true;
+            (self.tell)(Seen::Blind(why));
+        }
+    }
+
+    pub(super) fn used(&mut self, inode: u64) -> Option<&mut Use> {
+        self.uses.iter_mut().find(|used| used.listener.inode == inode)
+    }
+
+    pub(super) fn use_it(&mut self, listener: &Arc<Listener>) {
+        if self.used(listener.inode).is_none() {
+            let non_blocking = listener.is_non_blocking();
+            self.uses.push(Use { listener: Arc::clone(listener), listens: false, accepts: false, non_blocking });
+        }
+    }
+
+    pub(super) fn listens(&mut self, listener: &Arc<Listener>) {
+        if let Some(used) = self.used(listener.inode).filter(|used| !used.listens) {
+            used.listens = true;
+            (self.tell)(Seen::Listens(Arc::clone(listener)));
+            self.knock_soon();
+        }
+    }
+
+    pub(super) fn knock_soon(&mut self) {
+        self.knock = Some(Knock { at: now() + FIRST_KNOCK, pace: FIRST_KNOCK });
+    }
+
+    /// The process of a thread that calls.
+    pub(super) fn process(&mut self, thread: i32) -> Option<u32> {
+        if let Some(process) = self.processes.get(&thread) {
+            return Some(*process);
+        }
+        let process = proc::process_of(thread)?;
+        self.processes.insert(thread, process);
+        Some(process)
+    }
+
+    pub(super) fn all_processes(&self) -> BTreeSet<u32> {
+        proc::family(self.process).into_iter().chain(self.processes.values().copied()).collect()
+    }
+
+    /// Sockets whose next connection somebody waits for.
+    fn waited_for(&self) -> Vec<Arc<Listener>> {
+        let waited = |used: &&Use| self.parked.values().any(|parked| parked.socket == used.listener.inode);
+        let open = |used: &&Use| self.is_open(&used.listener);
+        self.uses.iter().filter(waited).filter(open).map(|used| Arc::clone(&used.listener)).collect()
+    }
+
+    fn timeout(&self) -> PollTimeout {
+        let knock = self.knock.as_ref().map(|knock| knock.at);
+        let drain = self.drain.as_ref().map(|drain| drain.next);
+        let parked = self.parked.values().filter_map(|parked| parked.until);
+        let Some(first) = parked.chain(knock).chain(drain).min() else { return PollTimeout::NONE };
+        // A part of a millisecond is waited for whole, not in circles.
+        let millis = first.saturating_duration_since(now()).as_micros().div_ceil(1000);
+        PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+    }
+
+    fn tick(&mut self) {
+        let now = now();
+        self.release_late(now);
+        if self.knock.as_ref().is_some_and(|knock| knock.at <= now) {
+            self.knock_now(now);
+        }
+        if self.drain.as_ref().is_some_and(|drain| drain.next <= now) {
+            self.look();
+        }
+    }
+
+    /// At sockets on which nothing has been asked for yet.
+    fn knock_now(&mut self, now: Instant) {
+        let Some(knock) = self.knock.take() else { return };
+        let mute: Vec<&Use> = self.uses.iter().filter(|used| used.listens && !used.accepts).collect();
+        if mute.is_empty() || self.closed.is_some() {
+            return;
+        }
+        mute.iter().for_each(|used| used.listener.knock());
+        let pace = (knock.pace * 2).min(SLOWEST_KNOCK);
+        self.knock = Some(Knock { at: now + pace, pace });
+    }
+
+    fn look(&mut self) {
+        let processes = self.all_processes();
+        let Some(drain) = &mut self.drain else { return };
+        let began = now();
+        let look = drain.connections.look(&processes, drain.patience);
+        // However many there are, two thirds of the time are for the calls.
+        drain.next = now() + LOOK.max(began.elapsed() * 2);
+        match look {
+            Ok(Look { live: 0, .. }) if self.closed != Some(Which::All) => self.close(Which::All),
+            Ok(Look { live: 0, .. }) => {
+                self.drain = None;
+                (self.tell)(Seen::Drained);
+            }
+            Ok(look) if drain.last != Some(look) => {
+                drain.last = Some(look);
+                (self.tell)(Seen::Live { live: look.live, busy: look.busy });
+            }
+            Ok(_) => {}
+            Err(error) if !drain.said_cannot_look => {
+                drain.said_cannot_look = true;
+                (self.tell)(Seen::CannotLook(error));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// What the kernel says of a process that may not be looked into.
+pub(super) fn forbidden(error: Errno) -> bool {
+    matches!(error, Errno::EPERM | Errno::EACCES | Errno::ENOSYS)
+}
+
+#[allow(clippy::disallowed_methods)] // An edge: polls for the kernel, which tells when it has something.
+pub(super) fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,205 @@
+//! What only the kernel knows of a connection, and the filter that keeps its next request back. One of the few files with
+//! `unsafe`: socket options that are structures.
+//! Never lives here: what follows from it.
+
+use nix::errno::Errno;
+use nix::libc;
+use std::mem::size_of_val;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// `struct tcp_info` (linux/tcp.h) up to the last field that is read: the C library's has fewer.
+#[repr(C)]
+#[derive(Debug, Default, Clone, Copy)]
+struct TcpInfo {
+    state: u8,
+    _flags: [u8; 7],
+    _timers_and_sizes: [u32; 4],
+    /// Segments sent and not acknowledged.
+    unacked: u32,
+    _segments: [u32; 4],
+    /// Milliseconds since.
+    last_data_sent: u32,
+    _last_ack_sent: u32,
+    last_data_recv: u32,
+    _window: [u32; 12],
+    _pacing: [u64; 2],
+    _bytes_acked: u64,
+    bytes_received: u64,
+    _segments_out_and_in: [u32; 2],
+    notsent_bytes: u32,
+    _more_segments: [u32; 3],
+    _rates: [u64; 4],
+    _delivered: [u32; 2],
+    bytes_sent: u64,
+}
+
+/// A connection at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// Neither side has ended it, or the client has and waits for what is still to come.
+    pub open: bool,
+    pub received: u64,
+    pub sent: u64,
+    /// Bytes that the program has not read yet.
+    pub unread: u64,
+    /// Whether everything sent has arrived.
+    pub delivered: bool,
+    /// Milliseconds since the last byte went out and came in.
+    pub sent_ago: u32,
+    pub received_ago: u32,
+    /// Segments that were kept back by a filter, or had no room.
+    pub dropped: u32,
+}
+
+/// include/net/tcp_states.h
+const ESTABLISHED: u8 = 1;
+const CLOSE_WAIT: u8 = 8;
+
+impl Facts {
+    pub fn of(socket: impl AsFd) -> Result<Facts, Errno> {
+        let mut info = TcpInfo::default();
+        get(&socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
+        let mut memory = [0_u32; libc::SK_MEMINFO_DROPS as usize + 1];
+        get(&socket, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut memory)?;
+        Ok(Facts {
+            open: matches!(info.state, ESTABLISHED | CLOSE_WAIT),
+            received: info.bytes_received,
+            sent: info.bytes_sent,
+            unread: rustix::io::ioctl_fionread(&socket).map_err(|error| Errno::from_raw(error.raw_os_error()))?,
+            delivered: info.unacked == 0 && info.notsent_bytes == 0,
+            sent_ago: info.last_data_sent,
+            received_ago: info.last_data_recv,
+            dropped: memory[libc::SK_MEMINFO_DROPS as usize],
+        })
+    }
+}
+
+/// Plain numbers, in which any bytes are valid.
+trait Plain: Copy {}
+impl Plain for TcpInfo {}
+impl<const N: usize> Plain for [u32; N] {}
+
+/// An older kernel knows less and leaves the rest as it is.
+fn get<T: Plain>(socket: &impl AsFd, level: i32, name: i32, value: &mut T) -> Result<(), Errno> {
+    let mut length = size_of_val(value) as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `length` bytes to `value`, and any bytes are a value of a plain type.
+    let done = unsafe { libc::getsockopt(fd, level, name, std::ptr::from_mut(value).cast(), &mut length) };
+    Errno::result(done).map(drop)
+}
+
+/// From now on a segment that begins a request of HTTP/1 does not come in. The client's side of the connection sends it again and
+/// again, as if it had been lost on the way.
+pub fn keep_requests_out(socket: impl AsFd) -> Result<(), Errno> {
+    let filter = no_requests();
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    let (fd, length) = (socket.as_fd().as_raw_fd(), size_of_val(&program) as libc::socklen_t);
+    let name = libc::SO_ATTACH_FILTER;
+    // SAFETY: the kernel reads `program` and the instructions it points to, which live until it has returned.
+    let done = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, name, std::ptr::from_ref(&program).cast(), length) };
+    Errno::result(done).map(drop)
+}
+
+pub fn let_all_in(socket: impl AsFd) -> Result<(), Errno> {
+    let (fd, none) = (socket.as_fd().as_raw_fd(), 0_i32);
+    let length = size_of_val(&none) as libc::socklen_t;
+    let name = libc::SO_DETACH_FILTER;
+    // SAFETY: the kernel reads an int, which it ignores.
+    let done = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, name, std::ptr::from_ref(&none).cast(), length) };
+    Errno::result(done).map(drop)
+}
+
+/// How a request line begins (RFC 9112, 3): four bytes of the method are enough to tell it from a frame of HTTP/2, of a WebSocket or
+/// of TLS, none of which begins with capital letters. A protocol that is not HTTP is not kept back unless it says the same.
+const METHODS: [[u8; 4]; 7] = [*b"GET ", *b"HEAD", *b"POST", *b"PUT ", *b"DELE", *b"PATC", *b"OPTI"];
+
+/// A socket filter (the classic BPF of Documentation/networking/filter.rst) on what begins with the TCP header. It returns how
+/// many bytes may come in.
+fn no_requests() -> Vec<libc::sock_filter> {
+    let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let pass = METHODS.len() as u8;
+    let mut filter = vec![
+        // X = length of the header: the upper half of its byte 12, in words.
+        op(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 12),
+        op(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 0, 0, 4),
+        op(libc::BPF_ALU | libc::BPF_LSH | libc::BPF_K, 0, 0, 2),
+        op(libc::BPF_MISC | libc::BPF_TAX, 0, 0, 0),
+        // Acknowledgements, ends, and anything shorter than a method pass.
+        op(libc::BPF_LD | libc::BPF_W | libc::BPF_LEN, 0, 0, 0),
+        op(libc::BPF_ALU | libc::BPF_SUB | libc::BPF_X, 0, 0, 0),
+        op(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1 + pass, 4),
+        op(libc::BPF_LD | libc::BPF_W | libc::BPF_IND, 0, 0, 0),
+    ];
+    for (nth, method) in (0..).zip(METHODS) {
+        let request = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+        filter.push(op(request, pass - nth, 0, u32::from_be_bytes(method)));
+    }
+    let verdict = libc::BPF_RET | libc::BPF_K;
+    filter.extend([op(verdict, 0, 0, u32::MAX), op(verdict, 0, 0, 0)]);
+    filter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nodelay(true).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn the_structure_is_as_long_as_the_kernel_has_it() {
+        assert_eq!(std::mem::offset_of!(TcpInfo, last_data_sent), 44);
+        assert_eq!(std::mem::offset_of!(TcpInfo, bytes_received), 128);
+        assert_eq!(std::mem::offset_of!(TcpInfo, notsent_bytes), 144);
+        assert_eq!(std::mem::offset_of!(TcpInfo, bytes_sent), 200);
+    }
+
+    #[test]
+    fn the_kernel_tells_what_a_connection_is_at() {
+        let (mut client, mut server) = pair();
+        let fresh = Facts::of(&server).unwrap();
+        assert!(fresh.open && fresh.received == 0 && fresh.sent == 0);
+        client.write_all(b"hello").unwrap();
+        assert_eq!(Facts::of(&server).unwrap().unread, 5);
+        server.read_exact(&mut [0; 5]).unwrap();
+        server.write_all(b"world!").unwrap();
+        client.read_exact(&mut [0; 6]).unwrap();
+        let told = Facts::of(&server).unwrap();
+        assert_eq!((told.received, told.sent, told.unread, told.delivered), (5, 6, 0, true));
+        assert!(told.sent_ago <= told.received_ago);
+        drop(client);
+        assert_eq!(server.read(&mut [0]).unwrap(), 0);
+        assert!(Facts::of(&server).unwrap().open, "an answer may still be on its way");
+    }
+
+    #[test]
+    fn requests_are_kept_out_and_all_else_comes_in() {
+        let (mut client, mut server) = pair();
+        server.set_nonblocking(true).unwrap();
+        keep_requests_out(&server).unwrap();
+        for frame in [&b"\x81\x85abcdhello"[..], b"\x00\x00\x08\x06\x00", b"x", b"GETx / HTTP/1.1\r\n", b"get key\r\n"] {
+            client.write_all(frame).unwrap();
+            let mut came = vec![0; frame.len()];
+            server.set_nonblocking(false).unwrap();
+            server.read_exact(&mut came).unwrap();
+            assert_eq!(came, frame);
+        }
+        assert_eq!(Facts::of(&server).unwrap().dropped, 0);
+        server.set_nonblocking(true).unwrap();
+        client.write_all(b"POST / HTTP/1.1\r\n").unwrap();
+        // Sent over the loopback device, it has arrived when write(2) returns.
+        assert_eq!(Facts::of(&server).unwrap().dropped, 1);
+        assert_eq!(server.read(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        let_all_in(&server).unwrap();
+        server.set_nonblocking(false).unwrap();
+        let mut came = [0; 17];
+        server.read_exact(&mut came).unwrap();
+        assert_eq!(&came, b"POST / HTTP/1.1\r\n", "it was only delayed");
+    }
+}

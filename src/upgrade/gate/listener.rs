@@ -1,0 +1,239 @@
+//! A listening socket that outlives its program, and the place where gates find it. All connections of its queue are taken here,
+//! on behalf of whichever generation asks, so that nothing is ever inside accept(2) when a gate closes.
+//! Never lives here: which generation may have one.
+
+use super::address;
+use crate::report::Generation;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
+use rustix::net::sockopt as socket_option;
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    pub address: SocketAddr,
+    /// IPV6_V6ONLY, which is part of what an address means.
+    pub v6_only: bool,
+    /// What the kernel calls the socket, in every process that has it.
+    pub inode: u64,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Taken for a caller who was gone before it could be given.
+    returned: VecDeque<(TcpStream, SocketAddr)>,
+    /// A connection of our own that stands in the queue.
+    knock: Option<TcpStream>,
+    /// The generation that was last given the socket: the flags of its description are that one's.
+    newest: Generation,
+}
+
+impl Listener {
+    /// # Errors
+    /// A socket that does not listen for TCP.
+    pub fn new(socket: OwnedFd) -> io::Result<Listener> {
+        let inode = inode(&socket)?;
+        let socket = TcpListener::from(socket);
+        let address = socket.local_addr()?;
+        let v6_only = address.is_ipv6() && socket_option::ipv6_v6only(&socket)?;
+        Ok(Listener { socket, address, v6_only, inode, queue: Mutex::default() })
+    }
+
+    pub fn is(&self, address: SocketAddr, v6_only: bool) -> bool {
+        self.address == address && self.v6_only == v6_only
+    }
+
+    /// The next connection of the queue, which may be taken back by `give_back`. Never blocks, whatever the program has made of
+    /// the socket's description.
+    ///
+    /// # Errors
+    /// Those of accept(2).
+    pub fn take(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+        let mut queue = self.queue();
+        if let Some(returned) = queue.returned.pop_front() {
+            return Ok(Some(returned));
+        }
+        // Nobody else takes from this queue while it is locked, so what is readable now can be accepted without waiting.
+        while is_readable(self.socket.as_fd()) {
+            let (connection, peer) = self.socket.accept()?;
+            match queue.knock.take() {
+                Some(knock) if is_from(&knock, peer) => end_at_once(knock, connection),
+                knock => {
+                    queue.knock = knock;
+                    return Ok(Some((connection, peer)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    pub fn give_back(&self, connection: (TcpStream, SocketAddr)) {
+        self.queue().returned.push_front(connection);
+    }
+
+    /// Whether a connection waits in the queue.
+    pub fn has_waiting(&self) -> bool {
+        !self.queue().returned.is_empty() || is_readable(self.socket.as_fd())
+    }
+
+    /// Puts a connection of our own into the queue, unless one stands there: every program that waits for the socket is woken, asks for
+    /// the connection, and is not given it. An event loop is told of a socket once, and asks only then.
+    pub fn knock(&self) {
+        let mut queue = self.queue();
+        if queue.knock.is_none() {
+            // Where that is not possible (a full queue, a firewall), the next client is the one who wakes it.
+            queue.knock = connect_to(address::reachable(self.address)).ok();
+        }
+    }
+
+    /// A generation is given the socket: the flag of its description is as on the socket that the program had made for itself.
+    pub fn hand_to(&self, generation: Generation, non_blocking: bool) -> io::Result<()> {
+        self.queue().newest = generation;
+        self.socket.set_nonblocking(non_blocking)
+    }
+
+    pub fn newest(&self) -> Generation {
+        self.queue().newest
+    }
+
+    pub fn is_non_blocking(&self) -> bool {
+        // An open descriptor has flags.
+        fcntl(&self.socket, FcntlArg::F_GETFL).is_ok_and(|flags| OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK))
+    }
+
+    /// Accepts no more, in any process that has it: from now on connections reach others that listen on its address.
+    pub fn shut_down(&self) {
+        // One that does not listen any more is what was wanted.
+        nix::sys::socket::shutdown(self.socket.as_raw_fd(), nix::sys::socket::Shutdown::Both).ok();
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Where gates find the sockets that are held. It owns none: a socket is let go by those who hold it.
+#[derive(Debug, Default)]
+pub struct Shelf(Mutex<Vec<Weak<Listener>>>);
+
+impl Shelf {
+    pub fn add(&self, listener: &Arc<Listener>) {
+        let mut all = self.all();
+        all.retain(|held| held.strong_count() > 0);
+        all.push(Arc::downgrade(listener));
+    }
+
+    pub fn find(&self, wanted: impl Fn(&Listener) -> bool) -> Option<Arc<Listener>> {
+        self.all().iter().filter_map(Weak::upgrade).find(|listener| wanted(listener))
+    }
+
+    pub fn filter(&self, wanted: impl Fn(&Listener) -> bool) -> Vec<Arc<Listener>> {
+        self.all().iter().filter_map(Weak::upgrade).filter(|listener| wanted(listener)).collect()
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Weak<Listener>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The number of the socket in the kernel's file system of sockets; `socket:[4711]` in /proc/PID/fd.
+pub fn inode(socket: impl AsFd) -> io::Result<u64> {
+    Ok(nix::sys::stat::fstat(socket)?.st_ino)
+}
+
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN))
+}
+
+fn is_from(knock: &TcpStream, peer: SocketAddr) -> bool {
+    let canonical = |address: SocketAddr| (address.ip().to_canonical(), address.port());
+    knock.local_addr().is_ok_and(|local| canonical(local) == canonical(peer))
+}
+
+/// Both ends of a connection of our own, without leaving its port in TIME_WAIT.
+fn end_at_once(knock: TcpStream, connection: TcpStream) {
+    let reset = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(&knock, sockopt::Linger, &reset).ok();
+    drop(knock);
+    drop(connection);
+}
+
+/// Begins to connect, and does not wait for it.
+fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn listener() -> Listener {
+        Listener::new(TcpListener::bind("127.0.0.1:0").unwrap().into()).unwrap()
+    }
+
+    #[test]
+    fn a_blocking_socket_is_asked_without_waiting() {
+        let listener = listener();
+        assert!(!listener.is_non_blocking());
+        assert!(listener.take().unwrap().is_none());
+        let mut client = TcpStream::connect(listener.address).unwrap();
+        let (connection, peer) = listener.take().unwrap().unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
+        assert!(!listener.has_waiting());
+        listener.give_back((connection, peer));
+        assert!(listener.has_waiting());
+        client.write_all(b"x").unwrap();
+        assert_eq!(listener.take().unwrap().unwrap().1, peer);
+        assert!(listener.take().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_knock_wakes_and_is_never_given_to_anybody() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
+            let listener = Listener::new(TcpListener::bind(address).unwrap().into()).unwrap();
+            listener.knock();
+            listener.knock();
+            assert!(listener.has_waiting(), "{address}");
+            let client = TcpStream::connect(address::reachable(listener.address)).unwrap();
+            let taken = listener.take().unwrap().unwrap().1;
+            assert_eq!(taken.port(), client.local_addr().unwrap().port(), "{address}");
+            assert!(listener.take().unwrap().is_none(), "{address}");
+            listener.knock();
+            assert!(listener.has_waiting(), "it can knock again: {address}");
+            assert!(listener.take().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn the_shelf_forgets_what_nobody_holds() {
+        let shelf = Shelf::default();
+        let listener = Arc::new(listener());
+        let address = listener.address;
+        shelf.add(&listener);
+        assert!(shelf.find(|held| held.is(address, false)).is_some());
+        assert!(shelf.find(|held| held.is(address, true)).is_none());
+        drop(listener);
+        assert!(shelf.find(|_| true).is_none());
+    }
+}

@@ -1,0 +1,110 @@
+//! The gate of one generation: hot upgrade for a program that knows nothing of it. The calls in which the program takes sockets and
+//! connections wait here (`process::seccomp`); it is given the sockets that are held in place of new ones, and connections only
+//! while its gate is open.
+//! Never lives here: when a gate is opened and closed (`handover`).
+
+mod accepts;
+mod address;
+mod binds;
+mod connections;
+mod drain;
+mod keeper;
+mod kernel;
+mod listener;
+
+use crate::process::seccomp::Calls;
+use crate::report::Generation;
+use nix::errno::Errno;
+use std::io::{self, PipeWriter, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+
+pub use drain::Patience;
+pub use listener::{Listener, Shelf};
+
+/// Which sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    All,
+    /// By inode.
+    These(Vec<u64>),
+}
+
+/// What a gate is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// No connection of these sockets is given any more.
+    Close(Which),
+    /// All are, again.
+    Open,
+    /// As `Close`, and what is live is led to its end.
+    Drain(Which, Patience),
+    /// What is between two answers is ended.
+    End,
+}
+
+/// What a gate sees.
+#[derive(Debug)]
+pub enum Seen {
+    /// The program listens on that socket, which may be new.
+    Listens(Arc<Listener>),
+    /// It has asked for a connection, on each of its sockets or on some.
+    Accepts { all: bool },
+    /// `Close` and `Drain` are in force.
+    Closed,
+    /// How many connections there still are, and how many of them an end would cut.
+    Live { live: usize, busy: usize },
+    /// No connection is left.
+    Drained,
+    /// `End` is done.
+    Ended,
+    /// The address that it asked for is somebody else's.
+    Occupied { address: String, by: Option<String> },
+    /// It takes connections in a way that is not seen here.
+    Blind(Blind),
+    /// Its connections may not be looked at.
+    CannotLook(Errno),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blind {
+    /// By io_uring(7), whose operations are no calls.
+    IoUring,
+    /// Its memory may not be read.
+    Memory(Errno),
+}
+
+/// A gate whose keeper is a thread that lives as long as any process behind it.
+#[derive(Debug)]
+pub struct Gate {
+    orders: Sender<Order>,
+    wake: PipeWriter,
+}
+
+impl Gate {
+    /// `process` is the first one behind it; `handed` are the sockets that it has already.
+    pub fn keep(
+        calls: OwnedFd,
+        generation: Generation,
+        process: u32,
+        shelf: Arc<Shelf>,
+        handed: Vec<Arc<Listener>>,
+        tell: impl Fn(Seen) + Send + 'static,
+    ) -> io::Result<Gate> {
+        let (orders, inbox) = channel();
+        let (woken, wake) = io::pipe()?;
+        let calls = Calls::new(calls);
+        let keeper = keeper::Keeper::new(calls, generation, process, shelf, handed, Box::new(tell));
+        thread::spawn(move || keeper.run(&inbox, woken));
+        Ok(Gate { orders, wake })
+    }
+
+    /// A keeper whose processes have all ended hears nothing, which is as well.
+    pub fn order(&self, order: Order) {
+        if self.orders.send(order).is_ok() {
+            (&self.wake).write_all(&[0]).ok();
+        }
+    }
+}

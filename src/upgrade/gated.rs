@@ -1,0 +1,197 @@
+//! What a gate sees, and what becomes of the sockets that a program binds at one.
+//! Never lives here: the gate itself (`gate`).
+
+use super::gate::{Blind, Order, Patience, Seen, Which};
+use super::generation::Started;
+use super::ready::ALIVE;
+use super::sockets::Endpoint;
+use super::{Generation, Room, Takes};
+use crate::config::Ready;
+use crate::process::Launcher;
+use crate::report::{HandOver, Notice};
+use nix::sys::signal::Signal;
+use std::time::Instant;
+
+impl Started {
+    /// Whether another can take over from it while it runs: its sockets are known, and its gate can be closed.
+    pub(super) fn hands_over_at_gate(&self) -> bool {
+        self.gate.is_some() && !self.blind && !self.listens.is_empty()
+    }
+}
+
+impl Room {
+    pub(super) fn gate_saw(&mut self, now: Instant, generation: Generation, seen: Seen, launcher: &mut Launcher) {
+        let Some(started) = self.generations.get_mut(&generation) else { return };
+        match seen {
+            Seen::Listens(listener) => {
+                started.listens.push(listener.inode);
+                match self.held.name_of(&listener) {
+                    Some(name) => drop(started.taken.insert(name)),
+                    None => started.offered.push((listener.address.to_string(), Endpoint::Tcp(listener))),
+                }
+                self.probe_what_is_bound(generation);
+            }
+            Seen::Accepts { all } => {
+                let first = !std::mem::replace(&mut started.accepts, true);
+                let address = |room: &Room| room.addresses().join(", ");
+                let before = address(self);
+                self.adopt(generation);
+                if self.handover.current() == Some(generation) {
+                    self.socketless = false;
+                    // It was taken for one without sockets, or has opened one more.
+                    if address(self) != before {
+                        let (name, address) = (self.start.package().to_owned(), address(self));
+                        self.out.push(Notice::Listening { name, address });
+                    }
+                }
+                self.accepts(now, generation, all, first, launcher);
+            }
+            Seen::Closed => self.stopped_accepting(now, generation, launcher),
+            Seen::Live { live, busy } => {
+                self.handover.live(generation, busy);
+                if !std::mem::replace(&mut started.said_draining, true) {
+                    self.out.push(Notice::Draining { generation, live });
+                }
+            }
+            Seen::Drained => {
+                let actions = self.handover.drained(now, generation);
+                self.perform(now, actions, launcher);
+            }
+            Seen::Ended => self.to_group(generation, Signal::SIGTERM),
+            Seen::Occupied { address, by } => {
+                let by = by.unwrap_or_else(|| "another process".to_owned());
+                self.note(format!(
+                    "{address}, which generation {generation} asks for, is taken by {by}: stop that first, or choose another address"
+                ));
+            }
+            Seen::Blind(why) => self.is_blind(now, generation, why),
+            Seen::CannotLook(error) => self.once(
+                "connections",
+                format!(
+                    "the connections of the program cannot be looked at ({error}), so kept ones last until `drain-timeout` and an \
+                     answer may be cut then. Allow pidfd_getfd(2), in a container by the capability SYS_PTRACE"
+                ),
+            ),
+        }
+    }
+
+    /// The first accept(2) is readiness, where nothing better was promised.
+    fn accepts(&mut self, now: Instant, generation: Generation, all: bool, first: bool, launcher: &mut Launcher) {
+        match self.ready {
+            Ready::Accept | Ready::Auto => {}
+            Ready::Notify | Ready::Http(_) | Ready::Delay(_) => return,
+        }
+        let says_it = self.notifies && self.ready == Ready::Auto;
+        match self.takes {
+            Takes::ListenFds if says_it => {}
+            // It need not say so when nobody else has asked it to.
+            Takes::Bind if says_it && self.handover.starting() == Some(generation) => {
+                if first {
+                    self.alive_at.insert(generation, now + ALIVE);
+                }
+            }
+            Takes::Library | Takes::ListenFds | Takes::Bind | Takes::Nothing if all => {
+                self.is_ready(now, generation, launcher);
+            }
+            // The others are about to follow; one on which nobody ever accepts is not waited for.
+            Takes::Library | Takes::ListenFds | Takes::Bind | Takes::Nothing => {
+                if first && self.handover.starting() == Some(generation) {
+                    self.alive_at.insert(generation, now + ALIVE);
+                }
+            }
+        }
+    }
+
+    fn is_blind(&mut self, now: Instant, generation: Generation, why: Blind) {
+        let Some(started) = self.generations.get_mut(&generation) else { return };
+        started.blind = true;
+        if self.handover.starting() == Some(generation) && matches!(self.ready, Ready::Auto | Ready::Accept) {
+            self.alive_at.insert(generation, now + ALIVE);
+        }
+        let what = match why {
+            Blind::IoUring => "the program takes its connections by io_uring, where no gate can be closed".to_owned(),
+            Blind::Memory(error) => format!("the program does not let its memory and descriptors be looked at ({error})"),
+        };
+        self.once(
+            "blind",
+            format!(
+                "{what}: it is stopped before the new one starts. Use the hotrun library, and it will serve meanwhile"
+            ),
+        );
+    }
+
+    /// There is no filter on this program: it is as if it had been started without.
+    pub(super) fn gate_refused(&mut self, started: &mut Started, error: &std::io::Error) {
+        self.gates = false;
+        self.handover.without_probation();
+        let lost = if self.takes == Takes::Bind {
+            self.takes = Takes::Nothing;
+            started.by = HandOver::StopAndStart;
+            // It says all that the other note would.
+            self.said_binds_for_itself = true;
+            "the program is stopped before the new one starts, and clients are refused meanwhile"
+        } else {
+            "answers that the old program has begun are its own to finish after SIGTERM"
+        };
+        self.once(
+            "gate",
+            format!(
+                "this system refuses what the zero-change hand-over needs (seccomp user notification, Linux 5.14: {error}), so {lost}. \
+                 Allow seccomp(2), or use the hotrun library"
+            ),
+        );
+    }
+
+    /// Whether there is one that has been told to close, which will say when it has.
+    pub(super) fn close_gate(&mut self, generation: Generation) -> bool {
+        let which = self.which();
+        let started = self.generations.get(&generation).filter(|started| started.hands_over_at_gate());
+        let gate = started.and_then(|started| started.gate.as_ref());
+        gate.inspect(|gate| gate.order(Order::Close(which))).is_some()
+    }
+
+    pub(super) fn open_gate(&mut self, generation: Generation) {
+        if let Some(gate) = self.generations.get(&generation).and_then(|started| started.gate.as_ref()) {
+            gate.order(Order::Open);
+        }
+    }
+
+    /// Whether its connections are led to their end at its gate.
+    pub(super) fn drain_at_gate(&mut self, generation: Generation) -> bool {
+        let which = self.which();
+        let patience = if which == Which::All { Patience::Short } else { Patience::Whole };
+        let Some(started) = self.generations.get_mut(&generation).filter(|started| started.hands_over_at_gate()) else {
+            return false;
+        };
+        started.drains_at_gate = true;
+        if let Some(gate) = &started.gate {
+            gate.order(Order::Drain(which, patience));
+        }
+        true
+    }
+
+    /// Whether what is left of its connections is being ended: it says when that is done.
+    pub(super) fn end_at_gate(&mut self, generation: Generation) -> bool {
+        let draining = self.generations.get_mut(&generation).filter(|started| started.drains_at_gate);
+        let Some(started) = draining else { return false };
+        started.drains_at_gate = false;
+        if let Some(gate) = &started.gate {
+            gate.order(Order::End);
+        }
+        true
+    }
+
+    /// The sockets on which somebody else accepts from now on: all, where nobody does.
+    fn which(&self) -> Which {
+        match self.handover.current().and_then(|current| self.generations.get(&current)) {
+            Some(current) if current.gate.is_some() => Which::These(current.listens.clone()),
+            Some(_) | None => Which::All,
+        }
+    }
+
+    fn once(&mut self, what: &'static str, text: String) {
+        if self.said.insert(what) {
+            self.note(text);
+        }
+    }
+}
