@@ -52,7 +52,8 @@ fn run(cli: cli::Cli) -> Result<i32> {
         Some(cli::Command::New(new)) => {
             let created = scaffold::new(&new.path, new.template, new.name.as_deref())?;
             let path = created.path.display();
-            let library = created.dependency.map_or(String::new(), |library| format!("; its library hotrun is {library}"));
+            let library =
+                created.dependency.map_or(String::new(), |library| format!("; its library hotrun is {library}"));
             println!("created {} in {path}{library}", created.name);
             println!("next: cd {path} && cargo hotrun");
         }

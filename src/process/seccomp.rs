@@ -215,9 +215,14 @@ mod tests {
 
     #[test]
     fn a_kernel_is_new_enough_by_its_number() {
-        for (release, enough) in
-            [("5.14.0", true), ("6.18.44-fc", true), ("5.13.19-generic", false), ("4.19", false), ("", false), ("10.0", true)]
-        {
+        for (release, enough) in [
+            ("5.14.0", true),
+            ("6.18.44-fc", true),
+            ("5.13.19-generic", false),
+            ("4.19", false),
+            ("", false),
+            ("10.0", true),
+        ] {
             assert_eq!(is_new_enough(release), enough, "{release}");
         }
     }

@@ -110,7 +110,9 @@ impl Room {
         }
         let what = match why {
             Blind::IoUring => "the program takes its connections by io_uring, where no gate can be closed".to_owned(),
-            Blind::Memory(error) => format!("the program does not let its memory and descriptors be looked at ({error})"),
+            Blind::Memory(error) => {
+                format!("the program does not let its memory and descriptors be looked at ({error})")
+            }
         };
         self.once(
             "blind",

@@ -46,11 +46,8 @@ impl Room {
         if !expected || started.said_hello || started.program.uses_library() {
             return false;
         }
-        (self.takes, started.by) = if self.listens {
-            (Takes::ListenFds, HandOver::ListenFds)
-        } else {
-            (Takes::Bind, HandOver::StopAndStart)
-        };
+        (self.takes, started.by) =
+            if self.listens { (Takes::ListenFds, HandOver::ListenFds) } else { (Takes::Bind, HandOver::StopAndStart) };
         true
     }
 

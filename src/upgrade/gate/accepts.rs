@@ -113,7 +113,9 @@ impl Keeper {
     pub(super) fn serve_parked(&mut self, listener: &Arc<Listener>) {
         loop {
             let waits = |(_, parked): &(&i32, &Parked)| parked.socket == listener.inode;
-            let Some((thread, first)) = self.parked.iter().filter(waits).min_by_key(|(_, parked)| parked.id) else { return };
+            let Some((thread, first)) = self.parked.iter().filter(waits).min_by_key(|(_, parked)| parked.id) else {
+                return;
+            };
             let (thread, id, place) = (*thread, first.id, first.place);
             match listener.take() {
                 Ok(Some(connection)) => {

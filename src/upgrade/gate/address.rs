@@ -44,7 +44,8 @@ pub fn bytes(address: SocketAddr) -> Vec<u8> {
 /// Whether connections to the one can be connections to the other, so that the kernel would refuse the second.
 pub fn overlap(one: (SocketAddr, bool), other: (SocketAddr, bool)) -> bool {
     // `[::]` takes the connections of IPv4, too, unless it was told not to (ipv6(7), IPV6_V6ONLY).
-    let takes_all = |(address, v6_only): (SocketAddr, bool)| address.ip().is_unspecified() && address.is_ipv6() && !v6_only;
+    let takes_all =
+        |(address, v6_only): (SocketAddr, bool)| address.ip().is_unspecified() && address.is_ipv6() && !v6_only;
     let same_family = one.0.is_ipv4() == other.0.is_ipv4();
     let same = one.0.ip() == other.0.ip();
     let wildcard = same_family && (one.0.ip().is_unspecified() || other.0.ip().is_unspecified());

@@ -43,7 +43,9 @@ impl Keeper {
                 return Ok(Bound::ByKernel);
             }
         };
-        let Some(wanted) = address::parse(&bytes).filter(|address| address.port() != 0) else { return Ok(Bound::ByKernel) };
+        let Some(wanted) = address::parse(&bytes).filter(|address| address.port() != 0) else {
+            return Ok(Bound::ByKernel);
+        };
         let Ok(Some(inode)) = proc::socket_at(call.thread, fd) else { return Ok(Bound::ByKernel) };
         if self.used(inode).is_some() || !self.calls.is_waiting(call.id) {
             // It is bound already, as the kernel will say.
@@ -58,7 +60,14 @@ impl Keeper {
     }
 
     /// With a copy of the program's own socket at hand.
-    fn bind_copy(&mut self, call: &Call, fd: RawFd, inode: u64, wanted: SocketAddr, own: &OwnedFd) -> Result<Bound, Errno> {
+    fn bind_copy(
+        &mut self,
+        call: &Call,
+        fd: RawFd,
+        inode: u64,
+        wanted: SocketAddr,
+        own: &OwnedFd,
+    ) -> Result<Bound, Errno> {
         let v6_only = wanted.is_ipv6() && socket_option::ipv6_v6only(own).unwrap_or(false);
         if let Some(held) = self.shelf.find(|held| held.is(wanted, v6_only)) {
             if !getsockopt(own, sockopt::ReusePort).unwrap_or(false) && self.has_open(&held) {
@@ -70,8 +79,7 @@ impl Keeper {
             return self.put(call, fd, &held, non_blocking);
         }
         self.asked.insert(inode);
-        let overlapping =
-            self.shelf.filter(|held| address::overlap((held.address, held.v6_only), (wanted, v6_only)));
+        let overlapping = self.shelf.filter(|held| address::overlap((held.address, held.v6_only), (wanted, v6_only)));
         if !overlapping.iter().any(|held| self.has_open(held)) {
             // Two sockets whose addresses overlap may both be bound if both say so (socket(7), SO_REUSEPORT), until the
             // older one is let go.

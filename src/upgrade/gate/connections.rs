@@ -66,6 +66,7 @@ impl Connections {
                     if end(connection) {
                         return Look::default();
                     }
+                    *known = Known::Seen;
                 }
             }
             Look { live: 1, busy: usize::from(drain::is_cut(&facts)) }
@@ -131,8 +132,8 @@ impl Connections {
 /// EPERM or ENOSYS where that is not allowed or not possible.
 pub fn copy(process: u32, number: RawFd, socket: u64) -> Result<Option<OwnedFd>, Errno> {
     let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return Ok(None) };
-    let copied = pidfd_open(pid, PidfdFlags::empty())
-        .and_then(|process| pidfd_getfd(process, number, PidfdGetfdFlags::empty()));
+    let copied =
+        pidfd_open(pid, PidfdFlags::empty()).and_then(|process| pidfd_getfd(process, number, PidfdGetfdFlags::empty()));
     match copied.map_err(|error| Errno::from_raw(error.raw_os_error())) {
         Ok(copy) => Ok(inode(&copy).is_ok_and(|inode| inode == socket).then_some(copy)),
         Err(error @ (Errno::EPERM | Errno::EACCES | Errno::ENOSYS)) => Err(error),
@@ -154,8 +155,8 @@ fn connection(socket: OwnedFd, ports: &BTreeSet<u16>) -> Option<TcpStream> {
 /// meanwhile: requests are kept out, it is looked at once more, and only then is it ended.
 fn end(connection: &TcpStream) -> bool {
     let kept_out = kernel::keep_requests_out(connection).is_ok();
-    let over = Facts::of(connection).is_ok_and(|facts| facts.unread == 0 && facts.delivered && !drain::is_cut(&facts));
-    let ended = over && shutdown(connection.as_raw_fd(), Shutdown::Both).is_ok();
+    let between = Facts::of(connection).is_ok_and(|facts| drain::is_still_between(&facts));
+    let ended = between && shutdown(connection.as_raw_fd(), Shutdown::Both).is_ok();
     if kept_out {
         // It comes in again if it was not ended, and is answered by a reset if it was.
         kernel::let_all_in(connection).ok();

@@ -37,10 +37,12 @@ pub fn judge(facts: &Facts, watched_since: Option<u32>, patience: Patience) -> V
     if !facts.open {
         return Verdict::Over;
     }
-    let between = is_between(facts);
     match (patience, watched_since) {
-        (Patience::Whole | Patience::Short, Some(dropped)) if facts.dropped != dropped && between => Verdict::End,
-        (Patience::Short, _) if between && is_quiet(facts) => Verdict::End,
+        // The acknowledgement of the answer was kept out with the request.
+        (Patience::Whole | Patience::Short, Some(dropped)) if facts.dropped != dropped && is_answered(facts) => {
+            Verdict::End
+        }
+        (Patience::Short, _) if is_answered(facts) && facts.delivered && is_quiet(facts) => Verdict::End,
         // Its first request is still to come, and will be answered.
         (Patience::Short, _) if facts.received == 0 && facts.received_ago >= QUIET_MS => Verdict::End,
         (Patience::Whole | Patience::Short, None) if facts.received > 0 => Verdict::Watch,
@@ -48,14 +50,19 @@ pub fn judge(facts: &Facts, watched_since: Option<u32>, patience: Patience) -> V
     }
 }
 
-/// Whether it may be ended when the time is over without cutting what is on its way.
+/// Whether an end would cut what is on its way.
 pub fn is_cut(facts: &Facts) -> bool {
-    facts.open && facts.received > 0 && !is_between(facts)
+    facts.open && facts.received > 0 && !(is_answered(facts) && facts.delivered)
 }
 
-/// Everything that came was read, everything that went has arrived, and the last word was the program's.
-fn is_between(facts: &Facts) -> bool {
-    facts.received > 0 && facts.unread == 0 && facts.sent > 0 && facts.delivered && facts.sent_ago <= facts.received_ago
+/// Whether it may be ended now, once it has been found to be between two answers: nothing has come in since.
+pub fn is_still_between(facts: &Facts) -> bool {
+    facts.open && facts.unread == 0 && (facts.received == 0 || is_answered(facts))
+}
+
+/// Everything that came was read, and the last word was the program's.
+fn is_answered(facts: &Facts) -> bool {
+    facts.received > 0 && facts.unread == 0 && facts.sent > 0 && facts.sent_ago <= facts.received_ago
 }
 
 fn is_quiet(facts: &Facts) -> bool {
@@ -93,7 +100,14 @@ mod tests {
             ("asked for more", dropped, Some(0), Whole, Verdict::End),
             ("dropped before it was watched", dropped, Some(1), Whole, Verdict::Wait),
             ("asked for more before the answer", Facts { sent_ago: 50, ..dropped }, Some(0), Whole, Verdict::Wait),
-            ("part of the answer is on its way", Facts { delivered: false, ..dropped }, Some(0), Whole, Verdict::Wait),
+            (
+                "it told that it has the answer with that",
+                Facts { delivered: false, ..dropped },
+                Some(0),
+                Whole,
+                Verdict::End,
+            ),
+            ("it reads slowly", Facts { delivered: false, ..silent }, None, Short, Verdict::Watch),
             ("part of a request is unread", Facts { unread: 3, ..dropped }, Some(0), Whole, Verdict::Wait),
             ("the client is not waited for", silent, None, Short, Verdict::End),
             ("an answer of a moment ago", ANSWERED, Some(0), Short, Verdict::Wait),

@@ -183,7 +183,8 @@ mod tests {
         let (mut client, mut server) = pair();
         server.set_nonblocking(true).unwrap();
         keep_requests_out(&server).unwrap();
-        for frame in [&b"\x81\x85abcdhello"[..], b"\x00\x00\x08\x06\x00", b"x", b"GETx / HTTP/1.1\r\n", b"get key\r\n"] {
+        for frame in [&b"\x81\x85abcdhello"[..], b"\x00\x00\x08\x06\x00", b"x", b"GETx / HTTP/1.1\r\n", b"get key\r\n"]
+        {
             client.write_all(frame).unwrap();
             let mut came = vec![0; frame.len()];
             server.set_nonblocking(false).unwrap();

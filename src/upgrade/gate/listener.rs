@@ -105,7 +105,8 @@ impl Listener {
 
     pub fn is_non_blocking(&self) -> bool {
         // An open descriptor has flags.
-        fcntl(&self.socket, FcntlArg::F_GETFL).is_ok_and(|flags| OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK))
+        fcntl(&self.socket, FcntlArg::F_GETFL)
+            .is_ok_and(|flags| OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK))
     }
 
     /// Accepts no more, in any process that has it: from now on connections reach others that listen on its address.
