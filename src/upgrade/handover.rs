@@ -1,6 +1,7 @@
 //! The generations of one session and what becomes of them: the pure core of hot upgrade.
 //! Never lives here: a clock, a process, a socket. Time is an argument; what should be done is returned.
 
+use super::action::{Action, Style, Timeouts};
 use crate::report::{Generation, Notice};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,46 +12,6 @@ const PROVED: Duration = Duration::from_secs(10);
 const KEEPS_DYING: u32 = 3;
 /// The shortest time from one start to the next of a program that does not stay up; s6 has the same.
 const RESTART_INTERVAL: Duration = Duration::from_secs(1);
-
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    pub ready: Duration,
-    pub probation: Duration,
-    pub drain: Duration,
-    pub kill: Duration,
-}
-
-/// Whether two generations may run at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
-    /// The new one is ready before the old one stops accepting.
-    Overlap,
-    /// The old one leaves before the new one starts.
-    StopFirst,
-}
-
-/// What the loop has to do, in this order.
-#[derive(Debug, Clone, PartialEq)]
-#[must_use]
-pub enum Action<P> {
-    Start {
-        generation: Generation,
-        program: P,
-    },
-    Commit(Generation),
-    /// Accept nothing for now.
-    Pause(Generation),
-    Resume(Generation),
-    /// Accept nothing more, finish the connections, leave.
-    Drain(Generation),
-    /// SIGTERM to its group.
-    Terminate(Generation),
-    /// SIGKILL to its group.
-    Kill(Generation),
-    /// From now on every new connection is this generation's.
-    Live(Generation),
-    Tell(Notice),
-}
 
 /// At most one generation starts, at most one is current, at most one is on hold beside it; any number leaves.
 #[derive(Debug)]

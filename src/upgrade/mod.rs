@@ -2,6 +2,7 @@
 //! generations and takes them out of service.
 //! Never lives here: files that change, and compilers.
 
+mod action;
 mod gate;
 mod gated;
 mod generation;
@@ -17,8 +18,9 @@ use crate::config::{Config, HandOff, Ready, Strategy};
 use crate::error::Result;
 use crate::process::{Launcher, Stdin, describe};
 use crate::report::{HandOver, Notice, Timing};
+use action::{Action, Style, Timeouts};
 use generation::{Start, Started};
-use handover::{Action, Handover, Style, Timeouts};
+use handover::Handover;
 use hotrun::holder::Said as Told;
 use sockets::Held;
 use std::collections::{BTreeMap, BTreeSet};

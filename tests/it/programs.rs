@@ -199,7 +199,7 @@ fn a_program_that_binds_for_itself_is_stopped_and_started_and_told_what_would_he
     let write = |version: &str| server(STD, version, &[AT_THE_GATE]);
     let project = Project::new("programs-binds", STD_NEEDS, &write("1"));
     let (address, gate) = (free_address(), Gate::open());
-    let mut session = Session::start_with(&project, address, &[], |command| {
+    let mut session = Session::start_with(&project, address, &["--handoff", "none"], |command| {
         command.env("GATE", gate.address());
     });
     for generation in 1..=4 {
@@ -462,14 +462,13 @@ fn ready_by_notification_is_waited_for_from_a_program_that_binds_for_itself() {
             project.write_by_rename("src/main.rs", &write(&generation.to_string(), &[SD_READY]));
         }
         let serving = session.wait_serving(generation);
-        assert_eq!(serving["by"], "stop-and-start");
-        // It listens before it says so: no gate is needed.
+        assert_eq!(serving["by"], "bind");
         assert_eq!(who(&get(address, "/").unwrap()), (generation.to_string(), pid(&serving)));
     }
     project.write_by_rename("src/main.rs", &write("mute", &[]));
     let failed = session.wait_for("start-failed");
     assert_eq!((&failed["generation"], &failed["end"]), (&4.into(), &"not ready after 3 s".into()));
-    session.wait_serving(5);
+    assert_eq!(failed["serving"], 3);
     assert_eq!(version(address), "3");
 }
 

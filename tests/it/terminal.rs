@@ -46,7 +46,7 @@ impl Front {
     fn serves(&mut self, generation: u32) -> String {
         self.terminal.wait_for(&format!(" serving  generation {generation}, pid "));
         if generation > 1 {
-            self.terminal.wait_for(&format!("generation {} (signal 15", generation - 1));
+            self.terminal.wait_for(&format!("drained  generation {}, 0 cut", generation - 1));
         }
         version(self.address)
     }
