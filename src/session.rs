@@ -227,9 +227,11 @@ impl Session {
                 if let Some(keys) = &self.keys {
                     keys.suspend();
                 }
+                self.upgrade.suspend(&self.launcher);
                 signals::suspend();
             }
             Asked::Continue => {
+                self.upgrade.resume(&self.launcher);
                 if let Some(keys) = &mut self.keys {
                     keys.resume();
                 }

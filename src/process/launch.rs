@@ -89,7 +89,7 @@ fn error_from(bytes: &[u8]) -> io::Error {
 }
 
 /// One message and the descriptors that come with it; no bytes at the end of the channel.
-fn receive(channel: &OwnedFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+pub fn receive(channel: &OwnedFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = [0; 8];
     let mut space = nix::cmsg_space!([RawFd; BATCH]);
     let mut fds = Vec::new();

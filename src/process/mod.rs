@@ -10,6 +10,7 @@ use crate::error::{Error, Result, Tried};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io;
@@ -69,6 +70,16 @@ impl Launcher {
         let program = command.get_program().to_string_lossy().into_owned();
         self.spawn(command, stdout, stderr, stdin, fds, gate)
             .map_err(|error| Error::failure(format!("run {program}: {error}")))
+    }
+
+    /// The calls at these gates are let through until `relieve`, by a process that is not stopped with this one.
+    pub fn mind(&self, gates: &[BorrowedFd<'_>]) {
+        // A guard that was killed minds nothing: the calls wait until this process goes on.
+        self.guard.handle().mind(gates).ok();
+    }
+
+    pub fn relieve(&self) {
+        self.guard.handle().relieve();
     }
 
     fn spawn(
@@ -166,6 +177,16 @@ impl Running {
     pub fn signal(&self, signal: Signal) {
         // As above; an ended child needs no signal.
         let _ = nix::sys::signal::kill(self.group(), signal);
+    }
+
+    /// Stops the group and lets it go on: every thread that waits in a call of the kernel begins that call anew (signal(7)), and so
+    /// comes to its gate.
+    pub fn recall(&self) {
+        self.signal_group(Signal::SIGSTOP);
+        // Until it has stopped, or ended: SIGCONT would take back a stop that is still to come.
+        let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        while waitid(Id::Pid(self.group()), flags) == Err(Errno::EINTR) {}
+        self.signal_group(Signal::SIGCONT);
     }
 
     /// Kills what is left of the group, and reaps the child: at once when it has ended, else after killing it.

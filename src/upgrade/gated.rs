@@ -1,7 +1,7 @@
 //! What a gate sees, and what becomes of the sockets that a program binds at one.
 //! Never lives here: the gate itself (`gate`).
 
-use super::gate::{Blind, Order, Patience, Seen, Which};
+use super::gate::{Blind, Gate, Order, Patience, Seen, Which};
 use super::generation::Started;
 use super::ready::ALIVE;
 use super::sockets::Endpoint;
@@ -181,6 +181,31 @@ impl Room {
             gate.order(Order::End);
         }
         true
+    }
+
+    /// This process is about to be stopped: servers go on, and take their connections themselves meanwhile.
+    pub fn suspend(&mut self, launcher: &Launcher) {
+        let open = [self.handover.current(), self.handover.starting()].into_iter().flatten();
+        self.left = open.collect();
+        launcher.mind(&self.left_gates().filter_map(|(_, gate)| gate.leave().ok()).collect::<Vec<_>>());
+    }
+
+    /// This process goes on, if it was stopped after `suspend`.
+    pub fn resume(&mut self, launcher: &Launcher) {
+        if self.left.is_empty() {
+            return;
+        }
+        launcher.relieve();
+        for (started, gate) in self.left_gates() {
+            gate.order(Order::Return);
+            started.running.recall();
+        }
+        self.left.clear();
+    }
+
+    fn left_gates(&self) -> impl Iterator<Item = (&Started, &Gate)> {
+        let started = self.left.iter().filter_map(|generation| self.generations.get(generation));
+        started.filter_map(|started| Some((started, started.gate.as_ref()?)))
     }
 
     /// The sockets on which somebody else accepts from now on: all, where nobody does.

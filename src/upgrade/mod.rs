@@ -94,6 +94,8 @@ pub struct Room {
     gates: bool,
     /// Whether the program that was ready last had no sockets at all.
     socketless: bool,
+    /// Generations whose gates are kept by the guard, as this process is stopped.
+    left: Vec<Generation>,
     /// What was said once.
     said: BTreeSet<&'static str>,
     said_binds_for_itself: bool,
@@ -146,6 +148,7 @@ impl Room {
             listens: !config.listen.is_empty(),
             gates: true,
             socketless: false,
+            left: Vec::new(),
             said: BTreeSet::new(),
             said_binds_for_itself: false,
             out: Vec::new(),

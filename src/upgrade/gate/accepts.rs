@@ -25,7 +25,7 @@ pub struct Parked {
     pub socket: u64,
     /// SO_RCVTIMEO of the socket, which holds for accept, too (socket(7)).
     pub until: Option<Instant>,
-    id: u64,
+    pub id: u64,
     place: Place,
 }
 

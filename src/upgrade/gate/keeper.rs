@@ -41,6 +41,8 @@ pub struct Keeper {
     /// The process of each thread that has called.
     processes: BTreeMap<i32, u32>,
     closed: Option<Which>,
+    /// Whether somebody else answers.
+    away: bool,
     knock: Option<Knock>,
     drain: Option<Drain>,
     pub(super) said_blind: bool,
@@ -88,6 +90,7 @@ impl Keeper {
             parked: BTreeMap::new(),
             processes: BTreeMap::new(),
             closed: None,
+            away: false,
             knock: None,
             drain: None,
             said_blind: false,
@@ -105,9 +108,9 @@ impl Keeper {
         let mut alone = false;
         loop {
             let waiting: Vec<Arc<Listener>> = self.waited_for();
-            let mut fds = vec![PollFd::new(self.calls.as_fd(), PollFlags::POLLIN)];
-            let wanted = if alone { PollFlags::empty() } else { PollFlags::POLLIN };
-            fds.push(PollFd::new(woken.as_fd(), wanted));
+            let unless = |not| if not { PollFlags::empty() } else { PollFlags::POLLIN };
+            let mut fds =
+                vec![PollFd::new(self.calls.as_fd(), unless(self.away)), PollFd::new(woken.as_fd(), unless(alone))];
             fds.extend(waiting.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
             // An interrupted call is repeated; no other error is possible for descriptors that are open.
             poll(&mut fds, self.timeout()).ok();
@@ -177,6 +180,14 @@ impl Keeper {
                 }
                 (self.tell)(Seen::Ended);
             }
+            // Dropped, the pipe tells that it is done.
+            Order::Leave(_done) => {
+                self.away = true;
+                for parked in std::mem::take(&mut self.parked).into_values() {
+                    self.calls.proceed(parked.id);
+                }
+            }
+            Order::Return => self.away = false,
         }
     }
 

@@ -15,8 +15,8 @@ mod listener;
 use crate::process::seccomp::Calls;
 use crate::report::Generation;
 use nix::errno::Errno;
-use std::io::{self, PipeWriter, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -33,7 +33,7 @@ pub enum Which {
 }
 
 /// What a gate is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Order {
     /// No connection of these sockets is given any more.
     Close(Which),
@@ -43,6 +43,10 @@ pub enum Order {
     Drain(Which, Patience),
     /// What is between two answers is ended.
     End,
+    /// Somebody else answers the calls from now on; closed when nothing waits for this keeper any more.
+    Leave(Arc<PipeWriter>),
+    /// This keeper does, again.
+    Return,
 }
 
 /// What a gate sees.
@@ -81,6 +85,7 @@ pub enum Blind {
 pub struct Gate {
     orders: Sender<Order>,
     wake: PipeWriter,
+    calls: OwnedFd,
 }
 
 impl Gate {
@@ -95,10 +100,19 @@ impl Gate {
     ) -> io::Result<Gate> {
         let (orders, inbox) = channel();
         let (woken, wake) = io::pipe()?;
-        let calls = Calls::new(calls);
-        let keeper = keeper::Keeper::new(calls, generation, process, shelf, handed, Box::new(tell));
+        let keeper =
+            keeper::Keeper::new(Calls::new(calls.try_clone()?), generation, process, shelf, handed, Box::new(tell));
         thread::spawn(move || keeper.run(&inbox, woken));
-        Ok(Gate { orders, wake })
+        Ok(Gate { orders, wake, calls })
+    }
+
+    /// Before this process is stopped: calls that wait for connections are handed to the kernel, and the keeper answers no more.
+    /// Returns where the others arrive.
+    pub fn leave(&self) -> io::Result<BorrowedFd<'_>> {
+        let (mut done, doing) = io::pipe()?;
+        self.order(Order::Leave(Arc::new(doing)));
+        done.read_to_end(&mut Vec::new())?;
+        Ok(self.calls.as_fd())
     }
 
     /// A keeper whose processes have all ended hears nothing, which is as well.
