@@ -13,6 +13,7 @@ mod load;
 mod cli;
 mod control;
 mod ends;
+mod gate;
 mod generations;
 mod leaks;
 mod programs;

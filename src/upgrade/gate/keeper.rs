@@ -6,7 +6,7 @@ use super::accepts::Parked;
 use super::connections::{Connections, Look};
 use super::drain::Patience;
 use super::listener::{Listener, Shelf};
-use super::{Order, Seen, Which};
+use super::{Order, Seen, Which, address};
 use crate::process::seccomp::{Call, Calls, What};
 use crate::report::Generation;
 use crate::upgrade::proc;
@@ -55,6 +55,8 @@ pub struct Use {
     pub accepts: bool,
     /// As it was when no later generation had the socket.
     pub non_blocking: bool,
+    /// Its address is within another's that is open to the successor, and nothing comes here any more.
+    pub retired: bool,
 }
 
 struct Knock {
@@ -165,10 +167,14 @@ impl Keeper {
                 }
             }
             Order::Drain(which, patience) => {
-                self.close(which);
+                self.shut(which);
                 let ports = self.uses.iter().map(|used| used.listener.address.port());
-                let connections = Connections::to_ports(ports);
+                let mut connections = Connections::to_ports(ports);
+                // Once before it is told: a client that asks again after that is not answered by this generation. What is found
+                // is found again at the next look.
+                connections.look(&self.all_processes(), patience).ok();
                 self.drain = Some(Drain { connections, patience, next: now(), last: None, said_cannot_look: false });
+                (self.tell)(Seen::Closed);
             }
             Order::End => {
                 self.close(Which::All);
@@ -192,6 +198,11 @@ impl Keeper {
     }
 
     fn close(&mut self, which: Which) {
+        self.shut(which);
+        (self.tell)(Seen::Closed);
+    }
+
+    fn shut(&mut self, which: Which) {
         self.closed = Some(which);
         for used in &self.uses {
             // What was taken for a thread that has gone is the next one's, who must be told.
@@ -199,11 +210,12 @@ impl Keeper {
                 used.listener.knock();
             }
         }
-        (self.tell)(Seen::Closed);
     }
 
     pub(super) fn is_open(&self, listener: &Listener) -> bool {
+        let retired = |used: &Use| used.retired && used.listener.inode == listener.inode;
         match &self.closed {
+            _ if self.uses.iter().any(retired) => false,
             None => true,
             Some(Which::All) => false,
             Some(Which::These(inodes)) => !inodes.contains(&listener.inode),
@@ -237,7 +249,13 @@ impl Keeper {
     pub(super) fn use_it(&mut self, listener: &Arc<Listener>) {
         if self.used(listener.inode).is_none() {
             let non_blocking = listener.is_non_blocking();
-            self.uses.push(Use { listener: Arc::clone(listener), listens: false, accepts: false, non_blocking });
+            self.uses.push(Use {
+                listener: Arc::clone(listener),
+                listens: false,
+                accepts: false,
+                non_blocking,
+                retired: false,
+            });
         }
     }
 
@@ -307,7 +325,23 @@ impl Keeper {
         self.knock = Some(Knock { at: now + pace, pace });
     }
 
+    /// Sockets that stand before one of the successor's, as 127.0.0.1 does before 0.0.0.0: once their queue is empty they are shut, so
+    /// that clients reach the other.
+    fn retire(&mut self) {
+        let Some(Which::These(taken)) = &self.closed else { return };
+        let theirs = self.shelf.filter(|held| taken.contains(&held.inode));
+        let meaning = |listener: &Listener| (listener.address, listener.v6_only);
+        for used in self.uses.iter_mut().filter(|used| !taken.contains(&used.listener.inode) && !used.retired) {
+            let overlaps = theirs.iter().any(|other| address::overlap(meaning(other), meaning(&used.listener)));
+            if overlaps && !used.listener.has_waiting() {
+                used.listener.shut_down();
+                used.retired = true;
+            }
+        }
+    }
+
     fn look(&mut self) {
+        self.retire();
         let processes = self.all_processes();
         let Some(drain) = &mut self.drain else { return };
         let began = now();
@@ -315,7 +349,7 @@ impl Keeper {
         // However many there are, two thirds of the time are for the calls.
         drain.next = now() + LOOK.max(began.elapsed() * 2);
         match look {
-            Ok(Look { live: 0, .. }) if self.closed != Some(Which::All) => self.close(Which::All),
+            Ok(Look { live: 0, .. }) if self.closed != Some(Which::All) => self.shut(Which::All),
             Ok(Look { live: 0, .. }) => {
                 self.drain = None;
                 (self.tell)(Seen::Drained);

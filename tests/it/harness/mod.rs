@@ -7,6 +7,7 @@
 pub mod plain;
 mod project;
 pub mod pty;
+pub mod refuse;
 pub mod server;
 mod session;
 
