@@ -78,6 +78,9 @@ pub struct Demo {
     /// Leave the project where it was made and say where that is [default: removed]
     #[arg(long)]
     pub keep: bool,
+    /// With a server that knows nothing of this command [default: one with the hotrun library]
+    #[arg(long)]
+    pub zero_change: bool,
 }
 
 /// Which running session is meant.
@@ -337,7 +340,7 @@ mod tests {
             command(&["new", "shop", "--template", "std", "--name", "x"]),
             new(Template::Std, Some("x".to_owned()))
         );
-        assert_eq!(command(&["demo", "--keep"]), Some(Command::Demo(Demo { keep: true })));
+        assert_eq!(command(&["demo", "--keep"]), Some(Command::Demo(Demo { keep: true, zero_change: false })));
         assert_eq!(command(&["completions", "zsh"]), Some(Command::Completions { shell: clap_complete::Shell::Zsh }));
         // After `--` everything is the program's.
         assert_eq!(command(&["--", "demo"]), None);

@@ -57,7 +57,7 @@ fn run(cli: cli::Cli) -> Result<i32> {
             println!("created {} in {path}{library}", created.name);
             println!("next: cd {path} && cargo hotrun");
         }
-        Some(cli::Command::Demo(demo)) => demo::run(demo.keep)?,
+        Some(cli::Command::Demo(demo)) => demo::run(demo.keep, demo.zero_change)?,
         Some(cli::Command::Status(args)) => return control::ask(&args, Request::Status),
         Some(cli::Command::Wait(args)) => return control::ask(&args, Request::Wait),
         Some(cli::Command::Rebuild(args)) => return control::ask(&args, Request::Rebuild),

@@ -20,10 +20,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Runs the demo; an error when a request was lost or a swap is missing. With `keep` the project stays.
-pub fn run(keep: bool) -> Result<()> {
+/// Runs the demo; an error when a request was lost or a swap is missing. With `keep` the project stays. With `zero_change` its server
+/// knows nothing of this command.
+pub fn run(keep: bool, zero_change: bool) -> Result<()> {
     let dir = tempfile::Builder::new().prefix("hotrun-demo-").tempdir().tried("make a folder for the demo")?;
-    let project = scaffold::new(&dir.path().join("demo-server"), Template::Std, None)?.path;
+    let template = if zero_change { Template::Plain } else { Template::Std };
+    let project = scaffold::new(&dir.path().join("demo-server"), template, None)?.path;
     // Kept from here on, so that a failure leaves something to look at.
     let _dir = if keep {
         println!("The project is kept in {}", dir.keep().join("demo-server").display());
@@ -31,7 +33,7 @@ pub fn run(keep: bool) -> Result<()> {
     } else {
         Some(dir)
     };
-    let mut demo = Demo::start(&project)?;
+    let mut demo = Demo::start(&project, zero_change)?;
     let (tally, outcome) = demo.watch_edits();
     let Demo { session, swaps, cut, live, .. } = demo;
     print!("\n{}", table(&tally, swaps, &live));
@@ -64,14 +66,26 @@ struct Demo {
 }
 
 impl Demo {
-    fn start(project: &Path) -> Result<Demo> {
+    fn start(project: &Path, zero_change: bool) -> Result<Demo> {
         let addr = free_address()?;
-        println!("A new server, built and run by a session of its own. The first build takes a while.");
+        if zero_change {
+            println!("A new server that knows nothing of hot upgrade, built and run by a session of its own.");
+        } else {
+            println!("A new server, built and run by a session of its own. The first build takes a while.");
+        }
         let mut session = Session::start(&project.join("Cargo.toml"), addr)?;
         let progress = Progress::new();
         let serving = session.wait("the first program to serve", FIRST_BUILD, |event| {
             progress.show(event);
             match event["event"].as_str() {
+                // It said why.
+                Some("note") if zero_change => {
+                    println!("  {}", event["text"].as_str().unwrap_or_default());
+                    Ok(None)
+                }
+                Some("serving") if zero_change && event["by"] != "bind" => {
+                    Err(Error::failure("this system allows no zero-change hand-over, so there is nothing to show"))
+                }
                 Some("serving") => Ok(Some(event["generation"].as_u64().unwrap_or(0))),
                 Some("build-failed" | "start-failed") => Err(Error::failure("the first program could not be run")),
                 _ => Ok(None),
