@@ -104,6 +104,10 @@ pub fn process_of(thread: i32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
+pub fn is_there(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
 /// The sockets among the descriptors of a process: number and inode.
 pub fn sockets(pid: u32) -> Vec<(RawFd, u64)> {
     let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };

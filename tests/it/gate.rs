@@ -536,8 +536,17 @@ const SIGNALS: &str = "fn before_accept() { unsafe extern \"C\" fn nothing(_: i3
     let every = libc::itimerval { it_interval: libc::timeval { tv_sec: 0, tv_usec: 500 }, it_value: libc::timeval { tv_sec: 0, tv_usec: 500 } }; \
     unsafe { libc::signal(libc::SIGALRM, nothing as *const () as usize); libc::setitimer(libc::ITIMER_REAL, &every, std::ptr::null_mut()); } }";
 
+/// It ends its loop of accept at SIGTERM in the one way there is, which ends that of every process that has the socket.
+const SHUTS: &str = "fn accept(listener: &TcpListener) -> TcpStream { \
+    static ONCE: std::sync::Once = std::sync::Once::new(); \
+    let number = std::os::fd::AsRawFd::as_raw_fd(listener); \
+    ONCE.call_once(|| { let mut stop = signal_hook::iterator::Signals::new([libc::SIGTERM]).unwrap(); \
+        thread::spawn(move || { stop.forever().next(); unsafe { libc::shutdown(number, libc::SHUT_RD) }; process::exit(0) }); }); \
+    listener.accept().unwrap().0 }";
+
 #[test]
 fn programs_of_all_kinds_are_swapped_under_load() {
+    let signals = format!("{LIBC}\nsignal-hook = \"0.4\"");
     let kinds = [
         ("gate-forks", LIBC, FORKS),
         ("gate-reuse", "socket2 = { version = \"0.6\", features = [\"all\"] }", REUSE),
@@ -547,6 +556,7 @@ fn programs_of_all_kinds_are_swapped_under_load() {
         ("gate-times", LIBC, TIMES),
         ("gate-signals", LIBC, SIGNALS),
         ("gate-loop", LIBC, EVENT_LOOP),
+        ("gate-shuts", &signals, SHUTS),
     ];
     for (name, needs, line) in kinds {
         let mut it = start_with(name, needs, &[], &[line], |_| {});
@@ -604,4 +614,24 @@ fn a_program_without_room_for_a_descriptor_is_told_so_and_loses_no_connection() 
     load.wait_for(1000);
     let tally = load.stop();
     assert_eq!(tally.lost(), 0, "{tally:#?}");
+}
+
+#[test]
+fn one_that_takes_connections_unseen_leaves_first_and_clients_wait() {
+    // Not really by io_uring: that it is set up is all that can be known of it.
+    let uring = "fn before_bind() { let mut parameters = [0_u8; 120]; \
+                 unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) }; }";
+    let mut it = start_with("gate-uring", LIBC, &[], &[uring], |_| {});
+    let load = Load::start(it.address, FRESH);
+    for _ in 0..2 {
+        let before = it.pid;
+        it.swap(&[uring]);
+        assert!(!is_alive(before));
+        load.wait_for(20);
+    }
+    let tally = load.stop();
+    assert_eq!((tally.refused, tally.timed_out), (0, 0), "{tally:#?}");
+    let notes = it.notes();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].contains("io_uring"), "{notes:?}");
 }

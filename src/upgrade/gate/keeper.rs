@@ -26,6 +26,9 @@ const SLOWEST_KNOCK: Duration = Duration::from_millis(100);
 /// Between two looks at connections: the kernel has no event for an answer that is over.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// How many threads are remembered.
+const THREADS: usize = 1024;
+
 pub struct Keeper {
     pub(super) calls: Calls,
     pub(super) generation: Generation,
@@ -38,8 +41,9 @@ pub struct Keeper {
     pub(super) asked: BTreeSet<u64>,
     /// Threads that wait for a connection, as they would in the kernel.
     pub(super) parked: BTreeMap<i32, Parked>,
-    /// The process of each thread that has called.
-    processes: BTreeMap<i32, u32>,
+    /// Processes that have called, and by which of their threads of late.
+    processes: BTreeSet<u32>,
+    threads: BTreeMap<i32, u32>,
     closed: Option<Which>,
     /// Whether somebody else answers.
     away: bool,
@@ -90,7 +94,8 @@ impl Keeper {
             uses: Vec::new(),
             asked: BTreeSet::new(),
             parked: BTreeMap::new(),
-            processes: BTreeMap::new(),
+            processes: BTreeSet::new(),
+            threads: BTreeMap::new(),
             closed: None,
             away: false,
             knock: None,
@@ -273,16 +278,22 @@ impl Keeper {
 
     /// The process of a thread that calls.
     pub(super) fn process(&mut self, thread: i32) -> Option<u32> {
-        if let Some(process) = self.processes.get(&thread) {
+        if let Some(process) = self.threads.get(&thread) {
             return Some(*process);
         }
         let process = proc::process_of(thread)?;
-        self.processes.insert(thread, process);
+        if self.threads.len() == THREADS {
+            // They may be gone, and their numbers others'.
+            self.threads.clear();
+            self.processes.retain(|process| proc::is_there(*process));
+        }
+        self.threads.insert(thread, process);
+        self.processes.insert(process);
         Some(process)
     }
 
     pub(super) fn all_processes(&self) -> BTreeSet<u32> {
-        proc::family(self.process).into_iter().chain(self.processes.values().copied()).collect()
+        proc::family(self.process).into_iter().chain(self.processes.iter().copied()).collect()
     }
 
     /// Sockets whose next connection somebody waits for.

@@ -6,7 +6,7 @@ use super::address;
 use crate::report::Generation;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
+use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, setsockopt, shutdown, socket, sockopt};
 use rustix::net::sockopt as socket_option;
 use std::collections::VecDeque;
 use std::io;
@@ -33,6 +33,8 @@ struct Queue {
     knock: Option<TcpStream>,
     /// The generation that was last given the socket: the flags of its description are that one's.
     newest: Generation,
+    /// Shut on purpose.
+    shut: bool,
 }
 
 impl Listener {
@@ -60,8 +62,9 @@ impl Listener {
         if let Some(returned) = queue.returned.pop_front() {
             return Ok(Some(returned));
         }
+        self.revive(&queue);
         // Nobody else takes from this queue while it is locked, so what is readable now can be accepted without waiting.
-        while is_readable(self.socket.as_fd()) {
+        while events(self.socket.as_fd()).contains(PollFlags::POLLIN) {
             let (connection, peer) = self.socket.accept()?;
             match queue.knock.take() {
                 Some(knock) if is_from(&knock, peer) => end_at_once(knock, connection),
@@ -80,7 +83,15 @@ impl Listener {
 
     /// Whether a connection waits in the queue.
     pub fn has_waiting(&self) -> bool {
-        !self.queue().returned.is_empty() || is_readable(self.socket.as_fd())
+        !self.queue().returned.is_empty() || events(self.socket.as_fd()).contains(PollFlags::POLLIN)
+    }
+
+    /// A program that leaves may shut its listener (shutdown(2)), which shuts it for every process that has it.
+    fn revive(&self, queue: &Queue) {
+        if !queue.shut && events(self.socket.as_fd()).contains(PollFlags::POLLHUP) {
+            // With the longest queue that the system allows; it keeps its address. Where that fails, so will accept.
+            rustix::net::listen(&self.socket, i32::from(u16::MAX)).ok();
+        }
     }
 
     /// Puts a connection of our own into the queue, unless one stands there: every program that waits for the socket is woken, asks for
@@ -111,8 +122,9 @@ impl Listener {
 
     /// Accepts no more, in any process that has it: from now on connections reach others that listen on its address.
     pub fn shut_down(&self) {
+        self.queue().shut = true;
         // One that does not listen any more is what was wanted.
-        nix::sys::socket::shutdown(self.socket.as_raw_fd(), nix::sys::socket::Shutdown::Both).ok();
+        shutdown(self.socket.as_raw_fd(), Shutdown::Both).ok();
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -155,10 +167,10 @@ pub fn inode(socket: impl AsFd) -> io::Result<u64> {
     Ok(nix::sys::stat::fstat(socket)?.st_ino)
 }
 
-fn is_readable(fd: BorrowedFd<'_>) -> bool {
+fn events(fd: BorrowedFd<'_>) -> PollFlags {
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-        && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN))
+    let ready = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
+    fds[0].revents().filter(|_| ready).unwrap_or(PollFlags::empty())
 }
 
 fn is_from(knock: &TcpStream, peer: SocketAddr) -> bool {
@@ -224,6 +236,21 @@ mod tests {
             assert!(listener.has_waiting(), "it can knock again: {address}");
             assert!(listener.take().unwrap().is_none());
         }
+    }
+
+    #[test]
+    fn one_that_a_program_has_shut_listens_again() {
+        // Only an address that was asked for is kept.
+        let address = listener().address;
+        let listener = Listener::new(TcpListener::bind(address).unwrap().into()).unwrap();
+        shutdown(listener.socket.as_raw_fd(), Shutdown::Read).unwrap();
+        assert!(TcpStream::connect(listener.address).is_err());
+        assert!(listener.take().unwrap().is_none());
+        let client = TcpStream::connect(listener.address).unwrap();
+        assert_eq!(listener.take().unwrap().unwrap().1, client.local_addr().unwrap());
+        listener.shut_down();
+        assert!(!matches!(listener.take(), Ok(Some(_))));
+        assert!(TcpStream::connect(listener.address).is_err(), "that was on purpose");
     }
 
     #[test]
