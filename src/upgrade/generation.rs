@@ -55,6 +55,16 @@ pub struct Start {
     notify_folder: PathBuf,
 }
 
+/// How a generation comes by its sockets.
+#[derive(Debug, Clone, Copy)]
+pub struct Sockets<'a> {
+    pub by: HandOver,
+    /// Those it has from the start.
+    pub handed: &'a [&'a Socket],
+    /// Where those are that it finds at its gate, if it is to have one.
+    pub behind: Option<&'a Arc<Shelf>>,
+}
+
 /// A generation whose process runs.
 #[derive(Debug)]
 pub struct Started {
@@ -101,9 +111,7 @@ impl Start {
         &self,
         generation: Generation,
         program: Published,
-        by: HandOver,
-        sockets: &[&Socket],
-        behind: Option<&Arc<Shelf>>,
+        sockets: &Sockets<'_>,
         launcher: &mut Launcher,
         sink: &Sink,
     ) -> Result<(Started, Option<io::Error>)> {
@@ -111,6 +119,7 @@ impl Start {
         let notify_path = self.notify_folder.join(generation.to_string());
         let notify = UnixDatagram::bind(&notify_path).tried(format!("bind {}", notify_path.display()))?;
         let mut command = self.command(&program)?;
+        let Sockets { by, handed: sockets, behind } = *sockets;
         let handed: Vec<Handed<'_>> = sockets
             .iter()
             .map(|socket| Handed { name: &socket.name, bound_by_program: socket.bound_by_program })

@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::process::{Launcher, Stdin, describe};
 use crate::report::{HandOver, Notice, Timing};
 use action::{Action, Style, Timeouts};
-use generation::{Start, Started};
+use generation::{Sockets, Start, Started};
 use handover::Handover;
 use hotrun::holder::Said as Told;
 use sockets::Held;
@@ -378,12 +378,13 @@ impl Room {
             Takes::Bind => HandOver::Bind,
             Takes::Nothing => HandOver::StopAndStart,
         };
-        let sockets: Vec<_> = match self.takes {
+        let handed: Vec<_> = match self.takes {
             Takes::Nothing | Takes::Bind => Vec::new(),
             Takes::Library | Takes::ListenFds => self.held.iter().collect(),
         };
         let behind = (self.gates && matches!(self.takes, Takes::ListenFds | Takes::Bind)).then_some(&self.held.shelf);
-        match self.start.run(generation, program, by, &sockets, behind, launcher, &self.sink) {
+        let sockets = Sockets { by, handed: &handed, behind };
+        match self.start.run(generation, program, &sockets, launcher, &self.sink) {
             Ok((mut started, refused)) => {
                 if let Some(error) = refused {
                     self.gate_refused(&mut started, &error);

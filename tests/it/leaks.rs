@@ -6,6 +6,7 @@ use crate::load::{Load, Mix};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
 const SWAPS: u64 = 50;
@@ -79,15 +80,26 @@ fn variables(pid: u32) -> BTreeSet<String> {
 fn fifty_generations_later_everything_is_as_it_was() {
     let project = Project::new("leaks-swaps", &hotrun_dependency("[]"), SERVER);
     change(&project, "1", &[]);
-    let (address, temporary) = (free_address(), tempfile::tempdir().unwrap());
-    let listen = format!("http={address}");
-    let mut session = Session::start_with(&project, address, &["--listen", &listen], |command| {
+    let address = free_address();
+    let environment = swap_fifty_times(&project, address, &["--listen", &format!("http={address}")]);
+    assert!(environment.contains("LISTEN_FDS"), "{environment:?}");
+}
+
+#[test]
+fn fifty_generations_at_their_gates_later_everything_is_as_it_was() {
+    let environment = swap_fifty_times(&Project::from_template("leaks-gate", "plain"), free_address(), &[]);
+    assert!(!environment.contains("LISTEN_FDS") && !environment.contains("HOTRUN_CTL"), "{environment:?}");
+}
+
+/// Returns the variables that each generation has.
+fn swap_fifty_times(project: &Project, address: SocketAddr, args: &[&str]) -> BTreeSet<String> {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut session = Session::start_with(project, address, args, |command| {
         command.env("TMPDIR", temporary.path());
     });
     let pid = |event: serde_json::Value| u32::try_from(event["pid"].as_u64().unwrap()).unwrap();
     let first = pid(session.wait_serving(1));
     let environment = variables(first);
-    assert!(environment.contains("LISTEN_FDS"), "{environment:?}");
     let swap = |session: &mut Session, generation: u64| {
         session.signal(Signal::SIGUSR2);
         let serving = pid(session.wait_serving(generation));
@@ -120,4 +132,5 @@ fn fifty_generations_later_everything_is_as_it_was() {
     assert_eq!((after.children, after.zombies), (2, 0), "the server and the guard: {after:?}");
     assert_eq!(numbers(last), open);
     assert_eq!(variables(last), environment);
+    environment
 }

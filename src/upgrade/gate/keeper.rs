@@ -125,7 +125,8 @@ impl Keeper {
             drop(fds);
             // Orders first: a gate that is closed lets nothing more through.
             if !alone && !events[1].is_empty() {
-                woken.read(&mut [0; 64]).ok();
+                // A byte an order: what is left of them wakes once more, for nothing.
+                drop(woken.read(&mut [0; 64]));
                 alone = self.take_orders(inbox);
             }
             if events[0].contains(PollFlags::POLLIN) {

@@ -9,7 +9,7 @@ use std::process::Command;
 pub fn refuse(command: &mut Command, call: libc::c_long, error: nix::errno::Errno) {
     let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     // The number of the call stands first (seccomp(2)); all of this is compiled for one architecture.
-    let filter = vec![
+    let filter = [
         op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
         op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
         op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | error as u32),
