@@ -182,6 +182,10 @@ impl Running {
     /// Stops the group and lets it go on: every thread that waits in a call of the kernel begins that call anew (signal(7)), and so
     /// comes to its gate.
     pub fn recall(&self) {
+        if is_traced(self.pid()) {
+            // A debugger decides when it stops, and its threads come to the gate with their next connection.
+            return;
+        }
         self.signal_group(Signal::SIGSTOP);
         // Until it has stopped, or ended: SIGCONT would take back a stop that is still to come.
         let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
@@ -210,6 +214,12 @@ impl Drop for Running {
         // There is nobody left to tell.
         let _ = self.finish();
     }
+}
+
+/// Whether a debugger is attached to it (proc_pid_status(5), TracerPid).
+fn is_traced(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().filter_map(|line| line.strip_prefix("TracerPid:")).any(|tracer| tracer.trim() != "0")
 }
 
 /// Takes out what cargo puts into the environment of the programs it starts: the jobserver of a cargo that is waiting for

@@ -90,7 +90,7 @@ impl Room {
                     self.alive_at.insert(generation, now + ALIVE);
                 }
             }
-            Takes::Library | Takes::ListenFds | Takes::Bind | Takes::Nothing if all => {
+            Takes::Library | Takes::ListenFds | Takes::Bind | Takes::Nothing if all && self.has_all(generation) => {
                 self.is_ready(now, generation, launcher);
             }
             // The others are about to follow; one on which nobody ever accepts is not waited for.
@@ -100,6 +100,12 @@ impl Room {
                 }
             }
         }
+    }
+
+    /// Whether it listens wherever the one before it did: if not, it may be about to.
+    fn has_all(&self, generation: Generation) -> bool {
+        let Some(started) = self.generations.get(&generation) else { return true };
+        self.held.iter().filter_map(|socket| socket.end.tcp()).all(|held| started.listens.contains(&held.inode))
     }
 
     fn is_blind(&mut self, now: Instant, generation: Generation, why: Blind) {
@@ -172,6 +178,15 @@ impl Room {
         true
     }
 
+    /// Those that leave are not waited for by clients of their own any more.
+    pub(super) fn hurry_drains(&mut self) {
+        for started in self.generations.values().filter(|started| started.drains_at_gate) {
+            if let Some(gate) = &started.gate {
+                gate.order(Order::Drain(Which::All, Patience::Short));
+            }
+        }
+    }
+
     /// Whether what is left of its connections is being ended: it says when that is done.
     pub(super) fn end_at_gate(&mut self, generation: Generation) -> bool {
         let draining = self.generations.get_mut(&generation).filter(|started| started.drains_at_gate);
@@ -185,8 +200,8 @@ impl Room {
 
     /// This process is about to be stopped: servers go on, and take their connections themselves meanwhile.
     pub fn suspend(&mut self, launcher: &Launcher) {
-        let open = [self.handover.current(), self.handover.starting()].into_iter().flatten();
-        self.left = open.collect();
+        // What one that is starting asks for must be answered here, and waits.
+        self.left = self.handover.current().into_iter().collect();
         launcher.mind(&self.left_gates().filter_map(|(_, gate)| gate.leave().ok()).collect::<Vec<_>>());
     }
 

@@ -63,6 +63,8 @@ pub struct Sockets<'a> {
     pub handed: &'a [&'a Socket],
     /// Where those are that it finds at its gate, if it is to have one.
     pub behind: Option<&'a Arc<Shelf>>,
+    /// Whether it is given no connection before it is the current one.
+    pub waits: bool,
 }
 
 /// A generation whose process runs.
@@ -119,7 +121,7 @@ impl Start {
         let notify_path = self.notify_folder.join(generation.to_string());
         let notify = UnixDatagram::bind(&notify_path).tried(format!("bind {}", notify_path.display()))?;
         let mut command = self.command(&program)?;
-        let Sockets { by, handed: sockets, behind } = *sockets;
+        let Sockets { by, handed: sockets, behind, waits } = *sockets;
         let handed: Vec<Handed<'_>> = sockets
             .iter()
             .map(|socket| Handed { name: &socket.name, bound_by_program: socket.bound_by_program })
@@ -147,10 +149,10 @@ impl Start {
         drop(server_end);
         let (gate, refused) = match (running.gate(), behind) {
             (Some(process::Gate::Open(calls)), Some(shelf)) => {
-                let handed = sockets.iter().filter_map(|socket| socket.end.tcp().cloned()).collect();
+                let handed: Vec<_> = sockets.iter().filter_map(|socket| socket.end.tcp().cloned()).collect();
                 let tell = Arc::clone(sink);
                 let tell = move |seen| tell(generation, Said::Gate(seen));
-                let kept = Gate::keep(calls, generation, running.pid(), Arc::clone(shelf), handed, tell);
+                let kept = Gate::keep(calls, generation, running.pid(), Arc::clone(shelf), &handed, waits, tell);
                 (Some(kept.tried("keep the gate of the new process")?), None)
             }
             (Some(process::Gate::Refused(error)), _) => (None, Some(error)),

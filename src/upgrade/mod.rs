@@ -241,6 +241,7 @@ impl Room {
     }
 
     pub fn stop(&mut self, now: Instant, launcher: &mut Launcher) {
+        self.hurry_drains();
         let actions = self.handover.stop(now);
         self.perform(now, actions, launcher);
     }
@@ -345,7 +346,10 @@ impl Room {
         for action in actions {
             match action {
                 Action::Start { generation, program } => self.start(now, generation, program, launcher),
-                Action::Commit(generation) => self.tell(generation, |started| started.holder.commit()),
+                Action::Commit(generation) => {
+                    self.tell(generation, |started| started.holder.commit());
+                    self.open_gate(generation);
+                }
                 Action::Pause(generation) => {
                     self.tell(generation, |started| started.holder.pause());
                     if !self.close_gate(generation) {
@@ -383,7 +387,9 @@ impl Room {
             Takes::Library | Takes::ListenFds => self.held.iter().collect(),
         };
         let behind = (self.gates && matches!(self.takes, Takes::ListenFds | Takes::Bind)).then_some(&self.held.shelf);
-        let sockets = Sockets { by, handed: &handed, behind };
+        // A probe that asks for an answer is a client as any other.
+        let waits = self.handover.current().is_some() && !matches!(self.ready, Ready::Http(_));
+        let sockets = Sockets { by, handed: &handed, behind, waits };
         match self.start.run(generation, program, &sockets, launcher, &self.sink) {
             Ok((mut started, refused)) => {
                 if let Some(error) = refused {

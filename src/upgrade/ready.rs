@@ -25,7 +25,8 @@ impl Room {
             let waits = |started: &Started| started.gate.is_some() && !started.blind && !started.accepts;
             let listens = |started: &Started| !started.listens.is_empty();
             // One that has bound a socket, and one whose predecessor had one, will ask for a connection in time.
-            let is_slow = |started: &Started| waits(started) && (listens(started) || !self.held.is_empty());
+            let served = !self.held.tcp_addresses().is_empty();
+            let is_slow = |started: &Started| waits(started) && (listens(started) || served);
             if self.ready == Ready::Auto && self.generations.get(&generation).is_some_and(is_slow) {
                 return;
             }
@@ -75,6 +76,11 @@ impl Room {
                 return;
             }
             (Ready::Auto, Takes::ListenFds) if gated && self.notifies => return,
+            // Only what listens for TCP is seen to accept.
+            (Ready::Auto, Takes::ListenFds) if gated && addresses.is_empty() => {
+                self.alive_at.insert(generation, now + ALIVE);
+                return;
+            }
             (Ready::Auto | Ready::Accept, _) if gated && !started.blind => return,
             (Ready::Auto, Takes::Library) => {
                 self.alive_at.insert(generation, now + ALIVE);

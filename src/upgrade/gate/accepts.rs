@@ -3,7 +3,7 @@
 //! Never lives here: bind and listen.
 
 use super::address;
-use super::keeper::{Keeper, now};
+use super::keeper::{Keeper, forbidden, now};
 use super::listener::Listener;
 use super::{Blind, Seen};
 use crate::process::seccomp::Call;
@@ -35,6 +35,8 @@ struct Place {
     thread: i32,
     address: u64,
     length: u64,
+    /// How much of the address it has room for.
+    room: usize,
     flags: i32,
 }
 
@@ -45,10 +47,20 @@ impl Keeper {
         if flags & !(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) != 0 {
             return self.calls.proceed(call.id);
         }
+        let room = match room(call.thread, address, length) {
+            Ok(room) => room,
+            // Nothing has been taken yet that could be lost.
+            Err(error) => {
+                if forbidden(error) {
+                    self.blind(Blind::Memory(error));
+                }
+                return self.calls.proceed(call.id);
+            }
+        };
         self.process(call.thread);
         let non_blocking = self.is_non_blocking(&listener);
         self.accepts(&listener);
-        let place = Place { thread: call.thread, address, length, flags };
+        let place = Place { thread: call.thread, address, length, room, flags };
         if self.is_open(&listener) {
             match listener.take() {
                 Ok(Some(connection)) => {
@@ -111,7 +123,7 @@ impl Keeper {
 
     /// Connections that have come, to threads that wait for one.
     pub(super) fn serve_parked(&mut self, listener: &Arc<Listener>) {
-        loop {
+        while self.is_open(listener) {
             let waits = |(_, parked): &(&i32, &Parked)| parked.socket == listener.inode;
             let Some((thread, first)) = self.parked.iter().filter(waits).min_by_key(|(_, parked)| parked.id) else {
                 return;
@@ -147,9 +159,15 @@ impl Keeper {
         if !self.calls.is_waiting(id) {
             return self.take_back(listener, (connection, peer));
         }
-        if let Err(error) = place.write(peer) {
+        match place.write(peer) {
+            Ok(()) => {}
+            Err(error) if forbidden(error) => {
+                self.blind(Blind::Memory(error));
+                self.take_back(listener, (connection, peer));
+                return self.calls.fail(id, Errno::ECONNABORTED);
+            }
             // As in the kernel, which has closed the connection by then.
-            return self.calls.fail(id, error);
+            Err(error) => return self.calls.fail(id, error),
         }
         let close_on_exec = place.flags & libc::SOCK_CLOEXEC != 0;
         let given = match connection.set_nonblocking(place.flags & libc::SOCK_NONBLOCK != 0) {
@@ -181,13 +199,20 @@ impl Place {
         if self.address == 0 {
             return Ok(());
         }
-        let length = read(self.thread, self.length, 4)?;
-        let room = u32::from_ne_bytes(length.try_into().map_err(|_| Errno::EFAULT)?);
         let bytes = address::bytes(peer);
-        let part = bytes.len().min(room as usize);
+        let part = bytes.len().min(self.room);
         write(self.thread, self.address, &bytes[..part])?;
         write(self.thread, self.length, &(bytes.len() as u32).to_ne_bytes())
     }
+}
+
+/// How much of the address of a peer the caller has room for.
+fn room(thread: i32, address: u64, length: u64) -> Result<usize, Errno> {
+    if address == 0 {
+        return Ok(0);
+    }
+    let length = read(thread, length, 4)?;
+    Ok(u32::from_ne_bytes(length.try_into().map_err(|_| Errno::EFAULT)?) as usize)
 }
 
 /// Memory of a thread that waits at the gate (process_vm_readv(2)). The caller sees to it that it does.

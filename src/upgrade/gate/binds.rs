@@ -6,7 +6,7 @@ use super::accepts::read;
 use super::connections::copy;
 use super::keeper::{Keeper, forbidden};
 use super::listener::Listener;
-use super::{Blind, Seen, address};
+use super::{Blind, Seen, address, kernel};
 use crate::process::seccomp::Call;
 use crate::upgrade::proc;
 use nix::errno::Errno;
@@ -74,7 +74,7 @@ impl Keeper {
                 // Twice the same address in one program: refused as it would be anywhere.
                 return Ok(Bound::ByKernel);
             }
-            like(own, &held);
+            kernel::make_like(&*held, own);
             let non_blocking = fcntl(own, FcntlArg::F_GETFL)? & OFlag::O_NONBLOCK.bits() != 0;
             return self.put(call, fd, &held, non_blocking);
         }
@@ -147,6 +147,18 @@ impl Keeper {
             let own = self.process(call.thread).map(|process| copy(process, fd, inode));
             let Some(Ok(Some(own))) = own else { return self.calls.proceed(call.id) };
             let Ok(listener) = Listener::new(own).map(Arc::new) else { return self.calls.proceed(call.id) };
+            // Another thread or process was quicker: sockets that share an address are one (SO_REUSEPORT), however many of them the
+            // next generation will have.
+            if let Some(first) = self.shelf.find(|held| held.is(listener.address, listener.v6_only)) {
+                let non_blocking = listener.is_non_blocking();
+                return match self.put(call, fd, &first, non_blocking) {
+                    Ok(_) => {
+                        self.listens(&first);
+                        self.calls.succeed(call.id);
+                    }
+                    Err(error) => self.calls.fail(call.id, error),
+                };
+            }
             listener.hand_to(self.generation, listener.is_non_blocking()).ok();
             self.shelf.add(&listener);
             self.use_it(&listener);
@@ -173,16 +185,6 @@ fn is_tcp(socket: &OwnedFd) -> bool {
     let tcp = rustix::net::ipproto::TCP;
     socket_option::socket_type(socket).is_ok_and(|kind| kind == rustix::net::SocketType::STREAM)
         && socket_option::socket_protocol(socket).is_ok_and(|protocol| protocol == Some(tcp))
-}
-
-/// What the connections of a listener are born with (tcp(7), socket(7)), as the program has it now.
-fn like(own: &OwnedFd, held: &Listener) {
-    if let Ok(on) = socket_option::tcp_nodelay(own) {
-        socket_option::set_tcp_nodelay(held, on).ok();
-    }
-    if let Ok(on) = socket_option::socket_keepalive(own) {
-        socket_option::set_socket_keepalive(held, on).ok();
-    }
 }
 
 fn of_rustix(error: rustix::io::Errno) -> Errno {

@@ -1,7 +1,7 @@
 //! The connections of a program that knows nothing of us, seen from outside: found in its processes, and ended between two answers.
 //! Never lives here: when one may be ended (`drain`).
 
-use super::drain::{self, Patience, Verdict};
+use super::drain::{self, Past, Patience, Verdict};
 use super::kernel::{self, Facts};
 use super::listener::inode;
 use crate::upgrade::proc;
@@ -32,9 +32,7 @@ pub struct Connections {
 enum Known {
     /// Not a connection to one of the ports.
     Other,
-    Seen,
-    /// Its requests are kept out, since so many segments had been dropped.
-    Watched(u32),
+    Connection(Past),
 }
 
 impl Connections {
@@ -47,26 +45,30 @@ impl Connections {
     /// # Errors
     /// That sockets of the program may not be looked at (EPERM, ENOSYS).
     pub fn look(&mut self, processes: &BTreeSet<u32>, patience: Patience) -> Result<Look, Errno> {
-        self.each(processes, |connection, known| {
+        self.each(processes, |connection, past| {
             let Ok(facts) = Facts::of(connection) else { return Look::default() };
-            let watched = match known {
-                Known::Watched(dropped) => Some(*dropped),
-                Known::Other | Known::Seen => None,
-            };
-            match drain::judge(&facts, watched, patience) {
+            if let Past::Watched { last, asked } = past {
+                *asked |= drain::has_asked(last, &facts);
+                *last = facts;
+            }
+            match drain::judge(&facts, *past, patience) {
                 Verdict::Over => return Look::default(),
                 Verdict::Wait => {}
+                Verdict::LetIn => {
+                    kernel::let_all_in(connection).ok();
+                    *past = Past::Trusted;
+                }
                 Verdict::Watch => {
                     // A filter of the program's own that may not be replaced: it goes on as it is.
                     if kernel::keep_requests_out(connection).is_ok() {
-                        *known = Known::Watched(facts.dropped);
+                        *past = Past::Watched { last: facts, asked: false };
                     }
                 }
                 Verdict::End => {
                     if end(connection) {
                         return Look::default();
                     }
-                    *known = Known::Seen;
+                    *past = Past::Untouched;
                 }
             }
             Look { live: 1, busy: usize::from(drain::is_cut(&facts)) }
@@ -91,7 +93,7 @@ impl Connections {
     fn each(
         &mut self,
         processes: &BTreeSet<u32>,
-        mut what: impl FnMut(&TcpStream, &mut Known) -> Look,
+        mut what: impl FnMut(&TcpStream, &mut Past) -> Look,
     ) -> Result<Look, Errno> {
         let mut seen = BTreeSet::new();
         let mut look = Look::default();
@@ -111,13 +113,13 @@ impl Connections {
                         continue;
                     }
                 };
-                let known = self.known.entry(inode).or_insert(Known::Seen);
-                match connection(socket, &self.ports) {
-                    Some(connection) => {
-                        let one = what(&connection, known);
+                let known = self.known.entry(inode).or_insert(Known::Connection(Past::Untouched));
+                match (connection(socket, &self.ports), known) {
+                    (Some(connection), Known::Connection(past)) => {
+                        let one = what(&connection, past);
                         look = Look { live: look.live + one.live, busy: look.busy + one.busy };
                     }
-                    None => *known = Known::Other,
+                    (_, known) => *known = Known::Other,
                 }
             }
         }

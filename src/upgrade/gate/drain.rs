@@ -22,32 +22,49 @@ pub enum Verdict {
     Wait,
     /// From now on keep the next request of its client out.
     Watch,
+    /// What was kept out is no new request: let all in.
+    LetIn,
     /// End it: it is between two answers.
     End,
     /// It has been ended, and the program has yet to notice.
     Over,
 }
 
-/// `watched_since` is how many segments had been dropped when its requests were begun to be kept out.
-///
-/// A client of HTTP/1 asks for more only when it has the whole answer (RFC 9112, 9.3; one that does not wait is told by bytes on their
-/// way). So the request that was kept out is the proof that the connection is between two answers, which nothing else is: a stream
-/// may be silent for any time. What never asks again (streams, WebSockets, the frames of HTTP/2 and of TLS) is never ended here.
-pub fn judge(facts: &Facts, watched_since: Option<u32>, patience: Patience) -> Verdict {
+/// What was done with a connection before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// Nothing.
+    Untouched,
+    /// Requests of its client are kept out; how it was at the last look, and whether one has been.
+    Watched { last: Facts, asked: bool },
+    /// It was watched, and is not any more.
+    Trusted,
+}
+
+/// A client of HTTP/1 asks for more only when it has the whole answer (RFC 9112, 9.3). So the request that was kept out is the proof that
+/// the connection is between two answers, which nothing else is: a stream may be silent for any time. What never asks again
+/// (streams, WebSockets, the frames of HTTP/2 and of TLS) is never ended here.
+pub fn judge(facts: &Facts, past: Past, patience: Patience) -> Verdict {
     if !facts.open {
         return Verdict::Over;
     }
-    match (patience, watched_since) {
-        // The acknowledgement of the answer was kept out with the request.
-        (Patience::Whole | Patience::Short, Some(dropped)) if facts.dropped != dropped && is_answered(facts) => {
-            Verdict::End
-        }
+    match (patience, past) {
         (Patience::Short, _) if is_answered(facts) && facts.delivered && is_quiet(facts) => Verdict::End,
         // Its first request is still to come, and will be answered.
         (Patience::Short, _) if facts.received == 0 && facts.received_ago >= QUIET_MS => Verdict::End,
-        (Patience::Whole | Patience::Short, None) if facts.received > 0 => Verdict::Watch,
-        (Patience::Whole | Patience::Short, Some(_) | None) => Verdict::Wait,
+        // The acknowledgement of the answer was kept out with the request.
+        (Patience::Whole | Patience::Short, Past::Watched { asked: true, .. }) if is_answered(facts) => Verdict::End,
+        // A part of a body that looks like one, or a client that does not wait for answers.
+        (Patience::Whole | Patience::Short, Past::Watched { asked: true, .. }) => Verdict::LetIn,
+        (Patience::Whole | Patience::Short, Past::Untouched) if facts.received > 0 => Verdict::Watch,
+        (Patience::Whole | Patience::Short, _) => Verdict::Wait,
     }
+}
+
+/// Whether a request was kept out between two looks: more was dropped than came past the filter. A probe of the other side's (TCP
+/// keep-alive) and what comes twice are dropped, too, but after they have come past it.
+pub fn has_asked(before: &Facts, now: &Facts) -> bool {
+    now.dropped.wrapping_sub(before.dropped) > now.segments.wrapping_sub(before.segments)
 }
 
 /// Whether an end would cut what is on its way.
@@ -83,42 +100,49 @@ mod tests {
         sent_ago: 5,
         received_ago: 9,
         dropped: 0,
+        segments: 0,
     };
 
     #[test]
     fn only_a_request_that_was_kept_out_proves_that_an_answer_is_over() {
         use Patience::{Short, Whole};
+        let past = |asked| Past::Watched { last: ANSWERED, asked };
+        let (watched, asked_for_more, none) = (past(false), past(true), Past::Untouched);
         let asked = Facts { sent: 0, sent_ago: 40, received_ago: 5, ..ANSWERED };
-        let dropped = Facts { dropped: 1, ..ANSWERED };
         let fresh = Facts { received: 0, sent: 0, received_ago: 50, sent_ago: 50, ..ANSWERED };
         let silent = Facts { sent_ago: 3000, received_ago: 9000, ..ANSWERED };
+        let slow = Facts { received_ago: 4000, sent_ago: 5000, ..asked };
+        let undelivered = Facts { delivered: false, ..ANSWERED };
         let table = [
-            ("fresh: its first request is answered", fresh, None, Whole, Verdict::Wait),
-            ("asked, not answered", asked, None, Whole, Verdict::Watch),
-            ("answered", ANSWERED, None, Whole, Verdict::Watch),
-            ("answered, nothing more asked", ANSWERED, Some(0), Whole, Verdict::Wait),
-            ("a stream is silent", silent, Some(0), Whole, Verdict::Wait),
-            ("asked for more", dropped, Some(0), Whole, Verdict::End),
-            ("dropped before it was watched", dropped, Some(1), Whole, Verdict::Wait),
-            ("asked for more before the answer", Facts { sent_ago: 50, ..dropped }, Some(0), Whole, Verdict::Wait),
-            (
-                "it told that it has the answer with that",
-                Facts { delivered: false, ..dropped },
-                Some(0),
-                Whole,
-                Verdict::End,
-            ),
-            ("it reads slowly", Facts { delivered: false, ..silent }, None, Short, Verdict::Watch),
-            ("part of a request is unread", Facts { unread: 3, ..dropped }, Some(0), Whole, Verdict::Wait),
-            ("the client is not waited for", silent, None, Short, Verdict::End),
-            ("an answer of a moment ago", ANSWERED, Some(0), Short, Verdict::Wait),
-            ("asked, and slow", Facts { received_ago: 4000, sent_ago: 5000, ..asked }, Some(0), Short, Verdict::Wait),
-            ("opened in advance and never used", Facts { received_ago: 2000, ..fresh }, None, Short, Verdict::End),
-            ("ended by either side", Facts { open: false, ..ANSWERED }, Some(0), Whole, Verdict::Over),
+            ("fresh: its first request is answered", fresh, none, Whole, Verdict::Wait),
+            ("asked, not answered", asked, none, Whole, Verdict::Watch),
+            ("answered", ANSWERED, none, Whole, Verdict::Watch),
+            ("answered, nothing more asked", ANSWERED, watched, Whole, Verdict::Wait),
+            ("a stream is silent", silent, watched, Whole, Verdict::Wait),
+            ("asked for more", ANSWERED, asked_for_more, Whole, Verdict::End),
+            ("and told with that that it has the answer", undelivered, asked_for_more, Whole, Verdict::End),
+            ("a part of an upload looked like it", asked, asked_for_more, Whole, Verdict::LetIn),
+            ("part of a request is unread", Facts { unread: 3, ..ANSWERED }, asked_for_more, Whole, Verdict::LetIn),
+            ("it is not watched twice", ANSWERED, Past::Trusted, Whole, Verdict::Wait),
+            ("the client is not waited for", silent, none, Short, Verdict::End),
+            ("it reads slowly", Facts { delivered: false, ..silent }, none, Short, Verdict::Watch),
+            ("an answer of a moment ago", ANSWERED, watched, Short, Verdict::Wait),
+            ("asked, and slow", slow, watched, Short, Verdict::Wait),
+            ("opened in advance and never used", Facts { received_ago: 2000, ..fresh }, none, Short, Verdict::End),
+            ("ended by either side", Facts { open: false, ..ANSWERED }, watched, Whole, Verdict::Over),
         ];
-        for (what, facts, watched, patience, expected) in table {
-            assert_eq!(judge(&facts, watched, patience), expected, "{what}");
+        for (what, facts, past, patience, expected) in table {
+            assert_eq!(judge(&facts, past, patience), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn what_is_dropped_past_the_filter_is_no_request() {
+        let later = |dropped, segments| Facts { dropped, segments, ..ANSWERED };
+        assert!(!has_asked(&ANSWERED, &ANSWERED));
+        assert!(has_asked(&ANSWERED, &later(1, 0)), "kept out by the filter");
+        assert!(!has_asked(&ANSWERED, &later(1, 1)), "a probe");
+        assert!(has_asked(&later(u32::MAX, 7), &later(0, 7)), "the counter has gone round");
     }
 
     #[test]

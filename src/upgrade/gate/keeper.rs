@@ -45,6 +45,8 @@ pub struct Keeper {
     processes: BTreeSet<u32>,
     threads: BTreeMap<i32, u32>,
     closed: Option<Which>,
+    /// Whether another generation serves until this one is the current one.
+    waits: bool,
     /// Whether somebody else answers.
     away: bool,
     knock: Option<Knock>,
@@ -82,10 +84,10 @@ impl Keeper {
         generation: Generation,
         process: u32,
         shelf: Arc<Shelf>,
-        handed: Vec<Arc<Listener>>,
+        waits: bool,
         tell: Box<dyn Fn(Seen) + Send>,
     ) -> Keeper {
-        let mut keeper = Keeper {
+        Keeper {
             calls,
             generation,
             process,
@@ -97,16 +99,21 @@ impl Keeper {
             processes: BTreeSet::new(),
             threads: BTreeMap::new(),
             closed: None,
+            waits,
             away: false,
             knock: None,
             drain: None,
             said_blind: false,
-        };
-        for listener in handed {
-            keeper.use_it(&listener);
-            keeper.listens(&listener);
         }
-        keeper
+    }
+
+    /// Sockets that it has from the start.
+    pub fn handed(mut self, listeners: &[Arc<Listener>]) -> Keeper {
+        for listener in listeners {
+            self.use_it(listener);
+            self.listens(listener);
+        }
+        self
     }
 
     /// Until the last process behind the gate has ended.
@@ -115,9 +122,11 @@ impl Keeper {
         let mut alone = false;
         loop {
             let waiting: Vec<Arc<Listener>> = self.waited_for();
-            let unless = |not| if not { PollFlags::empty() } else { PollFlags::POLLIN };
-            let mut fds =
-                vec![PollFd::new(self.calls.as_fd(), unless(self.away)), PollFd::new(woken.as_fd(), unless(alone))];
+            let wanted = if self.away { PollFlags::empty() } else { PollFlags::POLLIN };
+            let calls = || PollFd::new(self.calls.as_fd(), wanted);
+            // The end of a closed pipe is told again and again, whatever is wanted: the calls stand in its place then.
+            let orders = if alone { calls() } else { PollFd::new(woken.as_fd(), PollFlags::POLLIN) };
+            let mut fds = vec![calls(), orders];
             fds.extend(waiting.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
             // An interrupted call is repeated; no other error is possible for descriptors that are open.
             poll(&mut fds, self.timeout()).ok();
@@ -155,6 +164,8 @@ impl Keeper {
                     // The generation has ended. What it has left behind is given nothing more, and looked at no more.
                     self.closed = Some(Which::All);
                     self.drain = None;
+                    // The addresses are others' now, or nobody's.
+                    self.uses.clear();
                     return true;
                 }
             }
@@ -166,6 +177,7 @@ impl Keeper {
             Order::Close(which) => self.close(which),
             Order::Open => {
                 self.closed = None;
+                self.waits = false;
                 self.drain = None;
                 for used in &self.uses {
                     // Its event loop was told of what waits there while it could not have it.
@@ -195,6 +207,10 @@ impl Keeper {
             // Dropped, the pipe tells that it is done.
             Order::Leave(_done) => {
                 self.away = true;
+                for used in &self.uses {
+                    // A generation that has failed since may have left it as it wanted it.
+                    used.listener.hand_to(self.generation, used.non_blocking).ok();
+                }
                 for parked in std::mem::take(&mut self.parked).into_values() {
                     self.calls.proceed(parked.id);
                 }
@@ -222,7 +238,7 @@ impl Keeper {
         let retired = |used: &Use| used.retired && used.listener.inode == listener.inode;
         match &self.closed {
             _ if self.uses.iter().any(retired) => false,
-            None => true,
+            None => !self.waits,
             Some(Which::All) => false,
             Some(Which::These(inodes)) => !inodes.contains(&listener.inode),
         }
@@ -329,7 +345,7 @@ impl Keeper {
     fn knock_now(&mut self, now: Instant) {
         let Some(knock) = self.knock.take() else { return };
         let mute: Vec<&Use> = self.uses.iter().filter(|used| used.listens && !used.accepts).collect();
-        if mute.is_empty() || self.closed.is_some() {
+        if mute.is_empty() || self.closed.is_some() || self.said_blind {
             return;
         }
         mute.iter().for_each(|used| used.listener.knock());

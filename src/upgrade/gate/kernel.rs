@@ -25,7 +25,8 @@ struct TcpInfo {
     _pacing: [u64; 2],
     _bytes_acked: u64,
     bytes_received: u64,
-    _segments_out_and_in: [u32; 2],
+    _segments_out: u32,
+    segments_in: u32,
     notsent_bytes: u32,
     _more_segments: [u32; 3],
     _rates: [u64; 4],
@@ -47,8 +48,10 @@ pub struct Facts {
     /// Milliseconds since the last byte went out and came in.
     pub sent_ago: u32,
     pub received_ago: u32,
-    /// Segments that were kept back by a filter, or had no room.
+    /// Segments that were dropped, by a filter or for another reason.
     pub dropped: u32,
+    /// Segments that came past the filter, some of which may then have been dropped.
+    pub segments: u32,
 }
 
 /// include/net/tcp_states.h
@@ -70,6 +73,7 @@ impl Facts {
             sent_ago: info.last_data_sent,
             received_ago: info.last_data_recv,
             dropped: memory[libc::SK_MEMINFO_DROPS as usize],
+            segments: info.segments_in,
         })
     }
 }
@@ -86,6 +90,39 @@ fn get<T: Plain>(socket: &impl AsFd, level: i32, name: i32, value: &mut T) -> Re
     // SAFETY: the kernel writes at most `length` bytes to `value`, and any bytes are a value of a plain type.
     let done = unsafe { libc::getsockopt(fd, level, name, std::ptr::from_mut(value).cast(), &mut length) };
     Errno::result(done).map(drop)
+}
+
+/// What the connections of a listener are born with, and how long its own calls wait (socket(7), tcp(7), ip(7)). Sizes of buffers are
+/// not among them: they read differently from what was set.
+const OPTIONS: [(i32, i32); 12] = [
+    (libc::SOL_SOCKET, libc::SO_RCVTIMEO),
+    (libc::SOL_SOCKET, libc::SO_SNDTIMEO),
+    (libc::SOL_SOCKET, libc::SO_LINGER),
+    (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+    (libc::SOL_SOCKET, libc::SO_PRIORITY),
+    (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+    (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+    (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
+    (libc::IPPROTO_IP, libc::IP_TOS),
+];
+
+/// Makes the one socket as the other in all of `OPTIONS`, those that were never set included.
+pub fn make_like(socket: impl AsFd, model: impl AsFd) {
+    let (to, from) = (socket.as_fd().as_raw_fd(), model.as_fd().as_raw_fd());
+    for (level, name) in OPTIONS {
+        let mut value = [0_u64; 4];
+        let mut length = size_of_val(&value) as libc::socklen_t;
+        let place = value.as_mut_ptr();
+        // SAFETY: the kernel writes at most `length` bytes to `value`, tells how many, and reads as many from there.
+        unsafe {
+            if libc::getsockopt(from, level, name, place.cast(), &mut length) == 0 {
+                libc::setsockopt(to, level, name, place.cast(), length);
+            }
+        }
+    }
 }
 
 /// From now on a segment that begins a request of HTTP/1 does not come in. The client's side of the connection sends it again and
@@ -156,6 +193,7 @@ mod tests {
     fn the_structure_is_as_long_as_the_kernel_has_it() {
         assert_eq!(std::mem::offset_of!(TcpInfo, last_data_sent), 44);
         assert_eq!(std::mem::offset_of!(TcpInfo, bytes_received), 128);
+        assert_eq!(std::mem::offset_of!(TcpInfo, segments_in), 140);
         assert_eq!(std::mem::offset_of!(TcpInfo, notsent_bytes), 144);
         assert_eq!(std::mem::offset_of!(TcpInfo, bytes_sent), 200);
     }

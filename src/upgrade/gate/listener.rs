@@ -98,7 +98,9 @@ impl Listener {
     /// the connection, and is not given it. An event loop is told of a socket once, and asks only then.
     pub fn knock(&self) {
         let mut queue = self.queue();
-        if queue.knock.is_none() {
+        // One that stands in no queue was taken past this gate, or has not come through.
+        let stands = queue.knock.is_some() && events(self.socket.as_fd()).contains(PollFlags::POLLIN);
+        if !stands {
             // Where that is not possible (a full queue, a firewall), the next client is the one who wakes it.
             queue.knock = connect_to(address::reachable(self.address)).ok();
         }

@@ -89,19 +89,20 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// `process` is the first one behind it; `handed` are the sockets that it has already.
+    /// `process` is the first one behind it; `handed` are the sockets that it has already. One that `waits` is closed until `Open`.
     pub fn keep(
         calls: OwnedFd,
         generation: Generation,
         process: u32,
         shelf: Arc<Shelf>,
-        handed: Vec<Arc<Listener>>,
+        handed: &[Arc<Listener>],
+        waits: bool,
         tell: impl Fn(Seen) + Send + 'static,
     ) -> io::Result<Gate> {
         let (orders, inbox) = channel();
         let (woken, wake) = io::pipe()?;
-        let keeper =
-            keeper::Keeper::new(Calls::new(calls.try_clone()?), generation, process, shelf, handed, Box::new(tell));
+        let arriving = Calls::new(calls.try_clone()?);
+        let keeper = keeper::Keeper::new(arriving, generation, process, shelf, waits, Box::new(tell)).handed(handed);
         thread::spawn(move || keeper.run(&inbox, woken));
         Ok(Gate { orders, wake, calls })
     }
