@@ -1,5 +1,8 @@
 //! Servers that know nothing of the command: their source is touched by nothing but the edit.
 
+#[cfg(feature = "frameworks")]
+mod frameworks;
+
 use crate::harness::{Project, Session, free_address, now};
 use crate::load::{Load, Mix};
 use serde_json::Value;
