@@ -105,7 +105,7 @@ fn unsafe_stands_in_few_files_and_the_process_ends_in_one() {
 
 #[test]
 fn a_file_says_what_lives_in_it_and_is_not_long() {
-    for (path, text) in files("src").into_iter().chain(files("hotrun/src")).chain(files("tests/it")) {
+    for (path, text) in files("src").into_iter().chain(files("hotrun/src")).chain(files("tests")) {
         let first = text.lines().next().unwrap_or_default();
         let opens = first.starts_with("//!") || first.starts_with("#![doc");
         assert!(opens, "{} opens with {first:?}", path.display());
@@ -116,9 +116,17 @@ fn a_file_says_what_lives_in_it_and_is_not_long() {
     }
 }
 
+/// That is what their tests are about.
+#[test]
+fn servers_that_are_swapped_as_they_are_know_nothing_of_the_command() {
+    for (path, text) in files("tests/servers") {
+        assert!(!text.to_lowercase().contains("hotrun"), "{} names it", path.display());
+    }
+}
+
 #[test]
 fn the_repository_speaks_of_the_project_alone() {
-    let places = ["src", "hotrun/src", "tests/it", "README.md", "CHANGELOG.md", "hotrun/README.md", "Cargo.toml"];
+    let places = ["src", "hotrun/src", "tests", "README.md", "CHANGELOG.md", "hotrun/README.md", "Cargo.toml"];
     // Written in two parts, so that this file does not find itself.
     let strangers =
         [["crates", ".io/api"], ["static.crates", ".io"], ["index.crates", ".io"], ["/wo", "rk/"], ["/ro", "ot/"]];

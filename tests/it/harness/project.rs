@@ -1,18 +1,21 @@
-//! A cargo project in a folder of its own. All of them build into one target folder, so that dependencies are compiled once.
+//! A cargo project in a folder of its own. All but a few of them build into one target folder, so that dependencies are
+//! compiled once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 pub struct Project {
     folder: tempfile::TempDir,
     pub name: String,
+    target: PathBuf,
 }
 
 impl Project {
     /// A package of that name, which must be no other test's, with dependencies as in Cargo.toml and a `src/main.rs`.
     pub fn new(name: &str, dependencies: &str, main: &str) -> Project {
         let folder = tempfile::Builder::new().prefix(name).tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let project = Project { folder, name: name.to_owned() };
+        let project = Project { folder, name: name.to_owned(), target: target_folder() };
         let manifest = format!(
             "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n{dependencies}\n\n\
              [workspace]\n"
@@ -34,7 +37,7 @@ impl Project {
             .status()
             .unwrap();
         assert!(status.success());
-        let project = Project { folder, name: name.to_owned() };
+        let project = Project { folder, name: name.to_owned(), target: target_folder() };
         project.use_our_lock_file();
         project
     }
@@ -43,6 +46,26 @@ impl Project {
     fn use_our_lock_file(&self) {
         let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
         fs::copy(ours, self.path("Cargo.lock")).unwrap();
+    }
+
+    /// With a target folder of its own: whoever compiles many dependencies keeps it locked for minutes, in which no other
+    /// project could be built there.
+    pub fn apart(self) -> Project {
+        let target = target_folder().with_file_name(&self.name);
+        Project { target, ..self }
+    }
+
+    /// Where it builds to.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// A first build, which may take longer than any test waits for an event.
+    pub fn build(&self) {
+        let mut cargo = Command::new("cargo");
+        cargo.arg("build").current_dir(self.root()).env("CARGO_TARGET_DIR", &self.target);
+        let output = cargo.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     pub fn root(&self) -> &Path {
@@ -91,7 +114,7 @@ pub fn hotrun_dependency(features: &str) -> String {
     format!("hotrun = {{ path = {:?}, features = {features} }}", path.display().to_string())
 }
 
-/// Where all projects build to.
+/// Where all other projects build to.
 pub fn target_folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("projects")
 }

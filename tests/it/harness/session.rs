@@ -1,6 +1,6 @@
 //! A session of the command on a project, told by its events.
 
-use super::{LONG, Project, command, now, project::target_folder};
+use super::{LONG, Project, command, now};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -34,7 +34,7 @@ impl Session {
     ) -> Session {
         let mut command = command();
         command.args(["--message-format", "json", "--manifest-path"]).arg(project.path("Cargo.toml")).args(args);
-        command.env("CARGO_TARGET_DIR", target_folder()).env("ADDR", address.to_string());
+        command.env("CARGO_TARGET_DIR", project.target()).env("ADDR", address.to_string());
         command.current_dir(project.root()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         change(&mut command);
         let mut child = command.spawn().unwrap();
