@@ -84,6 +84,10 @@ impl Room {
     pub(super) fn let_go(&mut self) {
         let Some(current) = self.handover.current().filter(|_| self.generations.len() == 1) else { return };
         for socket in self.held.settle() {
+            // A gate that is just ending may still have it.
+            if let Some(listener) = socket.end.tcp() {
+                listener.shut_down();
+            }
             self.tell(current, |started| started.holder.release(&socket.name));
             let name = if socket.name == socket.address { String::new() } else { format!(" ({})", socket.name) };
             self.note(format!("{}{name} is no longer wanted by the program: let go", socket.address));

@@ -1,7 +1,7 @@
 //! At the gate: faults, and programs of all kinds that know nothing of the command.
 
 use crate::harness::refuse::refuse;
-use crate::harness::server::{Gate, ask, freeze, hold, server, wait_until_reaped, who};
+use crate::harness::server::{Arrival, Gate, ask, freeze, hold, server, wait_until_reaped, who};
 use crate::harness::{LONG, Project, Session, free_address, get, is_alive, leavings, send, version, wait_for_end};
 use crate::load::{Load, Mix};
 use nix::errno::Errno;
@@ -546,7 +546,6 @@ const SHUTS: &str = "fn accept(listener: &TcpListener) -> TcpStream { \
 
 #[test]
 fn programs_of_all_kinds_are_swapped_under_load() {
-    let signals = format!("{LIBC}\nsignal-hook = \"0.4\"");
     let kinds = [
         ("gate-forks", LIBC, FORKS),
         ("gate-reuse", "socket2 = { version = \"0.6\", features = [\"all\"] }", REUSE),
@@ -556,7 +555,6 @@ fn programs_of_all_kinds_are_swapped_under_load() {
         ("gate-times", LIBC, TIMES),
         ("gate-signals", LIBC, SIGNALS),
         ("gate-loop", LIBC, EVENT_LOOP),
-        ("gate-shuts", &signals, SHUTS),
     ];
     for (name, needs, line) in kinds {
         let mut it = start_with(name, needs, &[], &[line], |_| {});
@@ -570,6 +568,19 @@ fn programs_of_all_kinds_are_swapped_under_load() {
         let tally = load.stop();
         assert_eq!(tally.lost(), 0, "{name}: {tally:#?}");
         assert_eq!(it.notes(), [""; 0], "{name}");
+    }
+}
+
+/// What waits in the queue at that moment is reset, as it would be anywhere; nobody is refused for longer than it takes to see it.
+#[test]
+fn a_listener_that_an_old_program_shuts_listens_again() {
+    let needs = format!("{LIBC}\nsignal-hook = \"0.4\"");
+    let mut it = start_with("gate-shuts", &needs, &[], &[SHUTS], |_| {});
+    for _ in 0..3 {
+        let before = it.generation;
+        it.swap(&[SHUTS]);
+        it.gone(before);
+        assert_eq!(it.answers(), (it.generation.to_string(), it.pid));
     }
 }
 
@@ -634,4 +645,113 @@ fn one_that_takes_connections_unseen_leaves_first_and_clients_wait() {
     let notes = it.notes();
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(notes[0].contains("io_uring"), "{notes:?}");
+}
+
+/// A connection of which nobody has asked anything for a while is looked after by its client's kernel, whose probes are dropped by ours: no
+/// request, and no proof that an answer is over.
+#[test]
+fn a_quiet_stream_whose_client_probes_it_is_left_alone() {
+    let mut it = start("gate-probes", &["--drain-timeout", "100s"], &[]);
+    let mut stream = TcpStream::connect(it.address).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    for (name, seconds) in [(libc::TCP_KEEPIDLE, 1), (libc::TCP_KEEPINTVL, 1)] {
+        let option = set_option(&stream, libc::IPPROTO_TCP, name, seconds);
+        assert_eq!(option, 0);
+    }
+    assert_eq!(set_option(&stream, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1), 0);
+    write!(stream, "GET /held HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    it.swap(&[]);
+    // Answers to probes, as the kernel of the client counts them: segments that came in and had nothing in them.
+    let before = segments_in(&stream);
+    while segments_in(&stream) < before + 3 {
+        std::thread::yield_now();
+    }
+    stream.write_all(b"x").unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert_eq!(who(&rest).0, "1");
+    assert_eq!(it.gone(1)["cut"], 0);
+}
+
+fn set_option(stream: &TcpStream, level: i32, name: i32, value: i32) -> i32 {
+    let fd = std::os::fd::AsRawFd::as_raw_fd(stream);
+    // SAFETY: the kernel reads an int.
+    unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), 4) }
+}
+
+fn segments_in(stream: &TcpStream) -> u32 {
+    let (mut info, mut length) = ([0_u32; 64], 256);
+    let fd = std::os::fd::AsRawFd::as_raw_fd(stream);
+    // SAFETY: the kernel writes at most `length` bytes. tcpi_segs_in stands at 140 of struct tcp_info (linux/tcp.h).
+    let done =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut length) };
+    assert_eq!(done, 0);
+    info[35]
+}
+
+/// Only sockets of TCP are seen at the gate; one without is ready when it has lived a while, as it was before there were gates.
+#[test]
+fn a_program_that_takes_a_path_by_listen_fds_is_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("http.sock");
+    let unix = "fn before_bind() { let unix: std::os::unix::net::UnixListener = unsafe { std::os::fd::FromRawFd::from_raw_fd(3) }; \
+                loop { let (mut conn, _) = unix.accept().unwrap(); let _ = write!(conn, \"{VERSION}\"); } }";
+    let listen = format!("unix:{}", path.display());
+    let mut it = start("gate-path", &["--listen", &listen], &[unix]);
+    it.swap(&[unix]);
+    it.gone(1);
+    let mut said = String::new();
+    std::os::unix::net::UnixStream::connect(&path).unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "2");
+}
+
+/// Nothing is given to a program that has not shown that it can serve.
+#[test]
+fn one_that_fails_before_it_is_ready_has_had_no_connection() {
+    let mut it = start("gate-early", &["--ready", "delay:1s"], &[]);
+    let load = Load::start(it.address, KEPT);
+    let dies = "fn before_accept() { thread::spawn(|| { thread::sleep(std::time::Duration::from_millis(300)); process::exit(1) }); }";
+    it.save("2", &[dies]);
+    it.session.wait_for("start-failed");
+    load.wait_for(50);
+    let tally = load.stop();
+    assert_eq!(tally.lost(), 0, "{tally:#?}");
+    assert_eq!(tally.by_version.keys().collect::<Vec<_>>(), ["1"]);
+}
+
+/// What a helper leaves behind costs nothing.
+#[test]
+fn a_helper_that_outlives_its_generation_costs_no_time() {
+    let is_helper = "fn before_bind() { if env::args().len() > 1 { gate(); process::exit(0) } }";
+    let helper = "fn before_accept() { let mut helper = process::Command::new(env::current_exe().unwrap()); \
+                  std::os::unix::process::CommandExt::process_group(&mut helper, 0); helper.arg(\"helper\").spawn().unwrap(); }";
+    let mut it = start("gate-helper", &[], &[is_helper, helper]);
+    let mut helpers = vec![it.gate.arrival()];
+    for _ in 0..3 {
+        let before = it.generation;
+        it.swap(&[is_helper, helper]);
+        it.gone(before);
+        helpers.push(it.gate.arrival());
+    }
+    let load = Load::start(it.address, Mix { fresh: 1, ..FRESH });
+    let before = ticks(it.session.pid());
+    load.wait_for(200);
+    // Spinning threads would use all the time there is: a second and more, on each processor.
+    let used = ticks(it.session.pid()) - before;
+    assert!(used < 50, "{used} hundredths of a second");
+    load.stop();
+    helpers.into_iter().for_each(Arrival::let_go);
+}
+
+/// Time on the processor so far, in hundredths of a second (proc_pid_stat(5)).
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
