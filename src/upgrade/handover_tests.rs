@@ -257,6 +257,27 @@ fn draining_has_a_deadline_and_what_was_cut_is_counted() {
 }
 
 #[test]
+fn one_that_has_nothing_left_to_finish_is_ended_at_once() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    assert_eq!(handover.drained(now, 1), [], "it serves");
+    let _ = handover.offer(now, "two", Style::Overlap);
+    let _ = handover.ready(now, 2);
+    handover.live(1, 3);
+    assert_eq!(handover.drained(now + secs(1), 1), [Action::Terminate(1)]);
+    assert_eq!(handover.drained(now + secs(1), 1), [], "once");
+    assert_eq!(handover.tick(now + secs(3)), [Action::Kill(1)], "it takes no notice");
+    assert_eq!(handover.exited(now + secs(3), 1, "signal 9", true), [Action::Live(2), drained(1, 0, "signal 9")]);
+}
+
+#[test]
+fn programs_that_turn_out_not_to_pause_are_not_asked_to() {
+    let (mut handover, now) = serving(Timeouts { probation: secs(5), ..TIMEOUTS });
+    handover.without_probation();
+    let _ = handover.offer(now, "two", Style::Overlap);
+    assert_eq!(handover.ready(now, 2), [Action::Commit(2), Action::Drain(1)]);
+}
+
+#[test]
 fn stop_first_waits_for_the_old_one_to_leave() {
     let (mut handover, now) = serving(TIMEOUTS);
     assert_eq!(handover.offer(now, "two", Style::StopFirst), [Action::Drain(1)]);
@@ -327,6 +348,7 @@ enum Input {
     Offer(bool),
     Ready,
     StoppedAccepting,
+    Drained,
     ExitStarting,
     ExitCurrent,
     ExitOldest,
@@ -340,6 +362,7 @@ fn input() -> impl Strategy<Value = Input> {
         any::<bool>().prop_map(Input::Offer),
         Just(Input::Ready),
         Just(Input::StoppedAccepting),
+        Just(Input::Drained),
         Just(Input::ExitStarting),
         Just(Input::ExitCurrent),
         Just(Input::ExitOldest),
@@ -384,6 +407,10 @@ proptest! {
                 },
                 Input::StoppedAccepting => match running.keys().next().copied() {
                     Some(generation) => handover.stopped_accepting(generation),
+                    None => Vec::new(),
+                },
+                Input::Drained => match running.keys().next().copied() {
+                    Some(generation) => handover.drained(now, generation),
                     None => Vec::new(),
                 },
                 Input::ExitStarting => {

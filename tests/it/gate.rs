@@ -358,6 +358,29 @@ fn nothing_is_stuck_when_the_command_is_killed() {
 }
 
 #[test]
+fn nothing_is_left_when_the_command_is_killed_in_the_middle_of_a_hand_over() {
+    for moment in ["building", "starting", "serving", "draining", "drained"] {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut it = start_with(&format!("gate-killed-{moment}"), "", &["--drain-timeout", "1s"], &[], |command| {
+            command.env("TMPDIR", temporary.path());
+        });
+        let load = Load::start(it.address, KEPT);
+        load.wait_for(20);
+        // Keeps the old one from leaving at once.
+        let held = hold(it.address);
+        it.save("2", &[]);
+        it.session.wait_for(moment);
+        it.session.signal(Signal::SIGKILL);
+        it.session.finish();
+        while !leavings(temporary.path()).is_empty() {
+            std::thread::yield_now();
+        }
+        drop((load.stop(), held));
+        assert_eq!(TcpStream::connect(it.address).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{moment}");
+    }
+}
+
+#[test]
 fn an_ordinary_user_has_it_too() {
     // Root without any capability is to the kernel what every other user is, and can read this project.
     let mut it = start_with("gate-user", "", &[], &[], |command| {
