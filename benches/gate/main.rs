@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../../tests/it/harness/mod.rs"]
-#[allow(dead_code, unused_imports)] // What the tests use of it.
+#[allow(unused_imports)] // What the tests use of it.
 mod harness;
 
 use harness::{Project, Session, free_address};
@@ -17,18 +17,12 @@ const ROWS: [&str; 3] = ["accept, a connection waits", "accept, none waits (EAGA
 
 fn main() {
     let project = Project::new("bench-gate", "", include_str!("server.rs"));
-    let mut figures = [[[0.0; ROUNDS]; ROWS.len()]; 2];
-    for round in 0..ROUNDS {
-        for (place, handoff) in ["none", "bind"].into_iter().enumerate() {
-            for (row, nanos) in measure(&project, handoff).into_iter().enumerate() {
-                figures[place][row][round] = nanos;
-            }
-        }
-    }
+    let rounds: Vec<[[f64; ROWS.len()]; 2]> =
+        (0..ROUNDS).map(|_| ["none", "bind"].map(|handoff| measure(&project, handoff))).collect();
     println!("median of {ROUNDS} rounds, outside and inside in turn (the command and the server in release builds)\n");
     println!("| | outside | inside the gate | more |\n|---|---|---|---|");
     for (row, name) in ROWS.into_iter().enumerate() {
-        let [outside, inside] = [0, 1].map(|place| median(figures[place][row]));
+        let [outside, inside] = [0, 1].map(|place| median(rounds.iter().map(|round| round[place][row]).collect()));
         println!("| {name} | {} | {} | {} |", span(outside), span(inside), span(inside - outside));
     }
 }
@@ -38,7 +32,9 @@ fn measure(project: &Project, handoff: &str) -> [f64; ROWS.len()] {
     let door = TcpListener::bind("127.0.0.1:0").unwrap();
     let tell = door.local_addr().unwrap().to_string();
     let args = ["--release", "--handoff", handoff];
-    let session = Session::start_with(project, free_address(), &args, |command| drop(command.env("TELL", tell)));
+    let session = Session::start_with(project, free_address(), &args, |command| {
+        command.env("TELL", tell);
+    });
     let mut told = String::new();
     door.accept().unwrap().0.read_to_string(&mut told).unwrap();
     session.stop();
@@ -46,7 +42,7 @@ fn measure(project: &Project, handoff: &str) -> [f64; ROWS.len()] {
     figures.try_into().unwrap()
 }
 
-fn median(mut figures: [f64; ROUNDS]) -> f64 {
+fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[ROUNDS / 2]
 }
