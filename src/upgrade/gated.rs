@@ -31,6 +31,18 @@ impl Room {
                 }
                 self.probe_what_is_bound(generation);
             }
+            Seen::Closes(listener) => {
+                started.listens.retain(|inode| *inode != listener.inode);
+                if self.handover.current() == Some(generation)
+                    && let Some(name) = self.held.close(&listener)
+                {
+                    if let Some(started) = self.generations.get_mut(&generation) {
+                        started.taken.remove(&name);
+                    }
+                    listener.shut_down();
+                    self.note(format!("{} was closed by the program: let go", listener.address));
+                }
+            }
             Seen::Accepts { all } => {
                 let first = !std::mem::replace(&mut started.accepts, true);
                 let address = |room: &Room| room.addresses().join(", ");

@@ -108,6 +108,11 @@ pub fn is_there(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
+/// Whether it has any descriptor: one that is ending has closed all at once.
+pub fn has_descriptors(pid: u32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|mut fds| fds.next().is_some())
+}
+
 /// The sockets among the descriptors of a process: number and inode.
 pub fn sockets(pid: u32) -> Vec<(RawFd, u64)> {
     let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };

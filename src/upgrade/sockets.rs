@@ -131,6 +131,13 @@ impl Held {
         said
     }
 
+    /// The program has closed a socket that it had bound; its name, if it was held.
+    pub fn close(&mut self, listener: &Listener) -> Option<String> {
+        let is_it = |socket: &Socket| socket.end.tcp().is_some_and(|held| held.inode == listener.inode);
+        let place = self.sockets.iter().position(|socket| socket.bound_by_program && is_it(socket))?;
+        Some(self.sockets.remove(place).name)
+    }
+
     /// Another program is about to become the current one: nothing is its own yet.
     pub fn new_owner(&mut self) {
         self.added.clear();

@@ -778,3 +778,22 @@ fn ticks(pid: u32) -> u64 {
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
+
+#[test]
+fn an_address_that_the_program_closes_is_let_go() {
+    let other = free_address();
+    let once = format!(
+        "fn before_accept() {{ let other = TcpListener::bind(\"{other}\").unwrap(); let _ = other.accept(); }}"
+    );
+    let mut it = start("gate-closes", &["--ready", "delay:100ms"], &[&once]);
+    // A connection to it is what it waits for; then it is closed for good.
+    TcpStream::connect(other).unwrap();
+    it.session.wait("let go", |event| {
+        event["event"] == "note" && event["text"] == format!("{other} was closed by the program: let go")
+    });
+    assert_eq!(TcpStream::connect(other).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    drop(TcpListener::bind(other).unwrap());
+    assert_eq!(it.answers(), ("1".to_owned(), it.pid));
+    it.swap(&[]);
+    assert_eq!(it.answers(), ("2".to_owned(), it.pid));
+}

@@ -6,7 +6,7 @@ use super::accepts::Parked;
 use super::connections::{Connections, Look};
 use super::drain::Patience;
 use super::listener::{Listener, Shelf};
-use super::{Order, Seen, Which, address};
+use super::{Order, Seen, Which, address, kernel};
 use crate::process::seccomp::{Call, Calls, What};
 use crate::report::Generation;
 use crate::upgrade::proc;
@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{PipeReader, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -25,6 +25,10 @@ const FIRST_KNOCK: Duration = Duration::from_millis(1);
 const SLOWEST_KNOCK: Duration = Duration::from_millis(100);
 /// Between two looks at connections: the kernel has no event for an answer that is over.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Between two looks at whether the program still has its listeners, which it may close without a word; gone at two of them, they
+/// are.
+const LISTENERS: Duration = Duration::from_secs(5);
 
 /// How many threads are remembered.
 const THREADS: usize = 1024;
@@ -51,6 +55,8 @@ pub struct Keeper {
     away: bool,
     knock: Option<Knock>,
     drain: Option<Drain>,
+    /// When the listeners are looked at.
+    listeners: Instant,
     pub(super) said_blind: bool,
 }
 
@@ -61,8 +67,12 @@ pub struct Use {
     pub accepts: bool,
     /// As it was when no later generation had the socket.
     pub non_blocking: bool,
-    /// Its address is within another's that is open to the successor, and nothing comes here any more.
+    /// Its address is within another's that is open to the successor, where clients are to go: no connection begins here any more.
+    pub retiring: bool,
+    /// And nothing is left in its queue.
     pub retired: bool,
+    /// No process had it at the last look.
+    pub missed: bool,
 }
 
 struct Knock {
@@ -103,6 +113,7 @@ impl Keeper {
             away: false,
             knock: None,
             drain: None,
+            listeners: now() + LISTENERS,
             said_blind: false,
         }
     }
@@ -276,7 +287,9 @@ impl Keeper {
                 listens: false,
                 accepts: false,
                 non_blocking,
+                retiring: false,
                 retired: false,
+                missed: false,
             });
         }
     }
@@ -323,7 +336,8 @@ impl Keeper {
     fn timeout(&self) -> PollTimeout {
         let knock = self.knock.as_ref().map(|knock| knock.at);
         let drain = self.drain.as_ref().map(|drain| drain.next);
-        let parked = self.parked.values().filter_map(|parked| parked.until);
+        let listeners = (!self.uses.is_empty()).then_some(self.listeners);
+        let parked = self.parked.values().filter_map(|parked| parked.until).chain(listeners);
         let Some(first) = parked.chain(knock).chain(drain).min() else { return PollTimeout::NONE };
         // A part of a millisecond is waited for whole, not in circles.
         let millis = first.saturating_duration_since(now()).as_micros().div_ceil(1000);
@@ -339,6 +353,27 @@ impl Keeper {
         if self.drain.as_ref().is_some_and(|drain| drain.next <= now) {
             self.look();
         }
+        if self.listeners <= now {
+            self.look_at_listeners();
+            self.listeners = now + LISTENERS;
+        }
+    }
+
+    fn look_at_listeners(&mut self) {
+        let sockets: Vec<Vec<(RawFd, u64)>> = self.all_processes().into_iter().map(proc::sockets).collect();
+        if self.uses.is_empty() || !proc::has_descriptors(self.process) {
+            // Its end is about to be heard.
+            return;
+        }
+        for used in &mut self.uses {
+            let there = sockets.iter().flatten().any(|(_, inode)| *inode == used.listener.inode);
+            if !there && used.listens && std::mem::replace(&mut used.missed, true) {
+                used.listens = false;
+                (self.tell)(Seen::Closes(Arc::clone(&used.listener)));
+            }
+            used.missed &= !there;
+        }
+        self.uses.retain(|used| used.listens || !used.missed);
     }
 
     /// At sockets on which nothing has been asked for yet.
@@ -361,7 +396,10 @@ impl Keeper {
         let meaning = |listener: &Listener| (listener.address, listener.v6_only);
         for used in self.uses.iter_mut().filter(|used| !taken.contains(&used.listener.inode) && !used.retired) {
             let overlaps = theirs.iter().any(|other| address::overlap(meaning(other), meaning(&used.listener)));
-            if overlaps && !used.listener.has_waiting() {
+            if overlaps && !std::mem::replace(&mut used.retiring, true) {
+                // What is on its way into the queue is there at the next look.
+                kernel::keep_connections_out(&*used.listener).ok();
+            } else if overlaps && !used.listener.has_waiting() {
                 used.listener.shut_down();
                 used.retired = true;
             }
@@ -370,6 +408,7 @@ impl Keeper {
 
     fn look(&mut self) {
         self.retire();
+        let retiring = self.uses.iter().any(|used| used.retiring && !used.retired);
         let processes = self.all_processes();
         let Some(drain) = &mut self.drain else { return };
         let began = now();
@@ -377,6 +416,8 @@ impl Keeper {
         // However many there are, two thirds of the time are for the calls.
         drain.next = now() + LOOK.max(began.elapsed() * 2);
         match look {
+            // Somebody may stand in a queue that is about to be shut.
+            Ok(Look { live: 0, .. }) if retiring => {}
             Ok(Look { live: 0, .. }) if self.closed != Some(Which::All) => self.shut(Which::All),
             Ok(Look { live: 0, .. }) => {
                 self.drain = None;

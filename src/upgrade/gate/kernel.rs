@@ -128,7 +128,16 @@ pub fn make_like(socket: impl AsFd, model: impl AsFd) {
 /// From now on a segment that begins a request of HTTP/1 does not come in. The client's side of the connection sends it again and
 /// again, as if it had been lost on the way.
 pub fn keep_requests_out(socket: impl AsFd) -> Result<(), Errno> {
-    let filter = no_requests();
+    attach(socket, &no_requests())
+}
+
+/// From now on no connection begins at this listener, while those that have begun come into its queue. A client's kernel asks again a
+/// second later (RFC 6298, 2.1).
+pub fn keep_connections_out(listener: impl AsFd) -> Result<(), Errno> {
+    attach(listener, &no_beginnings())
+}
+
+fn attach(socket: impl AsFd, filter: &[libc::sock_filter]) -> Result<(), Errno> {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
     let (fd, length) = (socket.as_fd().as_raw_fd(), size_of_val(&program) as libc::socklen_t);
     let name = libc::SO_ATTACH_FILTER;
@@ -149,6 +158,18 @@ pub fn let_all_in(socket: impl AsFd) -> Result<(), Errno> {
 /// How a request line begins (RFC 9112, 3): four bytes of the method are enough to tell it from a frame of HTTP/2, of a WebSocket or
 /// of TLS, none of which begins with capital letters. A protocol that is not HTTP is not kept back unless it says the same.
 const METHODS: [[u8; 4]; 7] = [*b"GET ", *b"HEAD", *b"POST", *b"PUT ", *b"DELE", *b"PATC", *b"OPTI"];
+
+/// Of the flags at byte 13 of the TCP header, SYN without ACK (RFC 9293, 3.1).
+fn no_beginnings() -> Vec<libc::sock_filter> {
+    let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    vec![
+        op(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 13),
+        op(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, 0x12),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, 0x02),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ]
+}
 
 /// A socket filter (the classic BPF of Documentation/networking/filter.rst) on what begins with the TCP header. It returns how
 /// many bytes may come in.

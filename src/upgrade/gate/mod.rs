@@ -54,6 +54,8 @@ pub enum Order {
 pub enum Seen {
     /// The program listens on that socket, which may be new.
     Listens(Arc<Listener>),
+    /// No process of it has that socket any more.
+    Closes(Arc<Listener>),
     /// It has asked for a connection, on each of its sockets or on some.
     Accepts { all: bool },
     /// `Close` and `Drain` are in force.
