@@ -29,16 +29,19 @@ impl Room {
                     Some(name) => drop(started.taken.insert(name)),
                     None => started.offered.push((listener.address.to_string(), Endpoint::Tcp(listener))),
                 }
+                self.pass_on();
                 self.probe_what_is_bound(generation);
             }
             Seen::Closes(listener) => {
                 started.listens.retain(|inode| *inode != listener.inode);
-                if self.handover.current() == Some(generation)
-                    && let Some(name) = self.held.close(&listener)
-                {
-                    if let Some(started) = self.generations.get_mut(&generation) {
-                        started.taken.remove(&name);
-                    }
+                let is_it = |end: &Endpoint| end.tcp().is_some_and(|tcp| tcp.inode == listener.inode);
+                started.offered.retain(|(_, end)| !is_it(end));
+                if let Some(name) = self.held.name_of(&listener) {
+                    started.taken.remove(&name);
+                }
+                // Another generation may have it, and be about to serve.
+                let is_used = self.generations.values().any(|started| started.listens.contains(&listener.inode));
+                if self.handover.current() == Some(generation) && !is_used && self.held.close(&listener) {
                     listener.shut_down();
                     self.note(format!("{} was closed by the program: let go", listener.address));
                 }
@@ -180,14 +183,26 @@ impl Room {
     pub(super) fn drain_at_gate(&mut self, generation: Generation) -> bool {
         let which = self.which();
         let patience = if which == Which::All { Patience::Short } else { Patience::Whole };
+        // What comes by a socket of another kind is not seen: the program has to finish it, and its whole time to do so.
+        let all_seen = self.takes == Takes::Bind || self.held.iter().all(|socket| socket.end.tcp().is_some());
         let Some(started) = self.generations.get_mut(&generation).filter(|started| started.hands_over_at_gate()) else {
             return false;
         };
-        started.drains_at_gate = true;
+        started.drains_at_gate = all_seen;
         if let Some(gate) = &started.gate {
-            gate.order(Order::Drain(which, patience));
+            gate.order(if all_seen { Order::Drain(which, patience) } else { Order::Close(which) });
         }
-        true
+        all_seen
+    }
+
+    /// What the current one listens on is no other's any more.
+    pub(super) fn pass_on(&self) {
+        if let Which::These(taken) = self.which() {
+            let leaving = self.generations.values().filter(|started| started.drains_at_gate);
+            for gate in leaving.filter_map(|started| started.gate.as_ref()) {
+                gate.order(Order::Also(taken.clone()));
+            }
+        }
     }
 
     /// Those that leave are not waited for by clients of their own any more.
@@ -201,13 +216,13 @@ impl Room {
 
     /// Whether what is left of its connections is being ended: it says when that is done.
     pub(super) fn end_at_gate(&mut self, generation: Generation) -> bool {
-        let draining = self.generations.get_mut(&generation).filter(|started| started.drains_at_gate);
-        let Some(started) = draining else { return false };
-        started.drains_at_gate = false;
+        let Some(started) = self.generations.get_mut(&generation) else { return false };
+        let drains = std::mem::take(&mut started.drains_at_gate);
         if let Some(gate) = &started.gate {
-            gate.order(Order::End);
+            // One that was started in vain is given no connection on its way out.
+            gate.order(if drains { Order::End } else { Order::Close(Which::All) });
         }
-        true
+        drains
     }
 
     /// This process is about to be stopped: servers go on, and take their connections themselves meanwhile.

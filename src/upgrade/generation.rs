@@ -87,7 +87,7 @@ pub struct Started {
     pub offered: Vec<(String, Endpoint)>,
     pub taken: BTreeSet<String>,
     pub said_hello: bool,
-    /// It has said READY, so that it has asked for what it needs.
+    /// It has said READY, or asked for a connection, so that it has its sockets.
     pub accepts: bool,
     pub said_draining: bool,
     /// What the user was told of its sockets.

@@ -299,6 +299,7 @@ impl Room {
             self.socketless = socketless;
             self.held.new_owner();
             self.adopt(generation);
+            self.pass_on();
         }
         self.perform(now, actions, launcher);
     }
@@ -312,6 +313,7 @@ impl Room {
         };
         // Closed before anything else is started: a successor may want the addresses.
         started.offered.clear();
+        self.held.keep_up();
         let is_other = self.doubt_library(&mut started);
         let came_to_its_end = end_is_success && started.gate.is_some() && started.listens.is_empty();
         if (is_other || came_to_its_end) && self.held.is_empty() && self.handover.current().is_none() {

@@ -135,6 +135,13 @@ pub fn socket_at(thread: i32, number: RawFd) -> io::Result<Option<u64>> {
     }
 }
 
+/// Whether the socket at that number is one of TCP: the kernel names the protocol of a socket in an attribute of its file.
+pub fn is_tcp_at(thread: i32, number: RawFd) -> bool {
+    let mut name = [0; 32];
+    let read = rustix::fs::getxattr(format!("/proc/{thread}/fd/{number}"), "system.sockprotoname", &mut name);
+    read.is_ok_and(|length| matches!(name[..length].strip_suffix(b"\0"), Some(b"TCP" | b"TCPv6")))
+}
+
 /// The flags of a descriptor, as of open(2), O_CLOEXEC among them (proc_pid_fdinfo(5)).
 pub fn flags_at(thread: i32, number: RawFd) -> Option<i32> {
     let info = fs::read_to_string(format!("/proc/{thread}/fdinfo/{number}")).ok()?;

@@ -107,6 +107,10 @@ impl Room {
     pub(super) fn probe_what_is_bound(&mut self, generation: Generation) {
         let (Ready::Http(_) | Ready::Accept) = &self.ready else { return };
         let Some(started) = self.generations.get_mut(&generation) else { return };
+        if self.ready == Ready::Accept && started.gate.is_some() && !started.blind {
+            // Its first accept is seen.
+            return;
+        }
         let bound = started.offered.iter().filter_map(|(_, end)| Some(end.tcp()?.address));
         // All of them: which one answers what is asked is for the probe to find out.
         let addresses: Vec<_> = bound.chain(self.held.tcp_addresses()).collect();

@@ -131,11 +131,17 @@ impl Held {
         said
     }
 
-    /// The program has closed a socket that it had bound; its name, if it was held.
-    pub fn close(&mut self, listener: &Listener) -> Option<String> {
+    /// The program has closed a socket; says whether it was one that a program had bound, which is let go.
+    pub fn close(&mut self, listener: &Listener) -> bool {
         let is_it = |socket: &Socket| socket.end.tcp().is_some_and(|held| held.inode == listener.inode);
-        let place = self.sockets.iter().position(|socket| socket.bound_by_program && is_it(socket))?;
-        Some(self.sockets.remove(place).name)
+        let before = self.sockets.len();
+        self.sockets.retain(|socket| !(socket.bound_by_program && is_it(socket)));
+        self.sockets.len() < before
+    }
+
+    /// A program that has ended may have made them stop listening.
+    pub fn keep_up(&self) {
+        self.sockets.iter().filter_map(|socket| socket.end.tcp()).for_each(|listener| listener.keep_up());
     }
 
     /// Another program is about to become the current one: nothing is its own yet.

@@ -465,10 +465,28 @@ fn an_address_of_a_stranger_is_named_with_its_owner_and_the_old_one_serves_on() 
 
 #[test]
 fn an_address_that_changes_is_taken_and_the_old_one_let_go() {
-    let mut it = start("gate-moves", &[], &[]);
+    // Asked to take a connection only when there is one, and by a blocking call.
+    for (name, lines) in [("gate-moves", &[][..]), ("gate-moves-loop", &[EVENT_LOOP])] {
+        address_changes(name, lines);
+    }
+}
+
+fn address_changes(name: &str, lines: &[&str]) {
+    let mut it = start_with(name, LIBC, &[], lines, |_| {});
+    let with = |address: String| -> Vec<String> {
+        lines
+            .iter()
+            .map(ToString::to_string)
+            .chain([format!("fn address() -> String {{ \"{address}\".to_owned() }}")])
+            .collect()
+    };
+    let swap = |it: &mut Running, address: String| {
+        let lines = with(address);
+        it.swap(&lines.iter().map(String::as_str).collect::<Vec<_>>())
+    };
     let old = it.address;
     let new = free_address();
-    let serving = it.swap(&[&format!("fn address() -> String {{ \"{new}\".to_owned() }}")]);
+    let serving = swap(&mut it, new.to_string());
     assert_eq!(serving["addresses"], Value::from(vec![new.to_string()]), "{serving}");
     assert_eq!(version(new), "2");
     it.session.see("let go", |event| {
@@ -480,7 +498,7 @@ fn an_address_that_changes_is_taken_and_the_old_one_let_go() {
     for address in [format!("0.0.0.0:{port}"), format!("[::]:{port}"), format!("127.0.0.1:{port}")] {
         let load = Load::start(new, FRESH);
         load.wait_for(20);
-        let serving = it.swap(&[&format!("fn address() -> String {{ \"{address}\".to_owned() }}")]);
+        let serving = swap(&mut it, address.clone());
         assert_eq!(serving["addresses"], Value::from(vec![address]), "{serving}");
         it.gone(it.generation - 1);
         assert_eq!(version(new), it.generation.to_string());
@@ -796,4 +814,29 @@ fn an_address_that_the_program_closes_is_let_go() {
     assert_eq!(it.answers(), ("1".to_owned(), it.pid));
     it.swap(&[]);
     assert_eq!(it.answers(), ("2".to_owned(), it.pid));
+}
+
+#[test]
+fn an_address_that_was_widened_may_be_narrowed_again_while_the_first_one_drains() {
+    let mut it = start_with("gate-undo", LIBC, &["--drain-timeout", "100s"], &[EVENT_LOOP], |_| {});
+    let held = hold(it.address);
+    let wide = format!("fn address() -> String {{ \"0.0.0.0:{}\".to_owned() }}", it.address.port());
+    it.swap(&[EVENT_LOOP, &wide]);
+    assert_eq!(it.answers().0, "2");
+    it.swap(&[EVENT_LOOP]);
+    assert_eq!(it.answers().0, "3");
+    assert_eq!(who(&held.release().unwrap()).0, "1");
+    it.gone(1);
+    it.gone(2);
+    assert_eq!(it.answers().0, "3");
+}
+
+#[test]
+fn a_datagram_socket_is_left_alone_where_sockets_cannot_be_copied() {
+    let udp = free_address();
+    let bind = format!(
+        "fn before_bind() {{ if VERSION == \"1\" {{ let udp = std::net::UdpSocket::bind(\"{udp}\").unwrap(); udp.send_to(b\"x\", \"{udp}\").unwrap(); assert_eq!(udp.recv(&mut [0; 9]).unwrap(), 1); }} }}"
+    );
+    let it = start_with("gate-udp", "", &[], &[&bind], |command| refuse(command, libc::SYS_pidfd_getfd, Errno::EPERM));
+    assert_eq!(it.answers(), ("1".to_owned(), it.pid));
 }

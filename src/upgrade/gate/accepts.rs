@@ -189,7 +189,7 @@ impl Keeper {
     /// The next one who asks will have it, and is told that there is something to ask for.
     fn take_back(&mut self, listener: &Listener, connection: (TcpStream, SocketAddr)) {
         listener.give_back(connection);
-        listener.knock();
+        listener.wake();
     }
 }
 

@@ -52,15 +52,17 @@ pub fn overlap(one: (SocketAddr, bool), other: (SocketAddr, bool)) -> bool {
     one.0.port() == other.0.port() && (same || wildcard || takes_all(one) || takes_all(other))
 }
 
-/// Where a listener can be reached from this machine.
-pub fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        });
-    }
-    address
+/// Where this listener, and none that has a narrower address, can be reached from this machine: all of 127.0.0.0/8 is this machine
+/// (RFC 1122, 3.2.1.3), and nobody listens on the last of it.
+pub fn door(address: SocketAddr, v6_only: bool) -> SocketAddr {
+    let last = IpAddr::V4(Ipv4Addr::new(127, 255, 255, 254));
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => last,
+        IpAddr::V6(ip) if ip.is_unspecified() && !v6_only => last,
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 #[cfg(test)]

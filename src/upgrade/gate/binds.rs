@@ -55,7 +55,8 @@ impl Keeper {
         match copy(process, fd, inode) {
             Ok(Some(own)) if is_tcp(&own) => self.bind_copy(call, fd, inode, wanted, &own),
             Ok(_) => Ok(Bound::ByKernel),
-            Err(_) => self.bind_anew(call, fd, wanted),
+            Err(_) if proc::is_tcp_at(call.thread, fd) => self.bind_anew(call, fd, wanted),
+            Err(_) => Ok(Bound::ByKernel),
         }
     }
 
@@ -69,7 +70,7 @@ impl Keeper {
         own: &OwnedFd,
     ) -> Result<Bound, Errno> {
         let v6_only = wanted.is_ipv6() && socket_option::ipv6_v6only(own).unwrap_or(false);
-        if let Some(held) = self.shelf.find(|held| held.is(wanted, v6_only)) {
+        if let Some(held) = self.shelf.find(|held| held.is(wanted, v6_only) && held.is_to_stay()) {
             if !getsockopt(own, sockopt::ReusePort).unwrap_or(false) && self.has_open(&held) {
                 // Twice the same address in one program: refused as it would be anywhere.
                 return Ok(Bound::ByKernel);
@@ -107,7 +108,7 @@ impl Keeper {
     fn bind_anew(&mut self, call: &Call, fd: RawFd, wanted: SocketAddr) -> Result<Bound, Errno> {
         let flags = proc::flags_at(call.thread, fd).unwrap_or(libc::O_CLOEXEC);
         let non_blocking = flags & libc::O_NONBLOCK != 0;
-        if let Some(held) = self.shelf.find(|held| held.address == wanted) {
+        if let Some(held) = self.shelf.find(|held| held.address == wanted && held.is_to_stay()) {
             return if self.has_open(&held) { Ok(Bound::ByKernel) } else { self.put(call, fd, &held, non_blocking) };
         }
         let family = if wanted.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
@@ -149,7 +150,9 @@ impl Keeper {
             let Ok(listener) = Listener::new(own).map(Arc::new) else { return self.calls.proceed(call.id) };
             // Another thread or process was quicker: sockets that share an address are one (SO_REUSEPORT), however many of them the
             // next generation will have.
-            if let Some(first) = self.shelf.find(|held| held.is(listener.address, listener.v6_only)) {
+            if let Some(first) =
+                self.shelf.find(|held| held.is(listener.address, listener.v6_only) && held.is_to_stay())
+            {
                 let non_blocking = listener.is_non_blocking();
                 return match self.put(call, fd, &first, non_blocking) {
                     Ok(_) => {

@@ -6,7 +6,7 @@ use super::accepts::Parked;
 use super::connections::{Connections, Look};
 use super::drain::Patience;
 use super::listener::{Listener, Shelf};
-use super::{Order, Seen, Which, address, kernel};
+use super::{Order, Seen, Which, address};
 use crate::process::seccomp::{Call, Calls, What};
 use crate::report::Generation;
 use crate::upgrade::proc;
@@ -121,6 +121,8 @@ impl Keeper {
     /// Sockets that it has from the start.
     pub fn handed(mut self, listeners: &[Arc<Listener>]) -> Keeper {
         for listener in listeners {
+            // As systemd hands them over (systemd.socket(5)); a later generation's flag is not an earlier one's.
+            listener.hand_to(self.generation, false).ok();
             self.use_it(listener);
             self.listens(listener);
         }
@@ -186,13 +188,18 @@ impl Keeper {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Close(which) => self.close(which),
+            Order::Also(taken) => {
+                if let Some(Which::These(inodes)) = &mut self.closed {
+                    inodes.extend(taken);
+                }
+            }
             Order::Open => {
                 self.closed = None;
                 self.waits = false;
                 self.drain = None;
-                for used in &self.uses {
+                for used in self.uses.iter().filter(|_| !self.said_blind) {
                     // Its event loop was told of what waits there while it could not have it.
-                    used.listener.knock();
+                    used.listener.wake();
                 }
             }
             Order::Drain(which, patience) => {
@@ -219,6 +226,7 @@ impl Keeper {
             Order::Leave(_done) => {
                 self.away = true;
                 for used in &self.uses {
+                    used.listener.withdraw();
                     // A generation that has failed since may have left it as it wanted it.
                     used.listener.hand_to(self.generation, used.non_blocking).ok();
                 }
@@ -240,7 +248,7 @@ impl Keeper {
         for used in &self.uses {
             // What was taken for a thread that has gone is the next one's, who must be told.
             if !self.is_open(&used.listener) && used.listener.has_waiting() {
-                used.listener.knock();
+                used.listener.wake();
             }
         }
     }
@@ -271,6 +279,8 @@ impl Keeper {
     pub(super) fn blind(&mut self, why: super::Blind) {
         if !self.said_blind {
             self.said_blind = true;
+            // It would be taken for a client.
+            self.uses.iter().for_each(|used| used.listener.withdraw());
             (self.tell)(Seen::Blind(why));
         }
     }
@@ -302,7 +312,7 @@ impl Keeper {
         }
     }
 
-    pub(super) fn knock_soon(&mut self) {
+    fn knock_soon(&mut self) {
         self.knock = Some(Knock { at: now() + FIRST_KNOCK, pace: FIRST_KNOCK });
     }
 
@@ -360,18 +370,18 @@ impl Keeper {
     }
 
     fn look_at_listeners(&mut self) {
-        let sockets: Vec<Vec<(RawFd, u64)>> = self.all_processes().into_iter().map(proc::sockets).collect();
+        // Without any descriptor, its end is about to be heard.
         if self.uses.is_empty() || !proc::has_descriptors(self.process) {
-            // Its end is about to be heard.
             return;
         }
+        let sockets: Vec<Vec<(RawFd, u64)>> = self.all_processes().into_iter().map(proc::sockets).collect();
         for used in &mut self.uses {
             let there = sockets.iter().flatten().any(|(_, inode)| *inode == used.listener.inode);
-            if !there && used.listens && std::mem::replace(&mut used.missed, true) {
-                used.listens = false;
+            let gone = !there && used.missed;
+            used.missed = !there;
+            if gone && std::mem::take(&mut used.listens) {
                 (self.tell)(Seen::Closes(Arc::clone(&used.listener)));
             }
-            used.missed &= !there;
         }
         self.uses.retain(|used| used.listens || !used.missed);
     }
@@ -398,7 +408,7 @@ impl Keeper {
             let overlaps = theirs.iter().any(|other| address::overlap(meaning(other), meaning(&used.listener)));
             if overlaps && !std::mem::replace(&mut used.retiring, true) {
                 // What is on its way into the queue is there at the next look.
-                kernel::keep_connections_out(&*used.listener).ok();
+                used.listener.leave();
             } else if overlaps && !used.listener.has_waiting() {
                 used.listener.shut_down();
                 used.retired = true;

@@ -159,18 +159,6 @@ pub fn let_all_in(socket: impl AsFd) -> Result<(), Errno> {
 /// of TLS, none of which begins with capital letters. A protocol that is not HTTP is not kept back unless it says the same.
 const METHODS: [[u8; 4]; 7] = [*b"GET ", *b"HEAD", *b"POST", *b"PUT ", *b"DELE", *b"PATC", *b"OPTI"];
 
-/// Of the flags at byte 13 of the TCP header, SYN without ACK (RFC 9293, 3.1).
-fn no_beginnings() -> Vec<libc::sock_filter> {
-    let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    vec![
-        op(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 13),
-        op(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, 0x12),
-        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, 0x02),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
-    ]
-}
-
 /// A socket filter (the classic BPF of Documentation/networking/filter.rst) on what begins with the TCP header. It returns how
 /// many bytes may come in.
 fn no_requests() -> Vec<libc::sock_filter> {
@@ -195,6 +183,18 @@ fn no_requests() -> Vec<libc::sock_filter> {
     let verdict = libc::BPF_RET | libc::BPF_K;
     filter.extend([op(verdict, 0, 0, u32::MAX), op(verdict, 0, 0, 0)]);
     filter
+}
+
+/// Of the flags at byte 13 of the TCP header, SYN without ACK (RFC 9293, 3.1).
+fn no_beginnings() -> Vec<libc::sock_filter> {
+    let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    vec![
+        op(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 13),
+        op(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, 0x12),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, 0x02),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ]
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! on behalf of whichever generation asks, so that nothing is ever inside accept(2) when a gate closes.
 //! Never lives here: which generation may have one.
 
-use super::address;
+use super::{address, kernel};
 use crate::report::Generation;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -33,8 +33,8 @@ struct Queue {
     knock: Option<TcpStream>,
     /// The generation that was last given the socket: the flags of its description are that one's.
     newest: Generation,
-    /// Shut on purpose.
-    shut: bool,
+    /// On its way out: it is given to nobody any more, and need not listen.
+    leaves: bool,
 }
 
 impl Listener {
@@ -65,7 +65,7 @@ impl Listener {
         self.revive(&queue);
         // Nobody else takes from this queue while it is locked, so what is readable now can be accepted without waiting.
         while events(self.socket.as_fd()).contains(PollFlags::POLLIN) {
-            let (connection, peer) = self.socket.accept()?;
+            let Some((connection, peer)) = self.accept()? else { break };
             match queue.knock.take() {
                 Some(knock) if is_from(&knock, peer) => end_at_once(knock, connection),
                 knock => {
@@ -77,6 +77,22 @@ impl Listener {
         Ok(None)
     }
 
+    /// Of a queue that is locked. Somebody may take from it past all gates, and the description may be a blocking one.
+    fn accept(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+        let blocks = !self.has_flag();
+        if blocks {
+            self.socket.set_nonblocking(true)?;
+        }
+        let accepted = self.socket.accept();
+        if blocks {
+            self.socket.set_nonblocking(false)?;
+        }
+        match accepted {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     pub fn give_back(&self, connection: (TcpStream, SocketAddr)) {
         self.queue().returned.push_front(connection);
     }
@@ -86,9 +102,14 @@ impl Listener {
         !self.queue().returned.is_empty() || events(self.socket.as_fd()).contains(PollFlags::POLLIN)
     }
 
+    /// Listens again, if a program has made it stop.
+    pub fn keep_up(&self) {
+        self.revive(&self.queue());
+    }
+
     /// A program that leaves may shut its listener (shutdown(2)), which shuts it for every process that has it.
     fn revive(&self, queue: &Queue) {
-        if !queue.shut && events(self.socket.as_fd()).contains(PollFlags::POLLHUP) {
+        if !queue.leaves && events(self.socket.as_fd()).contains(PollFlags::POLLHUP) {
             // With the longest queue that the system allows; it keeps its address. Where that fails, so will accept.
             rustix::net::listen(&self.socket, i32::from(u16::MAX)).ok();
         }
@@ -102,13 +123,36 @@ impl Listener {
         let stands = queue.knock.is_some() && events(self.socket.as_fd()).contains(PollFlags::POLLIN);
         if !stands {
             // Where that is not possible (a full queue, a firewall), the next client is the one who wakes it.
-            queue.knock = connect_to(address::reachable(self.address)).ok();
+            queue.knock = connect_to(address::door(self.address, self.v6_only)).ok();
         }
+    }
+
+    /// Knocks again where a knock stands already, which may have been answered in vain while the gate was closed.
+    pub fn wake(&self) {
+        self.withdraw();
+        self.knock();
+    }
+
+    /// Takes a knock out of the queue. What stands before it is given first to the next who asks.
+    pub fn withdraw(&self) {
+        let mut queue = self.queue();
+        while queue.knock.is_some() && events(self.socket.as_fd()).contains(PollFlags::POLLIN) {
+            let Ok(Some((connection, peer))) = self.accept() else { break };
+            match queue.knock.take() {
+                Some(knock) if is_from(&knock, peer) => end_at_once(knock, connection),
+                knock => {
+                    queue.knock = knock;
+                    queue.returned.push_back((connection, peer));
+                }
+            }
+        }
+        queue.knock = None;
     }
 
     /// A generation is given the socket: the flag of its description is as on the socket that the program had made for itself.
     pub fn hand_to(&self, generation: Generation, non_blocking: bool) -> io::Result<()> {
-        self.queue().newest = generation;
+        let mut queue = self.queue();
+        queue.newest = generation;
         self.socket.set_nonblocking(non_blocking)
     }
 
@@ -117,14 +161,32 @@ impl Listener {
     }
 
     pub fn is_non_blocking(&self) -> bool {
+        // Not while a connection is being taken.
+        let _queue = self.queue();
+        self.has_flag()
+    }
+
+    fn has_flag(&self) -> bool {
         // An open descriptor has flags.
         fcntl(&self.socket, FcntlArg::F_GETFL)
             .is_ok_and(|flags| OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK))
     }
 
+    /// Whether it may be given to a program.
+    pub fn is_to_stay(&self) -> bool {
+        !self.queue().leaves
+    }
+
+    /// No connection begins here any more; those that have begun are still to be taken.
+    pub fn leave(&self) {
+        self.queue().leaves = true;
+        // Where that is not possible, those that begin at the last moment are reset.
+        kernel::keep_connections_out(&self.socket).ok();
+    }
+
     /// Accepts no more, in any process that has it: from now on connections reach others that listen on its address.
     pub fn shut_down(&self) {
-        self.queue().shut = true;
+        self.queue().leaves = true;
         // One that does not listen any more is what was wanted.
         shutdown(self.socket.as_raw_fd(), Shutdown::Both).ok();
     }
@@ -230,7 +292,7 @@ mod tests {
             listener.knock();
             listener.knock();
             assert!(listener.has_waiting(), "{address}");
-            let client = TcpStream::connect(address::reachable(listener.address)).unwrap();
+            let client = TcpStream::connect(address::door(listener.address, listener.v6_only)).unwrap();
             let taken = listener.take().unwrap().unwrap().1;
             assert_eq!(taken.port(), client.local_addr().unwrap().port(), "{address}");
             assert!(listener.take().unwrap().is_none(), "{address}");
@@ -238,6 +300,23 @@ mod tests {
             assert!(listener.has_waiting(), "it can knock again: {address}");
             assert!(listener.take().unwrap().is_none());
         }
+    }
+
+    #[test]
+    fn a_knock_that_is_withdrawn_leaves_the_clients_in_their_order() {
+        let listener = listener();
+        let first = TcpStream::connect(listener.address).unwrap();
+        listener.knock();
+        let second = TcpStream::connect(listener.address).unwrap();
+        listener.withdraw();
+        for client in [first, second] {
+            assert_eq!(listener.take().unwrap().unwrap().1, client.local_addr().unwrap());
+        }
+        assert!(listener.take().unwrap().is_none());
+        listener.wake();
+        listener.wake();
+        assert!(listener.has_waiting());
+        assert!(listener.take().unwrap().is_none());
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub enum Which {
 pub enum Order {
     /// No connection of these sockets is given any more.
     Close(Which),
+    /// Nor of these, where some are closed.
+    Also(Vec<u64>),
     /// All are, again.
     Open,
     /// As `Close`, and what is live is led to its end.
