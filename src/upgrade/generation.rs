@@ -145,6 +145,10 @@ impl Start {
             Stdio::inherit()
         };
         let gated = behind.is_some();
+        for listener in sockets.iter().filter_map(|socket| socket.end.tcp()).filter(|_| gated) {
+            // As systemd hands them over (systemd.socket(5), NonBlocking=), before the program can make of it what it wants.
+            listener.hand_to(generation, false).tried("hand over a socket")?;
+        }
         let mut running = launcher.start(&command, stdout, Stdio::inherit(), self.stdin, &fds, gated)?;
         drop(server_end);
         let (gate, refused) = match (running.gate(), behind) {

@@ -58,7 +58,7 @@ impl Keeper {
             }
         };
         self.process(call.thread);
-        let non_blocking = self.is_non_blocking(&listener);
+        let non_blocking = listener.is_non_blocking(self.generation);
         self.accepts(&listener);
         let place = Place { thread: call.thread, address, length, room, flags };
         if self.is_open(&listener) {
@@ -109,16 +109,6 @@ impl Keeper {
             let all = self.uses.iter().filter(|used| used.listens).all(|used| used.accepts);
             (self.tell)(Seen::Accepts { all });
         }
-    }
-
-    /// As this generation has made it: a later one may have made it otherwise.
-    fn is_non_blocking(&mut self, listener: &Listener) -> bool {
-        let (newest, now) = (listener.newest() <= self.generation, listener.is_non_blocking());
-        let Some(used) = self.used(listener.inode) else { return now };
-        if newest {
-            used.non_blocking = now;
-        }
-        used.non_blocking
     }
 
     /// Connections that have come, to threads that wait for one.

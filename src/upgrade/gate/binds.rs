@@ -153,7 +153,7 @@ impl Keeper {
             if let Some(first) =
                 self.shelf.find(|held| held.is(listener.address, listener.v6_only) && held.is_to_stay())
             {
-                let non_blocking = listener.is_non_blocking();
+                let non_blocking = listener.is_non_blocking(self.generation);
                 return match self.put(call, fd, &first, non_blocking) {
                     Ok(_) => {
                         self.listens(&first);
@@ -162,7 +162,7 @@ impl Keeper {
                     Err(error) => self.calls.fail(call.id, error),
                 };
             }
-            listener.hand_to(self.generation, listener.is_non_blocking()).ok();
+            listener.hand_to(self.generation, listener.is_non_blocking(self.generation)).ok();
             self.shelf.add(&listener);
             self.use_it(&listener);
         }

@@ -65,8 +65,6 @@ pub struct Use {
     pub listener: Arc<Listener>,
     pub listens: bool,
     pub accepts: bool,
-    /// As it was when no later generation had the socket.
-    pub non_blocking: bool,
     /// Its address is within another's that is open to the successor, where clients are to go: no connection begins here any more.
     pub retiring: bool,
     /// And nothing is left in its queue.
@@ -121,8 +119,6 @@ impl Keeper {
     /// Sockets that it has from the start.
     pub fn handed(mut self, listeners: &[Arc<Listener>]) -> Keeper {
         for listener in listeners {
-            // As systemd hands them over (systemd.socket(5)); a later generation's flag is not an earlier one's.
-            listener.hand_to(self.generation, false).ok();
             self.use_it(listener);
             self.listens(listener);
         }
@@ -226,9 +222,9 @@ impl Keeper {
             Order::Leave(_done) => {
                 self.away = true;
                 for used in &self.uses {
-                    used.listener.withdraw();
+                    used.listener.share();
                     // A generation that has failed since may have left it as it wanted it.
-                    used.listener.hand_to(self.generation, used.non_blocking).ok();
+                    used.listener.hand_back(self.generation);
                 }
                 for parked in std::mem::take(&mut self.parked).into_values() {
                     self.calls.proceed(parked.id);
@@ -279,8 +275,7 @@ impl Keeper {
     pub(super) fn blind(&mut self, why: super::Blind) {
         if !self.said_blind {
             self.said_blind = true;
-            // It would be taken for a client.
-            self.uses.iter().for_each(|used| used.listener.withdraw());
+            self.uses.iter().for_each(|used| used.listener.share());
             (self.tell)(Seen::Blind(why));
         }
     }
@@ -290,13 +285,14 @@ impl Keeper {
     }
 
     pub(super) fn use_it(&mut self, listener: &Arc<Listener>) {
+        if self.said_blind {
+            listener.share();
+        }
         if self.used(listener.inode).is_none() {
-            let non_blocking = listener.is_non_blocking();
             self.uses.push(Use {
                 listener: Arc::clone(listener),
                 listens: false,
                 accepts: false,
-                non_blocking,
                 retiring: false,
                 retired: false,
                 missed: false,

@@ -8,11 +8,14 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, setsockopt, shutdown, socket, sockopt};
 use rustix::net::sockopt as socket_option;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// Of how many generations the flag is remembered.
+const FLAGS: usize = 32;
 
 #[derive(Debug)]
 pub struct Listener {
@@ -31,10 +34,14 @@ struct Queue {
     returned: VecDeque<(TcpStream, SocketAddr)>,
     /// A connection of our own that stands in the queue.
     knock: Option<TcpStream>,
-    /// The generation that was last given the socket: the flags of its description are that one's.
+    /// The generation that was last given the socket: the flag O_NONBLOCK of its description is that one's.
     newest: Generation,
+    /// That of others, as they had made it.
+    flags: BTreeMap<Generation, bool>,
     /// On its way out: it is given to nobody any more, and need not listen.
     leaves: bool,
+    /// Somebody takes connections from it past the gates, so that what is readable may be gone when it is accepted.
+    shared: bool,
 }
 
 impl Listener {
@@ -65,7 +72,7 @@ impl Listener {
         self.revive(&queue);
         // Nobody else takes from this queue while it is locked, so what is readable now can be accepted without waiting.
         while events(self.socket.as_fd()).contains(PollFlags::POLLIN) {
-            let Some((connection, peer)) = self.accept()? else { break };
+            let Some((connection, peer)) = self.accept(&queue)? else { break };
             match queue.knock.take() {
                 Some(knock) if is_from(&knock, peer) => end_at_once(knock, connection),
                 knock => {
@@ -77,9 +84,10 @@ impl Listener {
         Ok(None)
     }
 
-    /// Of a queue that is locked. Somebody may take from it past all gates, and the description may be a blocking one.
-    fn accept(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
-        let blocks = !self.has_flag();
+    /// Of a queue that is locked and in which something stands. The description may be a blocking one; its flag is left alone where it
+    /// can be, as the program may be setting it at this moment.
+    fn accept(&self, queue: &Queue) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+        let blocks = queue.shared && !self.has_flag();
         if blocks {
             self.socket.set_nonblocking(true)?;
         }
@@ -133,11 +141,17 @@ impl Listener {
         self.knock();
     }
 
+    /// From now on somebody takes connections past the gates. A knock would be one of them.
+    pub fn share(&self) {
+        self.queue().shared = true;
+        self.withdraw();
+    }
+
     /// Takes a knock out of the queue. What stands before it is given first to the next who asks.
     pub fn withdraw(&self) {
         let mut queue = self.queue();
         while queue.knock.is_some() && events(self.socket.as_fd()).contains(PollFlags::POLLIN) {
-            let Ok(Some((connection, peer))) = self.accept() else { break };
+            let Ok(Some((connection, peer))) = self.accept(&queue) else { break };
             match queue.knock.take() {
                 Some(knock) if is_from(&knock, peer) => end_at_once(knock, connection),
                 knock => {
@@ -149,21 +163,37 @@ impl Listener {
         queue.knock = None;
     }
 
-    /// A generation is given the socket: the flag of its description is as on the socket that the program had made for itself.
+    /// A generation is given the socket: the flag O_NONBLOCK of its description is as on the socket that the program had made for itself.
+    /// What an earlier one had made of it is remembered.
     pub fn hand_to(&self, generation: Generation, non_blocking: bool) -> io::Result<()> {
         let mut queue = self.queue();
+        let (before, flag) = (queue.newest, self.has_flag());
+        queue.flags.insert(before, flag);
+        // Those before have long ended.
+        while queue.flags.len() > FLAGS {
+            queue.flags.pop_first();
+        }
         queue.newest = generation;
         self.socket.set_nonblocking(non_blocking)
     }
 
-    pub fn newest(&self) -> Generation {
-        self.queue().newest
+    /// The description is as that generation had made it, if another one has been given the socket since.
+    pub fn hand_back(&self, generation: Generation) {
+        let flag = self.is_non_blocking(generation);
+        if self.queue().newest != generation {
+            // A description that is open has the flag.
+            self.hand_to(generation, flag).ok();
+        }
     }
 
-    pub fn is_non_blocking(&self) -> bool {
+    /// As that generation has made it: a later one may have made it otherwise.
+    pub fn is_non_blocking(&self, generation: Generation) -> bool {
         // Not while a connection is being taken.
-        let _queue = self.queue();
-        self.has_flag()
+        let queue = self.queue();
+        match queue.flags.get(&generation) {
+            Some(flag) if queue.newest != generation => *flag,
+            Some(_) | None => self.has_flag(),
+        }
     }
 
     fn has_flag(&self) -> bool {
@@ -272,7 +302,7 @@ mod tests {
     #[test]
     fn a_blocking_socket_is_asked_without_waiting() {
         let listener = listener();
-        assert!(!listener.is_non_blocking());
+        assert!(!listener.is_non_blocking(0));
         assert!(listener.take().unwrap().is_none());
         let mut client = TcpStream::connect(listener.address).unwrap();
         let (connection, peer) = listener.take().unwrap().unwrap();
@@ -283,6 +313,19 @@ mod tests {
         client.write_all(b"x").unwrap();
         assert_eq!(listener.take().unwrap().unwrap().1, peer);
         assert!(listener.take().unwrap().is_none());
+    }
+
+    #[test]
+    fn each_generation_keeps_the_flag_that_it_had_set() {
+        let listener = listener();
+        listener.hand_to(1, false).unwrap();
+        listener.socket.set_nonblocking(true).unwrap();
+        assert!(listener.is_non_blocking(1), "as the program itself has set it");
+        listener.hand_to(2, false).unwrap();
+        assert_eq!((listener.is_non_blocking(1), listener.is_non_blocking(2)), (true, false));
+        listener.hand_back(1);
+        assert!(listener.has_flag());
+        assert_eq!((listener.is_non_blocking(1), listener.is_non_blocking(2)), (true, false));
     }
 
     #[test]
