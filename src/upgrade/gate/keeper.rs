@@ -30,6 +30,9 @@ const LOOK: Duration = Duration::from_millis(5);
 /// are.
 const LISTENERS: Duration = Duration::from_secs(5);
 
+/// At so many looks in a row the queue of a listener on its way out must be empty.
+const EMPTY_LOOKS: u32 = 10;
+
 /// How many threads are remembered.
 const THREADS: usize = 1024;
 
@@ -65,8 +68,9 @@ pub struct Use {
     pub listener: Arc<Listener>,
     pub listens: bool,
     pub accepts: bool,
-    /// Its address is within another's that is open to the successor, where clients are to go: no connection begins here any more.
-    pub retiring: bool,
+    /// Its address is within another's that is open to the successor, where clients are to go: no connection begins here any more. For
+    /// how many looks its queue has been empty, and one.
+    pub retiring: u32,
     /// And nothing is left in its queue.
     pub retired: bool,
     /// No process had it at the last look.
@@ -293,7 +297,7 @@ impl Keeper {
                 listener: Arc::clone(listener),
                 listens: false,
                 accepts: false,
-                retiring: false,
+                retiring: 0,
                 retired: false,
                 missed: false,
             });
@@ -402,10 +406,15 @@ impl Keeper {
         let meaning = |listener: &Listener| (listener.address, listener.v6_only);
         for used in self.uses.iter_mut().filter(|used| !taken.contains(&used.listener.inode) && !used.retired) {
             let overlaps = theirs.iter().any(|other| address::overlap(meaning(other), meaning(&used.listener)));
-            if overlaps && !std::mem::replace(&mut used.retiring, true) {
-                // What is on its way into the queue is there at the next look.
+            if !overlaps {
+                continue;
+            }
+            if used.retiring == 0 {
                 used.listener.leave();
-            } else if overlaps && !used.listener.has_waiting() {
+            }
+            // What had begun comes into the queue within a few looks, however busy the machine is.
+            used.retiring = if used.listener.has_waiting() { 1 } else { used.retiring + 1 };
+            if used.retiring > EMPTY_LOOKS {
                 used.listener.shut_down();
                 used.retired = true;
             }
@@ -414,7 +423,7 @@ impl Keeper {
 
     fn look(&mut self) {
         self.retire();
-        let retiring = self.uses.iter().any(|used| used.retiring && !used.retired);
+        let retiring = self.uses.iter().any(|used| used.retiring > 0 && !used.retired);
         let processes = self.all_processes();
         let Some(drain) = &mut self.drain else { return };
         let began = now();
