@@ -246,8 +246,9 @@ impl Keeper {
     fn shut(&mut self, which: Which) {
         self.closed = Some(which);
         for used in &self.uses {
-            // What was taken for a thread that has gone is the next one's, who must be told.
-            if !self.is_open(&used.listener) && used.listener.has_waiting() {
+            // What was taken for a thread that has gone is the next one's, who must be told. A knock at a listener that is shut would
+            // come to another one of a wider address, as a client.
+            if !used.retired && !self.is_open(&used.listener) && used.listener.has_waiting() {
                 used.listener.wake();
             }
         }

@@ -151,10 +151,9 @@ fn address_changes(name: &str, lines: &[&str]) {
         assert_eq!(serving["addresses"], Value::from(vec![address]), "{serving}");
         it.gone(it.generation - 1);
         assert_eq!(version(new), it.generation.to_string());
-        // What is promised of such a change is that the new address is served, and not that nothing is lost on the way there: the
-        // README's limits have it.
         load.wait_for(20);
         let tally = load.stop();
+        assert_eq!(tally.lost(), 0, "{tally:#?}");
         assert!(tally.by_version.contains_key(&it.generation.to_string()), "{tally:#?}");
     }
 }
