@@ -95,21 +95,17 @@ fn a_server_that_breaks_the_hand_over_is_noticed() {
     let breaks = [
         // Leaves without finishing what it began.
         ("load-cuts", "up.drained();", "std::process::exit(0);"),
-        // Closes the socket for everybody: shutdown(2) acts on what all processes share.
+        // Goes on taking connections, and lets one fall.
         (
-            "load-shuts",
+            "load-takes",
             "up.drained();",
-            "nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&http)), \
-             nix::sys::socket::Shutdown::Both).unwrap(); up.drained();",
+            "let taken = std::net::TcpListener::from(std::os::fd::AsFd::as_fd(&http).try_clone_to_owned()?); \
+             while taken.accept().is_err() {} \
+             up.drained();",
         ),
     ];
     for (name, from, to) in breaks {
         let project = Project::from_template(name, "std");
-        project.edit(
-            "Cargo.toml",
-            "[dependencies]",
-            "[dependencies]\nnix = { version = \"0.31\", features = [\"socket\"] }",
-        );
         project.edit("src/main.rs", from, to);
         let address = free_address();
         let mut session = Session::start(&project, address, &[]);
@@ -118,6 +114,8 @@ fn a_server_that_breaks_the_hand_over_is_noticed() {
         load.wait_for(50);
         project.set_version("2");
         session.wait_serving(2);
+        // What it breaks, it breaks on its way out.
+        session.wait("the end of the old program", |event| event["event"] == "drained" && event["generation"] == 1);
         load.wait_for(50);
         let tally = load.stop();
         assert!(tally.lost() > 0, "{name} loses nothing: {tally:#?}");
