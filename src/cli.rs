@@ -131,6 +131,15 @@ pub struct Session {
     /// The profile to build with [default: key `profile`, else dev]
     #[arg(long, value_name = "NAME", help_heading = BUILD)]
     pub profile: Option<String>,
+    /// Whether changed sources are compiled by running captured compiler calls again, without cargo [default: true]
+    #[arg(long, value_name = "BOOL", conflicts_with = "no_replay", help_heading = BUILD)]
+    pub replay: Option<bool>,
+    /// Every change is built by cargo, as --replay false
+    #[arg(long, help_heading = BUILD)]
+    pub no_replay: bool,
+    /// What debug data a program carries that was compiled without cargo [default: line-tables]
+    #[arg(long, value_name = "WHAT", value_parser = debugs(), help_heading = BUILD)]
+    pub debug: Option<String>,
     /// The platform to build for; its programs must run here [default: as cargo is configured]
     #[arg(long, value_name = "TRIPLE", help_heading = BUILD)]
     pub target: Option<String>,
@@ -226,6 +235,9 @@ pub struct Session {
     /// Clear the screen before each build [default: everything stays]
     #[arg(long, help_heading = OUTPUT)]
     pub clear: bool,
+    /// Show where the time of each save went, --quiet or not [default: only the sum and its parts]
+    #[arg(long, help_heading = OUTPUT)]
+    pub timings: bool,
     /// Leave the keyboard to the program [default: r, u, b, c, h and q are read when stdin is a terminal]
     #[arg(long, help_heading = OUTPUT)]
     pub no_keys: bool,
@@ -281,6 +293,13 @@ pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "cargo-hotrun", &mut script);
     script
+}
+
+fn debugs() -> PossibleValuesParser {
+    PossibleValuesParser::new([
+        PossibleValue::new("line-tables").help("file and line in backtraces, for the workspace's own crates"),
+        PossibleValue::new("full").help("all that a debugger needs"),
+    ])
 }
 
 fn strategies() -> PossibleValuesParser {
@@ -362,6 +381,9 @@ mod tests {
             (&["--release", "--profile", "x"][..], ErrorKind::ArgumentConflict),
             (&["--bin", "a", "--example", "b"], ErrorKind::ArgumentConflict),
             (&["--overlap", "true", "--no-overlap"], ErrorKind::ArgumentConflict),
+            (&["--replay", "true", "--no-replay"], ErrorKind::ArgumentConflict),
+            (&["--replay", "maybe"], ErrorKind::InvalidValue),
+            (&["--debug", "none"], ErrorKind::InvalidValue),
             (&["--strategy", "reload"], ErrorKind::InvalidValue),
             (&["--handoff", "fds"], ErrorKind::InvalidValue),
             (&["--overlap", "maybe"], ErrorKind::InvalidValue),

@@ -25,7 +25,9 @@ use session::End;
 use std::io::Write;
 
 fn main() {
-    let code = match process::hidden_entry(std::env::args_os().skip(1)) {
+    let args = || std::env::args_os().skip(1).collect::<Vec<_>>();
+    let hidden = process::hidden_entry(args().into_iter()).or_else(|| compile::hidden_entry(args));
+    let code = match hidden {
         Some(code) => code,
         None => match run(cli::parse()) {
             Ok(code) => code,

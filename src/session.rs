@@ -331,6 +331,7 @@ impl Session {
                 self.refused = Some(format!("{asked} is not possible: {why}"));
             }
             Notice::Serving { .. }
+            | Notice::Timings(_)
             | Notice::Starting { .. }
             | Notice::Refused { .. }
             | Notice::Watching { .. }

@@ -5,7 +5,7 @@ use crate::config;
 use crate::error::Result;
 use crate::process::{Launcher, Running, Stdin, clean_environment};
 use cargo_metadata::diagnostic::DiagnosticLevel;
-use cargo_metadata::{Artifact as Unit, BuildScript, Message, Metadata, PackageId, TargetKind};
+use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, TargetKind};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader, Read};
@@ -30,12 +30,10 @@ pub enum Said {
     /// One of its two outputs.
     OutputClosed,
     Exited,
-    /// What `cargo metadata` says now; this belongs to no run.
-    Metadata(Box<Result<Metadata>>),
 }
 
-/// Where the threads of a run send what they hear; the number is that of the run.
-pub type Sink = Arc<dyn Fn(u64, Said) + Send + Sync>;
+/// Where the threads of a run send what they hear.
+pub type Sink = Arc<dyn Fn(Said) + Send + Sync>;
 
 /// Where cargo is, and what every run has in common.
 #[derive(Debug, Clone)]
@@ -55,31 +53,50 @@ pub struct Built {
     pub whole_packages: Vec<PackageId>,
     /// Nothing was compiled for it.
     pub fresh: bool,
-    pub messages: Vec<String>,
+    pub messages: Vec<Told>,
+    /// What was compiled, or was as it should be.
+    pub units: Vec<Unit>,
+    pub scripts: Vec<Script>,
+}
+
+/// A message for the user, and the package and target that it is about; cargo's own are about none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub about: Option<(PackageId, String)>,
+    pub rendered: String,
+}
+
+/// A build script that was run, now or earlier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// Where cargo keeps what it said.
+    pub output: PathBuf,
+    /// Files and folders on which it depends.
+    pub inputs: Vec<PathBuf>,
 }
 
 /// What came of a run.
 #[derive(Debug)]
 pub enum Outcome {
     Built(Built),
-    Failed { errors: usize, messages: Vec<String> },
+    Failed { errors: usize, messages: Vec<Told> },
 }
 
 /// A run that has not ended.
 #[derive(Debug)]
 pub struct Run {
-    number: u64,
     running: Running,
     package: PackageId,
     target: config::Target,
     done: usize,
     errors: usize,
     shown: usize,
-    rendered: Vec<String>,
-    cargo_lines: Vec<String>,
+    rendered: Vec<Told>,
+    cargo_lines: Vec<Told>,
     executable: Option<(PathBuf, bool)>,
     libraries: Vec<PathBuf>,
-    whole_packages: Vec<PackageId>,
+    units: Vec<Unit>,
+    scripts: Vec<BuildScript>,
     finished: Option<bool>,
     /// Outputs that are still open.
     open: u8,
@@ -87,23 +104,23 @@ pub struct Run {
 }
 
 impl Cargo {
-    /// Starts a run. `sink` gets everything it says, with `number`.
-    pub fn start(&self, launcher: &mut Launcher, number: u64, sink: &Sink) -> Result<Run> {
-        let command = self.command();
+    /// Starts a run. `sink` gets everything it says; `wrap` may have the last word on how it is started.
+    pub fn start(&self, launcher: &mut Launcher, sink: &Sink, wrap: impl FnOnce(&mut Command)) -> Result<Run> {
+        let mut command = self.command();
+        wrap(&mut command);
         let mut running = launcher.start(&command, Stdio::piped(), Stdio::piped(), Stdin::Null, &[], false)?;
         if let Some(stdout) = running.stdout() {
             let sink = Arc::clone(sink);
-            thread::spawn(move || read_messages(stdout, number, &sink));
+            thread::spawn(move || read_messages(stdout, &sink));
         }
         if let Some(stderr) = running.stderr() {
             let sink = Arc::clone(sink);
-            thread::spawn(move || read_lines(stderr, number, &sink));
+            thread::spawn(move || read_lines(stderr, &sink));
         }
         let end = running.end().map_err(|error| crate::error::Error::failure(format!("watch cargo: {error}")))?;
         let sink = Arc::clone(sink);
-        thread::spawn(move || wait_for_end(&end, number, &sink));
+        thread::spawn(move || wait_for_end(&end, &sink));
         Ok(Run {
-            number,
             running,
             package: self.build.package_id.clone(),
             target: self.build.target.clone(),
@@ -114,7 +131,8 @@ impl Cargo {
             cargo_lines: Vec::new(),
             executable: None,
             libraries: Vec::new(),
-            whole_packages: Vec::new(),
+            units: Vec::new(),
+            scripts: Vec::new(),
             finished: None,
             open: 2,
             exited: None,
@@ -165,10 +183,6 @@ impl Cargo {
 }
 
 impl Run {
-    pub fn number(&self) -> u64 {
-        self.number
-    }
-
     /// Units that are compiled, or were already.
     pub fn done(&self) -> usize {
         self.done
@@ -199,12 +213,11 @@ impl Run {
                     return Some(waiting.strip_prefix("waiting for ").unwrap_or(waiting).to_owned());
                 }
                 if !is_status(&plain) && !is_sum(&plain) {
-                    self.show(line, |run| &mut run.cargo_lines);
+                    self.show(None, line, |run| &mut run.cargo_lines);
                 }
             }
             Said::OutputClosed => self.open = self.open.saturating_sub(1),
             Said::Exited => self.exited = Some(now),
-            Said::Metadata(_) => {}
         }
         None
     }
@@ -224,13 +237,12 @@ impl Run {
             messages.append(&mut self.cargo_lines);
         }
         match self.executable.take() {
-            Some((executable, fresh)) if success => Some(Outcome::Built(Built {
-                executable,
-                libraries: std::mem::take(&mut self.libraries),
-                whole_packages: std::mem::take(&mut self.whole_packages),
-                fresh,
-                messages,
-            })),
+            Some((executable, fresh)) if success => {
+                let units = std::mem::take(&mut self.units);
+                let (scripts, whole_packages) = what_they_name(&std::mem::take(&mut self.scripts), &units);
+                let libraries = std::mem::take(&mut self.libraries);
+                Some(Outcome::Built(Built { executable, libraries, whole_packages, fresh, messages, units, scripts }))
+            }
             Some(_) | None => {
                 // Where the compiler has spoken, cargo only adds that it has failed.
                 if self.errors == 0 {
@@ -259,11 +271,11 @@ impl Run {
                     self.errors += 1;
                 }
                 if let Some(rendered) = message.message.rendered {
-                    self.show(rendered, |run| &mut run.rendered);
+                    self.show(Some((message.package_id, message.target.name)), rendered, |run| &mut run.rendered);
                 }
             }
             Message::BuildFinished(finished) => self.finished = Some(finished.success),
-            Message::TextLine(line) => self.show(line, |run| &mut run.rendered),
+            Message::TextLine(line) => self.show(None, line, |run| &mut run.rendered),
             // A later cargo's.
             _ => {}
         }
@@ -274,13 +286,14 @@ impl Run {
             config::Target::Bin(_) => TargetKind::Bin,
             config::Target::Example(_) => TargetKind::Example,
         };
-        if let Some(executable) = unit.executable
+        if let Some(executable) = &unit.executable
             && unit.package_id == self.package
             && unit.target.name == self.target.name()
             && unit.target.kind.contains(&kind)
         {
-            self.executable = Some((executable.into_std_path_buf(), unit.fresh));
+            self.executable = Some((executable.clone().into_std_path_buf(), unit.fresh));
         }
+        self.units.push(unit);
     }
 
     fn hear_script(&mut self, script: BuildScript) {
@@ -291,29 +304,52 @@ impl Run {
                 self.libraries.push(PathBuf::from(path));
             }
         }
-        let local = script.package_id.repr.starts_with("path+") || script.package_id.repr.contains("(path+");
-        if local && !names_its_inputs(script.out_dir.as_std_path()) {
-            self.whole_packages.push(script.package_id);
-        }
+        self.scripts.push(script);
     }
 
-    fn show(&mut self, text: String, to: impl Fn(&mut Self) -> &mut Vec<String>) {
+    fn show(
+        &mut self,
+        about: Option<(PackageId, String)>,
+        rendered: String,
+        to: impl Fn(&mut Self) -> &mut Vec<Told>,
+    ) {
         if self.shown < MOST_SHOWN {
-            self.shown += text.len();
-            to(self).push(text);
+            self.shown += rendered.len();
+            to(self).push(Told { about, rendered });
         }
     }
 }
 
-/// Whether the build script's output, which cargo keeps beside its folder, has a `rerun-if-changed`. Where it cannot be
-/// read, the answer that is safe: no.
-fn names_its_inputs(out_dir: &Path) -> bool {
-    let output = out_dir.parent().map(|folder| folder.join("output"));
-    let output = output.and_then(|output| std::fs::read(output).ok()).unwrap_or_default();
-    String::from_utf8_lossy(&output).lines().any(|line| {
-        let line = line.strip_prefix("cargo:").or_else(|| line.strip_prefix("cargo::"));
-        line.is_some_and(|line| line.trim_start_matches(':').starts_with("rerun-if-changed="))
-    })
+/// The scripts with their inputs, and the local packages all of whose files are inputs: their script names none, or one that is
+/// not there, for which cargo runs it every time.
+fn what_they_name(scripts: &[BuildScript], units: &[Unit]) -> (Vec<Script>, Vec<PackageId>) {
+    let mut whole = Vec::new();
+    let named = scripts.iter().map(|script| {
+        let local = script.package_id.repr.starts_with("path+") || script.package_id.repr.contains("(path+");
+        let unit = units.iter().find(|unit| unit.package_id == script.package_id);
+        let folder = unit.and_then(|unit| unit.manifest_path.parent()).map(|folder| folder.as_std_path());
+        let output = script.out_dir.parent().map(|folder| folder.join("output").into_std_path_buf()).unwrap_or_default();
+        let names = names_its_inputs(&output);
+        let inputs = names.iter().map(Path::new).filter(|name| local || name.is_absolute());
+        let inputs: Vec<PathBuf> = inputs.map(|name| folder.unwrap_or(Path::new("/")).join(name)).collect();
+        if local && (names.is_empty() || folder.is_none() || inputs.iter().any(|path| !path.exists())) {
+            whole.push(script.package_id.clone());
+        }
+        Script { output, inputs }
+    });
+    (named.collect(), whole)
+}
+
+/// What a build script's output, which cargo keeps beside its folder, says in `rerun-if-changed`. Where it cannot be read, the
+/// answer that is safe: nothing.
+fn names_its_inputs(output: &Path) -> Vec<String> {
+    let output = std::fs::read(output).unwrap_or_default();
+    let text = String::from_utf8_lossy(&output);
+    let names = text.lines().filter_map(|line| {
+        let line = line.strip_prefix("cargo::").or_else(|| line.strip_prefix("cargo:"))?;
+        line.strip_prefix("rerun-if-changed=")
+    });
+    names.map(str::to_owned).collect()
 }
 
 /// Cargo's lines of progress: a verb with a capital, right-aligned to twelve columns.
@@ -330,29 +366,29 @@ fn is_sum(plain: &str) -> bool {
     plain.starts_with("warning: `") && plain.contains(" generated ") && plain.contains(" warning")
 }
 
-fn read_messages(stdout: impl Read, number: u64, sink: &Sink) {
+fn read_messages(stdout: impl Read, sink: &Sink) {
     // Bytes that are no UTF-8 and lines that are no JSON come from build scripts and macros; they must not end a build.
     for line in BufReader::new(stdout).split(b'\n') {
         let Ok(line) = line else { break };
         let text = String::from_utf8_lossy(&line);
         let message = serde_json::from_str(&text).unwrap_or_else(|_| Message::TextLine(text.into_owned()));
-        sink(number, Said::Message(Box::new(message)));
+        sink(Said::Message(Box::new(message)));
     }
-    sink(number, Said::OutputClosed);
+    sink(Said::OutputClosed);
 }
 
-fn read_lines(stderr: impl Read, number: u64, sink: &Sink) {
+fn read_lines(stderr: impl Read, sink: &Sink) {
     for line in BufReader::new(stderr).split(b'\n') {
         let Ok(line) = line else { break };
-        sink(number, Said::Cargo(String::from_utf8_lossy(&line).into_owned()));
+        sink(Said::Cargo(String::from_utf8_lossy(&line).into_owned()));
     }
-    sink(number, Said::OutputClosed);
+    sink(Said::OutputClosed);
 }
 
-fn wait_for_end(end: &OwnedFd, number: u64, sink: &Sink) {
+fn wait_for_end(end: &OwnedFd, sink: &Sink) {
     let mut fds = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
     while poll(&mut fds, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
-    sink(number, Said::Exited);
+    sink(Said::Exited);
 }
 
 #[cfg(test)]
@@ -378,11 +414,10 @@ mod tests {
         let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
         let sink: Sink = {
             let heard = Arc::clone(&heard);
-            Arc::new(move |_, said| heard.lock().unwrap().push(format!("{said:?}")))
+            Arc::new(move |said| heard.lock().unwrap().push(format!("{said:?}")))
         };
         read_messages(
             &b"\xff\xfe\x1b]52;c;evil\n{\"reason\":\"build-finished\",\"success\":true}\n{\"reason\":3"[..],
-            1,
             &sink,
         );
         let heard = heard.lock().unwrap();
@@ -392,17 +427,17 @@ mod tests {
     }
 
     #[test]
-    fn a_build_script_says_whether_it_names_its_inputs() {
+    fn a_build_script_says_what_its_inputs_are() {
         let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("out");
-        assert!(!names_its_inputs(&out));
-        for (output, named) in [
-            ("cargo:rustc-cfg=x\n", false),
-            ("cargo:rerun-if-changed=build.rs\n", true),
-            ("hello\ncargo::rerun-if-changed=a\n", true),
+        let output = folder.path().join("output");
+        assert!(names_its_inputs(&output).is_empty());
+        for (text, named) in [
+            ("cargo:rustc-cfg=x\n", &[][..]),
+            ("cargo:rerun-if-changed=build.rs\n", &["build.rs"]),
+            ("hello\ncargo::rerun-if-changed=a\ncargo::rerun-if-changed=b c\n", &["a", "b c"]),
         ] {
-            std::fs::write(folder.path().join("output"), output).unwrap();
-            assert_eq!(names_its_inputs(&out), named, "{output:?}");
+            std::fs::write(&output, text).unwrap();
+            assert_eq!(names_its_inputs(&output), named, "{text:?}");
         }
     }
 }

@@ -1,6 +1,12 @@
 //! Dep-info, the Makefile rule in which cargo and rustc name the inputs of an output.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The inputs that cargo has written beside an executable.
+pub fn beside(executable: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(inputs(&std::fs::read_to_string(executable.with_extension("d"))?))
+}
 
 /// The inputs of the first rule; later ones only make each input a target of its own.
 ///

@@ -1,34 +1,61 @@
 //! Room 1, hot compile: watches what the program is made of, builds, and ends in an `Artifact`.
 //! Never lives here: what becomes of it. This room does not know that programs are run.
 
-pub mod build;
+mod build;
+mod builder;
 mod cycle;
 mod dep_info;
+mod link;
 mod project;
+mod replay;
 mod sources;
+mod stamp;
 mod watch;
 
 use crate::config::{Config, DataAction};
 use crate::error::Result;
 use crate::process::Launcher;
 use crate::report::{Notice, short};
-use build::{Cargo, Outcome};
+use build::{Cargo, Told};
+use builder::{Builder, Outcome};
 use cargo_metadata::{Metadata, PackageId};
 use cycle::{Action, Cycle};
 use project::{cargo_program, own_settings, unit_estimate};
+use replay::Replay;
 use sources::{Found, Sources};
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use build::Said as BuildSaid;
+pub use builder::How;
 pub use project::{MetadataFlags, depends_on, metadata};
 pub use watch::FileEvent;
 
 /// How often to look at the files where watching cannot be had.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What is said in the course of builds.
+#[derive(Debug)]
+pub enum BuildSaid {
+    Cargo(build::Said),
+    /// A compiler of a crate, by the crate's number.
+    Rustc(usize, replay::Said),
+    /// What cargo's last build has taught.
+    Learnt(Box<std::result::Result<replay::Plan, String>>),
+    /// What `cargo metadata` says now; this belongs to no run.
+    Metadata(Box<Result<Metadata>>),
+}
+
+/// Where it goes; the number is that of the run.
+pub type BuildSink = Arc<dyn Fn(u64, BuildSaid) + Send + Sync>;
+
+/// Runs as the wrapper of rustc or as the linker, when this process was started as one.
+pub fn hidden_entry(args: impl Fn() -> Vec<OsString>) -> Option<i32> {
+    link::hidden_entry(args().into_iter()).or_else(|| replay::call::hidden_entry(args().into_iter()))
+}
 
 /// What hot compile ends in: a program, and what is known of how it came to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +68,7 @@ pub struct Artifact {
     pub build_ended: Instant,
     /// Something has changed that is for the running program: it is started again even if the bytes are the same.
     pub start_anyway: bool,
+    pub how: How,
 }
 
 /// What the loop is told.
@@ -55,7 +83,7 @@ pub enum Outbox {
 /// Where this room's threads send what they see and hear.
 pub struct Sinks {
     pub files: watch::Sink,
-    pub build: build::Sink,
+    pub build: BuildSink,
 }
 
 pub struct Room {
@@ -63,11 +91,11 @@ pub struct Room {
     sources: Sources,
     eyes: Option<watch::Eyes>,
     look_at: Option<Instant>,
-    cargo: Cargo,
+    builder: Builder,
     package: String,
-    run: Option<build::Run>,
-    runs: u64,
     cause: String,
+    /// The next build goes through cargo, for this reason.
+    why_cargo: Option<String>,
     saved: Option<Instant>,
     build_began: Instant,
     settings_changed: bool,
@@ -76,8 +104,8 @@ pub struct Room {
     start_anyway: bool,
     /// The settings of this command in the manifests, as they were read.
     own_settings: serde_json::Value,
-    /// The program that was built last, and its packages without a list of inputs, until that list is read.
-    unread: Option<(PathBuf, Vec<PackageId>)>,
+    /// The program that was built last, until its list of inputs is read.
+    unread: Option<Unread>,
     /// How many units there are: guessed from the graph at first, then counted.
     units: usize,
     sinks: Sinks,
@@ -85,19 +113,29 @@ pub struct Room {
     out: Vec<Outbox>,
 }
 
+struct Unread {
+    executable: PathBuf,
+    /// Packages without a list of inputs.
+    whole_packages: Vec<PackageId>,
+    /// As replay knows them; cargo writes them into a file.
+    inputs: Option<Vec<PathBuf>>,
+}
+
 impl Room {
     pub fn open(config: &Config, metadata: &Metadata, color: bool, sinks: Sinks, now: Instant) -> Result<Room> {
         let sources = Sources::new(config, metadata)?;
+        let cargo = Cargo { program: cargo_program(), build: config.build.clone(), color };
+        let replay = Replay::open(&config.build, metadata, sources.target_dir());
+        let builder = Builder::new(cargo, replay, Arc::clone(&sinks.build));
         let mut room = Room {
             cycle: Cycle::default(),
             sources,
             eyes: None,
             look_at: None,
-            cargo: Cargo { program: cargo_program(), build: config.build.clone(), color },
+            builder,
             package: config.build.package.clone(),
-            run: None,
-            runs: 0,
             cause: String::new(),
+            why_cargo: None,
             saved: None,
             build_began: now,
             settings_changed: false,
@@ -123,8 +161,7 @@ impl Room {
             // At once, when the program has been handed on.
             return Some(self.build_began);
         }
-        let run = self.run.as_ref().and_then(build::Run::deadline);
-        self.cycle.deadline().into_iter().chain(run).chain(self.look_at).min()
+        self.cycle.deadline().into_iter().chain(self.builder.deadline()).chain(self.look_at).min()
     }
 
     /// Whether no build runs or is about to.
@@ -134,6 +171,8 @@ impl Room {
 
     pub fn rebuild(&mut self, now: Instant, cause: &str, launcher: &mut Launcher) -> Vec<Outbox> {
         self.saved = Some(now);
+        // Whoever asks may know of something that has changed unseen.
+        self.why_cargo = Some(cause.to_owned());
         let actions = self.cycle.asked(now, cause.to_owned());
         self.perform(now, actions, launcher);
         self.take()
@@ -156,16 +195,14 @@ impl Room {
     pub fn build_said(&mut self, now: Instant, number: u64, said: BuildSaid, launcher: &mut Launcher) -> Vec<Outbox> {
         if let BuildSaid::Metadata(metadata) = said {
             self.hear_metadata(now, *metadata);
-        } else if let Some(run) = self.run.as_mut().filter(|run| run.number() == number) {
-            let before = run.done();
-            let waiting = run.hear(now, said);
-            let done = run.done();
-            if waiting.is_some() || done != before {
-                self.units = self.units.max(done);
-                self.out.push(Outbox::Tell(Notice::Progress { done, total: self.units, waiting }));
-            }
-            self.end_run(now, launcher);
+            return self.take();
         }
+        let heard = self.builder.hear(now, number, said, launcher);
+        if let Some(done) = heard.done {
+            self.units = self.units.max(done);
+            self.out.push(Outbox::Tell(Notice::Progress { done, total: self.units, waiting: heard.waiting }));
+        }
+        self.end_run(now, launcher);
         self.take()
     }
 
@@ -184,8 +221,7 @@ impl Room {
 
     /// Ends the running build; nothing is built any more.
     pub fn close(&mut self) {
-        // Its group is killed and reaped on drop.
-        self.run = None;
+        self.builder.close();
         self.eyes = None;
         self.cycle = Cycle::default();
         self.look_at = None;
@@ -210,7 +246,7 @@ impl Room {
             self.out.push(Outbox::Data(path, action));
         }
         // Cargo itself writes the lock file.
-        if self.run.is_some() {
+        if self.builder.is_building() {
             found.changed.retain(|path| !path.ends_with("Cargo.lock"));
         }
         if found.changed.is_empty() {
@@ -229,16 +265,10 @@ impl Room {
             match action {
                 Action::Build { cause } => self.start_run(now, cause, launcher),
                 Action::Cancel { cause } => {
-                    if let Some(run) = &self.run {
-                        run.cancel();
-                    }
+                    self.builder.cancel();
                     self.out.push(Outbox::Tell(Notice::Superseded { cause }));
                 }
-                Action::Kill => {
-                    if let Some(run) = &self.run {
-                        run.kill();
-                    }
-                }
+                Action::Kill => self.builder.kill(),
                 // Performed by `end_run`, which has what it needs.
                 Action::Deliver | Action::Fail => {}
             }
@@ -246,39 +276,40 @@ impl Room {
     }
 
     fn start_run(&mut self, now: Instant, cause: String, launcher: &mut Launcher) {
-        self.runs += 1;
         self.build_began = now;
         self.sources.build_began();
         self.out.push(Outbox::Tell(Notice::Building { package: self.package.clone(), cause: cause.clone() }));
         self.cause = cause;
-        match self.cargo.start(launcher, self.runs, &self.sinks.build) {
-            Ok(run) => self.run = Some(run),
-            Err(error) => {
-                self.out.push(Outbox::Tell(Notice::Diagnostic { rendered: error.to_string() }));
-                self.failed(0);
-                let _ = self.cycle.ended(now, cycle::Outcome::Failed);
-            }
+        let why_cargo = self.why_cargo.take();
+        if let Err(error) = self.builder.start(now, &self.changed, why_cargo.as_deref(), launcher) {
+            self.out.push(Outbox::Tell(Notice::Diagnostic { rendered: error.to_string() }));
+            self.failed(0);
+            let _ = self.cycle.ended(now, cycle::Outcome::Failed);
         }
     }
 
     fn end_run(&mut self, now: Instant, launcher: &mut Launcher) {
-        let Some(outcome) = self.run.as_mut().and_then(|run| run.ended(now)) else { return };
-        self.run = None;
+        let outcome = self.builder.ended(now, launcher);
+        for text in self.builder.notes() {
+            self.note(text);
+        }
+        let Some(outcome) = outcome else { return };
         self.sources.accept_lock_file();
         let kind = match &outcome {
-            Outcome::Built(_) => cycle::Outcome::Built,
+            Outcome::Built(..) => cycle::Outcome::Built,
             Outcome::Failed { .. } => cycle::Outcome::Failed,
         };
         let actions = self.cycle.ended(now, kind);
         let superseded = !actions.contains(&Action::Deliver) && !actions.contains(&Action::Fail);
         let changed = if superseded { BTreeSet::new() } else { std::mem::take(&mut self.changed) };
         match outcome {
-            Outcome::Built(built) if actions.contains(&Action::Deliver) => {
+            Outcome::Built(built, how, inputs) if actions.contains(&Action::Deliver) => {
                 // Where a build follows anyway, it will see them.
                 let last = !actions.iter().any(|action| matches!(action, Action::Build { .. }));
                 let overlooked = last && built.fresh && self.sources.date_anew(&changed);
-                self.deliver(now, built);
+                self.deliver(now, built, how, inputs);
                 if overlooked {
+                    self.why_cargo = Some(format!("{}, which cargo took for old", self.cause));
                     let again = self.cycle.asked(now, format!("{}, which cargo took for old", self.cause));
                     self.perform(now, again, launcher);
                 }
@@ -287,12 +318,12 @@ impl Room {
                 self.diagnostics(messages);
                 self.failed(errors);
             }
-            Outcome::Built(_) | Outcome::Failed { .. } => {}
+            Outcome::Built(..) | Outcome::Failed { .. } => {}
         }
         self.perform(now, actions, launcher);
     }
 
-    fn deliver(&mut self, now: Instant, built: build::Built) {
+    fn deliver(&mut self, now: Instant, built: build::Built, how: How, inputs: Option<Vec<PathBuf>>) {
         self.diagnostics(built.messages);
         self.out.push(Outbox::Built(Artifact {
             executable: built.executable.clone(),
@@ -300,24 +331,39 @@ impl Room {
             saved: self.saved.unwrap_or(self.build_began),
             build_ended: now,
             start_anyway: std::mem::take(&mut self.start_anyway),
+            how,
         }));
-        self.unread = Some((built.executable, built.whole_packages));
+        let (executable, whole_packages) = (built.executable, built.whole_packages);
+        self.unread = Some(Unread { executable, whole_packages, inputs });
     }
 
     /// What the last build says of the program's inputs, read while the program starts.
     fn read_inputs(&mut self, now: Instant, launcher: &mut Launcher) {
-        let Some((executable, whole_packages)) = self.unread.take() else { return };
+        let Some(unread) = self.unread.take() else { return };
         if std::mem::take(&mut self.settings_changed) {
             self.ask_for_metadata();
         }
-        match self.sources.built(&executable, &whole_packages) {
-            Ok(missed) if missed.is_empty() => {}
-            // Saved while they were compiled for the first time: nobody knows which half was compiled.
-            Ok(changed) => self.found(now, Found { changed, ..Found::default() }, now, launcher),
-            Err(error) => self.note(format!(
-                "cargo's list of inputs cannot be read ({}: {error}); every file of the packages counts as one",
-                short(&executable.with_extension("d"))
-            )),
+        let by_cargo = unread.inputs.is_none();
+        let inputs = unread.inputs.map_or_else(|| dep_info::beside(&unread.executable), Ok);
+        match inputs {
+            Ok(inputs) => {
+                let missed = self.sources.built(inputs.clone(), &unread.whole_packages);
+                if by_cargo {
+                    self.builder.learn(inputs, self.sources.all_settings(), self.sources.whole_folders());
+                }
+                if !missed.is_empty() {
+                    // Saved while they were compiled for the first time: nobody knows which half was compiled.
+                    self.why_cargo = Some("a new source was saved while it was compiled".to_owned());
+                    self.found(now, Found { changed: missed, ..Found::default() }, now, launcher);
+                }
+            }
+            Err(error) => {
+                self.sources.failed();
+                self.note(format!(
+                    "cargo's list of inputs cannot be read ({}: {error}); every file of the packages counts as one",
+                    short(&unread.executable.with_extension("d"))
+                ));
+            }
         }
         self.watch(now);
         self.say_what_is_watched();
@@ -334,13 +380,14 @@ impl Room {
         self.out.push(Outbox::Tell(Notice::BuildFailed { errors, cause, serving: None }));
     }
 
-    fn diagnostics(&mut self, messages: Vec<String>) {
-        self.out.extend(messages.into_iter().map(|rendered| Outbox::Tell(Notice::Diagnostic { rendered })));
+    fn diagnostics(&mut self, messages: Vec<Told>) {
+        let rendered = messages.into_iter().map(|told| told.rendered);
+        self.out.extend(rendered.map(|rendered| Outbox::Tell(Notice::Diagnostic { rendered })));
     }
 
     /// Asks cargo which packages there are now. It may have to wait for a lock, or for the network.
     fn ask_for_metadata(&self) {
-        let (build, sink) = (self.cargo.build.clone(), Arc::clone(&self.sinks.build));
+        let (build, sink) = (self.builder.cargo.build.clone(), Arc::clone(&self.sinks.build));
         thread::spawn(move || {
             let metadata = metadata(Some(&build.manifest_path), &build);
             sink(0, BuildSaid::Metadata(Box::new(metadata)));
@@ -350,9 +397,10 @@ impl Room {
     fn hear_metadata(&mut self, now: Instant, metadata: Result<Metadata>) {
         match metadata {
             Ok(metadata) => {
-                let package = &self.cargo.build.package_id;
+                let package = &self.builder.cargo.build.package_id;
                 self.sources.set_packages(&metadata, package);
-                let settings = own_settings(&metadata, package);
+                self.builder.set_metadata(&metadata);
+                let settings = own_settings(&metadata, &self.builder.cargo.build.package_id);
                 if settings != self.own_settings {
                     self.own_settings = settings;
                     self.note(

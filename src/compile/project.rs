@@ -63,6 +63,43 @@ pub(super) fn own_settings(metadata: &Metadata, package: &PackageId) -> serde_js
     serde_json::json!([of_package, metadata.workspace_metadata["hotrun"]])
 }
 
+/// A package outside of the workspace that needs one inside, by its name: through a path, or through `[patch]`.
+pub(super) fn outsider(metadata: &Metadata) -> Option<String> {
+    let is_member = |id: &PackageId| metadata.workspace_members.contains(id);
+    let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes);
+    let node = nodes.filter(|node| !is_member(&node.id)).find(|node| {
+        let needed = |kind: &cargo_metadata::DepKindInfo| kind.kind != DependencyKind::Development;
+        node.deps.iter().any(|dependency| is_member(&dependency.pkg) && dependency.dep_kinds.iter().any(needed))
+    })?;
+    let package = metadata.packages.iter().find(|package| package.id == node.id);
+    Some(package.map_or_else(|| node.id.repr.clone(), |package| package.name.to_string()))
+}
+
+/// Where cargo's configuration may stand, there or not: from the working directory up, and in cargo's home (the cargo book,
+/// "Hierarchical structure"). Cargo is started where this program was.
+pub(super) fn cargo_config_files(root: &Path) -> Vec<PathBuf> {
+    let cwd = std::env::current_dir().unwrap_or_else(|_| root.to_path_buf());
+    let names = [".cargo/config.toml", ".cargo/config"];
+    let mut files: Vec<PathBuf> =
+        cwd.ancestors().flat_map(|folder| names.iter().map(|name| folder.join(name))).collect();
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    files.extend(home.into_iter().flat_map(|home| [home.join("config.toml"), home.join("config")]));
+    files
+}
+
+/// Where the toolchain may be chosen, there or not: from the working directory up (the rustup book, "Overrides").
+pub(super) fn toolchain_files(root: &Path) -> Vec<PathBuf> {
+    let cwd = std::env::current_dir().unwrap_or_else(|_| root.to_path_buf());
+    let names = ["rust-toolchain.toml", "rust-toolchain"];
+    let mut files: Vec<PathBuf> =
+        cwd.ancestors().flat_map(|folder| names.iter().map(|name| folder.join(name))).collect();
+    let home = std::env::var_os("RUSTUP_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".rustup")));
+    files.extend(home.map(|home| home.join("settings.toml")));
+    files
+}
+
 /// Whether the package depends on the crate of that name, itself or through others, when it runs.
 pub fn depends_on(metadata: &Metadata, package: &cargo_metadata::PackageId, name: &str) -> bool {
     reachable(metadata, package).values().any(|package| package.name.as_str() == name)

@@ -1,7 +1,8 @@
 //! What the program is made of, and whether a touched path has really changed it.
 //! Never lives here: watching (`watch`), and what follows from a change (`cycle`).
 
-use crate::compile::dep_info;
+use crate::compile::project;
+use crate::compile::stamp::{self, MOST_HASHED, Stamp};
 use crate::config::{self, DataAction};
 use crate::error::Tried;
 use crate::report::short;
@@ -10,17 +11,11 @@ use globset::GlobSet;
 use ignore::WalkBuilder;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// Files an editor makes beside the one it saves.
 const EDITORS: [&str; 6] = ["**/*~", "**/.#*", "**/#*#", "**/*.sw?", "**/4913", "**/*.tmp"];
-
-/// A file as large as this is compared by its size and time only.
-const MOST_HASHED: u64 = 8 << 20;
 
 /// The inputs of one program.
 #[derive(Debug)]
@@ -30,6 +25,8 @@ pub struct Sources {
     target_dir: PathBuf,
     /// Manifests, lock file, cargo's configuration, toolchain file: they say what is built and how.
     settings: BTreeSet<PathBuf>,
+    /// Files that are not there, and would change what is built by their coming.
+    coming: BTreeSet<PathBuf>,
     /// Named by the compiler's dep-info.
     exact: BTreeSet<PathBuf>,
     /// Real paths of inputs that are symlinks, or are reached through one.
@@ -75,13 +72,6 @@ struct Seen {
     empty: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp {
-    size: u64,
-    modified: (i64, i64),
-    inode: u64,
-}
-
 impl Sources {
     pub fn new(config: &config::Config, metadata: &Metadata) -> crate::error::Result<Self> {
         let ignore = config.watch.ignore.iter().map(String::as_str).chain(EDITORS);
@@ -93,6 +83,7 @@ impl Sources {
             packages: BTreeMap::new(),
             target_dir: metadata.target_directory.clone().into_std_path_buf(),
             settings: BTreeSet::new(),
+            coming: BTreeSet::new(),
             exact: BTreeSet::new(),
             real: HashMap::new(),
             whole: BTreeSet::new(),
@@ -120,13 +111,29 @@ impl Sources {
         let root = metadata.workspace_root.as_std_path();
         self.settings = [root.join("Cargo.toml"), root.join("Cargo.lock")].into_iter().collect();
         self.settings.extend(self.packages.values().map(|folder| folder.join("Cargo.toml")));
-        // Cargo reads these from the working directory up (the cargo book, "Hierarchical structure"), rustup likewise.
-        let cwd = std::env::current_dir().unwrap_or_else(|_| root.to_path_buf());
-        for folder in cwd.ancestors() {
-            let names = [".cargo/config.toml", ".cargo/config", "rust-toolchain.toml", "rust-toolchain"];
-            self.settings.extend(names.iter().map(|name| folder.join(name)).filter(|path| path.is_file()));
-        }
+        let (there, absent): (Vec<PathBuf>, Vec<PathBuf>) = settings_files(root).into_iter().partition(|path| path.is_file());
+        self.settings.extend(there);
+        // Targets and build scripts that cargo finds by their names (the cargo book, "Target auto-discovery").
+        let found = ["build.rs", "src/lib.rs", "src/main.rs"];
+        let found = self.packages.values().flat_map(|folder| found.iter().map(|name| folder.join(name)));
+        let below = absent.into_iter().filter(|path| path.starts_with(root));
+        self.coming = below.chain(found.filter(|path| !path.exists())).collect();
         self.settings.extend(self.env_file.clone());
+    }
+
+    pub fn target_dir(&self) -> &Path {
+        &self.target_dir
+    }
+
+    /// Everything that says what is built and how, there or not; also what is not watched, as it is far from the project.
+    pub fn all_settings(&self) -> Vec<PathBuf> {
+        let files = settings_files(&self.root);
+        self.settings.iter().chain(&self.coming).cloned().chain(files).filter(|path| Some(path) != self.env_file.as_ref()).collect()
+    }
+
+    /// Folders of packages all of whose files are inputs.
+    pub fn whole_folders(&self) -> Vec<PathBuf> {
+        self.whole.iter().cloned().collect()
     }
 
     /// A build begins: what is touched from now on may be an input of it that nobody knows yet.
@@ -134,16 +141,11 @@ impl Sources {
         self.touched.clear();
     }
 
-    /// Takes the exact inputs from the dep-info that cargo wrote beside the executable. Returns what was touched during the
-    /// build and has turned out to be an input.
-    ///
-    /// # Errors
-    /// When that file cannot be read; then all files of the packages go on counting.
-    pub fn built(&mut self, executable: &Path, whole_packages: &[PackageId]) -> io::Result<Vec<PathBuf>> {
-        let dep_info = executable.with_extension("d");
-        let text = fs::read_to_string(&dep_info).inspect_err(|_| self.wide = true)?;
+    /// Takes the exact inputs that a build has named. Returns what was touched during the build and has turned out to be an
+    /// input.
+    pub fn built(&mut self, inputs: Vec<PathBuf>, whole_packages: &[PackageId]) -> Vec<PathBuf> {
         // Relative where `build.dep-info-basedir` is set, which is then most likely the root.
-        let inputs = dep_info::inputs(&text).into_iter().map(|path| self.root.join(path));
+        let inputs = inputs.into_iter().map(|path| self.root.join(path));
         let ours = inputs.filter(|path| !path.starts_with(&self.target_dir));
         // A folder is what a build script may name; all below it is meant.
         let (folders, files): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = ours.partition(|path| path.is_dir());
@@ -165,7 +167,7 @@ impl Sources {
         }
         self.look_at_all();
         let touched = std::mem::take(&mut self.touched);
-        Ok(touched.into_iter().filter(|path| self.counts(path, &mut None)).collect())
+        touched.into_iter().filter(|path| self.counts(path, &mut None)).collect()
     }
 
     /// Dates inputs to now, so that cargo sees that they have changed: it compares times, and takes a file for old that was
@@ -236,7 +238,7 @@ impl Sources {
                 continue;
             }
             if let Some(now) = self.changed(&path) {
-                found.settings |= self.settings.contains(&path);
+                found.settings |= self.settings.contains(&path) || self.coming.contains(&path);
                 found.start_anyway |= self.env_file.as_ref() == Some(&path)
                     || (!self.exact.contains(&path) && self.extra.iter().any(|extra| path.starts_with(extra)));
                 found.emptied &= now.empty;
@@ -279,7 +281,7 @@ impl Sources {
     }
 
     fn counts(&self, path: &Path, walked: &mut Option<BTreeSet<PathBuf>>) -> bool {
-        if self.exact.contains(path) || self.settings.contains(path) {
+        if self.exact.contains(path) || self.settings.contains(path) || self.coming.contains(path) {
             return true;
         }
         if path.starts_with(&self.target_dir) || self.ignore.is_match(path) {
@@ -361,28 +363,24 @@ impl Found {
 impl Seen {
     fn at(path: &Path) -> Seen {
         let stamp = Stamp::of(path);
-        let mut hasher = DefaultHasher::new();
-        let mut empty = stamp.is_none();
-        if let Some(stamp) = &stamp {
-            if stamp.size > MOST_HASHED {
-                (stamp.size, stamp.modified).hash(&mut hasher);
-            } else {
+        let (content, empty) = match &stamp {
+            None => (0, true),
+            Some(stamp) if stamp.size > MOST_HASHED => (stamp::content_of(format!("{stamp:?}").as_bytes()), false),
+            Some(_) => {
                 // Gone between the two looks: its event is on the way.
-                let content = fs::read(path).unwrap_or_default();
-                empty = content.is_empty();
-                content.hash(&mut hasher);
+                let bytes = fs::read(path).unwrap_or_default();
+                (stamp::content_of(&bytes), bytes.is_empty())
             }
-        }
-        Seen { stamp, content: hasher.finish(), empty }
+        };
+        Seen { stamp, content, empty }
     }
 }
 
-impl Stamp {
-    fn of(path: &Path) -> Option<Stamp> {
-        let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-        let modified = (metadata.mtime(), metadata.mtime_nsec());
-        Some(Stamp { size: metadata.len(), modified, inode: metadata.ino() })
-    }
+/// Where cargo's configuration and the choice of the toolchain may stand.
+fn settings_files(root: &Path) -> Vec<PathBuf> {
+    let mut files = project::cargo_config_files(root);
+    files.extend(project::toolchain_files(root));
+    files
 }
 
 /// The package and all it depends on, by path, to run or to build.

@@ -22,6 +22,7 @@ impl Project {
             packages: [(PackageId { repr: "p".into() }, root.clone())].into_iter().collect(),
             target_dir: root.join("target"),
             settings: [root.join("Cargo.toml")].into_iter().collect(),
+            coming: [root.join("build.rs")].into_iter().collect(),
             exact: BTreeSet::new(),
             real: HashMap::new(),
             whole: BTreeSet::new(),
@@ -52,11 +53,8 @@ impl Project {
 
     /// A build succeeds with these inputs; returns what was touched meanwhile.
     fn built(&mut self, inputs: &[&str]) -> Vec<PathBuf> {
-        let executable = self.path("target/debug/p");
-        fs::create_dir_all(executable.parent().unwrap()).unwrap();
-        let inputs: Vec<String> = inputs.iter().map(|input| self.path(input).display().to_string()).collect();
-        fs::write(executable.with_extension("d"), format!("{}: {}\n", executable.display(), inputs.join(" "))).unwrap();
-        self.sources.built(&executable, &[]).unwrap()
+        let inputs = inputs.iter().map(|input| self.path(input)).collect();
+        self.sources.built(inputs, &[])
     }
 }
 
@@ -108,6 +106,14 @@ fn a_file_that_becomes_an_input_is_looked_at_again() {
     assert!(project.write("src/new.rs", "saved while it is compiled for the first time").changed.is_empty());
     let missed = project.built(&["src/main.rs", "src/a.rs", "src/new.rs"]);
     assert_eq!(missed, [project.path("src/new.rs")]);
+}
+
+#[test]
+fn a_build_script_that_comes_is_found_by_its_name() {
+    let mut project = Project::new();
+    let _ = project.built(&["src/main.rs"]);
+    assert!(project.write("build.rs", "fn main() {}").settings);
+    assert!(project.write("other.rs", "fn main() {}").changed.is_empty());
 }
 
 #[test]

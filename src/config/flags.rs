@@ -24,6 +24,8 @@ pub(super) fn layer(args: &Session, directory: &Path) -> Result<Layer> {
         target,
         features: said(&args.features).map(features).transpose()?,
         profile: profile(args)?,
+        replay: if args.no_replay { Some(false) } else { args.replay },
+        debug: one("--debug", &args.debug, words::debug)?,
         args: said(&args.args).map(<[_]>::to_vec),
         env: args.env.iter().map(|pair| variable(pair)).collect::<Result<_>>()?,
         env_file: args.env_file.as_ref().map(|file| directory.join(file)),

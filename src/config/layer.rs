@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Data, HandOff, Listen, Ready, Strategy, Target};
+use super::{Data, Debug, HandOff, Listen, Ready, Strategy, Target};
 use crate::error::Error;
 
 /// Where a value was written, as the beginning of a sentence about it.
@@ -35,6 +35,8 @@ pub(super) struct Layer {
     pub(super) target: Option<(Target, Origin)>,
     pub(super) features: Option<Vec<String>>,
     pub(super) profile: Option<String>,
+    pub(super) replay: Option<bool>,
+    pub(super) debug: Option<Debug>,
     pub(super) args: Option<Vec<OsString>>,
     pub(super) env: Vec<(String, String)>,
     pub(super) env_file: Option<PathBuf>,
@@ -66,6 +68,8 @@ impl Layer {
             target: self.target.or(farther.target),
             features: self.features.or(farther.features),
             profile: self.profile.or(farther.profile),
+            replay: self.replay.or(farther.replay),
+            debug: self.debug.or(farther.debug),
             args: self.args.or(farther.args),
             env,
             env_file: self.env_file.or(farther.env_file),

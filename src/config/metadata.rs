@@ -29,11 +29,13 @@ impl Section {
 }
 
 /// Every key, in the order of the documentation.
-pub(super) const KEYS: [&str; 19] = [
+pub(super) const KEYS: [&str; 21] = [
     "bin",
     "example",
     "features",
     "profile",
+    "replay",
+    "debug",
     "args",
     "env",
     "env-file",
@@ -96,6 +98,8 @@ fn from_table(source: &Source<'_>, table: &dyn TableLike) -> Result<Layer> {
             }
             "features" => layer.features = Some(entry.list(|one| Ok(one.word()?.to_owned()))?),
             "profile" => layer.profile = Some(entry.word()?.to_owned()),
+            "replay" => layer.replay = Some(entry.boolean()?),
+            "debug" => layer.debug = Some(entry.parsed(words::debug)?),
             "args" => layer.args = Some(entry.list(|one| Ok(one.checked(words::no_nul)?.into()))?),
             "env" => layer.env = entry.table()?.into_iter().map(variable).collect::<Result<_>>()?,
             "env-file" => layer.env_file = Some(directory.join(entry.word()?)),

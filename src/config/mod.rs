@@ -35,6 +35,8 @@ pub const DEFAULTS: &str = r#"[package.metadata.hotrun]
 # example = "NAME"      # an example instead of a binary
 features = []
 # profile = "NAME"      # default: cargo's, which is "dev"
+replay = true           # false: cargo builds after every change
+debug = "line-tables"   # or "full", for debuggers; of programs compiled by replay
 args = []
 env = {}                # { RUST_LOG = "debug" }
 # env-file = ".env"     # default: none is read
@@ -83,6 +85,10 @@ pub struct Build {
     pub offline: bool,
     pub frozen: bool,
     pub cargo_config: Vec<String>,
+    /// Whether changed sources are compiled by running captured calls of rustc again, without cargo.
+    pub replay: bool,
+    /// Of programs that were compiled by replay.
+    pub debug: Debug,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +111,14 @@ impl Target {
             Target::Example(_) => "example",
         }
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Debug {
+    /// File and line in backtraces, for the workspace's own crates.
+    LineTables,
+    /// All that a debugger needs.
+    Full,
 }
 
 /// How the program is started, apart from its sockets.
@@ -182,6 +196,8 @@ pub struct Output {
     pub color: Color,
     pub quiet: bool,
     pub clear: bool,
+    /// Whether it is shown where the time of each save went.
+    pub timings: bool,
     /// Whether keys may be read; whether there is a terminal to read them from is found out later.
     pub keys: bool,
 }
@@ -229,6 +245,8 @@ fn load_from(args: &cli::Session, metadata: &Metadata, directory: &Path) -> Resu
         offline: false,
         frozen: false,
         cargo_config: Vec::new(),
+        replay: said.replay.unwrap_or(true),
+        debug: said.debug.unwrap_or(Debug::LineTables),
     };
     flags::for_cargo(args, directory, &mut build)?;
     Ok(Config {
@@ -255,6 +273,7 @@ fn load_from(args: &cli::Session, metadata: &Metadata, directory: &Path) -> Resu
             color: args.color.unwrap_or_default(),
             quiet: args.quiet,
             clear: args.clear,
+            timings: args.timings,
             keys: !args.no_keys,
         },
     })

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use nix::sys::signal::Signal;
 
-use super::{DataAction, HandOff, Ready, Strategy, duration};
+use super::{DataAction, Debug, HandOff, Ready, Strategy, duration};
 
 /// The candidate that was probably meant, as the end of a sentence; nothing if none is near.
 pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
@@ -19,6 +19,14 @@ pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = 
 /// `a`, `b`, `c`
 pub(super) fn listed<T: AsRef<str>>(words: impl IntoIterator<Item = T>) -> String {
     words.into_iter().map(|word| format!("`{}`", word.as_ref())).collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn debug(text: &str) -> Result<Debug, String> {
+    match text {
+        "line-tables" => Ok(Debug::LineTables),
+        "full" => Ok(Debug::Full),
+        _ => Err(unknown(text, &["line-tables", "full"])),
+    }
 }
 
 pub(super) fn strategy(text: &str) -> Result<Strategy, String> {
@@ -271,7 +279,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in any::<String>()) {
-            let _ = (ready(&text), data_action(&text), handoff(&text), strategy(&text));
+            let _ = (ready(&text), data_action(&text), handoff(&text), strategy(&text), debug(&text));
             if let Ok(absolute) = glob(&text, Path::new("/srv/shop")) {
                 assert!(glob_set([absolute.as_str()]).is_ok(), "{absolute:?}");
             }

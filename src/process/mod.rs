@@ -225,17 +225,22 @@ fn is_traced(pid: u32) -> bool {
 /// Takes out what cargo puts into the environment of the programs it starts: the jobserver of a cargo that is waiting for
 /// this process, and the package that this process was built from when it was started by `cargo run`.
 pub fn clean_environment(command: &mut Command) {
-    for name in ["MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS"] {
-        command.env_remove(name);
-    }
     for (name, _) in std::env::vars_os() {
-        let ours = name.to_str().is_some_and(|name| {
-            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "CARGO_BIN_NAME"
-        });
-        if ours {
+        if name.to_str().is_some_and(is_cargos) {
             command.env_remove(name);
         }
     }
+}
+
+/// The value of a variable in a child's environment that was cleaned.
+pub fn inherited(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|_| !is_cargos(name))
+}
+
+fn is_cargos(name: &str) -> bool {
+    matches!(name, "MAKEFLAGS" | "MFLAGS" | "CARGO_MAKEFLAGS" | "CARGO_BIN_NAME")
+        || name.starts_with("CARGO_PKG_")
+        || name.starts_with("CARGO_MANIFEST_")
 }
 
 /// `exit status 101` or `signal 11 (SIGSEGV)`, as a user would say it.

@@ -46,7 +46,7 @@ struct Line<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::text::tests::{Shared, every_notice};
+    use super::super::text::tests::{Shared, every_notice, timings};
     use super::*;
 
     #[test]
@@ -73,6 +73,20 @@ mod tests {
         let mut json = Json::new(Box::new(out.clone()));
         json.tell(Duration::ZERO, &Notice::BuildFailed { errors: 1, cause: "a changed".into(), serving: Some(4) });
         let expected = r#"{"v":1,"seq":0,"t_us":0,"event":"build-failed","errors":1,"cause":"a changed","serving":4}"#;
+        assert_eq!(out.take(), format!("{expected}\n"));
+    }
+
+    #[test]
+    fn timings_stand_beside_their_event_too() {
+        let out = Shared::default();
+        let mut json = Json::new(Box::new(out.clone()));
+        json.tell(Duration::ZERO, &Notice::Timings(timings()));
+        let expected = concat!(
+            r#"{"v":1,"seq":0,"t_us":0,"event":"timings","generation":4,"built-by":"replay","why-cargo":null,"#,
+            r#""total":312.0,"detect":1.2,"decide":0.8,"compile":280.0,"link":70.0,"linker":"wild","publish":0.4,"#,
+            r#""start":3.6,"ready":26.0,"crates":[{"name":"api","began":102.0,"ended":282.0},"#,
+            r#"{"name":"core-lib","began":2.0,"ended":100.0}]}"#,
+        );
         assert_eq!(out.take(), format!("{expected}\n"));
     }
 }

@@ -5,6 +5,7 @@ mod behind;
 pub mod clean;
 mod json;
 mod text;
+mod waterfall;
 
 use serde::Serialize;
 use std::path::PathBuf;
@@ -73,6 +74,9 @@ pub enum Notice {
         by: HandOver,
         timing: Option<Timing>,
     },
+    /// Where the time from a save to its generation went; said where it was asked for.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the session does not tell it yet"))]
+    Timings(Timings),
     /// It ended, hung or could not be run before it was ready.
     StartFailed {
         generation: Generation,
@@ -144,6 +148,49 @@ pub struct Timing {
     pub compile: f64,
     pub start: f64,
     pub ready: f64,
+}
+
+/// The steps from a save to the new program, in milliseconds. They follow one another without a gap.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Timings {
+    pub generation: Generation,
+    pub built_by: BuiltBy,
+    /// Why no replay would do.
+    pub why_cargo: Option<String>,
+    /// From the save to the switch.
+    pub total: f64,
+    /// From the file system's event to the loop.
+    pub detect: f64,
+    pub decide: f64,
+    /// From the start of the first compiler to the end of the last; the link is its last part.
+    pub compile: f64,
+    pub link: Option<f64>,
+    pub linker: Option<String>,
+    /// From the end of the last compiler until the program was started.
+    pub publish: f64,
+    pub start: f64,
+    /// From there on until it served.
+    pub ready: f64,
+    pub crates: Vec<CrateTiming>,
+}
+
+/// When one crate was compiled, in milliseconds since the save.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CrateTiming {
+    pub name: String,
+    pub began: f64,
+    pub ended: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the session does not tell it yet"))]
+pub enum BuiltBy {
+    /// Captured calls of rustc, run again.
+    Replay,
+    Cargo,
 }
 
 /// Where notices go. `at` is the time since the session began.

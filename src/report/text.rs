@@ -1,7 +1,7 @@
 //! Notices as lines for a person: a marker word, then cause and state. The progress of the first build is one line drawn in
 //! place and wiped before anything else is written. Never lives here: deciding what is said, and the server's own output.
 
-use super::{HandOver, Notice, Reporter, Timing, clean};
+use super::{HandOver, Notice, Reporter, Timing, clean, waterfall};
 use console::Style;
 use std::io::Write;
 use std::time::Duration;
@@ -9,6 +9,8 @@ use std::time::Duration;
 /// How wide a marker word is set, and how far its text stands from the left.
 const MARKER: usize = 9;
 const INDENT: usize = MARKER + 2;
+/// How wide lines may be where no terminal says so.
+const COLUMNS: usize = 80;
 
 /// How lines are drawn.
 #[derive(Debug, Clone, Copy, Default)]
@@ -122,6 +124,11 @@ impl Text {
                     text = format!("{text} · saved to live {}\n{}", span(timing.saved_to_live), parts(timing));
                 }
                 if quiet { String::new() } else { self.line(Tone::Good, "serving", &text) }
+            }
+            // Shown to those who want quiet, too: only a flag brings it.
+            Notice::Timings(timings) => {
+                let columns = self.look.width.map_or(COLUMNS, |width| width());
+                self.line(Tone::Calm, "timings", &waterfall::text(timings, columns.saturating_sub(INDENT)))
             }
             Notice::StartFailed { generation, end, serving } => {
                 let text = ended(&format!("generation {generation} never became ready"), end, &still(*serving));
@@ -243,7 +250,7 @@ fn count(n: usize, one: &str) -> String {
 }
 
 /// Milliseconds as they are below ten seconds, seconds from there on.
-fn span(ms: f64) -> String {
+pub(super) fn span(ms: f64) -> String {
     if ms < 10_000.0 { format!("{ms:.0} ms") } else { format!("{:.1} s", ms / 1000.0) }
 }
 

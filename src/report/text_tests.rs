@@ -1,5 +1,6 @@
 //! What every notice looks like. The samples also serve the tests of `json`.
 
+use super::super::{BuiltBy, CrateTiming, Timings};
 use super::*;
 use std::sync::{Arc, Mutex};
 
@@ -56,6 +57,7 @@ pub fn every_notice() -> Vec<Notice> {
             by: HandOver::ListenFds,
             timing: None,
         },
+        Notice::Timings(timings()),
         Notice::StartFailed { generation: 5, end: panic.into(), serving: Some(4) },
         Notice::RolledBack { from: 5, to: 4, end: "signal: 11 (SIGSEGV)".into() },
         Notice::Died { generation: 4, end: "signal: 6 (SIGABRT)".into(), again_in: Some(1000) },
@@ -71,6 +73,26 @@ pub fn every_notice() -> Vec<Notice> {
         Notice::Stopping { cause: "SIGTERM".into() },
         Notice::Stopped,
     ]
+}
+
+/// As of a change in a library, with a program that depends on it.
+pub fn timings() -> Timings {
+    let crate_timing = |name: &str, began, ended| CrateTiming { name: name.into(), began, ended };
+    Timings {
+        generation: 4,
+        built_by: BuiltBy::Replay,
+        why_cargo: None,
+        total: 312.0,
+        detect: 1.2,
+        decide: 0.8,
+        compile: 280.0,
+        link: Some(70.0),
+        linker: Some("wild".into()),
+        publish: 0.4,
+        start: 3.6,
+        ready: 26.0,
+        crates: vec![crate_timing("api", 102.0, 282.0), crate_timing("core-lib", 2.0, 100.0)],
+    }
 }
 
 const EXPECTED: &str = "
@@ -89,6 +111,16 @@ unchanged  the build gave what generation 4 serves already
   serving  generation 1, pid 7 (stopped and started) · saved to live 12.3 s
            (compile 12.3 s, start 3 ms, ready 37 ms)
   serving  generation 2, pid 8, 127.0.0.1:3000, unix:a.sock (handed over through LISTEN_FDS)
+  timings  generation 4 · 312 ms from the save · compiled by replay
+           detect        ▏                                               1.2 ms
+           decide        ▎                                               0.8 ms
+           compile       █████████████████████████████████████████▋      280 ms
+             core-lib    ██████████████▊                                  98 ms
+             api                        ██████████████████████████▋      180 ms
+             link (wild)                                ██████████▋       70 ms
+           publish                                                ▋      0.4 ms
+           start                                                  █▏     3.6 ms
+           ready                                                   ████   26 ms
    failed  generation 5 never became ready: exit status: 101; its last lines. Still serving generation 4
            thread 'main' panicked at src/main.rs:3:5:
            no database
@@ -108,7 +140,7 @@ unchanged  the build gave what generation 4 serves already
   stopped  nothing of this session runs any more
 ";
 
-fn rendered(look: Look, notices: &[Notice]) -> String {
+pub fn rendered(look: Look, notices: &[Notice]) -> String {
     let out = Shared::default();
     let mut text = Text::new(Box::new(out.clone()), look);
     for notice in notices {
@@ -131,16 +163,17 @@ fn index(notice: &Notice) -> usize {
         Notice::Unchanged { .. } => 7,
         Notice::Starting { .. } => 8,
         Notice::Serving { .. } => 9,
-        Notice::StartFailed { .. } => 10,
-        Notice::RolledBack { .. } => 11,
-        Notice::Died { .. } => 12,
-        Notice::Finished { .. } => 13,
-        Notice::Draining { .. } => 14,
-        Notice::Drained { .. } => 15,
-        Notice::Note { .. } => 16,
-        Notice::Refused { .. } => 17,
-        Notice::Stopping { .. } => 18,
-        Notice::Stopped => 19,
+        Notice::Timings(_) => 10,
+        Notice::StartFailed { .. } => 11,
+        Notice::RolledBack { .. } => 12,
+        Notice::Died { .. } => 13,
+        Notice::Finished { .. } => 14,
+        Notice::Draining { .. } => 15,
+        Notice::Drained { .. } => 16,
+        Notice::Note { .. } => 17,
+        Notice::Refused { .. } => 18,
+        Notice::Stopping { .. } => 19,
+        Notice::Stopped => 20,
     }
 }
 
@@ -148,7 +181,7 @@ fn index(notice: &Notice) -> usize {
 fn every_variant_has_a_sample() {
     let mut seen: Vec<usize> = every_notice().iter().map(index).collect();
     seen.dedup();
-    assert_eq!(seen, (0..20).collect::<Vec<_>>());
+    assert_eq!(seen, (0..21).collect::<Vec<_>>());
 }
 
 #[test]
@@ -167,12 +200,12 @@ fn colour_changes_nothing_but_colour() {
 }
 
 #[test]
-fn quiet_tells_trouble_only() {
+fn quiet_tells_trouble_and_what_was_asked_for() {
     let text = rendered(Look { quiet: true, ..Look::default() }, &every_notice());
     let markers: Vec<&str> = text.lines().filter_map(|line| line.get(..MARKER)).map(str::trim).collect();
-    let expected =
-        ["error: no", "failed", "failed", "failed", "", "", "reverted", "died", "died", "died", "drained", "refused"];
-    assert_eq!(markers, expected);
+    let before = ["error: no", "failed", "failed", "timings"];
+    let after = ["failed", "", "", "reverted", "died", "died", "died", "drained", "refused"];
+    assert_eq!(markers, [&before[..], &[""; 9], &after].concat());
 }
 
 #[test]

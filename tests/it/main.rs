@@ -16,6 +16,7 @@ mod ends;
 mod gate;
 mod generations;
 mod leaks;
+mod link;
 mod programs;
 mod saves;
 mod terminal;

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use super::layer::Layer;
 use super::metadata::{KEYS, Section, layer};
-use super::{Color, Config, DEFAULTS, DataAction, Format, HandOff, Ready, Strategy, Target};
+use super::{Color, Config, DEFAULTS, DataAction, Debug, Format, HandOff, Ready, Strategy, Target};
 use crate::cli::{Session, try_parse_from};
 use crate::error::Exit;
 
@@ -110,6 +110,7 @@ fn defaults_without_any_configuration() {
     assert_eq!(config.upgrade.ready_timeout, Duration::from_secs(60));
     assert_eq!(config.output.format, Format::Human);
     assert!(config.upgrade.overlap && config.output.keys && !config.output.quiet && !config.output.clear);
+    assert_eq!((config.build.replay, config.build.debug, config.output.timings), (true, Debug::LineTables, false));
 }
 
 #[test]
@@ -119,6 +120,8 @@ fn every_key_is_read() {
         bin = "shop"
         features = ["dev", "log"]
         profile = "fast"
+        replay = false
+        debug = "full"
         args = ["--port", ""]
         env = { A = "1", B = "" }
         env-file = ".env"
@@ -139,6 +142,7 @@ fn every_key_is_read() {
     let config = project.load(&[]);
     assert_eq!(config.build.features, ["dev", "log"]);
     assert_eq!(config.build.profile.as_deref(), Some("fast"));
+    assert_eq!((config.build.replay, config.build.debug), (false, Debug::Full));
     assert_eq!(config.program.args, ["--port", ""]);
     assert_eq!(config.program.env, [("A".to_owned(), "1".to_owned()), ("B".to_owned(), String::new())]);
     assert_eq!(config.program.env_file, Some(project.path(".env")));
@@ -199,9 +203,10 @@ fn flags_go_to_cargo_and_paths_are_meant_from_here() {
     assert_eq!(config.listen[0].name, "a");
     assert_eq!(config.listen[0].address.to_string(), format!("unix:{}", project.path("src/s=:t").display()));
     let shown = ["--message-format", "json", "--color", "never", "-q", "--clear", "--no-keys", "--no-overlap"];
-    let config = project.load(&shown);
+    let config = project.load(&[&shown[..], &["--no-replay", "--debug", "full", "--timings"]].concat());
     assert_eq!((config.output.format, config.output.color), (Format::Json, Color::Never));
     assert!(config.output.quiet && config.output.clear && !config.output.keys && !config.upgrade.overlap);
+    assert_eq!((config.build.replay, config.build.debug, config.output.timings), (false, Debug::Full, true));
 }
 
 #[test]
@@ -232,8 +237,8 @@ fn workspace(root: &str, api: &str) -> Project {
 #[test]
 fn nearer_places_win_key_by_key() {
     let root = "[workspace.metadata.hotrun]\nlisten = 'unix:all.sock'\ndrain-timeout = '1s'\nkill-timeout = '1s'\n\
-                probation = '1s'\nenv = { A = 'root', B = 'root' }\nargs = ['root']\nenv-file = '.env'\n";
-    let api = "[package.metadata.hotrun]\nbin = 'api'\nkill-timeout = '2s'\nprobation = '2s'\n\
+                probation = '1s'\nreplay = false\ndebug = 'full'\nenv = { A = 'root', B = 'root' }\nargs = ['root']\nenv-file = '.env'\n";
+    let api = "[package.metadata.hotrun]\nbin = 'api'\nkill-timeout = '2s'\nprobation = '2s'\ndebug = 'line-tables'\n\
                env = { B = 'api', C = 'api' }\nwatch = ['w']\n";
     let project = workspace(root, api);
     let flags = ["--probation", "3s", "--env", "C=flag", "--env", "D=a=b", "-w", "v"];
@@ -242,6 +247,7 @@ fn nearer_places_win_key_by_key() {
     assert_eq!(config.upgrade.drain_timeout, seconds(1));
     assert_eq!(config.upgrade.kill_timeout, seconds(2));
     assert_eq!(config.upgrade.probation, seconds(3));
+    assert_eq!((config.build.replay, config.build.debug), (false, Debug::LineTables));
     let env: Vec<_> = config.program.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(env, ["A=root", "B=api", "C=flag", "D=a=b"]);
     assert_eq!(config.program.args, ["root"]);
@@ -250,7 +256,9 @@ fn nearer_places_win_key_by_key() {
     assert_eq!(config.listen[0].address.to_string(), format!("unix:{}", project.path("all.sock").display()));
     assert_eq!(config.watch.extra, [project.path("crates/api/v")]);
 
-    let config = project.load_in("crates/api", &["--listen", "1", "--listen", "x=2", "--", "a", "b"]).unwrap();
+    let flags = ["--listen", "1", "--listen", "x=2", "--replay", "true", "--debug", "full", "--", "a", "b"];
+    let config = project.load_in("crates/api", &flags).unwrap();
+    assert_eq!((config.build.replay, config.build.debug), (true, Debug::Full));
     let listen: Vec<_> = config.listen.iter().map(|one| one.name.as_str()).collect();
     assert_eq!((listen, config.program.args), (vec!["http", "x"], vec!["a".into(), "b".into()]));
 }

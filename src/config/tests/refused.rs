@@ -34,6 +34,8 @@ fn refused_in_its_line() {
         ("env = 'A=1'", "2:7", "found the string \"A=1\", expected a table"),
         ("env = { A = 1 }", "2:13", "`env.A` in [package.metadata.hotrun]: found the number 1, expected a string"),
         ("overlap = 'true'", "2:11", "found the string \"true\", expected true or false"),
+        ("replay = 1", "2:10", "found the number 1, expected true or false"),
+        ("debug = true", "2:9", "found true, expected a string"),
         ("watch = 'a'", "2:9", "expected a list"),
         ("ignore = true", "2:10", "found true, expected a list"),
         ("data = []", "2:8", "found a list, expected a table"),
@@ -64,6 +66,8 @@ fn refused_in_its_line() {
         ("listen = 'unix:@x'", "2:10", "name a file"),
         // Words.
         ("strategy = 'restrat'", "2:12", "did you mean `restart`?"),
+        ("debug = 'line-table'", "2:9", "did you mean `line-tables`?"),
+        ("debug = 'none'", "2:9", "it can be `line-tables`, `full`"),
         ("handoff = 'libary'", "2:11", "did you mean `library`?"),
         ("handoff = 'listen-fds'", "", ""),
         ("ready = 'http:healthz'", "2:9", "path alone"),

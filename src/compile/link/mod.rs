@@ -1,0 +1,108 @@
+//! The last step of a compilation, the link: this program in the C driver's place. rustc starts it with `-C linker`, and
+//! it links by itself where it is sure to do what the driver would have done. Otherwise it becomes the driver.
+//! Never lives here: which crates are compiled, and when.
+
+mod arguments;
+mod copies;
+mod driver;
+mod expansion;
+mod known;
+mod report;
+mod strip;
+mod wild;
+
+use nix::unistd::Uid;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+pub use report::{Linker, Report, read_report};
+
+/// A folder of ours alone, for what is kept between links. Where it is named, this process is the linker.
+pub const FOLDER: &str = "CARGO_HOTRUN_LINK";
+/// Folders, as in `PATH`, whose rlibs keep their debug data. Unset: all keep it.
+pub const OWN: &str = "CARGO_HOTRUN_OWN";
+/// Would change what wild does; nobody has set them for this.
+const WILD_SETTINGS: &str = "WILD_";
+/// What GNU ld would read, and wild does not.
+const RUN_PATH: &str = "LD_RUN_PATH";
+
+/// Links with the arguments of a C driver when this process was started for it; `None` for a user's start.
+pub fn hidden_entry(args: impl Iterator<Item = OsString>) -> Option<i32> {
+    let folder = PathBuf::from(std::env::var_os(FOLDER)?);
+    let args: Vec<OsString> = args.collect();
+    #[allow(clippy::disallowed_methods)] // A process of its own, without the loop.
+    let began = Instant::now();
+    let linked = owned(&folder).and_then(|()| {
+        report::forget(&folder);
+        link(&folder, &args)
+    });
+    let write = |linker, reason| {
+        let took = began.elapsed();
+        report::write(&folder, &Report { linker, took, reason });
+    };
+    match linked {
+        Ok(()) => {
+            write(Linker::Wild, None);
+            Some(0)
+        }
+        Err(reason) => {
+            if owned(&folder).is_ok() {
+                write(Linker::Driver, Some(reason));
+            }
+            Some(become_driver(&args))
+        }
+    }
+}
+
+/// What is kept in the folder is believed.
+fn owned(folder: &Path) -> Result<(), String> {
+    let kept = fs::symlink_metadata(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    if kept.is_dir() && kept.uid() == Uid::effective().as_raw() && kept.mode() & 0o022 == 0 {
+        Ok(())
+    } else {
+        Err(format!("{} is not a folder of this user alone", folder.display()))
+    }
+}
+
+fn link(folder: &Path, args: &[OsString]) -> Result<(), String> {
+    let is_setting = |name: &OsString| name.to_string_lossy().starts_with(WILD_SETTINGS) || name == RUN_PATH;
+    if let Some((name, _)) = std::env::vars_os().find(|(name, _)| is_setting(name)) {
+        return Err(format!("{} is set", name.display()));
+    }
+    let pieces = arguments::read(args)?;
+    let output = arguments::output(&pieces).ok_or("there is no output")?;
+    if fs::symlink_metadata(output).is_ok_and(|there| !there.is_file()) {
+        return Err(format!("{output} is no file"));
+    }
+    // Beside the output, so that a half file is never at its name; by one name, so that a killed link leaves one at most.
+    let place = format!("{output}.linking");
+    let mut words = expansion::expand(folder, &driver::name(), &pieces, &place)?;
+    known::check(&words)?;
+    if let Some(own) = std::env::var_os(OWN) {
+        let own: Vec<PathBuf> = std::env::split_paths(&own).filter(|own| !own.as_os_str().is_empty()).collect();
+        copies::swap(folder, &own, &mut words);
+    }
+    let _ = fs::remove_file(&place);
+    let put = wild::link(&words, Path::new(&place))
+        .and_then(|()| fs::rename(&place, output).map_err(|error| format!("{output}: {error}")));
+    if put.is_err() {
+        // Most often the program's own fault (a symbol that nobody defines); but it may be one of these.
+        let _ = fs::remove_file(&place);
+        expansion::forget(folder);
+        copies::forget(folder);
+    }
+    put
+}
+
+/// Exactly what rustc would have done.
+fn become_driver(args: &[OsString]) -> i32 {
+    let name = driver::name();
+    let error = Command::new(&name).args(args).env_remove(FOLDER).env_remove(OWN).exec();
+    eprintln!("error: {}: {error}", name.display());
+    127
+}

@@ -1,0 +1,147 @@
+//! What the last link did, as a file that the linker writes and the session reads.
+//! Never lives here: linking.
+
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const NAME: &str = "report.json";
+/// More than any report needs.
+const MOST: u64 = 16 * 1024;
+const LONGEST_REASON: usize = 400;
+
+/// Who linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Linker {
+    /// The one in this program.
+    Wild,
+    /// The C driver, called as rustc would have called it.
+    Driver,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub linker: Linker,
+    /// From the start of the linker process; for the driver, until it was called.
+    pub took: Duration,
+    /// Why it was not wild.
+    pub reason: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    linker: Linker,
+    took_us: u64,
+    reason: Option<String>,
+}
+
+/// What the last link did. `None` where there is none, or what is there was not written by this program.
+pub fn read_report(folder: &Path) -> Option<Report> {
+    // Neither a link nor something that would make the reader wait.
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags).open(folder.join(NAME)).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = Vec::new();
+    file.take(MOST + 1).read_to_end(&mut text).ok()?;
+    if text.len() as u64 > MOST {
+        return None;
+    }
+    let stored: Stored = serde_json::from_slice(&text).ok()?;
+    let reason = stored.reason.map(|reason| one_line(&reason));
+    Some(Report { linker: stored.linker, took: Duration::from_micros(stored.took_us), reason })
+}
+
+pub fn write(folder: &Path, report: &Report) {
+    let took_us = u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX);
+    let reason = report.reason.as_deref().map(one_line);
+    let stored = Stored { linker: report.linker, took_us, reason };
+    // Without a report the link is as good.
+    if let Ok(text) = serde_json::to_vec(&stored) {
+        let _ = replace(folder, NAME, &text);
+    }
+}
+
+/// The one of the link before must not be taken for this one's.
+pub fn forget(folder: &Path) {
+    let _ = fs::remove_file(folder.join(NAME));
+}
+
+/// Puts a whole file at a name, or leaves what is there.
+pub fn replace(folder: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let new = temporary(folder, name);
+    let put = fs::write(&new, content).and_then(|()| fs::rename(&new, folder.join(name)));
+    if put.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    put
+}
+
+/// Two links at once must not write one file.
+pub fn temporary(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!(".{name}.{}", std::process::id()))
+}
+
+/// It is shown in a terminal.
+fn one_line(text: &str) -> String {
+    let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    clean.take(LONGEST_REASON).collect::<String>().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read_report(folder.path()), None);
+        let mut report = Report { linker: Linker::Wild, took: Duration::from_micros(1234), reason: None };
+        write(folder.path(), &report);
+        assert_eq!(read_report(folder.path()), Some(report.clone()));
+        report.linker = Linker::Driver;
+        report.reason = Some("because\n\u{1b}[31mof that".to_owned());
+        write(folder.path(), &report);
+        let read = read_report(folder.path()).unwrap();
+        assert_eq!(read.reason.as_deref(), Some("because  [31mof that"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        forget(folder.path());
+        assert_eq!(read_report(folder.path()), None);
+    }
+
+    #[test]
+    fn what_this_program_did_not_write_is_no_report() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = format!(r#"{{"linker":"wild","took_us":1,"reason":"{}"}}"#, "x".repeat(MOST as usize));
+        let hostile = [
+            "",
+            "{}",
+            "null",
+            "[]",
+            r#"{"linker":"gold","took_us":1,"reason":null}"#,
+            r#"{"linker":"wild","took_us":-1,"reason":null}"#,
+            r#"{"linker":"wild","took_us":1e99,"reason":null}"#,
+            r#"{"linker":"wild","took_us":1,"reason":7}"#,
+            r#"{"linker":"wild","took_us":1,"reason":null,"more":1}"#,
+            r#"{"linker":"wild","took_us":1"#,
+            &long,
+        ];
+        for text in hostile {
+            fs::write(folder.path().join(NAME), text).unwrap();
+            assert_eq!(read_report(folder.path()), None, "{}", &text[..text.len().min(80)]);
+        }
+        fs::remove_file(folder.path().join(NAME)).unwrap();
+        fs::write(folder.path().join("other"), r#"{"linker":"wild","took_us":1,"reason":null}"#).unwrap();
+        std::os::unix::fs::symlink("other", folder.path().join(NAME)).unwrap();
+        assert_eq!(read_report(folder.path()), None);
+        fs::remove_file(folder.path().join(NAME)).unwrap();
+        nix::unistd::mkfifo(&folder.path().join(NAME), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(read_report(folder.path()), None);
+    }
+}

@@ -1,0 +1,338 @@
+//! What cargo's last build has taught: which crates of the workspace can be compiled by running their captured calls again, of what
+//! they are made, and in which order they need each other.
+//! Never lives here: running anything.
+
+use super::call::{Call, Facts};
+use super::record::Record;
+use super::schedule::with_dependents;
+use super::surroundings::Surroundings;
+use crate::compile::build::Script;
+use crate::compile::dep_info;
+use crate::process::inherited;
+use crate::report::short;
+use cargo_metadata::{Artifact as Unit, PackageId, TargetKind};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// What there is to learn from, when cargo has built.
+#[derive(Debug, Clone)]
+pub struct Lesson {
+    pub units: Vec<Unit>,
+    pub scripts: Vec<Script>,
+    pub executable: PathBuf,
+    /// All inputs that cargo names.
+    pub inputs: Vec<PathBuf>,
+    /// What says how to build, there or not.
+    pub settings: Vec<PathBuf>,
+    /// Folders of packages all of whose files are inputs of a build script.
+    pub whole: Vec<PathBuf>,
+    pub members: BTreeSet<PackageId>,
+    /// When cargo was started.
+    pub began: SystemTime,
+    /// Where calls were written down.
+    pub calls: PathBuf,
+    /// Where they are run again.
+    pub folder: PathBuf,
+    pub line_tables: bool,
+}
+
+/// Crates in the order in which they need each other; the program is the last.
+#[derive(Debug)]
+pub struct Plan {
+    pub crates: Vec<Crate>,
+    pub surroundings: Surroundings,
+    whole: Vec<PathBuf>,
+    /// Inputs that are no crate's own sources.
+    other_inputs: Vec<PathBuf>,
+    pub began: SystemTime,
+}
+
+#[derive(Debug)]
+pub struct Crate {
+    pub package: PackageId,
+    pub target: String,
+    pub call: Call,
+    pub facts: Facts,
+    /// Those it needs directly, of those in the plan.
+    pub needs: Vec<usize>,
+    /// Where crates of the plan are found that it is given: by cargo's path, the path here.
+    pub externs: BTreeMap<PathBuf, PathBuf>,
+    /// Its sources as cargo's build knew them.
+    pub sources: Vec<PathBuf>,
+    /// How it was compiled here last, if it was.
+    pub record: Option<Record>,
+}
+
+/// The crates to compile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    pub crates: Vec<usize>,
+    /// One of those was not compiled here yet, so there is no incremental cache for it.
+    pub cold: Option<String>,
+}
+
+impl Plan {
+    /// # Errors
+    /// Why no crate can be compiled without cargo.
+    pub fn learn(lesson: Lesson) -> Result<Plan, String> {
+        let calls = Captured::read(&lesson.calls);
+        let (candidates, excluded) = sort(&lesson, &calls)?;
+        let chosen = choose(&lesson, &calls, candidates, excluded)?;
+        let order = chosen.keys().copied().collect::<Vec<_>>();
+        let mut crates = Vec::with_capacity(order.len());
+        // By the path of what cargo made.
+        let mut places: HashMap<PathBuf, usize> = HashMap::new();
+        for index in in_order(&order, &calls) {
+            let (call, facts) = (&calls.all[index].call, &calls.all[index].facts);
+            let unit = chosen[&index];
+            let own = facts.outputs(&lesson.folder.join("deps"));
+            let mut externs = BTreeMap::new();
+            let mut needs = BTreeSet::new();
+            for path in &facts.externs {
+                if let Some(number) = places.get(path) {
+                    let here = lesson.folder.join("deps").join(path.file_name().unwrap_or_default());
+                    externs.insert(path.clone(), here);
+                    needs.insert(*number);
+                }
+            }
+            let sources = sources_of(call, facts, &facts.out_dir)
+                .ok_or_else(|| format!("the list of sources of {} cannot be read", facts.crate_name))?;
+            let number = crates.len();
+            places.extend(facts.outputs(&facts.out_dir).into_iter().map(|path| (path, number)));
+            let mut one = Crate {
+                package: unit.package_id.clone(),
+                target: unit.target.name.clone(),
+                call: call.clone(),
+                facts: facts.clone(),
+                needs: needs.into_iter().collect(),
+                externs,
+                sources,
+                record: None,
+            };
+            one.record = Record::read(&lesson.folder, &one, lesson.line_tables).filter(|record| record.made(&own));
+            crates.push(one);
+        }
+        let plan = surround(lesson, crates, &calls);
+        // A newer build is on its way, which will see it.
+        match plan.surroundings.written_since(plan.began) {
+            Some(path) => Err(format!("{} was written while cargo built", short(path))),
+            None => Ok(plan),
+        }
+    }
+
+    /// What is to be compiled, now that those files have changed.
+    ///
+    /// # Errors
+    /// Why cargo has to be asked.
+    pub fn decide(&self, changed: &BTreeSet<PathBuf>) -> Result<Work, String> {
+        for path in changed {
+            if let Some(folder) = self.whole.iter().find(|folder| path.starts_with(folder)) {
+                return Err(format!(
+                    "the build script of {} names no inputs (cargo::rerun-if-changed), so any change runs it",
+                    short(folder)
+                ));
+            }
+            if self.surroundings.contains(path) {
+                return Err(format!("{} changed", short(path)));
+            }
+        }
+        if let Some(path) = self.surroundings.changed() {
+            return Err(format!("{} changed", short(path)));
+        }
+        Ok(self.work())
+    }
+
+    /// All crates that are not as their sources are.
+    pub fn work(&self) -> Work {
+        let needs: Vec<Vec<usize>> = self.crates.iter().map(|one| one.needs.clone()).collect();
+        let crates = with_dependents(&needs, |number| {
+            self.crates[number].record.as_ref().is_none_or(|record| !record.still_holds())
+        });
+        let cold = crates.iter().find(|number| self.crates[**number].record.is_none());
+        let cold = cold.map(|number| self.crates[*number].facts.crate_name.clone());
+        Work { crates, cold }
+    }
+
+    /// Everything the program is made of, as far as is known now.
+    pub fn inputs(&self) -> Vec<PathBuf> {
+        let sources = self.crates.iter().flat_map(Crate::sources);
+        self.other_inputs.iter().cloned().chain(sources).collect()
+    }
+
+    /// Whether a message is about a crate of the plan.
+    pub fn has(&self, package: &PackageId, target: &str) -> bool {
+        self.crates.iter().any(|one| one.package == *package && one.target == target)
+    }
+}
+
+impl Crate {
+    /// As the last compilation knew them.
+    pub fn sources(&self) -> Vec<PathBuf> {
+        self.record.as_ref().map_or_else(|| self.sources.clone(), Record::sources)
+    }
+}
+
+/// The inputs of a crate, from what rustc wrote beside it in that folder.
+pub fn sources_of(call: &Call, facts: &Facts, folder: &Path) -> Option<Vec<PathBuf>> {
+    let text = fs::read_to_string(facts.dep_info(folder)).ok()?;
+    Some(dep_info::inputs(&text).into_iter().map(|path| call.folder.join(path)).collect())
+}
+
+/// All calls that were written down, and what they made.
+struct Captured {
+    all: Vec<One>,
+    by_path: HashMap<PathBuf, usize>,
+    /// Cargo hard-links what is asked for to a name without a hash.
+    by_inode: HashMap<(u64, u64), usize>,
+}
+
+struct One {
+    file: PathBuf,
+    call: Call,
+    facts: Facts,
+}
+
+impl Captured {
+    fn read(folder: &Path) -> Captured {
+        let mut calls = Captured { all: Vec::new(), by_path: HashMap::new(), by_inode: HashMap::new() };
+        for (file, call) in Call::read_all(folder) {
+            let facts = call.facts();
+            for path in facts.outputs(&facts.out_dir) {
+                if let Ok(metadata) = fs::metadata(&path) {
+                    calls.by_inode.insert((metadata.dev(), metadata.ino()), calls.all.len());
+                }
+                calls.by_path.insert(path, calls.all.len());
+            }
+            calls.all.push(One { file, call, facts });
+        }
+        calls
+    }
+
+    fn of(&self, unit: &Unit) -> Option<usize> {
+        let files = unit.filenames.iter().map(|path| path.as_std_path());
+        let mut files = files.chain(unit.executable.as_ref().map(|path| path.as_std_path()));
+        files.find_map(|path| {
+            let by_inode = || {
+                let metadata = fs::metadata(path).ok()?;
+                self.by_inode.get(&(metadata.dev(), metadata.ino())).copied()
+            };
+            self.by_path.get(path).copied().or_else(by_inode)
+        })
+    }
+}
+
+type Chosen<'l> = BTreeMap<usize, &'l Unit>;
+
+/// Calls of workspace members: those that can be run again, and those that cannot.
+fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usize>), String> {
+    let (mut candidates, mut excluded) = (Chosen::new(), Vec::new());
+    for unit in lesson.units.iter().filter(|unit| lesson.members.contains(&unit.package_id)) {
+        let Some(index) = calls.of(unit) else {
+            return Err(format!("how cargo compiles {} is not known yet", unit.target.name));
+        };
+        let One { call, facts, .. } = &calls.all[index];
+        let compiled_for_compiling = unit.target.kind.contains(&TargetKind::ProcMacro)
+            || unit.target.kind.contains(&TargetKind::CustomBuild);
+        let manifest = unit.manifest_path.as_std_path();
+        let whole = lesson.whole.iter().any(|folder| manifest.parent() == Some(folder));
+        let fits = call.fits(inherited);
+        if facts.can_run_again() && !compiled_for_compiling && !whole && fits {
+            candidates.insert(index, unit);
+        } else {
+            excluded.push(index);
+        }
+    }
+    Ok((candidates, excluded))
+}
+
+/// The program, and what it needs: without all that is compiled by cargo, and without what such a crate needs.
+fn choose<'l>(
+    lesson: &Lesson,
+    calls: &Captured,
+    mut candidates: Chosen<'l>,
+    mut excluded: Vec<usize>,
+) -> Result<Chosen<'l>, String> {
+    while let Some(index) = excluded.pop() {
+        let below = calls.all[index].facts.externs.iter().filter_map(|path| calls.by_path.get(path));
+        excluded.extend(below.filter(|below| candidates.remove(below).is_some()));
+    }
+    let is_program = |unit: &Unit| unit.executable.as_ref().is_some_and(|path| path.as_std_path() == lesson.executable);
+    let program = candidates.iter().find(|(_, unit)| is_program(unit)).map(|(index, _)| *index);
+    let Some(program) = program else {
+        return Err(match lesson.whole.first() {
+            Some(folder) => format!(
+                "the build script of {} names no inputs (cargo::rerun-if-changed), so any change runs it",
+                short(folder)
+            ),
+            None => "the program's own crate is not compiled incrementally, or not in a way that is understood here"
+                .to_owned(),
+        });
+    };
+    let mut needed = BTreeSet::new();
+    let mut waiting = vec![program];
+    while let Some(index) = waiting.pop() {
+        if needed.insert(index) {
+            let below = calls.all[index].facts.externs.iter().filter_map(|path| calls.by_path.get(path));
+            waiting.extend(below.filter(|below| candidates.contains_key(below)));
+        }
+    }
+    candidates.retain(|index, _| needed.contains(index));
+    Ok(candidates)
+}
+
+/// Those that are needed before those that need them.
+fn in_order(chosen: &[usize], calls: &Captured) -> Vec<usize> {
+    let mut order = Vec::with_capacity(chosen.len());
+    let mut seen = BTreeSet::new();
+    // Visited twice: on the way down, and when all below it stands in the order.
+    let mut waiting: Vec<(usize, bool)> = chosen.iter().map(|index| (*index, false)).collect();
+    while let Some((index, below_is_there)) = waiting.pop() {
+        if below_is_there {
+            order.push(index);
+        } else if seen.insert(index) {
+            waiting.push((index, true));
+            let below = calls.all[index].facts.externs.iter().filter_map(|path| calls.by_path.get(path));
+            waiting.extend(below.filter(|below| chosen.contains(below)).map(|below| (*below, false)));
+        }
+    }
+    order
+}
+
+fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Plan {
+    let now = SystemTime::now();
+    let mut surroundings = Surroundings::default();
+    let own: BTreeSet<PathBuf> = crates.iter().flat_map(|one| one.sources.iter().cloned()).collect();
+    let other_inputs: Vec<PathBuf> = lesson.inputs.into_iter().filter(|path| !own.contains(path)).collect();
+    other_inputs.iter().for_each(|path| surroundings.add_tree(path, now));
+    for path in lesson.settings.iter().filter(|path| !own.contains(*path)) {
+        surroundings.add_file(path, now);
+    }
+    for script in &lesson.scripts {
+        surroundings.add_artifact(&script.output);
+        for path in &script.inputs {
+            if own.contains(path) {
+                // Both: then its crate is compiled after the script has run again.
+                surroundings.add_file(path, now);
+            } else {
+                surroundings.add_tree(path, now);
+            }
+        }
+    }
+    let in_plan: BTreeSet<&str> = crates.iter().map(|one| one.facts.crate_name.as_str()).collect();
+    for unit in &lesson.units {
+        let is_own = crates.iter().any(|one| one.package == unit.package_id && one.target == unit.target.name);
+        if !is_own {
+            unit.filenames.iter().for_each(|path| surroundings.add_artifact(path.as_std_path()));
+        }
+    }
+    for one in calls.all.iter().filter(|one| in_plan.contains(one.facts.crate_name.as_str())) {
+        surroundings.add_artifact(&one.file);
+    }
+    for one in &crates {
+        surroundings.add_artifact(&one.call.program);
+    }
+    Plan { crates, surroundings, whole: lesson.whole, other_inputs, began: lesson.began }
+}

@@ -1,0 +1,113 @@
+//! How a crate was compiled here last, kept beside what was made: cargo's fingerprint in our own words.
+//! Never lives here: compiling.
+
+use super::call::Rewrite;
+use super::plan::Crate;
+use crate::compile::stamp::{Print, Stamp, content_of};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// A compilation that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Of all that the call was made of.
+    call: u64,
+    /// `None` is a file that was not there to be looked at: it holds no longer than until it is asked for.
+    sources: Vec<(PathBuf, Option<Print>)>,
+    externs: Vec<(PathBuf, Option<Stamp>)>,
+    outputs: Vec<(PathBuf, Option<Stamp>)>,
+    /// Its warnings, as rustc rendered them.
+    pub messages: Vec<String>,
+}
+
+/// What is known before a crate is compiled, so that a file which changes meanwhile is not taken for compiled.
+#[derive(Debug)]
+pub struct Before {
+    call: u64,
+    began: SystemTime,
+    sources: BTreeMap<PathBuf, Option<Print>>,
+    externs: Vec<(PathBuf, Option<Stamp>)>,
+}
+
+impl Before {
+    pub fn look(one: &Crate, line_tables: bool, now: SystemTime) -> Before {
+        let sources = one.sources().into_iter().map(|path| {
+            let print = Print::of(&path, now);
+            (path, print)
+        });
+        let externs = one.facts.externs.iter().map(|path| one.externs.get(path).unwrap_or(path));
+        Before {
+            call: call_of(one, line_tables),
+            began: now,
+            sources: sources.collect(),
+            externs: externs.map(|path| (path.clone(), Stamp::of(path))).collect(),
+        }
+    }
+
+    /// Of a compilation that has succeeded, and read those sources.
+    pub fn record(mut self, sources: Vec<PathBuf>, outputs: Vec<PathBuf>, messages: Vec<String>) -> Record {
+        let sources = sources.into_iter().map(|path| {
+            let print = self.sources.remove(&path).unwrap_or_else(|| Print::after(&path, self.began));
+            (path, print)
+        });
+        Record {
+            call: self.call,
+            sources: sources.collect(),
+            externs: self.externs,
+            outputs: outputs.into_iter().map(|path| (path.clone(), Stamp::of(&path))).collect(),
+            messages,
+        }
+    }
+}
+
+impl Record {
+    /// The record of a crate, where its call is still the same; otherwise nothing that was made by it is of use.
+    pub fn read(folder: &Path, one: &Crate, line_tables: bool) -> Option<Record> {
+        let record: Record = serde_json::from_slice(&fs::read(file(folder, one)).ok()?).ok()?;
+        (record.call == call_of(one, line_tables)).then_some(record)
+    }
+
+    pub fn write(&self, folder: &Path, one: &Crate) -> io::Result<()> {
+        let mut kept = tempfile::NamedTempFile::new_in(folder.join("records"))?;
+        kept.write_all(&serde_json::to_vec(self)?)?;
+        kept.persist(file(folder, one)).map_err(|error| error.error)?;
+        Ok(())
+    }
+
+    pub fn remove(folder: &Path, one: &Crate) {
+        fs::remove_file(file(folder, one)).ok();
+    }
+
+    /// Whether it is about those files, and they are as they were made.
+    pub fn made(&self, outputs: &[PathBuf]) -> bool {
+        self.outputs.iter().map(|(path, _)| path).eq(outputs)
+            && self.outputs.iter().all(|(path, stamp)| stamp.is_some() && Stamp::of(path).is_some())
+    }
+
+    /// Whether compiling again would give the same.
+    pub fn still_holds(&self) -> bool {
+        let same = |(path, stamp): &(PathBuf, Option<Stamp>)| stamp.is_some() && Stamp::of(path) == *stamp;
+        self.externs.iter().all(same)
+            && self.sources.iter().all(|(path, print)| print.as_ref().is_some_and(|print| print.still_holds(path)))
+    }
+
+    pub fn sources(&self) -> Vec<PathBuf> {
+        self.sources.iter().map(|(path, _)| path.clone()).collect()
+    }
+}
+
+fn file(folder: &Path, one: &Crate) -> PathBuf {
+    folder.join("records").join(format!("{}.json", one.facts.stem()))
+}
+
+/// The compiler, its arguments and its environment, as far as cargo has made it.
+fn call_of(one: &Crate, line_tables: bool) -> u64 {
+    let nowhere = Path::new("");
+    let rewrite = Rewrite { out_dir: nowhere, incremental: nowhere, line_tables, externs: &one.externs, more: &[] };
+    let compiler = Stamp::of(&one.call.program);
+    content_of(format!("{} {compiler:?}", one.call.identity(&rewrite)).as_bytes())
+}
