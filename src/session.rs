@@ -3,19 +3,19 @@
 //! Never lives here: what either room decides.
 
 use crate::cli;
-use crate::compile::{self, BuildSaid, FileEvent, Outbox};
+use crate::compile::{self, Artifact, BuildSaid, FileEvent, Outbox};
 use crate::config::{self, Color, Config, DataAction, Format};
 use crate::edges::control::{self, Reply, Request, State};
 use crate::edges::keys::{Key, Keys};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
 use crate::process::{Launcher, Stdin};
-use crate::report::{Behind, Json, Notice, Reporter, Text};
+use crate::report::{Behind, BuiltBy, CrateTiming, Json, Notice, Reporter, Text, Timing, Timings};
 use crate::upgrade::{self, Generation, Known, Program, Said, Since};
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// All that can happen.
 #[derive(Debug)]
@@ -70,6 +70,9 @@ struct Session {
     began: Instant,
     end: Option<End>,
     clear: bool,
+    timings: bool,
+    /// How the program that was offered last was built, until its times are told.
+    offered: Option<Artifact>,
     package: String,
     /// Why the newest sources do not serve, where they were tried and do not: no program, or none that stays up.
     build_trouble: Option<String>,
@@ -132,6 +135,8 @@ impl Session {
             began,
             end: None,
             clear: config.output.clear,
+            timings: config.output.timings,
+            offered: None,
             package: config.build.package.clone(),
             build_trouble: None,
             start_trouble: None,
@@ -205,6 +210,7 @@ impl Session {
                     self.tell(&notice);
                 }
                 Outbox::Built(artifact) => {
+                    self.offered = self.timings.then(|| artifact.clone());
                     // Where hot compile ends and hot upgrade begins.
                     self.upgrade.offer(now, &program(artifact), &mut self.launcher);
                 }
@@ -348,6 +354,39 @@ impl Session {
         }
         let at = now().saturating_duration_since(self.began);
         self.reporter.tell(at, notice);
+        if let Notice::Serving { generation, timing: Some(timing), .. } = notice
+            && let Some(artifact) = self.offered.take()
+        {
+            self.reporter.tell(at, &Notice::Timings(timings(*generation, timing, &artifact)));
+        }
+    }
+}
+
+/// The waterfall of a save.
+fn timings(generation: Generation, timing: &Timing, artifact: &Artifact) -> Timings {
+    let since_save = |at: Instant| at.saturating_duration_since(artifact.saved).as_secs_f64() * 1000.0;
+    let how = &artifact.how;
+    let millis = |span: Duration| span.as_secs_f64() * 1000.0;
+    let (detect, decide) = (since_save(how.began), millis(how.decide));
+    let crates = how.crates.iter().map(|step| CrateTiming {
+        name: step.name.clone(),
+        began: since_save(step.began),
+        ended: since_save(step.ended),
+    });
+    Timings {
+        generation,
+        built_by: if how.by_replay { BuiltBy::Replay } else { BuiltBy::Cargo },
+        why_cargo: how.why_cargo.clone(),
+        total: timing.saved_to_live,
+        detect,
+        decide,
+        compile: (timing.compile - detect - decide).max(0.0),
+        link: how.link.as_ref().map(|(took, _)| millis(*took)),
+        linker: how.link.as_ref().map(|(_, linker)| linker.clone()),
+        start: timing.start,
+        ready: timing.ready,
+        switch: timing.switch,
+        crates: crates.collect(),
     }
 }
 

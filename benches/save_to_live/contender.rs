@@ -71,7 +71,7 @@ impl Kind {
     fn command(self, address: SocketAddr) -> Command {
         let socket = format!("http::{address}");
         let words: &[&str] = match self {
-            Kind::Hotrun => &["cargo", "hotrun", "--message-format", "json"],
+            Kind::Hotrun => &["cargo", "hotrun", "--message-format", "json", "--timings"],
             Kind::CargoBuild => &["cargo", "build"],
             Kind::CargoWatch => &["cargo", "watch", "-x", "run"],
             Kind::Watchexec => &["watchexec", "-r", "--debounce", "0ms", "--", "cargo", "run"],

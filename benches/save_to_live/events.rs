@@ -8,9 +8,9 @@ use serde_json::Value;
 pub struct Parts(pub Vec<(&'static str, f64)>);
 
 /// Those of a `timings` event.
-const WATERFALL: [&str; 7] = ["detect", "decide", "compile", "link", "start", "ready", "total"];
+const WATERFALL: [&str; 8] = ["detect", "decide", "compile", "link", "start", "ready", "switch", "total"];
 /// Those that every `serving` event has.
-const SERVING: [&str; 4] = ["compile", "start", "ready", "saved-to-live"];
+const SERVING: [&str; 5] = ["compile", "start", "ready", "switch", "saved-to-live"];
 
 impl Parts {
     /// Of the last save in these lines. A `timings` event is the finer one, and is taken where there is one.
@@ -29,8 +29,7 @@ impl Parts {
 
     /// The time that the compiler and the linker had: all the rest of a save is the command's own, and the new program's.
     pub fn compiler(&self) -> Option<f64> {
-        let compile = self.get("compile")?;
-        Some(compile + self.get("link").unwrap_or(0.0))
+        self.get("compile")
     }
 
     fn get(&self, name: &str) -> Option<f64> {

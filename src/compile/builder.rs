@@ -48,15 +48,22 @@ struct Unlearnt {
 }
 
 /// How a program came to be, for `--timings`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct How {
+    pub began: Instant,
     pub by_replay: bool,
     pub why_cargo: Option<String>,
     /// What it took to choose.
     pub decide: Duration,
-    pub began: Option<Instant>,
     pub crates: Vec<replay::Step>,
     pub link: Option<(Duration, String)>,
+}
+
+impl How {
+    fn at(began: Instant) -> How {
+        let (crates, link) = (Vec::new(), None);
+        How { began, by_replay: false, why_cargo: None, decide: Duration::ZERO, crates, link }
+    }
 }
 
 /// What came of a build.
@@ -75,7 +82,7 @@ pub struct Heard {
 }
 
 impl Builder {
-    pub fn new(cargo: Cargo, replay: Replay, sink: BuildSink) -> Builder {
+    pub fn new(cargo: Cargo, replay: Replay, sink: BuildSink, now: Instant) -> Builder {
         Builder {
             cargo,
             replay,
@@ -86,7 +93,7 @@ impl Builder {
             libraries: Vec::new(),
             whole_packages: Vec::new(),
             told: Vec::new(),
-            how: How::default(),
+            how: How::at(now),
             sink,
             notes: Vec::new(),
             said: BTreeSet::new(),
@@ -112,7 +119,7 @@ impl Builder {
         // What the user has just saved comes before what might be needed later.
         self.preparing = None;
         let decided = why_cargo.map_or_else(|| self.replay.decide(changed), |why| Err(why.to_owned()));
-        self.how = How { decide: elapsed(now), began: Some(now), ..How::default() };
+        self.how = How { decide: elapsed(now), ..How::at(now) };
         match decided {
             Ok(work) => {
                 self.runs += 1;
@@ -268,7 +275,7 @@ impl Builder {
                 self.libraries.clone_from(&built.libraries);
                 self.whole_packages.clone_from(&built.whole_packages);
                 self.told.clone_from(&built.messages);
-                Outcome::Built(built, std::mem::take(&mut self.how), None)
+                Outcome::Built(built, self.how.clone(), None)
             }
             build::Outcome::Failed { errors, messages } => {
                 self.lesson = None;
@@ -324,7 +331,7 @@ impl Builder {
                     scripts: Vec::new(),
                 };
                 let inputs = plan.inputs();
-                let mut how = std::mem::take(&mut self.how);
+                let mut how = self.how.clone();
                 how.crates = std::mem::take(&mut run.steps);
                 how.link = run.linked.map(|link| (link.took, link.linker.to_string()));
                 Some(Outcome::Built(built, how, Some(inputs)))

@@ -126,7 +126,7 @@ impl Room {
         let sources = Sources::new(config, metadata)?;
         let cargo = Cargo { program: cargo_program(), build: config.build.clone(), color };
         let replay = Replay::open(&config.build, metadata, sources.target_dir());
-        let builder = Builder::new(cargo, replay, Arc::clone(&sinks.build));
+        let builder = Builder::new(cargo, replay, Arc::clone(&sinks.build), now);
         let mut room = Room {
             cycle: Cycle::default(),
             sources,

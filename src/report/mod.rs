@@ -75,7 +75,6 @@ pub enum Notice {
         timing: Option<Timing>,
     },
     /// Where the time from a save to its generation went; said where it was asked for.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the session does not tell it yet"))]
     Timings(Timings),
     /// It ended, hung or could not be run before it was ready.
     StartFailed {
@@ -148,6 +147,7 @@ pub struct Timing {
     pub compile: f64,
     pub start: f64,
     pub ready: f64,
+    pub switch: f64,
 }
 
 /// The steps from a save to the new program, in milliseconds. They follow one another without a gap.
@@ -167,11 +167,12 @@ pub struct Timings {
     pub compile: f64,
     pub link: Option<f64>,
     pub linker: Option<String>,
-    /// From the end of the last compiler until the program was started.
-    pub publish: f64,
+    /// From the end of the last compiler until the program ran.
     pub start: f64,
-    /// From there on until it served.
+    /// From there on until it was ready.
     pub ready: f64,
+    /// Until the one before had stopped accepting.
+    pub switch: f64,
     pub crates: Vec<CrateTiming>,
 }
 
@@ -186,7 +187,6 @@ pub struct CrateTiming {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(not(test), expect(dead_code, reason = "the session does not tell it yet"))]
 pub enum BuiltBy {
     /// Captured calls of rustc, run again.
     Replay,

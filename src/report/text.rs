@@ -255,11 +255,12 @@ pub(super) fn span(ms: f64) -> String {
 }
 
 fn parts(timing: &Timing) -> String {
-    let Timing { saved_to_live: _, compile, start, ready } = *timing;
+    let Timing { saved_to_live: _, compile, start, ready, switch } = *timing;
     // Bare numbers are milliseconds, like the total before them; a long one gives every part its unit.
-    let bare = [compile, start, ready].iter().all(|ms| *ms < 10_000.0);
+    let bare = [compile, start, ready, switch].iter().all(|ms| *ms < 10_000.0);
     let show = |ms: f64| if bare { format!("{ms:.0}") } else { span(ms) };
-    format!("(compile {}, start {}, ready {})", show(compile), show(start), show(ready))
+    let (compile, start, ready, switch) = (show(compile), show(start), show(ready), show(switch));
+    format!("(compile {compile}, start {start}, ready {ready}, switch {switch})")
 }
 
 #[cfg(test)]

@@ -27,8 +27,8 @@ impl Write for Shared {
 
 /// At least one of each.
 pub fn every_notice() -> Vec<Notice> {
-    let timing = Timing { saved_to_live: 412.4, compile: 371.0, start: 3.2, ready: 38.1 };
-    let slow = Timing { saved_to_live: 12_340.0, compile: 12_300.0, start: 3.0, ready: 37.0 };
+    let timing = Timing { saved_to_live: 412.4, compile: 371.0, start: 3.2, ready: 38.1, switch: 1.6 };
+    let slow = Timing { saved_to_live: 12_340.0, compile: 12_300.0, start: 3.0, ready: 37.0, switch: 0.4 };
     let panic = "exit status: 101; its last lines:\nthread 'main' panicked at src/main.rs:3:5:\nno database";
     vec![
         Notice::Watching { files: 14, package: "api".into(), path_dependencies: 2 },
@@ -88,9 +88,9 @@ pub fn timings() -> Timings {
         compile: 280.0,
         link: Some(70.0),
         linker: Some("wild".into()),
-        publish: 0.4,
-        start: 3.6,
-        ready: 26.0,
+        start: 0.4,
+        ready: 3.6,
+        switch: 26.0,
         crates: vec![crate_timing("api", 102.0, 282.0), crate_timing("core-lib", 2.0, 100.0)],
     }
 }
@@ -107,9 +107,9 @@ error: no
 unchanged  the build gave what generation 4 serves already
  starting  generation 4, pid 4711
   serving  generation 4, pid 4711, 127.0.0.1:3000 (handed over by the library) · saved to live 412 ms
-           (compile 371, start 3, ready 38)
+           (compile 371, start 3, ready 38, switch 2)
   serving  generation 1, pid 7 (stopped and started) · saved to live 12.3 s
-           (compile 12.3 s, start 3 ms, ready 37 ms)
+           (compile 12.3 s, start 3 ms, ready 37 ms, switch 0 ms)
   serving  generation 2, pid 8, 127.0.0.1:3000, unix:a.sock (handed over through LISTEN_FDS)
   timings  generation 4 · 312 ms from the save · compiled by replay
            detect        ▏                                               1.2 ms
@@ -118,9 +118,9 @@ unchanged  the build gave what generation 4 serves already
              core-lib    ██████████████▊                                  98 ms
              api                        ██████████████████████████▋      180 ms
              link (wild)                                ██████████▋       70 ms
-           publish                                                ▋      0.4 ms
-           start                                                  █▏     3.6 ms
-           ready                                                   ████   26 ms
+           start                                                  ▋      0.4 ms
+           ready                                                  █▏     3.6 ms
+           switch                                                  ████   26 ms
    failed  generation 5 never became ready: exit status: 101; its last lines. Still serving generation 4
            thread 'main' panicked at src/main.rs:3:5:
            no database

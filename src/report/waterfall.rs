@@ -62,7 +62,7 @@ fn rows(timings: &Timings) -> Vec<Row> {
     rows.push(compile);
     rows.extend(crates);
     rows.extend(link);
-    rows.extend([step("publish", timings.publish), step("start", timings.start), step("ready", timings.ready)]);
+    rows.extend([step("start", timings.start), step("ready", timings.ready), step("switch", timings.switch)]);
     rows
 }
 

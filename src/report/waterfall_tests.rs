@@ -21,9 +21,9 @@ fn bare(built_by: BuiltBy, why_cargo: Option<&str>) -> Timings {
         compile: 11_000.0,
         link: None,
         linker: None,
-        publish: 0.0,
         start: 0.0,
-        ready: 1_000.0,
+        ready: 0.0,
+        switch: 1_000.0,
         crates: Vec::new(),
     }
 }
@@ -35,9 +35,9 @@ fn a_build_by_cargo_says_why() {
            detect  ▏                                                     0.0 ms
            decide  ▏                                                     0.0 ms
            compile ███████████████████████████████████████████████▋      11.0 s
-           publish                                                ▋      0.0 ms
            start                                                  ▋      0.0 ms
-           ready                                                  █████ 1000 ms
+           ready                                                  ▋      0.0 ms
+           switch                                                 █████ 1000 ms
 ";
     assert_eq!(drawn(bare(BuiltBy::Cargo, Some("Cargo.toml changed"))), expected);
     for (by, why, end) in [
@@ -61,9 +61,9 @@ fn it_fits_the_terminal() {
              core-lib   █████▌              98 ms
              api             ██████████▍   180 ms
              link (wil…            ████▍    70 ms
-           publish                     ▍   0.4 ms
-           start                       ▋   3.6 ms
-           ready                       ██   26 ms
+           start                       ▍   0.4 ms
+           ready                       ▋   3.6 ms
+           switch                      ██   26 ms
 ";
     let look = Look { width: Some(|| 50), ..Look::default() };
     assert_eq!(format!("\n{}", rendered(look, &[Notice::Timings(timings())])), narrow);
@@ -90,9 +90,9 @@ fn names_cannot_steer_the_terminal_nor_look_like_another_step() {
              core-lib             ███████████▉                            98 ms
              api   serving gener…             █████████████████████▌     180 ms
              link (wild)                                   ████████▌      70 ms
-           publish                                                 ▌     0.4 ms
-           start                                                   ▉     3.6 ms
-           ready                                                   ████   26 ms
+           start                                                   ▌     0.4 ms
+           ready                                                   ▉     3.6 ms
+           switch                                                  ████   26 ms
 ";
     assert_eq!(drawn(hostile), expected);
 }

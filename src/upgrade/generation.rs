@@ -84,6 +84,8 @@ pub struct Started {
     pub drains_at_gate: bool,
     /// When its program began to run.
     pub at: Instant,
+    /// When it was first known to be ready.
+    pub ready_at: Option<Instant>,
     pub offered: Vec<(String, Endpoint)>,
     pub taken: BTreeSet<String>,
     pub said_hello: bool,
@@ -182,6 +184,7 @@ impl Start {
             listens: Vec::new(),
             drains_at_gate: false,
             at: now(),
+            ready_at: None,
             offered: Vec::new(),
             taken: BTreeSet::new(),
             said_hello: false,

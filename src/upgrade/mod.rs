@@ -292,6 +292,7 @@ impl Room {
         self.alive_at.remove(&generation);
         let Some(started) = self.generations.get_mut(&generation) else { return };
         started.stop_probing();
+        started.ready_at.get_or_insert(now);
         started.accepts |= started.gate.is_some();
         let socketless = started.gate.is_some() && started.listens.is_empty();
         let actions = self.handover.ready(now, generation);
@@ -455,12 +456,14 @@ impl Room {
     fn live(&mut self, now: Instant, generation: Generation) {
         let Some(started) = self.generations.get(&generation) else { return };
         let millis = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64() * 1000.0;
+        let ready = started.ready_at.unwrap_or(now);
         let since = self.since.take_if(|(program, _)| *program == started.program);
         let timing = since.map(|(_, since)| Timing {
             saved_to_live: millis(since.saved, now),
             compile: millis(since.saved, since.built),
             start: millis(since.built, started.at),
-            ready: millis(started.at, now),
+            ready: millis(started.at, ready),
+            switch: millis(ready, now),
         });
         let by = match started.by {
             // There was nothing to hand over.

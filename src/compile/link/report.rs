@@ -2,6 +2,7 @@
 //! Never lives here: linking.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -21,6 +22,15 @@ pub enum Linker {
     Wild,
     /// The C driver, called as rustc would have called it.
     Driver,
+}
+
+impl fmt::Display for Linker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Linker::Wild => "wild",
+            Linker::Driver => "cc",
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -402,7 +402,9 @@ mod tests {
         let names: Vec<&str> = call.changes.keys().map(String::as_str).collect();
         assert_eq!(names, ["GONE", "LEVEL", "NEW"]);
         assert!(call.fits(|name| before.get(name).cloned()));
-        assert!(!call.fits(|name| after.get(name).cloned()));
+        assert!(call.fits(|name| after.get(name).cloned()), "cargo puts there what is there");
+        let other = environment(b"HOME=/h\0LEVEL=3\0GONE=x\0").unwrap();
+        assert!(!call.fits(|name| other.get(name).cloned()));
         assert!(environment(b"A=\xff\0").is_none());
     }
 }

@@ -135,7 +135,7 @@ mod tests {
         schedule.metadata(2);
         schedule.ended(1, true);
         schedule.ended(2, true);
-        assert_eq!(schedule.begin(), [], "the leaf's code is still being made");
+        assert_eq!(schedule.begin(), [0usize; 0], "the leaf's code is still being made");
         schedule.ended(0, true);
         assert_eq!(schedule.begin(), [3]);
         assert!(!schedule.is_over());
@@ -148,7 +148,7 @@ mod tests {
         let mut schedule = diamond(&[1, 2, 3], 1);
         assert_eq!(schedule.begin(), [1]);
         schedule.metadata(1);
-        assert_eq!(schedule.begin(), []);
+        assert_eq!(schedule.begin(), [0usize; 0]);
         schedule.ended(1, true);
         assert_eq!(schedule.begin(), [2]);
     }
@@ -158,7 +158,7 @@ mod tests {
         let mut schedule = diamond(&[1, 2, 3], 2);
         assert_eq!(schedule.begin(), [1, 2]);
         schedule.ended(1, false);
-        assert_eq!(schedule.begin(), []);
+        assert_eq!(schedule.begin(), [0usize; 0]);
         assert!(!schedule.is_over());
         schedule.ended(2, true);
         assert!(schedule.is_over());
