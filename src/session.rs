@@ -345,6 +345,7 @@ impl Session {
             | Notice::Progress { .. }
             | Notice::Diagnostic { .. }
             | Notice::Superseded { .. }
+            | Notice::ReplayReady { .. }
             | Notice::Finished { .. }
             | Notice::Draining { .. }
             | Notice::Drained { .. }

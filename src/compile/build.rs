@@ -307,12 +307,7 @@ impl Run {
         self.scripts.push(script);
     }
 
-    fn show(
-        &mut self,
-        about: Option<(PackageId, String)>,
-        rendered: String,
-        to: impl Fn(&mut Self) -> &mut Vec<Told>,
-    ) {
+    fn show(&mut self, about: Option<(PackageId, String)>, rendered: String, to: impl Fn(&mut Self) -> &mut Vec<Told>) {
         if self.shown < MOST_SHOWN {
             self.shown += rendered.len();
             to(self).push(Told { about, rendered });
@@ -328,7 +323,8 @@ fn what_they_name(scripts: &[BuildScript], units: &[Unit]) -> (Vec<Script>, Vec<
         let local = script.package_id.repr.starts_with("path+") || script.package_id.repr.contains("(path+");
         let unit = units.iter().find(|unit| unit.package_id == script.package_id);
         let folder = unit.and_then(|unit| unit.manifest_path.parent()).map(|folder| folder.as_std_path());
-        let output = script.out_dir.parent().map(|folder| folder.join("output").into_std_path_buf()).unwrap_or_default();
+        let output =
+            script.out_dir.parent().map(|folder| folder.join("output").into_std_path_buf()).unwrap_or_default();
         let names = names_its_inputs(&output);
         let inputs = names.iter().map(Path::new).filter(|name| local || name.is_absolute());
         let inputs: Vec<PathBuf> = inputs.map(|name| folder.unwrap_or(Path::new("/")).join(name)).collect();

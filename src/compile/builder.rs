@@ -6,6 +6,7 @@ use super::replay::{self, Lesson, Plan, Replay};
 use super::{BuildSaid, BuildSink, link};
 use crate::error::Result;
 use crate::process::Launcher;
+use crate::report::Notice;
 use cargo_metadata::{Artifact as Unit, Metadata, PackageId};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ pub struct Builder {
     told: Vec<Told>,
     how: How,
     sink: BuildSink,
-    notes: Vec<String>,
+    notices: Vec<Notice>,
     /// Said once.
     said: BTreeSet<String>,
 }
@@ -69,8 +70,11 @@ impl How {
 /// What came of a build.
 pub enum Outcome {
     /// With its inputs, where cargo does not write them down.
-    Built(Built, How, Option<Vec<PathBuf>>),
-    Failed { errors: usize, messages: Vec<Told> },
+    Built(Box<Built>, How, Option<Vec<PathBuf>>),
+    Failed {
+        errors: usize,
+        messages: Vec<Told>,
+    },
 }
 
 /// What was heard of a build that goes on.
@@ -95,7 +99,7 @@ impl Builder {
             told: Vec::new(),
             how: How::at(now),
             sink,
-            notes: Vec::new(),
+            notices: Vec::new(),
             said: BTreeSet::new(),
         }
     }
@@ -238,9 +242,9 @@ impl Builder {
         thread::spawn(move || sink(last.run, BuildSaid::Learnt(Box::new(Plan::learn(lesson)))));
     }
 
-    /// What the user should know, once.
-    pub fn notes(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.notes)
+    /// What there is to tell.
+    pub fn notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
     }
 
     fn start_cargo(&mut self, why: String, launcher: &mut Launcher) -> Result<()> {
@@ -254,13 +258,8 @@ impl Builder {
         let began = SystemTime::now();
         let run = self.cargo.start(launcher, &sink, |command| self.replay.wrap(command))?;
         self.work = Some((number, Work::Cargo(Box::new(run))));
-        self.lesson = Some(Unlearnt {
-            run: number,
-            units: Vec::new(),
-            scripts: Vec::new(),
-            executable: PathBuf::new(),
-            began,
-        });
+        self.lesson =
+            Some(Unlearnt { run: number, units: Vec::new(), scripts: Vec::new(), executable: PathBuf::new(), began });
         Ok(())
     }
 
@@ -275,7 +274,7 @@ impl Builder {
                 self.libraries.clone_from(&built.libraries);
                 self.whole_packages.clone_from(&built.whole_packages);
                 self.told.clone_from(&built.messages);
-                Outcome::Built(built, self.how.clone(), None)
+                Outcome::Built(Box::new(built), self.how.clone(), None)
             }
             build::Outcome::Failed { errors, messages } => {
                 self.lesson = None;
@@ -334,7 +333,7 @@ impl Builder {
                 let mut how = self.how.clone();
                 how.crates = std::mem::take(&mut run.steps);
                 how.link = run.linked.map(|link| (link.took, link.linker.to_string()));
-                Some(Outcome::Built(built, how, Some(inputs)))
+                Some(Outcome::Built(Box::new(built), how, Some(inputs)))
             }
             replay::Outcome::Failed { errors, messages } => {
                 let messages = messages.into_iter().map(|rendered| Told { about: None, rendered });
@@ -356,11 +355,14 @@ impl Builder {
             return;
         }
         self.replay.learn(plan);
-        if let Some(work) = self.replay.preparation() {
-            self.runs += 1;
-            let run = self.replay_run(now, &work, true, launcher);
-            self.preparing = run.map(|run| (self.runs, run));
-        }
+        self.prepare(now, launcher);
+    }
+
+    fn prepare(&mut self, now: Instant, launcher: &mut Launcher) {
+        let Some(work) = self.replay.preparation() else { return };
+        self.runs += 1;
+        let run = self.replay_run(now, &work, true, launcher);
+        self.preparing = run.map(|run| (self.runs, run));
     }
 
     fn go_on_preparing(&mut self, now: Instant, launcher: &mut Launcher) {
@@ -372,7 +374,11 @@ impl Builder {
                 run.go_on(now, plan, folder, launcher, &sink);
                 self.preparing = Some((number, run));
             }
-            Some(replay::Outcome::Built) => self.note_link(&run),
+            Some(replay::Outcome::Built) => {
+                let crates = plan.crates.len();
+                self.notices.push(Notice::ReplayReady { crates });
+                self.note_link(&run);
+            }
             Some(replay::Outcome::Failed { .. }) => {
                 self.replay.forget("a source has changed while replay was prepared");
             }
@@ -381,11 +387,7 @@ impl Builder {
                     // Once more, with the linker that cargo uses.
                     self.replay.own_linker = false;
                     self.once(format!("the fast linker fails here ({why}): saves are linked as cargo does it"));
-                    if let Some(work) = self.replay.preparation() {
-                        self.runs += 1;
-                        let run = self.replay_run(now, &work, true, launcher);
-                        self.preparing = run.map(|run| (self.runs, run));
-                    }
+                    self.prepare(now, launcher);
                 } else {
                     self.once(format!("saves go through cargo, as replay is not possible here: {why}"));
                     self.replay.forget(&why);
@@ -396,14 +398,16 @@ impl Builder {
 
     fn note_link(&mut self, run: &replay::Run) {
         let report = run.linked.as_ref();
-        if let Some(why) = report.and_then(|report| report.reason.as_ref().filter(|_| report.linker != link::Linker::Wild)) {
+        if let Some(why) =
+            report.and_then(|report| report.reason.as_ref().filter(|_| report.linker != link::Linker::Wild))
+        {
             self.once(format!("the fast linker was not used: {why}"));
         }
     }
 
     fn once(&mut self, text: String) {
         if self.said.insert(text.clone()) {
-            self.notes.push(text);
+            self.notices.push(Notice::Note { text });
         }
     }
 

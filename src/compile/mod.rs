@@ -290,9 +290,7 @@ impl Room {
 
     fn end_run(&mut self, now: Instant, launcher: &mut Launcher) {
         let outcome = self.builder.ended(now, launcher);
-        for text in self.builder.notes() {
-            self.note(text);
-        }
+        self.out.extend(self.builder.notices().into_iter().map(Outbox::Tell));
         let Some(outcome) = outcome else { return };
         self.sources.accept_lock_file();
         let kind = match &outcome {
@@ -307,7 +305,7 @@ impl Room {
                 // Where a build follows anyway, it will see them.
                 let last = !actions.iter().any(|action| matches!(action, Action::Build { .. }));
                 let overlooked = last && built.fresh && self.sources.date_anew(&changed);
-                self.deliver(now, built, how, inputs);
+                self.deliver(now, *built, how, inputs);
                 if overlooked {
                     self.why_cargo = Some(format!("{}, which cargo took for old", self.cause));
                     let again = self.cycle.asked(now, format!("{}, which cargo took for old", self.cause));

@@ -111,7 +111,8 @@ impl Sources {
         let root = metadata.workspace_root.as_std_path();
         self.settings = [root.join("Cargo.toml"), root.join("Cargo.lock")].into_iter().collect();
         self.settings.extend(self.packages.values().map(|folder| folder.join("Cargo.toml")));
-        let (there, absent): (Vec<PathBuf>, Vec<PathBuf>) = settings_files(root).into_iter().partition(|path| path.is_file());
+        let (there, absent): (Vec<PathBuf>, Vec<PathBuf>) =
+            settings_files(root).into_iter().partition(|path| path.is_file());
         self.settings.extend(there);
         // Targets and build scripts that cargo finds by their names (the cargo book, "Target auto-discovery").
         let found = ["build.rs", "src/lib.rs", "src/main.rs"];
@@ -128,7 +129,13 @@ impl Sources {
     /// Everything that says what is built and how, there or not; also what is not watched, as it is far from the project.
     pub fn all_settings(&self) -> Vec<PathBuf> {
         let files = settings_files(&self.root);
-        self.settings.iter().chain(&self.coming).cloned().chain(files).filter(|path| Some(path) != self.env_file.as_ref()).collect()
+        self.settings
+            .iter()
+            .chain(&self.coming)
+            .cloned()
+            .chain(files)
+            .filter(|path| Some(path) != self.env_file.as_ref())
+            .collect()
     }
 
     /// Folders of packages all of whose files are inputs.

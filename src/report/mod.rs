@@ -52,6 +52,10 @@ pub enum Notice {
     Superseded {
         cause: String,
     },
+    /// The next save is compiled by replay, unless it changes how the program is built. For programs; people see it by the time.
+    ReplayReady {
+        crates: usize,
+    },
     BuildFailed {
         errors: usize,
         cause: String,

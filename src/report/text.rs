@@ -107,6 +107,7 @@ impl Text {
                 let errors = if *errors == 0 { "cargo gave up".to_owned() } else { count(*errors, "error") };
                 self.line(Tone::Bad, "failed", &format!("build ({cause}): {errors}. {}", still(*serving)))
             }
+            Notice::ReplayReady { .. } => String::new(),
             Notice::Unchanged { serving } => {
                 self.calm("unchanged", &format!("the build gave what generation {serving} serves already"))
             }

@@ -40,6 +40,7 @@ pub fn every_notice() -> Vec<Notice> {
         Notice::Superseded { cause: "src/main.rs changed".into() },
         Notice::BuildFailed { errors: 1, cause: "src/routes.rs changed".into(), serving: Some(4) },
         Notice::BuildFailed { errors: 0, cause: "first build".into(), serving: None },
+        Notice::ReplayReady { crates: 2 },
         Notice::Unchanged { serving: 4 },
         Notice::Starting { generation: 4, pid: 4711 },
         Notice::Serving {
@@ -160,20 +161,21 @@ fn index(notice: &Notice) -> usize {
         Notice::Diagnostic { .. } => 4,
         Notice::Superseded { .. } => 5,
         Notice::BuildFailed { .. } => 6,
-        Notice::Unchanged { .. } => 7,
-        Notice::Starting { .. } => 8,
-        Notice::Serving { .. } => 9,
-        Notice::Timings(_) => 10,
-        Notice::StartFailed { .. } => 11,
-        Notice::RolledBack { .. } => 12,
-        Notice::Died { .. } => 13,
-        Notice::Finished { .. } => 14,
-        Notice::Draining { .. } => 15,
-        Notice::Drained { .. } => 16,
-        Notice::Note { .. } => 17,
-        Notice::Refused { .. } => 18,
-        Notice::Stopping { .. } => 19,
-        Notice::Stopped => 20,
+        Notice::ReplayReady { .. } => 7,
+        Notice::Unchanged { .. } => 8,
+        Notice::Starting { .. } => 9,
+        Notice::Serving { .. } => 10,
+        Notice::Timings(_) => 11,
+        Notice::StartFailed { .. } => 12,
+        Notice::RolledBack { .. } => 13,
+        Notice::Died { .. } => 14,
+        Notice::Finished { .. } => 15,
+        Notice::Draining { .. } => 16,
+        Notice::Drained { .. } => 17,
+        Notice::Note { .. } => 18,
+        Notice::Refused { .. } => 19,
+        Notice::Stopping { .. } => 20,
+        Notice::Stopped => 21,
     }
 }
 
@@ -181,7 +183,7 @@ fn index(notice: &Notice) -> usize {
 fn every_variant_has_a_sample() {
     let mut seen: Vec<usize> = every_notice().iter().map(index).collect();
     seen.dedup();
-    assert_eq!(seen, (0..21).collect::<Vec<_>>());
+    assert_eq!(seen, (0..22).collect::<Vec<_>>());
 }
 
 #[test]

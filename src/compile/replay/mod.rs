@@ -168,7 +168,7 @@ impl Replay {
     /// What is worth compiling before it is needed.
     pub fn preparation(&self) -> Option<Work> {
         let work = self.plan.as_ref().ok()?.work();
-        (!work.crates.is_empty() && self.folder.is_ok()).then_some(work)
+        self.folder.is_ok().then_some(work)
     }
 
     pub fn parts(&mut self) -> Option<(&mut Plan, &Folder)> {

@@ -234,8 +234,8 @@ fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usi
             return Err(format!("how cargo compiles {} is not known yet", unit.target.name));
         };
         let One { call, facts, .. } = &calls.all[index];
-        let compiled_for_compiling = unit.target.kind.contains(&TargetKind::ProcMacro)
-            || unit.target.kind.contains(&TargetKind::CustomBuild);
+        let compiled_for_compiling =
+            unit.target.kind.contains(&TargetKind::ProcMacro) || unit.target.kind.contains(&TargetKind::CustomBuild);
         let manifest = unit.manifest_path.as_std_path();
         let whole = lesson.whole.iter().any(|folder| manifest.parent() == Some(folder));
         let fits = call.fits(inherited);

@@ -27,9 +27,8 @@ const LAG: Duration = Duration::from_millis(200);
 /// Crates that are compiled before they are needed get out of the way of what the user does.
 const BACKGROUND: i32 = 10;
 /// Errors in which rustc cannot use a crate that was compiled before: it is no fault of the sources.
-const OTHER_CRATES: [&str; 12] = [
-    "E0455", "E0457", "E0458", "E0459", "E0460", "E0461", "E0462", "E0463", "E0464", "E0465", "E0514", "E0519",
-];
+const OTHER_CRATES: [&str; 12] =
+    ["E0455", "E0457", "E0458", "E0459", "E0460", "E0461", "E0462", "E0463", "E0464", "E0465", "E0514", "E0519"];
 
 /// What a compiler said, or that it ended.
 #[derive(Debug)]
