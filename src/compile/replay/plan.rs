@@ -64,6 +64,8 @@ pub struct Crate {
     pub sources: Vec<PathBuf>,
     /// How it was compiled here last, if it was.
     pub record: Option<Record>,
+    /// A compilation began after that and has not succeeded: what is there now is not what the record tells of.
+    pub begun: bool,
 }
 
 /// The crates to compile.
@@ -111,6 +113,7 @@ impl Plan {
                 externs,
                 sources,
                 record: None,
+                begun: false,
             };
             one.record = Record::read(&lesson.folder, &one, lesson.line_tables).filter(|record| record.made(&own));
             crates.push(one);
@@ -149,7 +152,8 @@ impl Plan {
     pub fn work(&self) -> Work {
         let needs: Vec<Vec<usize>> = self.crates.iter().map(|one| one.needs.clone()).collect();
         let crates = with_dependents(&needs, |number| {
-            self.crates[number].record.as_ref().is_none_or(|record| !record.still_holds())
+            let one = &self.crates[number];
+            one.begun || one.record.as_ref().is_none_or(|record| !record.still_holds())
         });
         let cold = crates.iter().find(|number| self.crates[**number].record.is_none());
         let cold = cold.map(|number| self.crates[*number].facts.crate_name.clone());

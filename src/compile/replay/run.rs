@@ -117,7 +117,7 @@ impl Run {
     }
 
     /// Starts what may begin now.
-    pub fn go_on(&mut self, now: Instant, plan: &Plan, folder: &Folder, launcher: &mut Launcher, sink: &Sink) {
+    pub fn go_on(&mut self, now: Instant, plan: &mut Plan, folder: &Folder, launcher: &mut Launcher, sink: &Sink) {
         for number in self.schedule.begin() {
             match self.start(now, number, plan, folder, launcher, sink) {
                 Ok(job) => drop(self.jobs.insert(number, job)),
@@ -182,12 +182,15 @@ impl Run {
         &self,
         now: Instant,
         number: usize,
-        plan: &Plan,
+        plan: &mut Plan,
         folder: &Folder,
         launcher: &mut Launcher,
         sink: &Sink,
     ) -> Result<Job> {
-        let one = &plan.crates[number];
+        let one = &mut plan.crates[number];
+        // From now on another session, too, must not take for made what may be half made, or broken.
+        one.begun = true;
+        Record::remove(&folder.path, one);
         let before = Before::look(one, folder.line_tables, SystemTime::now());
         let own_linker = self.own_linker && one.facts.is_bin() && !one.facts.linker;
         if one.facts.is_bin() {
@@ -251,7 +254,6 @@ impl Run {
                 self.doubt = Some(format!("compiling {} ended with {what}", one.facts.crate_name));
                 // Its incremental cache may be the reason.
                 one.record = None;
-                Record::remove(&folder.path, one);
             }
             self.errors += job.errors;
             self.messages.extend(job.rendered);
@@ -266,6 +268,7 @@ impl Run {
         // Without it the crate is compiled once more in the next session.
         record.write(&folder.path, one).ok();
         one.record = Some(record);
+        one.begun = false;
     }
 }
 
