@@ -3,7 +3,7 @@
 
 use super::build::{self, Built, Cargo, Script, Told};
 use super::replay::{self, Lesson, Plan, Replay};
-use super::{BuildSaid, BuildSink, link};
+use super::{BuildSaid, BuildSink, link, stamp};
 use crate::error::Result;
 use crate::process::Launcher;
 use crate::report::Notice;
@@ -21,6 +21,11 @@ pub struct Builder {
     work: Option<(u64, Work)>,
     /// A replay of what nobody has changed: the next one finds its caches.
     preparing: Option<(u64, replay::Run)>,
+    /// Inputs that have changed since cargo built last, most of them compiled by replay.
+    unseen: BTreeSet<PathBuf>,
+    /// Those of them that the cargo which runs is to see.
+    shown: BTreeSet<PathBuf>,
+    cargo_began: Option<SystemTime>,
     /// What cargo's last build was like, until it is learnt from.
     lesson: Option<Unlearnt>,
     /// The folders of that build's dynamic libraries.
@@ -93,6 +98,9 @@ impl Builder {
             runs: 0,
             work: None,
             preparing: None,
+            unseen: BTreeSet::new(),
+            shown: BTreeSet::new(),
+            cargo_began: None,
             lesson: None,
             libraries: Vec::new(),
             whole_packages: Vec::new(),
@@ -110,6 +118,11 @@ impl Builder {
 
     pub fn set_metadata(&mut self, metadata: &Metadata) {
         self.replay.set_metadata(metadata);
+    }
+
+    /// Inputs of the program have changed.
+    pub fn changed(&mut self, inputs: impl IntoIterator<Item = PathBuf>) {
+        self.unseen.extend(inputs);
     }
 
     /// Starts a build, now that those files have changed; by cargo in any case if there is a reason.
@@ -255,12 +268,23 @@ impl Builder {
         self.replay.forget("what cargo has built is still being looked at");
         let (sink, number) = (Arc::clone(&self.sink), self.runs);
         let sink: build::Sink = Arc::new(move |said| sink(number, BuildSaid::Cargo(said)));
+        self.date_anew(SystemTime::now());
         let began = SystemTime::now();
+        self.cargo_began = Some(began);
         let run = self.cargo.start(launcher, &sink, |command| self.replay.wrap(command))?;
         self.work = Some((number, Work::Cargo(Box::new(run))));
         self.lesson =
             Some(Unlearnt { run: number, units: Vec::new(), scripts: Vec::new(), executable: PathBuf::new(), began });
         Ok(())
+    }
+
+    /// Cargo compares times, and would take an input for compiled that has a date before its last build.
+    fn date_anew(&mut self, now: SystemTime) {
+        if let Some(last) = self.cargo_began {
+            let until = last + stamp::RACY;
+            self.unseen.iter().for_each(|path| drop(stamp::date_anew(path, until, now)));
+        }
+        self.shown.append(&mut self.unseen);
     }
 
     fn cargo_ended(&mut self, number: u64, outcome: build::Outcome) -> Outcome {
@@ -271,6 +295,7 @@ impl Builder {
                     lesson.scripts = std::mem::take(&mut built.scripts);
                     lesson.executable.clone_from(&built.executable);
                 }
+                self.shown.clear();
                 self.libraries.clone_from(&built.libraries);
                 self.whole_packages.clone_from(&built.whole_packages);
                 self.told.clone_from(&built.messages);
@@ -278,6 +303,7 @@ impl Builder {
             }
             build::Outcome::Failed { errors, messages } => {
                 self.lesson = None;
+                self.unseen.append(&mut self.shown);
                 self.replay.forget("cargo's last build failed");
                 Outcome::Failed { errors, messages }
             }

@@ -255,6 +255,8 @@ impl Room {
         self.settings_changed |= found.settings;
         self.start_anyway |= found.start_anyway;
         self.changed.extend(found.changed.iter().cloned());
+        let inputs = found.changed.iter().filter(|path| self.sources.is_input(path));
+        self.builder.changed(inputs.cloned());
         self.saved = Some(at);
         let actions = self.cycle.changed(now, found.cause(), found.emptied);
         self.perform(now, actions, launcher);

@@ -177,6 +177,11 @@ impl Sources {
         touched.into_iter().filter(|path| self.counts(path, &mut None)).collect()
     }
 
+    /// Whether the last build has named it.
+    pub fn is_input(&self, path: &Path) -> bool {
+        self.exact.contains(path)
+    }
+
     /// Dates inputs to now, so that cargo sees that they have changed: it compares times, and takes a file for old that was
     /// moved here with an earlier date, or was saved within the first milliseconds of a build. Says whether there was one.
     pub fn date_anew(&self, paths: &BTreeSet<PathBuf>) -> bool {

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use std::fs::{self, Metadata};
 use std::hash::{DefaultHasher, Hasher};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,7 +14,7 @@ pub const MOST_HASHED: u64 = 8 << 20;
 
 /// Times of files are as coarse as the kernel's tick, 10 ms at most: what was written so shortly before it was looked at may be
 /// written again with the same time.
-const RACY: Duration = Duration::from_millis(20);
+pub const RACY: Duration = Duration::from_millis(20);
 
 /// What stat(2) says of a path. Two writes leave the same one only within a tick of the kernel's clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +92,14 @@ impl Print {
             Some(_) | None => false,
         }
     }
+}
+
+/// Dates a file to that moment if it was dated before the other. A file that may not be written keeps its date.
+pub fn date_anew(path: &Path, before: SystemTime, now: SystemTime) -> io::Result<()> {
+    if fs::metadata(path)?.modified()? < before {
+        fs::File::options().append(true).open(path)?.set_modified(now)?;
+    }
+    Ok(())
 }
 
 /// A hash of what is in a file.
