@@ -230,7 +230,8 @@ impl Builder {
 
     /// Learns from cargo's last build, in a thread of its own as it looks at many files. `inputs` are all that cargo names.
     pub fn learn(&mut self, inputs: Vec<PathBuf>, settings: Vec<PathBuf>, whole: Vec<PathBuf>) {
-        let Some(last) = self.lesson.take() else { return };
+        // While another build runs, the lesson is that one's.
+        let Some(last) = self.lesson.take_if(|_| self.work.is_none()) else { return };
         let (members, calls, folder, line_tables) = match self.replay.lesson() {
             Ok(known) => known,
             Err(why) => {
@@ -338,20 +339,12 @@ impl Builder {
             replay::Outcome::Built => {
                 let (plan, folder) = self.replay.parts()?;
                 let program = plan.crates.last()?;
-                let records = plan.crates.iter().filter_map(|one| Some((one, one.record.as_ref()?)));
-                let own = records.flat_map(|(one, record)| {
-                    let about = (one.package.clone(), one.target.clone());
-                    let told = record.messages.iter().cloned();
-                    told.map(move |rendered| Told { about: Some(about.clone()), rendered })
-                });
-                let about_others =
-                    |told: &&Told| told.about.as_ref().is_none_or(|(package, target)| !plan.has(package, target));
                 let built = Built {
                     executable: program.facts.outputs(&folder.deps()).remove(0),
                     libraries: self.libraries.clone(),
                     whole_packages: self.whole_packages.clone(),
                     fresh: false,
-                    messages: self.told.iter().filter(about_others).cloned().chain(own).collect(),
+                    messages: known_messages(&self.told, plan, |_| true),
                     units: Vec::new(),
                     scripts: Vec::new(),
                 };
@@ -362,8 +355,10 @@ impl Builder {
                 Some(Outcome::Built(Box::new(built), how, Some(inputs)))
             }
             replay::Outcome::Failed { errors, messages } => {
-                let messages = messages.into_iter().map(|rendered| Told { about: None, rendered });
-                Some(Outcome::Failed { errors, messages: messages.collect() })
+                let (plan, _) = self.replay.parts()?;
+                let own = messages.into_iter().map(|rendered| Told { about: None, rendered });
+                let known = known_messages(&self.told, plan, |number| !run.wants(number));
+                Some(Outcome::Failed { errors, messages: known.into_iter().chain(own).collect() })
             }
             replay::Outcome::Doubtful(why) => match self.start_cargo(why, launcher) {
                 Ok(()) => None,
@@ -443,6 +438,20 @@ impl Builder {
         let asked = self.cargo.build.jobs.as_ref().and_then(|jobs| jobs.parse().ok());
         asked.unwrap_or(processors)
     }
+}
+
+/// What was said when those crates were compiled, and of what is in no plan: cargo says it again with every build.
+fn known_messages(told: &[Told], plan: &Plan, which: impl Fn(usize) -> bool) -> Vec<Told> {
+    let of_others = told.iter().filter(|told| {
+        let about = told.about.as_ref();
+        about.is_none_or(|(package, target)| !plan.has(package, target))
+    });
+    let crates = plan.crates.iter().enumerate().filter(|(number, _)| which(*number));
+    let own = crates.filter_map(|(_, one)| Some((one, one.record.as_ref()?))).flat_map(|(one, record)| {
+        let about = (one.package.clone(), one.target.clone());
+        record.messages.iter().map(move |rendered| Told { about: Some(about.clone()), rendered: rendered.clone() })
+    });
+    of_others.cloned().chain(own).collect()
 }
 
 fn rustc_sink(sink: &BuildSink, number: u64) -> replay::run::Sink {

@@ -65,8 +65,26 @@ impl Folder {
         self.path.join("temporary")
     }
 
+    /// Removes the objects that a compiler has left which was killed before it had linked them: they have other names each time.
+    pub fn remove_objects(&self, stem: &str) {
+        let begin = format!("{stem}.");
+        self.remove(|name| name.starts_with(&begin) && name.ends_with(".rcgu.o"));
+    }
+
+    fn remove(&self, which: impl Fn(&str) -> bool) {
+        for entry in fs::read_dir(self.deps()).into_iter().flatten().flatten() {
+            if entry.file_name().to_str().is_some_and(&which) {
+                // What cannot be removed is in nobody's way.
+                fs::remove_file(entry.path()).or_else(|_| fs::remove_dir_all(entry.path())).ok();
+            }
+        }
+    }
+
     /// Removes what compilers have left that were killed.
     fn clear(&self) -> io::Result<()> {
+        // Folders of rustc's own; no crate's file is without a dash or a dot.
+        let own = |name: &str| name.starts_with("rmeta") || name.starts_with("rustc");
+        self.remove(|name| own(name) && !name.contains(['-', '.']));
         match fs::remove_dir_all(self.temporary()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}

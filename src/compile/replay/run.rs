@@ -72,6 +72,7 @@ pub struct Run {
     in_background: bool,
     own_linker: bool,
     has_program: bool,
+    wanted: Vec<usize>,
     /// Compiled for nothing: something newer is wanted.
     cancelled: bool,
     errors: usize,
@@ -107,6 +108,7 @@ impl Run {
             in_background,
             own_linker,
             has_program: work.crates.iter().any(|number| plan.crates[*number].facts.is_bin()),
+            wanted: work.crates.clone(),
             cancelled: false,
             errors: 0,
             messages: Vec::new(),
@@ -127,6 +129,11 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Whether that crate was to be compiled.
+    pub fn wants(&self, number: usize) -> bool {
+        self.wanted.contains(&number)
     }
 
     /// Ends all compilers at once; an incremental cache survives that.
@@ -188,6 +195,9 @@ impl Run {
         sink: &Sink,
     ) -> Result<Job> {
         let one = &mut plan.crates[number];
+        if one.begun || one.record.is_none() {
+            folder.remove_objects(&one.facts.stem());
+        }
         // From now on another session, too, must not take for made what may be half made, or broken.
         one.begun = true;
         Record::remove(&folder.path, one);
@@ -274,8 +284,10 @@ impl Run {
 
 impl Job {
     fn hear(&mut self, diagnostic: Diagnostic) {
-        let is_error = matches!(diagnostic.level, DiagnosticLevel::Error | DiagnosticLevel::Ice);
-        if is_error && !diagnostic.message.starts_with("aborting due to") {
+        if is_sum(&diagnostic.message) {
+            return;
+        }
+        if matches!(diagnostic.level, DiagnosticLevel::Error | DiagnosticLevel::Ice) {
             self.errors += 1;
             let code = diagnostic.code.as_ref().map(|code| code.code.as_str());
             let is_of_another = code.is_some_and(|code| OTHER_CRATES.contains(&code));
@@ -285,6 +297,12 @@ impl Job {
         }
         self.rendered.extend(diagnostic.rendered);
     }
+}
+
+/// rustc's own count of its messages, which cargo does not pass on.
+fn is_sum(message: &str) -> bool {
+    let ends = |end: &str| message.ends_with(end);
+    message.starts_with("aborting due to") || ends("warning emitted") || ends("warnings emitted")
 }
 
 /// The messages of rustc that are not diagnostics (the rustc book, "JSON Output").

@@ -6,7 +6,7 @@ use crate::harness::plain::{Plain, plain, project};
 use std::collections::BTreeSet;
 
 const MAIN: &str = "src/main.rs";
-const WORD: &str = "fn word() -> String { library::word() }";
+const WORD: &str = "fn word() -> String { format!(\"{}{}\", library::word(), leaf::NUMBER) }";
 const LIBRARY: &str = "
 #[macro_export]
 macro_rules! number { () => { let number: u32 = \"text\"; }; ($ignored:tt) => {}; }
@@ -34,7 +34,7 @@ fn workspace(name: &str) -> Project {
 }
 
 fn program(version: &str, more: &str) -> String {
-    plain(version, &[WORD]) + "fn unused_in_program() {}\nconst _: u32 = leaf::NUMBER;\n" + more
+    plain(version, &[WORD]) + "fn unused_in_program() {}\n" + more
 }
 
 /// What was said of an edit, without its colours: the compiler's messages, and the number of errors where there were some.
@@ -101,7 +101,11 @@ fn warnings_are_those_that_cargo_gives() {
             edit("library/src/lib.rs", library.clone(), true),
             edit("leaf/src/lib.rs", "pub const NUMBER: u32 = 2;\n".to_owned(), true),
             edit(MAIN, program("3", "").replace("fn unused_in_program() {}", ""), true),
-            edit("library/src/lib.rs", library.replace("fn unused", "#[allow(dead_code)] fn unused"), true),
+            edit(
+                "library/src/lib.rs",
+                library.replace("two", "three").replace("fn unused", "#[allow(dead_code)] fn unused"),
+                true,
+            ),
         ],
     );
     let of = |word: &str| said.iter().map(|said| has(said, word)).collect::<Vec<_>>();
