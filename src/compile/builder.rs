@@ -42,7 +42,7 @@ pub struct Builder {
 
 enum Work {
     Cargo(Box<build::Run>),
-    Replay(replay::Run),
+    Replay(Box<replay::Run>),
 }
 
 struct Unlearnt {
@@ -142,7 +142,7 @@ impl Builder {
                 self.runs += 1;
                 self.how.by_replay = true;
                 if let Some(run) = self.replay_run(now, &work, false, launcher) {
-                    self.work = Some((self.runs, Work::Replay(run)));
+                    self.work = Some((self.runs, Work::Replay(Box::new(run))));
                 }
                 Ok(())
             }
@@ -223,7 +223,7 @@ impl Builder {
                     self.work = Some((number, Work::Replay(run)));
                     return None;
                 };
-                self.replay_ended(run, outcome, launcher)
+                self.replay_ended(*run, outcome, launcher)
             }
         }
     }
