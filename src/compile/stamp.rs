@@ -84,6 +84,11 @@ impl Print {
         Print::of(path, began)
     }
 
+    /// Whether the file has been written, and has the content that it had: what whoever read it meanwhile has read is not known.
+    pub fn was_rewritten(&self, path: &Path) -> bool {
+        Stamp::of(path).is_some_and(|now| now != self.stamp) && self.still_holds(path)
+    }
+
     /// Whether the file is as it was.
     pub fn still_holds(&self, path: &Path) -> bool {
         match Stamp::of(path) {

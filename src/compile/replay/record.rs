@@ -48,6 +48,12 @@ impl Before {
         }
     }
 
+    /// A source that was written since, though it is as it was. Where it is another by now, a newer build is on its way.
+    pub fn rewritten(&self) -> Option<&Path> {
+        let mut prints = self.sources.iter().filter_map(|(path, print)| Some((path, print.as_ref()?)));
+        prints.find(|(path, print)| print.was_rewritten(path)).map(|(path, _)| path.as_path())
+    }
+
     /// Of a compilation that has succeeded, and read those sources.
     pub fn record(mut self, sources: Vec<PathBuf>, outputs: Vec<PathBuf>, messages: Vec<String>) -> Record {
         let sources = sources.into_iter().map(|path| {

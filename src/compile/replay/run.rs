@@ -9,6 +9,7 @@ use super::schedule::Schedule;
 use crate::compile::link;
 use crate::error::Result;
 use crate::process::{Launcher, Running, Stdin};
+use crate::report::short;
 use cargo_metadata::diagnostic::{Diagnostic, DiagnosticLevel};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -267,6 +268,10 @@ impl Run {
             }
             self.errors += job.errors;
             self.messages.extend(job.rendered);
+            return;
+        }
+        if let Some(path) = job.before.rewritten() {
+            self.doubt = Some(format!("{} was written while it was compiled", short(path)));
             return;
         }
         let Some(sources) = sources_of(&one.call, &one.facts, &folder.deps()) else {

@@ -1,9 +1,10 @@
 //! What comes in the middle of a replay: newer saves, another cargo that holds the lock, the death of a compiler, the loss of what
 //! replay keeps. Compilers are held by a macro, or by a linker, that waits at the gate of the test.
 
-use super::{add_crate, assert_replayed, built_by, is, ready};
+use super::{add_crate, assert_replayed, built_by, is, ready, word};
 use crate::harness::plain::{Plain, plain, project};
-use crate::harness::{Project, leavings, processes, send, version};
+use crate::harness::server::freeze;
+use crate::harness::{Project, leavings, processes, send, version, wait_for_end};
 use nix::sys::signal::Signal;
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
@@ -97,11 +98,6 @@ fn a_save_during_a_replay_may_bring_the_text_from_before() {
     plain.gate.arrival().let_go();
     plain.session.wait("the same program", |event| is(event, "unchanged") || is(event, "serving"));
     assert_eq!((version(plain.address), word(&plain)), ("3".to_owned(), "two".to_owned()));
-}
-
-fn word(plain: &Plain) -> String {
-    let answer = crate::harness::get(plain.address, "/").unwrap();
-    answer.lines().find_map(|line| line.strip_prefix("word: ")).unwrap().to_owned()
 }
 
 #[test]
@@ -218,6 +214,30 @@ fn a_cargo_that_holds_the_lock_delays_no_save() {
     assert!(second.wait().unwrap().success(), "{rest:?}");
     save(&plain, "4", &[]);
     assert_eq!(plain.next(), "4");
+}
+
+/// The session sees nothing of it: the text is as it was when it looks again.
+#[test]
+fn a_text_that_was_there_only_while_it_was_compiled_is_not_served() {
+    let project = with_macro("replay-meanwhile");
+    let lines = ["fn word() -> String { include_str!(\"../texts/word.txt\").into() }", HELD];
+    project.write("texts/word.txt", "one");
+    project.write(MAIN, &self::plain("1", &lines[..1]));
+    let mut plain = ready(project);
+    save(&plain, "2", &lines);
+    let held = plain.gate.arrival();
+    let compilers = processes(&temporary(&plain.project));
+    freeze(plain.session.pid());
+    plain.project.write("texts/word.txt", "two");
+    held.let_go();
+    compilers.into_iter().for_each(wait_for_end);
+    plain.project.write("texts/word.txt", "one");
+    plain.session.signal(Signal::SIGCONT);
+    plain.gate.arrival().let_go();
+    assert_eq!(plain.next(), "2");
+    assert_eq!(word(&plain), "one");
+    let (by, why) = built_by(&mut plain);
+    assert_eq!((by.as_str(), why.as_str()), ("cargo", "texts/word.txt was written while it was compiled"));
 }
 
 #[test]

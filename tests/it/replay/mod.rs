@@ -4,9 +4,10 @@
 mod diagnostics;
 mod held;
 mod property;
+mod turns;
 
-use crate::harness::Project;
 use crate::harness::plain::Plain;
+use crate::harness::{Project, get};
 use serde_json::Value;
 
 /// Serves, and the next save is compiled by replay.
@@ -32,6 +33,12 @@ fn assert_replayed(plain: &mut Plain) {
 
 fn is(event: &Value, name: &str) -> bool {
     event["event"] == name
+}
+
+/// What the program says.
+fn word(plain: &Plain) -> String {
+    let answer = get(plain.address, "/").unwrap();
+    answer.lines().find_map(|line| line.strip_prefix("word: ")).unwrap().to_owned()
 }
 
 /// Adds a crate of the workspace, which the program needs. `more` are lines of its manifest.
