@@ -212,7 +212,7 @@ impl Run {
                     // As cargo says it: "waiting for file lock on build directory".
                     return Some(waiting.strip_prefix("waiting for ").unwrap_or(waiting).to_owned());
                 }
-                if !is_status(&plain) && !is_sum(&plain) {
+                if !is_status(&plain) && !is_cargos_sum(&plain) {
                     self.show(None, line, |run| &mut run.cargo_lines);
                 }
             }
@@ -264,10 +264,10 @@ impl Run {
                 self.hear_script(script);
             }
             Message::CompilerMessage(message) => {
-                if matches!(message.message.level, DiagnosticLevel::Error | DiagnosticLevel::Ice)
-                    // rustc's own sum of its errors.
-                    && !message.message.message.starts_with("aborting due to")
-                {
+                if is_sum(&message.message.message) {
+                    return;
+                }
+                if matches!(message.message.level, DiagnosticLevel::Error | DiagnosticLevel::Ice) {
                     self.errors += 1;
                 }
                 if let Some(rendered) = message.message.rendered {
@@ -357,8 +357,15 @@ fn is_status(plain: &str) -> bool {
     }
 }
 
-/// Cargo counts the warnings that the user has just read.
-fn is_sum(plain: &str) -> bool {
+/// rustc counts the errors and warnings that the user has just read; cargo passes that over, too.
+pub fn is_sum(message: &str) -> bool {
+    message.starts_with("aborting due to ")
+        || message.ends_with(" warning emitted")
+        || message.ends_with(" warnings emitted")
+}
+
+/// Cargo's own sum.
+fn is_cargos_sum(plain: &str) -> bool {
     plain.starts_with("warning: `") && plain.contains(" generated ") && plain.contains(" warning")
 }
 
@@ -401,8 +408,10 @@ mod tests {
         {
             assert!(!is_status(line), "{line}");
         }
-        assert!(is_sum("warning: `api` (bin \"api\") generated 2 warnings (run `cargo fix` to apply 1 suggestion)"));
-        assert!(!is_sum("warning: api@0.1.0: the schema was generated with a warning"));
+        assert!(is_cargos_sum(
+            "warning: `api` (bin \"api\") generated 2 warnings (run `cargo fix` to apply 1 suggestion)"
+        ));
+        assert!(!is_cargos_sum("warning: api@0.1.0: the schema was generated with a warning"));
     }
 
     #[test]

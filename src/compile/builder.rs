@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+/// The new program starts within this time, most of the times; what is not urgent waits as long.
+const BREATHER: Duration = Duration::from_millis(100);
+
 pub struct Builder {
     pub cargo: Cargo,
     replay: Replay,
@@ -21,6 +24,8 @@ pub struct Builder {
     work: Option<(u64, Work)>,
     /// A replay of what nobody has changed: the next one finds its caches.
     preparing: Option<(u64, replay::Run)>,
+    /// When compilers are started that wait for the next save, and for which crate besides the program.
+    ready_at: Option<(Instant, Option<usize>)>,
     /// What cargo's last build was like, until it is learnt from.
     lesson: Option<Unlearnt>,
     /// The folders of that build's dynamic libraries.
@@ -37,7 +42,7 @@ pub struct Builder {
 
 enum Work {
     Cargo(Box<build::Run>),
-    Replay(replay::Run),
+    Replay(Box<replay::Run>),
 }
 
 struct Unlearnt {
@@ -93,6 +98,7 @@ impl Builder {
             runs: 0,
             work: None,
             preparing: None,
+            ready_at: None,
             lesson: None,
             libraries: Vec::new(),
             whole_packages: Vec::new(),
@@ -122,6 +128,7 @@ impl Builder {
     ) -> Result<()> {
         // What the user has just saved comes before what might be needed later.
         self.preparing = None;
+        self.ready_at = None;
         let decided = why_cargo.map_or_else(|| self.replay.decide(changed), |why| Err(why.to_owned()));
         self.how = How { decide: elapsed(now), ..How::at(now) };
         match decided {
@@ -129,7 +136,7 @@ impl Builder {
                 self.runs += 1;
                 self.how.by_replay = true;
                 if let Some(run) = self.replay_run(now, &work, false, launcher) {
-                    self.work = Some((self.runs, Work::Replay(run)));
+                    self.work = Some((self.runs, Work::Replay(Box::new(run))));
                 }
                 Ok(())
             }
@@ -158,7 +165,9 @@ impl Builder {
     pub fn close(&mut self) {
         self.work = None;
         self.preparing = None;
+        self.ready_at = None;
         self.lesson = None;
+        self.replay.forget("the session ends");
     }
 
     pub fn deadline(&self) -> Option<Instant> {
@@ -167,7 +176,8 @@ impl Builder {
             Work::Replay(run) => run.deadline(),
         });
         let preparing = self.preparing.as_ref().and_then(|(_, run)| run.deadline());
-        work.into_iter().chain(preparing).min()
+        let ready = self.ready_at.as_ref().map(|(at, _)| *at);
+        work.into_iter().chain(preparing).chain(ready).min()
     }
 
     pub fn hear(&mut self, now: Instant, number: u64, said: BuildSaid, launcher: &mut Launcher) -> Heard {
@@ -193,6 +203,9 @@ impl Builder {
     /// What came of the build, if it has come to its end; and whatever else is to go on goes on.
     pub fn ended(&mut self, now: Instant, launcher: &mut Launcher) -> Option<Outcome> {
         self.go_on_preparing(now, launcher);
+        if let Some((_, edited)) = self.ready_at.take_if(|(at, _)| *at <= now) {
+            self.replay.ready(edited, launcher);
+        }
         match self.work.take()? {
             (number, Work::Cargo(mut run)) => {
                 let Some(outcome) = run.ended(now) else {
@@ -210,7 +223,7 @@ impl Builder {
                     self.work = Some((number, Work::Replay(run)));
                     return None;
                 };
-                self.replay_ended(run, outcome, launcher)
+                self.replay_ended(now, *run, outcome, launcher)
             }
         }
     }
@@ -303,11 +316,13 @@ impl Builder {
 
     fn replay_ended(
         &mut self,
+        now: Instant,
         mut run: replay::Run,
         outcome: replay::Outcome,
         launcher: &mut Launcher,
     ) -> Option<Outcome> {
         self.note_link(&run);
+        self.ready_at = Some((now + BREATHER, run.first));
         match outcome {
             replay::Outcome::Built => {
                 let (plan, folder) = self.replay.parts()?;
@@ -377,6 +392,7 @@ impl Builder {
             Some(replay::Outcome::Built) => {
                 let crates = plan.crates.len();
                 self.notices.push(Notice::ReplayReady { crates });
+                self.ready_at = Some((now, None));
                 self.note_link(&run);
             }
             Some(replay::Outcome::Failed { .. }) => {

@@ -138,11 +138,11 @@ impl Call {
         })
     }
 
-    /// The command that makes the call again, in the present environment.
-    pub fn command(&self, rewrite: &Rewrite<'_>) -> Command {
+    /// The compiler with that argument, in the call's folder and the present environment.
+    pub fn command(&self, argument: &str) -> Command {
         let mut command = Command::new(&self.program);
         clean_environment(&mut command);
-        command.args(self.rewritten(rewrite)).current_dir(&self.folder);
+        command.arg(argument).current_dir(&self.folder);
         for (name, change) in self.lasting() {
             match &change.after {
                 Some(value) => command.env(name, value),
@@ -164,7 +164,8 @@ impl Call {
         changes.filter(|(name, _)| !matches!(*name, "CARGO_MAKEFLAGS" | "MAKEFLAGS" | "MFLAGS" | FOLDER))
     }
 
-    fn rewritten(&self, rewrite: &Rewrite<'_>) -> Vec<String> {
+    /// The arguments with which it is made again.
+    pub fn rewritten(&self, rewrite: &Rewrite<'_>) -> Vec<String> {
         let mut out = Vec::with_capacity(self.args.len() + rewrite.more.len() + 2);
         let mut args = self.args.iter();
         let own = format!("dependency={}", rewrite.out_dir.display());
@@ -199,7 +200,9 @@ impl Call {
 
 impl Facts {
     fn of(args: &[String]) -> Facts {
-        let mut facts = Facts::default();
+        // Arguments are given to the compiler as lines.
+        let odd = args.iter().any(|arg| arg.contains(['\n', '\r']));
+        let mut facts = Facts { odd, ..Facts::default() };
         let mut args = args.iter().map(String::as_str);
         while let Some(arg) = args.next() {
             let mut value = || args.next().unwrap_or_default();
@@ -254,6 +257,11 @@ impl Facts {
 
     pub fn is_lib(&self) -> bool {
         !self.crate_types.is_empty() && self.crate_types.iter().all(|kind| kind == "lib" || kind == "rlib")
+    }
+
+    /// Whether our own linker is used for it, where that is used at all: not where the user has chosen one.
+    pub fn is_linked_by(&self, own_linker: bool) -> bool {
+        own_linker && self.is_bin() && !self.linker
     }
 
     /// Whether it is a call of the kind that can be run again: an executable or a Rust library, compiled incrementally.

@@ -4,6 +4,7 @@
 //! Never lives here: when to build, and cargo's own runs.
 
 pub mod call;
+mod compiler;
 mod plan;
 mod record;
 pub mod run;
@@ -16,8 +17,10 @@ pub use run::{Outcome, Run, Said, Step};
 use crate::compile::project;
 use crate::compile::stamp::content_of;
 use crate::config;
+use crate::process::Launcher;
 use crate::report::short;
 use cargo_metadata::{Metadata, PackageId};
+use compiler::Compiler;
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
@@ -38,6 +41,9 @@ pub struct Folder {
 impl Folder {
     fn open(path: PathBuf, line_tables: bool) -> Result<Folder, String> {
         let tried = |error: io::Error| format!("{}: {error}", short(&path));
+        if path.to_str().is_none_or(|name| name.contains(['\n', '\r'])) {
+            return Err(format!("{} has a name that cannot be given to rustc as a line", short(&path)));
+        }
         for inner in ["deps", "incremental", "link", "records"] {
             DirBuilder::new().recursive(true).mode(0o700).create(path.join(inner)).map_err(tried)?;
         }
@@ -65,8 +71,17 @@ impl Folder {
         self.path.join("temporary")
     }
 
-    /// Removes what compilers have left that were killed.
+    /// Removes what compilers have left that were killed: objects beside what they made, folders to link in.
     fn clear(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.deps())?.filter_map(Result::ok) {
+            let (name, path) = (entry.file_name(), entry.path());
+            let name = name.to_string_lossy();
+            if name.starts_with("rustc") && path.is_dir() {
+                fs::remove_dir_all(path).ok();
+            } else if name.ends_with(".rcgu.o") || name.ends_with(".linking") {
+                fs::remove_file(path).ok();
+            }
+        }
         match fs::remove_dir_all(self.temporary()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
@@ -169,6 +184,21 @@ impl Replay {
     pub fn preparation(&self) -> Option<Work> {
         let work = self.plan.as_ref().ok()?.work();
         self.folder.is_ok().then_some(work)
+    }
+
+    /// Has a compiler ready for the crate that was edited last, and for the program, which is linked whatever is edited.
+    pub fn ready(&mut self, edited: Option<usize>, launcher: &mut Launcher) {
+        let (Ok(plan), Ok(folder)) = (&mut self.plan, &self.folder) else { return };
+        let program = plan.crates.len().checked_sub(1);
+        for (number, one) in plan.crates.iter_mut().enumerate() {
+            if Some(number) != edited && Some(number) != program {
+                one.waiting = None;
+            } else if one.waiting.is_none() {
+                // Without one, the next time takes what the first has taken.
+                one.waiting =
+                    Compiler::start(&one.call, folder, one.facts.is_linked_by(self.own_linker), launcher).ok();
+            }
+        }
     }
 
     pub fn parts(&mut self) -> Option<(&mut Plan, &Folder)> {

@@ -3,6 +3,7 @@
 //! Never lives here: running anything.
 
 use super::call::{Call, Facts};
+use super::compiler::Compiler;
 use super::record::Record;
 use super::schedule::with_dependents;
 use super::surroundings::Surroundings;
@@ -64,6 +65,8 @@ pub struct Crate {
     pub sources: Vec<PathBuf>,
     /// How it was compiled here last, if it was.
     pub record: Option<Record>,
+    /// One that is ready for the next time.
+    pub waiting: Option<Compiler>,
 }
 
 /// The crates to compile.
@@ -111,6 +114,7 @@ impl Plan {
                 externs,
                 sources,
                 record: None,
+                waiting: None,
             };
             one.record = Record::read(&lesson.folder, &one, lesson.line_tables).filter(|record| record.made(&own));
             crates.push(one);

@@ -3,12 +3,14 @@
 
 use super::Folder;
 use super::call::Rewrite;
+use super::compiler::Compiler;
 use super::plan::{Plan, Work, sources_of};
 use super::record::{Before, Record};
 use super::schedule::Schedule;
+use crate::compile::build::is_sum;
 use crate::compile::link;
 use crate::error::Result;
-use crate::process::{Launcher, Running, Stdin};
+use crate::process::{Launcher, Running};
 use cargo_metadata::diagnostic::{Diagnostic, DiagnosticLevel};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -17,7 +19,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -38,6 +39,8 @@ pub enum Said {
     Text(String),
     /// Its metadata can be used.
     Metadata,
+    /// What it makes is made: all that is left to it is to clean up.
+    Linked,
     Closed,
     Exited,
 }
@@ -78,6 +81,8 @@ pub struct Run {
     messages: Vec<String>,
     doubt: Option<String>,
     pub steps: Vec<Step>,
+    /// The crate that came first: most likely the one that was edited.
+    pub first: Option<usize>,
     pub linked: Option<link::Report>,
 }
 
@@ -86,6 +91,7 @@ struct Job {
     running: Running,
     before: Before,
     began: Instant,
+    linked: Option<Instant>,
     exited: Option<Instant>,
     closed: bool,
     rendered: Vec<String>,
@@ -112,12 +118,13 @@ impl Run {
             messages: Vec::new(),
             doubt: None,
             steps: Vec::new(),
+            first: work.crates.first().copied(),
             linked: None,
         }
     }
 
     /// Starts what may begin now.
-    pub fn go_on(&mut self, now: Instant, plan: &Plan, folder: &Folder, launcher: &mut Launcher, sink: &Sink) {
+    pub fn go_on(&mut self, now: Instant, plan: &mut Plan, folder: &Folder, launcher: &mut Launcher, sink: &Sink) {
         for number in self.schedule.begin() {
             match self.start(now, number, plan, folder, launcher, sink) {
                 Ok(job) => drop(self.jobs.insert(number, job)),
@@ -151,6 +158,7 @@ impl Run {
                 job.odd.get_or_insert(text);
             }
             Said::Metadata => self.schedule.metadata(number),
+            Said::Linked => job.linked = Some(now),
             Said::Closed => job.closed = true,
             Said::Exited => job.exited = Some(now),
         }
@@ -158,7 +166,8 @@ impl Run {
 
     /// Takes in what has come to its end. Returns what came of the run when all of it has.
     pub fn ended(&mut self, now: Instant, plan: &mut Plan, folder: &Folder) -> Option<Outcome> {
-        let over = |job: &Job| job.exited.is_some_and(|exited| job.closed || now >= exited + LAG);
+        let over =
+            |job: &Job| job.linked.is_some() || job.exited.is_some_and(|exited| job.closed || now >= exited + LAG);
         let ended: Vec<usize> = self.jobs.iter().filter(|(_, job)| over(job)).map(|(number, _)| *number).collect();
         for number in ended {
             if let Some(job) = self.jobs.remove(&number) {
@@ -182,36 +191,33 @@ impl Run {
         &self,
         now: Instant,
         number: usize,
-        plan: &Plan,
+        plan: &mut Plan,
         folder: &Folder,
         launcher: &mut Launcher,
         sink: &Sink,
     ) -> Result<Job> {
-        let one = &plan.crates[number];
+        let one = &mut plan.crates[number];
         let before = Before::look(one, folder.line_tables, SystemTime::now());
-        let own_linker = self.own_linker && one.facts.is_bin() && !one.facts.linker;
+        let own_linker = one.facts.is_linked_by(self.own_linker);
         if one.facts.is_bin() {
             // What runs from a link of the file must not be written to, whatever the linker does.
             one.facts.outputs(&folder.deps()).iter().for_each(|path| drop(fs::remove_file(path)));
         }
         let linker = ["-C", &format!("linker=/proc/{}/exe", std::process::id()), "-C", "linker-flavor=gcc"];
         let more: Vec<String> = linker.iter().filter(|_| own_linker).map(ToString::to_string).collect();
-        let mut command = one.call.command(&Rewrite {
+        let arguments = one.call.rewritten(&Rewrite {
             out_dir: &folder.deps(),
             incremental: &folder.incremental(),
             line_tables: folder.line_tables,
             externs: &one.externs,
             more: &more,
         });
-        // What a compiler that is killed leaves behind is removed with the folder.
-        command.env("TMPDIR", folder.temporary());
-        if own_linker {
-            command.env(link::FOLDER, folder.link());
-            if folder.line_tables {
-                command.env(link::OWN, folder.deps());
-            }
-        }
-        let mut running = launcher.start(&command, Stdio::null(), Stdio::piped(), Stdin::Null, &[], false)?;
+        // One that has ended while it waited is no loss.
+        let waiting = one.waiting.take().and_then(|compiler| compiler.go(&arguments).ok());
+        let mut running = match waiting {
+            Some(running) => running,
+            None => Compiler::start(&one.call, folder, own_linker, launcher)?.go(&arguments)?,
+        };
         if self.in_background {
             // Where it is not allowed, it competes.
             rustix::process::setpriority_process(rustix::process::Pid::from_raw(running.pid() as i32), BACKGROUND).ok();
@@ -223,46 +229,60 @@ impl Run {
         let end = running.end().map_err(|error| crate::error::Error::failure(format!("watch rustc: {error}")))?;
         let sink = Arc::clone(sink);
         thread::spawn(move || wait_for_end(&end, number, &sink));
-        let (exited, closed, rendered, errors, odd) = (None, false, Vec::new(), 0, None);
-        Ok(Job { running, before, began: now, exited, closed, rendered, errors, odd })
+        Ok(Job {
+            running,
+            before,
+            began: now,
+            linked: None,
+            exited: None,
+            closed: false,
+            rendered: Vec::new(),
+            errors: 0,
+            odd: None,
+        })
     }
 
-    fn end(&mut self, number: usize, mut job: Job, plan: &mut Plan, folder: &Folder) {
-        let success = job.running.finish();
+    fn end(&mut self, number: usize, job: Job, plan: &mut Plan, folder: &Folder) {
         let one = &mut plan.crates[number];
-        if let Some(exited) = job.exited {
-            self.steps.push(Step { name: one.facts.crate_name.clone(), began: job.began, ended: exited });
+        if let Some(ended) = job.linked.or(job.exited) {
+            self.steps.push(Step { name: one.facts.crate_name.clone(), began: job.began, ended });
         }
+        let Job { mut running, before, linked, rendered, errors, odd, .. } = job;
+        let failure = if linked.is_some() {
+            running.leave();
+            None
+        } else {
+            match running.finish() {
+                Ok(status) if status.success() => None,
+                Ok(status) => Some(crate::process::describe(status)),
+                Err(error) => Some(error.to_string()),
+            }
+        };
         if one.facts.is_bin() {
             self.linked = link::read_report(&folder.link());
         }
-        let described = match &success {
-            Ok(status) => crate::process::describe(*status),
-            Err(error) => error.to_string(),
-        };
-        let success = success.is_ok_and(|status| status.success());
-        self.schedule.ended(number, success);
+        self.schedule.ended(number, failure.is_none());
         if self.cancelled {
             return;
         }
-        if !success {
-            if job.errors == 0 || job.odd.is_some() {
-                let what = job.odd.unwrap_or(described);
+        if let Some(failure) = failure {
+            if errors == 0 || odd.is_some() {
+                let what = odd.unwrap_or(failure);
                 self.doubt = Some(format!("compiling {} ended with {what}", one.facts.crate_name));
                 // Its incremental cache may be the reason.
                 one.record = None;
                 Record::remove(&folder.path, one);
             }
-            self.errors += job.errors;
-            self.messages.extend(job.rendered);
+            self.errors += errors;
+            self.messages.extend(rendered);
             return;
         }
         let Some(sources) = sources_of(&one.call, &one.facts, &folder.deps()) else {
             self.doubt = Some(format!("rustc has left no list of sources of {}", one.facts.crate_name));
             return;
         };
-        let record = job.before.record(sources, one.facts.outputs(&folder.deps()), job.rendered.clone());
-        self.messages.extend(job.rendered);
+        let record = before.record(sources, one.facts.outputs(&folder.deps()), rendered.clone());
+        self.messages.extend(rendered);
         // Without it the crate is compiled once more in the next session.
         record.write(&folder.path, one).ok();
         one.record = Some(record);
@@ -271,8 +291,10 @@ impl Run {
 
 impl Job {
     fn hear(&mut self, diagnostic: Diagnostic) {
-        let is_error = matches!(diagnostic.level, DiagnosticLevel::Error | DiagnosticLevel::Ice);
-        if is_error && !diagnostic.message.starts_with("aborting due to") {
+        if is_sum(&diagnostic.message) {
+            return;
+        }
+        if matches!(diagnostic.level, DiagnosticLevel::Error | DiagnosticLevel::Ice) {
             self.errors += 1;
             let code = diagnostic.code.as_ref().map(|code| code.code.as_str());
             let is_of_another = code.is_some_and(|code| OTHER_CRATES.contains(&code));
@@ -295,8 +317,10 @@ fn read_messages(stderr: impl Read, number: usize, sink: &Sink) {
         let Ok(line) = line else { break };
         let text = String::from_utf8_lossy(&line);
         if let Ok(artifact) = serde_json::from_str::<Artifact>(&text) {
-            if artifact.emit == "metadata" {
-                sink(number, Said::Metadata);
+            match artifact.emit.as_str() {
+                "metadata" => sink(number, Said::Metadata),
+                "link" => sink(number, Said::Linked),
+                _ => {}
             }
         } else if let Ok(diagnostic) = serde_json::from_str(&text) {
             sink(number, Said::Diagnostic(Box::new(diagnostic)));
