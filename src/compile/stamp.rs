@@ -45,6 +45,12 @@ impl Stamp {
         fs::metadata(path).ok().map(|metadata| Stamp::from(&metadata))
     }
 
+    /// Of a regular file that a compiler has made, which is never dated back: without what changes when another name is given to
+    /// it, as rustc does with metadata for its incremental cache after others have been told that they can use it.
+    pub fn of_output(path: &Path) -> Option<Stamp> {
+        Stamp::of(path).map(|stamp| Stamp { changed: (0, 0), ..stamp })
+    }
+
     /// Whether it was written, moved here or dated at that moment or later.
     pub fn is_since(&self, moment: SystemTime) -> bool {
         let moment = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -142,6 +148,19 @@ mod tests {
         fs::write(&path, "two").unwrap();
         fs::File::options().append(true).open(&path).unwrap().set_modified(modified).unwrap();
         assert!(!print.still_holds(&path));
+    }
+
+    #[test]
+    fn an_output_is_the_same_with_another_name_and_not_when_it_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("liba.rmeta");
+        fs::write(&path, "one").unwrap();
+        let stamp = Stamp::of_output(&path);
+        fs::hard_link(&path, folder.path().join("kept")).unwrap();
+        assert_eq!(Stamp::of_output(&path), stamp);
+        fs::write(folder.path().join("new"), "two").unwrap();
+        fs::rename(folder.path().join("new"), &path).unwrap();
+        assert_ne!(Stamp::of_output(&path), stamp);
     }
 
     #[test]

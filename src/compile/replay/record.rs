@@ -44,7 +44,7 @@ impl Before {
             call: call_of(one, line_tables),
             began: now,
             sources: sources.collect(),
-            externs: externs.map(|path| (path.clone(), Stamp::of(path))).collect(),
+            externs: externs.map(|path| (path.clone(), Stamp::of_output(path))).collect(),
         }
     }
 
@@ -90,7 +90,7 @@ impl Record {
 
     /// Whether compiling again would give the same.
     pub fn still_holds(&self) -> bool {
-        let same = |(path, stamp): &(PathBuf, Option<Stamp>)| stamp.is_some() && Stamp::of(path) == *stamp;
+        let same = |(path, stamp): &(PathBuf, Option<Stamp>)| stamp.is_some() && Stamp::of_output(path) == *stamp;
         self.externs.iter().all(same)
             && self.sources.iter().all(|(path, print)| print.as_ref().is_some_and(|print| print.still_holds(path)))
     }
