@@ -15,7 +15,7 @@ use cargo_metadata::{Artifact as Unit, PackageId, TargetKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 /// What there is to learn from, when cargo has built.
@@ -67,6 +67,8 @@ pub struct Crate {
     pub record: Option<Record>,
     /// One that is ready for the next time.
     pub waiting: Option<Compiler>,
+    /// A compilation began after that and has not succeeded: what is there now is not what the record tells of.
+    pub begun: bool,
 }
 
 /// The crates to compile.
@@ -115,6 +117,7 @@ impl Plan {
                 sources,
                 record: None,
                 waiting: None,
+                begun: false,
             };
             one.record = Record::read(&lesson.folder, &one, lesson.line_tables).filter(|record| record.made(&own));
             crates.push(one);
@@ -153,7 +156,8 @@ impl Plan {
     pub fn work(&self) -> Work {
         let needs: Vec<Vec<usize>> = self.crates.iter().map(|one| one.needs.clone()).collect();
         let crates = with_dependents(&needs, |number| {
-            self.crates[number].record.as_ref().is_none_or(|record| !record.still_holds())
+            let one = &self.crates[number];
+            one.begun || one.record.as_ref().is_none_or(|record| !record.still_holds())
         });
         let cold = crates.iter().find(|number| self.crates[**number].record.is_none());
         let cold = cold.map(|number| self.crates[*number].facts.crate_name.clone());
@@ -182,7 +186,23 @@ impl Crate {
 /// The inputs of a crate, from what rustc wrote beside it in that folder.
 pub fn sources_of(call: &Call, facts: &Facts, folder: &Path) -> Option<Vec<PathBuf>> {
     let text = fs::read_to_string(facts.dep_info(folder)).ok()?;
-    Some(dep_info::inputs(&text).into_iter().map(|path| call.folder.join(path)).collect())
+    Some(dep_info::inputs(&text).into_iter().map(|path| without_detour(call.folder.join(path))).collect())
+}
+
+/// `src/../a.txt`, as rustc writes what `include_str!` names, is `a.txt` in cargo's list. Unless `src` is a link to elsewhere.
+fn without_detour(path: PathBuf) -> PathBuf {
+    if !path.components().any(|part| part == Component::ParentDir) {
+        return path;
+    }
+    let mut straight = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(straight.pop()),
+            part => straight.push(part),
+        }
+    }
+    let same = fs::canonicalize(&straight).ok().is_some_and(|real| fs::canonicalize(&path).ok() == Some(real));
+    if same { straight } else { path }
 }
 
 /// All calls that were written down, and what they made.

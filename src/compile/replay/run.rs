@@ -197,6 +197,9 @@ impl Run {
         sink: &Sink,
     ) -> Result<Job> {
         let one = &mut plan.crates[number];
+        // From now on another session, too, must not take for made what may be half made, or broken.
+        one.begun = true;
+        Record::remove(&folder.path, one);
         let before = Before::look(one, folder.line_tables, SystemTime::now());
         let own_linker = one.facts.is_linked_by(self.own_linker);
         if one.facts.is_bin() {
@@ -271,7 +274,6 @@ impl Run {
                 self.doubt = Some(format!("compiling {} ended with {what}", one.facts.crate_name));
                 // Its incremental cache may be the reason.
                 one.record = None;
-                Record::remove(&folder.path, one);
             }
             self.errors += errors;
             self.messages.extend(rendered);
@@ -286,6 +288,7 @@ impl Run {
         // Without it the crate is compiled once more in the next session.
         record.write(&folder.path, one).ok();
         one.record = Some(record);
+        one.begun = false;
     }
 }
 
