@@ -5,7 +5,7 @@ use crate::config;
 use crate::error::Result;
 use crate::process::{Launcher, Running, Stdin, clean_environment};
 use cargo_metadata::diagnostic::DiagnosticLevel;
-use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, TargetKind};
+use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, Target, TargetKind};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader, Read};
@@ -62,7 +62,7 @@ pub struct Built {
 /// A message for the user, and the package and target that it is about; cargo's own are about none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
-    pub about: Option<(PackageId, String)>,
+    pub about: Option<(PackageId, Target)>,
     pub rendered: String,
 }
 
@@ -73,6 +73,8 @@ pub struct Script {
     pub output: PathBuf,
     /// Files and folders on which it depends.
     pub inputs: Vec<PathBuf>,
+    /// One of those that is not there, for which cargo runs it every time.
+    pub missing: Option<PathBuf>,
 }
 
 /// What came of a run.
@@ -271,7 +273,7 @@ impl Run {
                     self.errors += 1;
                 }
                 if let Some(rendered) = message.message.rendered {
-                    self.show(Some((message.package_id, message.target.name)), rendered, |run| &mut run.rendered);
+                    self.show(Some((message.package_id, message.target)), rendered, |run| &mut run.rendered);
                 }
             }
             Message::BuildFinished(finished) => self.finished = Some(finished.success),
@@ -307,7 +309,7 @@ impl Run {
         self.scripts.push(script);
     }
 
-    fn show(&mut self, about: Option<(PackageId, String)>, rendered: String, to: impl Fn(&mut Self) -> &mut Vec<Told>) {
+    fn show(&mut self, about: Option<(PackageId, Target)>, rendered: String, to: impl Fn(&mut Self) -> &mut Vec<Told>) {
         if self.shown < MOST_SHOWN {
             self.shown += rendered.len();
             to(self).push(Told { about, rendered });
@@ -328,10 +330,11 @@ fn what_they_name(scripts: &[BuildScript], units: &[Unit]) -> (Vec<Script>, Vec<
         let names = names_its_inputs(&output);
         let inputs = names.iter().map(Path::new).filter(|name| local || name.is_absolute());
         let inputs: Vec<PathBuf> = inputs.map(|name| folder.unwrap_or(Path::new("/")).join(name)).collect();
-        if local && (names.is_empty() || folder.is_none() || inputs.iter().any(|path| !path.exists())) {
+        let missing = inputs.iter().find(|path| !path.exists()).cloned();
+        if local && (names.is_empty() || folder.is_none() || missing.is_some()) {
             whole.push(script.package_id.clone());
         }
-        Script { output, inputs }
+        Script { output, inputs, missing }
     });
     (named.collect(), whole)
 }

@@ -27,7 +27,7 @@ pub struct Builder {
     /// When compilers are started that wait for the next save, and for which crate besides the program.
     ready_at: Option<(Instant, Option<usize>)>,
     /// What cargo's last build was like, until it is learnt from.
-    lesson: Option<Unlearnt>,
+    unlearnt: Option<Unlearnt>,
     /// The folders of that build's dynamic libraries.
     libraries: Vec<PathBuf>,
     whole_packages: Vec<PackageId>,
@@ -41,7 +41,8 @@ pub struct Builder {
 }
 
 enum Work {
-    Cargo(Box<build::Run>),
+    /// With the moment in which it was started.
+    Cargo(Box<build::Run>, SystemTime),
     Replay(Box<replay::Run>),
 }
 
@@ -99,7 +100,7 @@ impl Builder {
             work: None,
             preparing: None,
             ready_at: None,
-            lesson: None,
+            unlearnt: None,
             libraries: Vec::new(),
             whole_packages: Vec::new(),
             told: Vec::new(),
@@ -147,7 +148,7 @@ impl Builder {
     /// Asks the running build to end.
     pub fn cancel(&mut self) {
         match &mut self.work {
-            Some((_, Work::Cargo(run))) => run.cancel(),
+            Some((_, Work::Cargo(run, _))) => run.cancel(),
             Some((_, Work::Replay(run))) => run.cancel(),
             None => {}
         }
@@ -155,7 +156,7 @@ impl Builder {
 
     pub fn kill(&mut self) {
         match &mut self.work {
-            Some((_, Work::Cargo(run))) => run.kill(),
+            Some((_, Work::Cargo(run, _))) => run.kill(),
             Some((_, Work::Replay(run))) => run.cancel(),
             None => {}
         }
@@ -166,13 +167,13 @@ impl Builder {
         self.work = None;
         self.preparing = None;
         self.ready_at = None;
-        self.lesson = None;
+        self.unlearnt = None;
         self.replay.forget("the session ends");
     }
 
     pub fn deadline(&self) -> Option<Instant> {
         let work = self.work.as_ref().and_then(|(_, work)| match work {
-            Work::Cargo(run) => run.deadline(),
+            Work::Cargo(run, _) => run.deadline(),
             Work::Replay(run) => run.deadline(),
         });
         let preparing = self.preparing.as_ref().and_then(|(_, run)| run.deadline());
@@ -183,7 +184,7 @@ impl Builder {
     pub fn hear(&mut self, now: Instant, number: u64, said: BuildSaid, launcher: &mut Launcher) -> Heard {
         let mut heard = Heard::default();
         match (said, &mut self.work, &mut self.preparing) {
-            (BuildSaid::Cargo(said), Some((current, Work::Cargo(run))), _) if *current == number => {
+            (BuildSaid::Cargo(said), Some((current, Work::Cargo(run, _))), _) if *current == number => {
                 let before = run.done();
                 heard.waiting = run.hear(now, said);
                 let done = run.done();
@@ -209,7 +210,7 @@ impl Builder {
         match self.work.take()? {
             (number, Work::Cargo(mut run)) => {
                 let Some(outcome) = run.ended(now) else {
-                    self.work = Some((number, Work::Cargo(run)));
+                    self.work = Some((number, Work::Cargo(run, _)));
                     return None;
                 };
                 Some(self.cargo_ended(number, outcome))
@@ -290,7 +291,7 @@ impl Builder {
                 Outcome::Built(Box::new(built), self.how.clone(), None)
             }
             build::Outcome::Failed { errors, messages } => {
-                self.lesson = None;
+                self.unlearnt = None;
                 self.replay.forget("cargo's last build failed");
                 Outcome::Failed { errors, messages }
             }

@@ -36,6 +36,34 @@ pub fn inputs(text: &str) -> Vec<PathBuf> {
     inputs
 }
 
+/// Variables that were read while compiling, with what was found (`env!`, `option_env!`): lines that rustc adds as comments.
+pub fn environment(text: &str) -> Vec<(String, Option<String>)> {
+    let read = text.lines().filter_map(|line| line.strip_prefix("# env-dep:"));
+    read.map(|read| match read.split_once('=') {
+        Some((name, value)) => (plain(name), Some(plain(value))),
+        None => (plain(read), None),
+    })
+    .collect()
+}
+
+/// Without the escapes that keep a value on its line.
+fn plain(escaped: &str) -> String {
+    let mut plain = String::with_capacity(escaped.len());
+    let mut characters = escaped.chars();
+    while let Some(character) = characters.next() {
+        plain.push(match character {
+            '\\' => match characters.next() {
+                Some('n') => '\n',
+                Some('r') => '\r',
+                Some(other) => other,
+                None => '\\',
+            },
+            other => other,
+        });
+    }
+    plain
+}
+
 /// A rule's colon is followed by a space or the end of the line; a colon in a name is not.
 fn split_rule(line: &str) -> Option<(&str, &str)> {
     match line.split_once(": ") {
@@ -66,6 +94,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn variables_are_read_with_what_was_found() {
+        let text = "/t/api: /s/main.rs\n\n# env-dep:A=1=2\n# env-dep:GONE\n# env-dep:LINES=a\\nb\\\\n\n";
+        let expected = [("A", Some("1=2")), ("GONE", None), ("LINES", Some("a\nb\\n"))];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.map(str::to_owned)));
+        assert_eq!(environment(text), expected);
+        assert!(environment("/t/api: /s/main.rs\n# other: x\n").is_empty());
+    }
+
     proptest! {
         #[test]
         fn names_come_back_as_they_were_written(names in proptest::collection::vec("/[a-z. ]{0,8}[a-z]", 0..6)) {
@@ -78,6 +115,7 @@ mod tests {
         #[test]
         fn no_text_is_too_odd(text in any::<String>()) {
             let _ = inputs(&text);
+            let _ = environment(&text);
         }
     }
 }

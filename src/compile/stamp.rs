@@ -59,6 +59,11 @@ impl Stamp {
     }
 }
 
+/// Whether a file was written, moved here or dated after another; not, where one is not there.
+pub fn is_newer(path: &Path, than: &Path) -> bool {
+    matches!((Stamp::of(path), Stamp::of(than)), (Some(one), Some(other)) if one.changed > other.changed)
+}
+
 impl From<&Metadata> for Stamp {
     fn from(metadata: &Metadata) -> Stamp {
         Stamp {

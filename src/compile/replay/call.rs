@@ -3,7 +3,7 @@
 //! becomes rustc.
 //! Never lives here: which calls are run again, and when.
 
-use crate::process::clean_environment;
+use crate::process::{clean_environment, inherited};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,8 +15,10 @@ use std::process::Command;
 
 /// Names the folder in which calls are written down; set for the cargo that this program starts.
 pub const FOLDER: &str = "CARGO_HOTRUN_CALLS";
+/// What cargo runs in the place of rustc for the crates of a workspace (the cargo book, "Configuration").
+pub const WRAPPER: &str = "RUSTC_WORKSPACE_WRAPPER";
 /// Of the file's form.
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 /// A call as it was made. Calls with words that are no UTF-8 are not written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,23 +73,30 @@ pub fn hidden_entry(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
     let folder = PathBuf::from(std::env::var_os(FOLDER)?);
     let program = args.next()?;
     let args: Vec<OsString> = args.collect();
-    if let Some(call) = Call::of_this_process(&program, &args) {
-        // Without it the crate is compiled by cargo the next time too, which is right and slow.
-        call.write(&folder).ok();
+    let words: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let facts = Facts::of(&words);
+    // Cargo asks with this name which files rustc would make.
+    if !facts.crate_name.trim_matches('_').is_empty() {
+        let written = Call::of_this_process(&program, &args).map(|call| call.write(&folder));
+        if !written.is_some_and(|written| written.is_ok()) {
+            // An older one would be believed; without any, cargo compiles the crate the next time too, which is right and slow.
+            fs::remove_file(file(&folder, &facts)).ok();
+        }
     }
-    let error = Command::new(&program).args(args).env_remove(FOLDER).exec();
+    // A cargo that a macro starts has its own ways.
+    let error = Command::new(&program).args(args).env_remove(FOLDER).env_remove(WRAPPER).exec();
     eprintln!("error: run {}: {error}", program.to_string_lossy());
     Some(127)
+}
+
+fn file(folder: &Path, facts: &Facts) -> PathBuf {
+    folder.join(format!("{}.json", facts.stem()))
 }
 
 impl Call {
     /// The call for which cargo has started this process; `None` for a mere question to rustc, and where not all is known.
     fn of_this_process(program: &OsString, args: &[OsString]) -> Option<Call> {
         let args: Vec<String> = args.iter().map(|arg| arg.to_str().map(str::to_owned)).collect::<Option<_>>()?;
-        // Cargo asks with this name which files rustc would make.
-        if Facts::of(&args).crate_name.trim_matches('_').is_empty() {
-            return None;
-        }
         let parent = nix::unistd::getppid();
         // Another wrapper between the two might have changed what is to be written down.
         let cargo = fs::canonicalize(std::env::var_os("CARGO")?).ok()?;
@@ -109,7 +118,7 @@ impl Call {
         // Made for its owner alone: a build script may have put a secret into the environment.
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(&serde_json::to_vec(self)?)?;
-        file.persist(folder.join(format!("{}.json", facts.stem()))).map_err(|error| error.error)?;
+        file.persist(self::file(folder, &facts)).map_err(|error| error.error)?;
         Ok(())
     }
 
@@ -150,6 +159,17 @@ impl Call {
             };
         }
         command
+    }
+
+    /// What the compiler finds in its environment.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.changes.get(name).map_or_else(|| inherited(name), |change| change.after.clone())
+    }
+
+    /// Where cargo keeps what the crate's build script has said last, if it has one (the cargo book, "Outputs of the Build Script").
+    pub fn script_output(&self) -> Option<PathBuf> {
+        let out_dir = PathBuf::from(self.changes.get("OUT_DIR")?.after.as_ref()?);
+        Some(out_dir.parent()?.join("output"))
     }
 
     /// All that decides what comes of the call, but for the compiler and the files.

@@ -2,16 +2,17 @@
 //! they are made, and in which order they need each other.
 //! Never lives here: running anything.
 
+use super::Known;
 use super::call::{Call, Facts};
 use super::compiler::Compiler;
 use super::record::Record;
 use super::schedule::with_dependents;
 use super::surroundings::Surroundings;
 use crate::compile::build::Script;
-use crate::compile::dep_info;
+use crate::compile::{dep_info, stamp};
 use crate::process::inherited;
 use crate::report::short;
-use cargo_metadata::{Artifact as Unit, PackageId, TargetKind};
+use cargo_metadata::{Artifact as Unit, PackageId, Target, TargetKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -30,14 +31,9 @@ pub struct Lesson {
     pub settings: Vec<PathBuf>,
     /// Folders of packages all of whose files are inputs of a build script.
     pub whole: Vec<PathBuf>,
-    pub members: BTreeSet<PackageId>,
     /// When cargo was started.
     pub began: SystemTime,
-    /// Where calls were written down.
-    pub calls: PathBuf,
-    /// Where they are run again.
-    pub folder: PathBuf,
-    pub line_tables: bool,
+    pub known: Known,
 }
 
 /// Crates in the order in which they need each other; the program is the last.
@@ -54,7 +50,7 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Crate {
     pub package: PackageId,
-    pub target: String,
+    pub target: Target,
     pub call: Call,
     pub facts: Facts,
     /// Those it needs directly, of those in the plan.
@@ -83,7 +79,10 @@ impl Plan {
     /// # Errors
     /// Why no crate can be compiled without cargo.
     pub fn learn(lesson: Lesson) -> Result<Plan, String> {
-        let calls = Captured::read(&lesson.calls);
+        if let Some(path) = lesson.scripts.iter().find_map(|script| script.missing.as_ref()) {
+            return Err(format!("a build script depends on {}, which is not there, so every build runs it", short(path)));
+        }
+        let calls = Captured::read(&lesson.known.calls);
         let (candidates, excluded) = sort(&lesson, &calls)?;
         let chosen = choose(&lesson, &calls, candidates, excluded)?;
         let order = chosen.keys().copied().collect::<Vec<_>>();
@@ -93,36 +92,35 @@ impl Plan {
         for index in in_order(&order, &calls) {
             let (call, facts) = (&calls.all[index].call, &calls.all[index].facts);
             let unit = chosen[&index];
-            let own = facts.outputs(&lesson.folder.join("deps"));
+            let own = facts.outputs(&lesson.known.folder.join("deps"));
             let mut externs = BTreeMap::new();
             let mut needs = BTreeSet::new();
             for path in &facts.externs {
                 if let Some(number) = places.get(path) {
-                    let here = lesson.folder.join("deps").join(path.file_name().unwrap_or_default());
+                    let here = lesson.known.folder.join("deps").join(path.file_name().unwrap_or_default());
                     externs.insert(path.clone(), here);
                     needs.insert(*number);
                 }
             }
-            let sources = sources_of(call, facts, &facts.out_dir)
-                .ok_or_else(|| format!("the list of sources of {} cannot be read", facts.crate_name))?;
+            let inputs = Inputs::read(call, facts, &facts.out_dir).ok_or_else(|| unread(facts))?;
             let number = crates.len();
             places.extend(facts.outputs(&facts.out_dir).into_iter().map(|path| (path, number)));
             let mut one = Crate {
                 package: unit.package_id.clone(),
-                target: unit.target.name.clone(),
+                target: unit.target.clone(),
                 call: call.clone(),
                 facts: facts.clone(),
                 needs: needs.into_iter().collect(),
                 externs,
-                sources,
+                sources: inputs.sources,
                 record: None,
                 waiting: None,
                 begun: false,
             };
-            one.record = Record::read(&lesson.folder, &one, lesson.line_tables).filter(|record| record.made(&own));
+            one.record = Record::read(&lesson.known.folder, &one, lesson.known.line_tables).filter(|record| record.made(&own));
             crates.push(one);
         }
-        let plan = surround(lesson, crates, &calls);
+        let plan = surround(lesson, crates, &calls)?;
         // A newer build is on its way, which will see it.
         match plan.surroundings.written_since(plan.began) {
             Some(path) => Err(format!("{} was written while cargo built", short(path))),
@@ -142,7 +140,7 @@ impl Plan {
                     short(folder)
                 ));
             }
-            if self.surroundings.contains(path) {
+            if !self.crates.iter().any(|one| one.is_source(path)) || self.surroundings.contains(path) {
                 return Err(format!("{} changed", short(path)));
             }
         }
@@ -157,7 +155,7 @@ impl Plan {
         let needs: Vec<Vec<usize>> = self.crates.iter().map(|one| one.needs.clone()).collect();
         let crates = with_dependents(&needs, |number| {
             let one = &self.crates[number];
-            one.begun || one.record.as_ref().is_none_or(|record| !record.still_holds())
+            one.begun || one.record.as_ref().is_none_or(|record| !record.still_holds(&one.call))
         });
         let cold = crates.iter().find(|number| self.crates[**number].record.is_none());
         let cold = cold.map(|number| self.crates[*number].facts.crate_name.clone());
@@ -171,8 +169,8 @@ impl Plan {
     }
 
     /// Whether a message is about a crate of the plan.
-    pub fn has(&self, package: &PackageId, target: &str) -> bool {
-        self.crates.iter().any(|one| one.package == *package && one.target == target)
+    pub fn has(&self, package: &PackageId, target: &Target) -> bool {
+        self.crates.iter().any(|one| one.package == *package && one.target == *target)
     }
 }
 
@@ -181,12 +179,29 @@ impl Crate {
     pub fn sources(&self) -> Vec<PathBuf> {
         self.record.as_ref().map_or_else(|| self.sources.clone(), Record::sources)
     }
+
+    fn is_source(&self, path: &PathBuf) -> bool {
+        match &self.record {
+            Some(record) => record.has_source(path),
+            None => self.sources.contains(path),
+        }
+    }
 }
 
-/// The inputs of a crate, from what rustc wrote beside it in that folder.
-pub fn sources_of(call: &Call, facts: &Facts, folder: &Path) -> Option<Vec<PathBuf>> {
-    let text = fs::read_to_string(facts.dep_info(folder)).ok()?;
-    Some(dep_info::inputs(&text).into_iter().map(|path| without_detour(call.folder.join(path))).collect())
+/// What a crate was compiled from.
+#[derive(Debug)]
+pub struct Inputs {
+    pub sources: Vec<PathBuf>,
+    pub environment: Vec<(String, Option<String>)>,
+}
+
+impl Inputs {
+    /// From what rustc wrote beside it in that folder.
+    pub fn read(call: &Call, facts: &Facts, folder: &Path) -> Option<Inputs> {
+        let text = fs::read_to_string(facts.dep_info(folder)).ok()?;
+        let sources = dep_info::inputs(&text).into_iter().map(|path| without_detour(call.folder.join(path)));
+        Some(Inputs { sources: sources.collect(), environment: dep_info::environment(&text) })
+    }
 }
 
 /// `src/../a.txt`, as rustc writes what `include_str!` names, is `a.txt` in cargo's list. Unless `src` is a link to elsewhere.
@@ -248,21 +263,33 @@ impl Captured {
     }
 }
 
+fn unread(facts: &Facts) -> String {
+    format!("the list of sources of {} cannot be read", facts.crate_name)
+}
+
 type Chosen<'l> = BTreeMap<usize, &'l Unit>;
 
 /// Calls of workspace members: those that can be run again, and those that cannot.
 fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usize>), String> {
     let (mut candidates, mut excluded) = (Chosen::new(), Vec::new());
-    for unit in lesson.units.iter().filter(|unit| lesson.members.contains(&unit.package_id)) {
+    for unit in lesson.units.iter().filter(|unit| lesson.known.members.contains(&unit.package_id)) {
         let Some(index) = calls.of(unit) else {
             return Err(format!("how cargo compiles {} is not known yet", unit.target.name));
         };
-        let One { call, facts, .. } = &calls.all[index];
+        let One { file, call, facts } = &calls.all[index];
         let compiled_for_compiling =
             unit.target.kind.contains(&TargetKind::ProcMacro) || unit.target.kind.contains(&TargetKind::CustomBuild);
         let manifest = unit.manifest_path.as_std_path();
         let whole = lesson.whole.iter().any(|folder| manifest.parent() == Some(folder));
-        let fits = call.fits(inherited);
+        // What cargo takes from these it may have changed since without a new call.
+        let old = lesson.settings.iter().find(|path| {
+            let is_config = path.ends_with("config.toml") || path.ends_with("config");
+            (is_config || *path == manifest || **path == lesson.known.root_manifest) && stamp::is_newer(path, file)
+        });
+        if let (Some(path), true) = (old, is_program(lesson, unit)) {
+            return Err(format!("{} was written after cargo compiled {}", short(path), unit.target.name));
+        }
+        let fits = call.fits(inherited) && old.is_none();
         if facts.can_run_again() && !compiled_for_compiling && !whole && fits {
             candidates.insert(index, unit);
         } else {
@@ -283,8 +310,7 @@ fn choose<'l>(
         let below = calls.all[index].facts.externs.iter().filter_map(|path| calls.by_path.get(path));
         excluded.extend(below.filter(|below| candidates.remove(below).is_some()));
     }
-    let is_program = |unit: &Unit| unit.executable.as_ref().is_some_and(|path| path.as_std_path() == lesson.executable);
-    let program = candidates.iter().find(|(_, unit)| is_program(unit)).map(|(index, _)| *index);
+    let program = candidates.iter().find(|(_, unit)| is_program(lesson, unit)).map(|(index, _)| *index);
     let Some(program) = program else {
         return Err(match lesson.whole.first() {
             Some(folder) => format!(
@@ -307,6 +333,10 @@ fn choose<'l>(
     Ok(candidates)
 }
 
+fn is_program(lesson: &Lesson, unit: &Unit) -> bool {
+    unit.executable.as_ref().is_some_and(|path| path.as_std_path() == lesson.executable)
+}
+
 /// Those that are needed before those that need them.
 fn in_order(chosen: &[usize], calls: &Captured) -> Vec<usize> {
     let mut order = Vec::with_capacity(chosen.len());
@@ -325,7 +355,7 @@ fn in_order(chosen: &[usize], calls: &Captured) -> Vec<usize> {
     order
 }
 
-fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Plan {
+fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Result<Plan, String> {
     let now = SystemTime::now();
     let mut surroundings = Surroundings::default();
     let own: BTreeSet<PathBuf> = crates.iter().flat_map(|one| one.sources.iter().cloned()).collect();
@@ -347,9 +377,16 @@ fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Plan {
     }
     let in_plan: BTreeSet<&str> = crates.iter().map(|one| one.facts.crate_name.as_str()).collect();
     for unit in &lesson.units {
-        let is_own = crates.iter().any(|one| one.package == unit.package_id && one.target == unit.target.name);
-        if !is_own {
-            unit.filenames.iter().for_each(|path| surroundings.add_artifact(path.as_std_path()));
+        let is_own = crates.iter().any(|one| one.package == unit.package_id && one.target == unit.target);
+        if is_own {
+            continue;
+        }
+        unit.filenames.iter().for_each(|path| surroundings.add_artifact(path.as_std_path()));
+        if let Some(index) = calls.of(unit) {
+            let One { call, facts, .. } = &calls.all[index];
+            // Also where they are sources of a crate of the plan, too.
+            let inputs = Inputs::read(call, facts, &facts.out_dir).ok_or_else(|| unread(facts))?;
+            inputs.sources.iter().for_each(|path| surroundings.add_file(path, now));
         }
     }
     for one in calls.all.iter().filter(|one| in_plan.contains(one.facts.crate_name.as_str())) {
@@ -358,5 +395,5 @@ fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Plan {
     for one in &crates {
         surroundings.add_artifact(&one.call.program);
     }
-    Plan { crates, surroundings, whole: lesson.whole, other_inputs, began: lesson.began }
+    Ok(Plan { crates, surroundings, whole: lesson.whole, other_inputs, began: lesson.began })
 }

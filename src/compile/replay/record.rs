@@ -1,8 +1,8 @@
 //! How a crate was compiled here last, kept beside what was made: cargo's fingerprint in our own words.
 //! Never lives here: compiling.
 
-use super::call::Rewrite;
-use super::plan::Crate;
+use super::call::{Call, Rewrite};
+use super::plan::{Crate, Inputs};
 use crate::compile::stamp::{Print, Stamp, content_of};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,7 +19,9 @@ pub struct Record {
     /// `None` is a file that was not there to be looked at: it holds no longer than until it is asked for.
     sources: Vec<(PathBuf, Option<Print>)>,
     externs: Vec<(PathBuf, Option<Stamp>)>,
-    outputs: Vec<(PathBuf, Option<Stamp>)>,
+    outputs: Vec<PathBuf>,
+    /// Variables that it read, with what it found.
+    environment: Vec<(String, Option<String>)>,
     /// Its warnings, as rustc rendered them.
     pub messages: Vec<String>,
 }
@@ -40,6 +42,9 @@ impl Before {
             (path, print)
         });
         let externs = one.facts.externs.iter().map(|path| one.externs.get(path).unwrap_or(path));
+        // What its build script has made, and told rustc to take, belongs to that run of it.
+        let script = one.call.script_output();
+        let externs = externs.chain(&script);
         Before {
             call: call_of(one, line_tables),
             began: now,
@@ -49,8 +54,8 @@ impl Before {
     }
 
     /// Of a compilation that has succeeded, and read those sources.
-    pub fn record(mut self, sources: Vec<PathBuf>, outputs: Vec<PathBuf>, messages: Vec<String>) -> Record {
-        let sources = sources.into_iter().map(|path| {
+    pub fn record(mut self, inputs: Inputs, outputs: Vec<PathBuf>, messages: Vec<String>) -> Record {
+        let sources = inputs.sources.into_iter().map(|path| {
             let print = self.sources.remove(&path).unwrap_or_else(|| Print::after(&path, self.began));
             (path, print)
         });
@@ -58,7 +63,8 @@ impl Before {
             call: self.call,
             sources: sources.collect(),
             externs: self.externs,
-            outputs: outputs.into_iter().map(|path| (path.clone(), Stamp::of(&path))).collect(),
+            outputs,
+            environment: inputs.environment,
             messages,
         }
     }
@@ -84,15 +90,19 @@ impl Record {
 
     /// Whether it is about those files, and they are as they were made.
     pub fn made(&self, outputs: &[PathBuf]) -> bool {
-        self.outputs.iter().map(|(path, _)| path).eq(outputs)
-            && self.outputs.iter().all(|(path, stamp)| stamp.is_some() && Stamp::of(path).is_some())
+        self.outputs == outputs && self.outputs.iter().all(|path| path.is_file())
     }
 
-    /// Whether compiling again would give the same.
-    pub fn still_holds(&self) -> bool {
+    /// Whether compiling again, by that call, would give the same.
+    pub fn still_holds(&self, call: &Call) -> bool {
         let same = |(path, stamp): &(PathBuf, Option<Stamp>)| stamp.is_some() && Stamp::of_output(path) == *stamp;
         self.externs.iter().all(same)
+            && self.environment.iter().all(|(name, found)| call.variable(name) == *found)
             && self.sources.iter().all(|(path, print)| print.as_ref().is_some_and(|print| print.still_holds(path)))
+    }
+
+    pub fn has_source(&self, path: &Path) -> bool {
+        self.sources.iter().any(|(source, _)| source == path)
     }
 
     pub fn sources(&self) -> Vec<PathBuf> {

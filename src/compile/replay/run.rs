@@ -4,7 +4,7 @@
 use super::Folder;
 use super::call::Rewrite;
 use super::compiler::Compiler;
-use super::plan::{Plan, Work, sources_of};
+use super::plan::{Inputs, Plan, Work};
 use super::record::{Before, Record};
 use super::schedule::Schedule;
 use crate::compile::build::is_sum;
@@ -28,8 +28,9 @@ const LAG: Duration = Duration::from_millis(200);
 /// Crates that are compiled before they are needed get out of the way of what the user does.
 const BACKGROUND: i32 = 10;
 /// Errors in which rustc cannot use a crate that was compiled before: it is no fault of the sources.
-const OTHER_CRATES: [&str; 12] =
-    ["E0455", "E0457", "E0458", "E0459", "E0460", "E0461", "E0462", "E0463", "E0464", "E0465", "E0514", "E0519"];
+const OTHER_CRATES: [&str; 13] = [
+    "E0455", "E0457", "E0458", "E0459", "E0460", "E0461", "E0462", "E0463", "E0464", "E0465", "E0514", "E0519", "E0786",
+];
 
 /// What a compiler said, or that it ended.
 #[derive(Debug)]
@@ -70,11 +71,12 @@ pub struct Step {
 }
 
 pub struct Run {
+    began: Instant,
     schedule: Schedule,
     jobs: BTreeMap<usize, Job>,
     in_background: bool,
     own_linker: bool,
-    has_program: bool,
+    unlinked: bool,
     /// Compiled for nothing: something newer is wanted.
     cancelled: bool,
     errors: usize,
@@ -97,22 +99,26 @@ struct Job {
     rendered: Vec<String>,
     errors: usize,
     odd: Option<String>,
+    text: Option<String>,
+    /// The linker has failed.
+    unlinked: bool,
 }
 
 impl Run {
-    /// Whether its end is a link by our own linker.
-    pub fn links(&self) -> bool {
-        self.own_linker && self.has_program
+    /// Whether our own linker has failed.
+    pub fn own_linker_failed(&self) -> bool {
+        self.own_linker && self.unlinked
     }
 
-    pub fn new(plan: &Plan, work: &Work, at_once: usize, own_linker: bool, in_background: bool) -> Run {
+    pub fn new(now: Instant, plan: &Plan, work: &Work, at_once: usize, own_linker: bool, in_background: bool) -> Run {
         let crates = plan.crates.iter().map(|one| (one.needs.clone(), one.facts.is_bin()));
         Run {
+            began: now,
             schedule: Schedule::new(crates, &work.crates, at_once),
             jobs: BTreeMap::new(),
             in_background,
             own_linker,
-            has_program: work.crates.iter().any(|number| plan.crates[*number].facts.is_bin()),
+            unlinked: false,
             cancelled: false,
             errors: 0,
             messages: Vec::new(),
@@ -145,6 +151,9 @@ impl Run {
 
     /// When `ended` should be asked again though nothing was heard.
     pub fn deadline(&self) -> Option<Instant> {
+        if self.schedule.is_over() {
+            return Some(self.began);
+        }
         self.jobs.values().filter_map(|job| job.exited).map(|exited| exited + LAG).min()
     }
 
@@ -153,9 +162,9 @@ impl Run {
         match said {
             Said::Diagnostic(diagnostic) => job.hear(*diagnostic),
             Said::Text(text) => {
-                // rustc says nothing but messages, unless it breaks.
+                // rustc says nothing but messages, unless it breaks or a macro speaks.
                 job.rendered.push(text.clone());
-                job.odd.get_or_insert(text);
+                job.text.get_or_insert(text);
             }
             Said::Metadata => self.schedule.metadata(number),
             Said::Linked => job.linked = Some(now),
@@ -177,13 +186,12 @@ impl Run {
         if !self.schedule.is_over() {
             return None;
         }
+        let messages = std::mem::take(&mut self.messages);
         Some(match self.doubt.take() {
-            None if self.cancelled => Outcome::Failed { errors: 0, messages: Vec::new() },
-            Some(doubt) if !self.cancelled => Outcome::Doubtful(doubt),
-            None | Some(_) if self.errors > 0 => {
-                Outcome::Failed { errors: self.errors, messages: std::mem::take(&mut self.messages) }
-            }
-            None | Some(_) => Outcome::Built,
+            _ if self.cancelled => Outcome::Failed { errors: 0, messages: Vec::new() },
+            Some(doubt) => Outcome::Doubtful(doubt),
+            None if self.errors > 0 => Outcome::Failed { errors: self.errors, messages },
+            None => Outcome::Built,
         })
     }
 
@@ -205,6 +213,7 @@ impl Run {
         if one.facts.is_bin() {
             // What runs from a link of the file must not be written to, whatever the linker does.
             one.facts.outputs(&folder.deps()).iter().for_each(|path| drop(fs::remove_file(path)));
+            link::forget_report(&folder.link());
         }
         let linker = ["-C", &format!("linker=/proc/{}/exe", std::process::id()), "-C", "linker-flavor=gcc"];
         let more: Vec<String> = linker.iter().filter(|_| own_linker).map(ToString::to_string).collect();
@@ -242,6 +251,8 @@ impl Run {
             rendered: Vec::new(),
             errors: 0,
             odd: None,
+            text: None,
+            unlinked: false,
         })
     }
 
@@ -250,7 +261,7 @@ impl Run {
         if let Some(ended) = job.linked.or(job.exited) {
             self.steps.push(Step { name: one.facts.crate_name.clone(), began: job.began, ended });
         }
-        let Job { mut running, before, linked, rendered, errors, odd, .. } = job;
+        let Job { mut running, before, linked, rendered, errors, odd, text, unlinked, .. } = job;
         let failure = if linked.is_some() {
             running.leave();
             None
@@ -265,25 +276,27 @@ impl Run {
             self.linked = link::read_report(&folder.link());
         }
         self.schedule.ended(number, failure.is_none());
+        self.unlinked |= unlinked;
         if self.cancelled {
             return;
         }
         if let Some(failure) = failure {
             if errors == 0 || odd.is_some() {
-                let what = odd.unwrap_or(failure);
+                let what = odd.or(text).unwrap_or(failure);
                 self.doubt = Some(format!("compiling {} ended with {what}", one.facts.crate_name));
                 // Its incremental cache may be the reason.
                 one.record = None;
+                folder.forget_cache(&one.facts);
             }
             self.errors += errors;
             self.messages.extend(rendered);
             return;
         }
-        let Some(sources) = sources_of(&one.call, &one.facts, &folder.deps()) else {
+        let Some(inputs) = Inputs::read(&one.call, &one.facts, &folder.deps()) else {
             self.doubt = Some(format!("rustc has left no list of sources of {}", one.facts.crate_name));
             return;
         };
-        let record = before.record(sources, one.facts.outputs(&folder.deps()), rendered.clone());
+        let record = before.record(inputs, one.facts.outputs(&folder.deps()), rendered.clone());
         self.messages.extend(rendered);
         // Without it the crate is compiled once more in the next session.
         record.write(&folder.path, one).ok();
@@ -299,6 +312,8 @@ impl Job {
         }
         if matches!(diagnostic.level, DiagnosticLevel::Error | DiagnosticLevel::Ice) {
             self.errors += 1;
+            // As rustc words it, with the linker's name.
+            self.unlinked |= diagnostic.message.starts_with("linking with `");
             let code = diagnostic.code.as_ref().map(|code| code.code.as_str());
             let is_of_another = code.is_some_and(|code| OTHER_CRATES.contains(&code));
             if is_of_another || diagnostic.spans.is_empty() || matches!(diagnostic.level, DiagnosticLevel::Ice) {
