@@ -138,6 +138,14 @@ impl Call {
         })
     }
 
+    /// Whether rustc would find those values when the call is made again in that environment.
+    pub fn finds(&self, variables: &[(String, Option<String>)], environment: impl Fn(&str) -> Option<String>) -> bool {
+        variables.iter().all(|(name, value)| {
+            let changed = self.lasting().find(|(changed, _)| changed == name);
+            changed.map_or_else(|| environment(name), |(_, change)| change.after.clone()) == *value
+        })
+    }
+
     /// The command that makes the call again, in the present environment.
     pub fn command(&self, rewrite: &Rewrite<'_>) -> Command {
         let mut command = Command::new(&self.program);
@@ -406,5 +414,14 @@ mod tests {
         let other = environment(b"HOME=/h\0LEVEL=3\0GONE=x\0").unwrap();
         assert!(!call.fits(|name| other.get(name).cloned()));
         assert!(environment(b"A=\xff\0").is_none());
+
+        let read = |name: &str, value: Option<&str>| [(name.to_owned(), value.map(str::to_owned))];
+        let present = |name: &str| before.get(name).cloned();
+        for (name, value) in [("HOME", Some("/h")), ("LEVEL", Some("2")), ("GONE", None), ("NEVER", None)] {
+            assert!(call.finds(&read(name, value), present), "{name}");
+        }
+        for (name, value) in [("HOME", None), ("LEVEL", Some("1")), ("GONE", Some("x")), ("NEVER", Some(""))] {
+            assert!(!call.finds(&read(name, value), present), "{name}");
+        }
     }
 }

@@ -98,7 +98,7 @@ impl Plan {
                     needs.insert(*number);
                 }
             }
-            let sources = sources_of(call, facts, &facts.out_dir)
+            let Inputs { sources, .. } = inputs_of(call, facts, &facts.out_dir)
                 .ok_or_else(|| format!("the list of sources of {} cannot be read", facts.crate_name))?;
             let number = crates.len();
             places.extend(facts.outputs(&facts.out_dir).into_iter().map(|path| (path, number)));
@@ -175,10 +175,19 @@ impl Crate {
     }
 }
 
+/// What a compilation has read.
+#[derive(Debug)]
+pub struct Inputs {
+    pub sources: Vec<PathBuf>,
+    /// Of its environment.
+    pub variables: Vec<(String, Option<String>)>,
+}
+
 /// The inputs of a crate, from what rustc wrote beside it in that folder.
-pub fn sources_of(call: &Call, facts: &Facts, folder: &Path) -> Option<Vec<PathBuf>> {
+pub fn inputs_of(call: &Call, facts: &Facts, folder: &Path) -> Option<Inputs> {
     let text = fs::read_to_string(facts.dep_info(folder)).ok()?;
-    Some(dep_info::inputs(&text).into_iter().map(|path| call.folder.join(path)).collect())
+    let sources = dep_info::inputs(&text).into_iter().map(|path| call.folder.join(path)).collect();
+    Some(Inputs { sources, variables: dep_info::variables(&text) })
 }
 
 /// All calls that were written down, and what they made.
@@ -238,7 +247,9 @@ fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usi
             unit.target.kind.contains(&TargetKind::ProcMacro) || unit.target.kind.contains(&TargetKind::CustomBuild);
         let manifest = unit.manifest_path.as_std_path();
         let whole = lesson.whole.iter().any(|folder| manifest.parent() == Some(folder));
-        let fits = call.fits(inherited);
+        let read = inputs_of(call, facts, &facts.out_dir);
+        // Whoever stands between this program and cargo may give it variables, as rustup does.
+        let fits = call.fits(inherited) && read.is_none_or(|read| call.finds(&read.variables, inherited));
         if facts.can_run_again() && !compiled_for_compiling && !whole && fits {
             candidates.insert(index, unit);
         } else {

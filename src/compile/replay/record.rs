@@ -2,8 +2,9 @@
 //! Never lives here: compiling.
 
 use super::call::Rewrite;
-use super::plan::Crate;
+use super::plan::{Crate, Inputs};
 use crate::compile::stamp::{Print, Stamp, content_of};
+use crate::process::inherited;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,6 +21,8 @@ pub struct Record {
     sources: Vec<(PathBuf, Option<Print>)>,
     externs: Vec<(PathBuf, Option<Stamp>)>,
     outputs: Vec<(PathBuf, Option<Stamp>)>,
+    /// Of its environment what it has read.
+    variables: Vec<(String, Option<String>)>,
     /// Its warnings, as rustc rendered them.
     pub messages: Vec<String>,
 }
@@ -48,9 +51,9 @@ impl Before {
         }
     }
 
-    /// Of a compilation that has succeeded, and read those sources.
-    pub fn record(mut self, sources: Vec<PathBuf>, outputs: Vec<PathBuf>, messages: Vec<String>) -> Record {
-        let sources = sources.into_iter().map(|path| {
+    /// Of a compilation that has succeeded, and read that.
+    pub fn record(mut self, inputs: Inputs, outputs: Vec<PathBuf>, messages: Vec<String>) -> Record {
+        let sources = inputs.sources.into_iter().map(|path| {
             let print = self.sources.remove(&path).unwrap_or_else(|| Print::after(&path, self.began));
             (path, print)
         });
@@ -59,16 +62,18 @@ impl Before {
             sources: sources.collect(),
             externs: self.externs,
             outputs: outputs.into_iter().map(|path| (path.clone(), Stamp::of(&path))).collect(),
+            variables: inputs.variables,
             messages,
         }
     }
 }
 
 impl Record {
-    /// The record of a crate, where its call is still the same; otherwise nothing that was made by it is of use.
+    /// The record of a crate, where its call is still the same, and what it read of the environment; otherwise nothing that was made by it is of use.
     pub fn read(folder: &Path, one: &Crate, line_tables: bool) -> Option<Record> {
         let record: Record = serde_json::from_slice(&fs::read(file(folder, one)).ok()?).ok()?;
-        (record.call == call_of(one, line_tables)).then_some(record)
+        let same = record.call == call_of(one, line_tables) && one.call.finds(&record.variables, inherited);
+        same.then_some(record)
     }
 
     pub fn write(&self, folder: &Path, one: &Crate) -> io::Result<()> {

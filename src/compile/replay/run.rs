@@ -3,7 +3,7 @@
 
 use super::Folder;
 use super::call::Rewrite;
-use super::plan::{Plan, Work, sources_of};
+use super::plan::{Plan, Work, inputs_of};
 use super::record::{Before, Record};
 use super::schedule::Schedule;
 use crate::compile::link;
@@ -257,11 +257,11 @@ impl Run {
             self.messages.extend(job.rendered);
             return;
         }
-        let Some(sources) = sources_of(&one.call, &one.facts, &folder.deps()) else {
+        let Some(inputs) = inputs_of(&one.call, &one.facts, &folder.deps()) else {
             self.doubt = Some(format!("rustc has left no list of sources of {}", one.facts.crate_name));
             return;
         };
-        let record = job.before.record(sources, one.facts.outputs(&folder.deps()), job.rendered.clone());
+        let record = job.before.record(inputs, one.facts.outputs(&folder.deps()), job.rendered.clone());
         self.messages.extend(job.rendered);
         // Without it the crate is compiled once more in the next session.
         record.write(&folder.path, one).ok();
