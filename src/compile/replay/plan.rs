@@ -27,7 +27,7 @@ pub struct Lesson {
     pub inputs: Vec<PathBuf>,
     /// What says how to build, there or not.
     pub settings: Vec<PathBuf>,
-    /// Folders of packages all of whose files are inputs of a build script.
+    /// Folders all of whose files are inputs of a build script: that of its package, or one that it names.
     pub whole: Vec<PathBuf>,
     pub members: BTreeSet<PackageId>,
     /// When cargo was started.
@@ -44,7 +44,10 @@ pub struct Lesson {
 pub struct Plan {
     pub crates: Vec<Crate>,
     pub surroundings: Surroundings,
-    whole: Vec<PathBuf>,
+    /// Folders of packages whose build script names no inputs.
+    nameless: Vec<PathBuf>,
+    /// Folders that build scripts name.
+    named: Vec<PathBuf>,
     /// Inputs that are no crate's own sources.
     other_inputs: Vec<PathBuf>,
     pub began: SystemTime,
@@ -72,6 +75,14 @@ pub struct Work {
     pub crates: Vec<usize>,
     /// One of those was not compiled here yet, so there is no incremental cache for it.
     pub cold: Option<String>,
+}
+
+impl Lesson {
+    /// Of `whole`: folders that scripts name, and those of packages whose script names nothing.
+    fn folders(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let is_named = |folder: &PathBuf| self.scripts.iter().any(|script| script.inputs.contains(folder));
+        self.whole.iter().cloned().partition(is_named)
+    }
 }
 
 impl Plan {
@@ -129,13 +140,10 @@ impl Plan {
     /// Why cargo has to be asked.
     pub fn decide(&self, changed: &BTreeSet<PathBuf>) -> Result<Work, String> {
         for path in changed {
-            if let Some(folder) = self.whole.iter().find(|folder| path.starts_with(folder)) {
-                return Err(format!(
-                    "the build script of {} names no inputs (cargo::rerun-if-changed), so any change runs it",
-                    short(folder)
-                ));
+            if let Some(folder) = self.nameless.iter().find(|folder| path.starts_with(folder)) {
+                return Err(names_no_inputs(folder));
             }
-            if self.surroundings.contains(path) {
+            if self.surroundings.contains(path) || self.named.iter().any(|folder| path.starts_with(folder)) {
                 return Err(format!("{} changed", short(path)));
             }
         }
@@ -273,11 +281,8 @@ fn choose<'l>(
     let is_program = |unit: &Unit| unit.executable.as_ref().is_some_and(|path| path.as_std_path() == lesson.executable);
     let program = candidates.iter().find(|(_, unit)| is_program(unit)).map(|(index, _)| *index);
     let Some(program) = program else {
-        return Err(match lesson.whole.first() {
-            Some(folder) => format!(
-                "the build script of {} names no inputs (cargo::rerun-if-changed), so any change runs it",
-                short(folder)
-            ),
+        return Err(match lesson.folders().1.first() {
+            Some(folder) => names_no_inputs(folder),
             None => "the program's own crate is not compiled incrementally, or not in a way that is understood here"
                 .to_owned(),
         });
@@ -312,9 +317,14 @@ fn in_order(chosen: &[usize], calls: &Captured) -> Vec<usize> {
     order
 }
 
+fn names_no_inputs(folder: &Path) -> String {
+    format!("the build script of {} names no inputs (cargo::rerun-if-changed), so any change runs it", short(folder))
+}
+
 fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Plan {
     let now = SystemTime::now();
     let mut surroundings = Surroundings::default();
+    let (named, nameless) = lesson.folders();
     let own: BTreeSet<PathBuf> = crates.iter().flat_map(|one| one.sources.iter().cloned()).collect();
     let other_inputs: Vec<PathBuf> = lesson.inputs.into_iter().filter(|path| !own.contains(path)).collect();
     other_inputs.iter().for_each(|path| surroundings.add_tree(path, now));
@@ -345,5 +355,5 @@ fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Plan {
     for one in &crates {
         surroundings.add_artifact(&one.call.program);
     }
-    Plan { crates, surroundings, whole: lesson.whole, other_inputs, began: lesson.began }
+    Plan { crates, surroundings, nameless, named, other_inputs, began: lesson.began }
 }
