@@ -219,6 +219,9 @@ impl Sources {
         folders.extend(extra);
         let single = files.iter().chain(&self.exact).chain(&self.settings).chain(self.real.keys()).chain(&self.extra);
         folders.extend(single.filter_map(|path| path.parent()).map(Path::to_path_buf));
+        // Where the folder of what may come is not there either, the one in which it would come is.
+        let coming = self.coming.iter().filter_map(|path| path.ancestors().skip(1).find(|folder| folder.is_dir()));
+        folders.extend(coming.map(Path::to_path_buf));
         folders
     }
 
@@ -323,7 +326,7 @@ impl Sources {
     fn all_files(&self) -> BTreeSet<PathBuf> {
         let roots = self.whole.iter().chain(&self.extra).chain(self.packages.values());
         let (_, mut files) = self.walk(roots);
-        files.extend(self.exact.iter().chain(&self.settings).cloned());
+        files.extend(self.exact.iter().chain(&self.settings).chain(&self.coming).cloned());
         files
     }
 
