@@ -19,6 +19,8 @@ pub struct Builder {
     replay: Replay,
     runs: u64,
     work: Option<(u64, Work)>,
+    /// When cargo was last started.
+    cargo_began: Option<SystemTime>,
     /// A replay of what nobody has changed: the next one finds its caches.
     preparing: Option<(u64, replay::Run)>,
     /// What cargo's last build was like, until it is learnt from.
@@ -92,6 +94,7 @@ impl Builder {
             replay,
             runs: 0,
             work: None,
+            cargo_began: None,
             preparing: None,
             lesson: None,
             libraries: Vec::new(),
@@ -106,6 +109,11 @@ impl Builder {
 
     pub fn is_building(&self) -> bool {
         self.work.is_some()
+    }
+
+    /// When cargo last began to look at files.
+    pub fn cargo_began(&self) -> Option<SystemTime> {
+        self.cargo_began
     }
 
     pub fn set_metadata(&mut self, metadata: &Metadata) {
@@ -256,6 +264,7 @@ impl Builder {
         let (sink, number) = (Arc::clone(&self.sink), self.runs);
         let sink: build::Sink = Arc::new(move |said| sink(number, BuildSaid::Cargo(said)));
         let began = SystemTime::now();
+        self.cargo_began = Some(began);
         let run = self.cargo.start(launcher, &sink, |command| self.replay.wrap(command))?;
         self.work = Some((number, Work::Cargo(Box::new(run))));
         self.lesson =

@@ -178,15 +178,30 @@ impl Sources {
     }
 
     /// Dates inputs to now, so that cargo sees that they have changed: it compares times, and takes a file for old that was
-    /// moved here with an earlier date, or was saved within the first milliseconds of a build. Says whether there was one.
+    /// saved within the first milliseconds of a build. Says whether there was one.
     pub fn date_anew(&self, paths: &BTreeSet<PathBuf>) -> bool {
-        let inputs = paths.iter().filter(|path| self.exact.contains(*path));
+        let inputs = paths.iter().filter(|path| self.is_input(path));
         let dated = inputs.filter(|path| {
             // A file that may not be written keeps its date, and cargo its opinion.
             let file = fs::File::options().append(true).open(path);
             file.is_ok_and(|file| file.set_modified(SystemTime::now()).is_ok())
         });
         dated.count() > 0
+    }
+
+    /// As `date_anew`, of inputs that were moved here with a date before that moment: cargo would never see that they have
+    /// changed, neither now nor when it builds for another reason.
+    pub fn date_the_old_anew(&self, paths: &BTreeSet<PathBuf>, moment: SystemTime) {
+        let is_old = |path: &&PathBuf| {
+            let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+            modified.is_ok_and(|modified| modified < moment)
+        };
+        self.date_anew(&paths.iter().filter(is_old).cloned().collect());
+    }
+
+    /// Of the compiler, or of a build script.
+    fn is_input(&self, path: &Path) -> bool {
+        self.exact.contains(path) || self.whole.iter().any(|folder| path.starts_with(folder))
     }
 
     /// A build failed: what it lacks may be any file.
