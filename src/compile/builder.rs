@@ -225,6 +225,10 @@ impl Builder {
 
     /// Learns from cargo's last build, in a thread of its own as it looks at many files. `inputs` are all that cargo names.
     pub fn learn(&mut self, inputs: Vec<PathBuf>, settings: Vec<PathBuf>, whole: Vec<PathBuf>) {
+        if self.is_building() {
+            // What there is to learn from is the build that goes on.
+            return;
+        }
         let Some(last) = self.lesson.take() else { return };
         let (members, calls, folder, line_tables) = match self.replay.lesson() {
             Ok(known) => known,
