@@ -18,6 +18,7 @@ mod generations;
 mod leaks;
 mod link;
 mod programs;
+mod replay_inputs;
 mod saves;
 mod terminal;
 mod tidy;
