@@ -14,7 +14,7 @@ use cargo_metadata::{Artifact as Unit, PackageId, TargetKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 /// What there is to learn from, when cargo has built.
@@ -194,8 +194,26 @@ pub struct Inputs {
 /// The inputs of a crate, from what rustc wrote beside it in that folder.
 pub fn inputs_of(call: &Call, facts: &Facts, folder: &Path) -> Option<Inputs> {
     let text = fs::read_to_string(facts.dep_info(folder)).ok()?;
-    let sources = dep_info::inputs(&text).into_iter().map(|path| call.folder.join(path)).collect();
+    let sources = dep_info::inputs(&text).into_iter().map(|path| as_cargo_names(call.folder.join(path))).collect();
     Some(Inputs { sources, variables: dep_info::variables(&text) })
+}
+
+/// Without `..`, where that is the same file: rustc leaves it in the names of files that a source names.
+fn as_cargo_names(path: PathBuf) -> PathBuf {
+    if !path.components().any(|part| part == Component::ParentDir) {
+        return path;
+    }
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => plain.push(part),
+        }
+    }
+    // Behind a symlink it is another.
+    let same = path.canonicalize().is_ok_and(|real| plain.canonicalize().is_ok_and(|other| real == other));
+    if same { plain } else { path }
 }
 
 /// All calls that were written down, and what they made.
@@ -356,4 +374,26 @@ fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Plan {
         surroundings.add_artifact(&one.call.program);
     }
     Plan { crates, surroundings, nameless, named, other_inputs, began: lesson.began }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_named_as_cargo_names_it_unless_that_is_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().canonicalize().unwrap().join(name);
+        for inner in ["src", "texts", "far/src", "far/texts"] {
+            fs::create_dir_all(path(inner)).unwrap();
+        }
+        fs::write(path("texts/a"), "near").unwrap();
+        fs::write(path("far/texts/a"), "far").unwrap();
+        std::os::unix::fs::symlink(path("far/src"), path("linked")).unwrap();
+        assert_eq!(as_cargo_names(path("src/../texts/a")), path("texts/a"));
+        assert_eq!(as_cargo_names(path("src/./../src/../texts/a")), path("texts/a"));
+        for other in ["linked/../texts/a", "src/../texts/none", "texts/a", "src/..a"] {
+            assert_eq!(as_cargo_names(path(other)), path(other));
+        }
+    }
 }
