@@ -271,8 +271,11 @@ impl Run {
 
 impl Job {
     fn hear(&mut self, diagnostic: Diagnostic) {
+        if is_sum(&diagnostic.message) {
+            return;
+        }
         let is_error = matches!(diagnostic.level, DiagnosticLevel::Error | DiagnosticLevel::Ice);
-        if is_error && !diagnostic.message.starts_with("aborting due to") {
+        if is_error {
             self.errors += 1;
             let code = diagnostic.code.as_ref().map(|code| code.code.as_str());
             let is_of_another = code.is_some_and(|code| OTHER_CRATES.contains(&code));
@@ -282,6 +285,12 @@ impl Job {
         }
         self.rendered.extend(diagnostic.rendered);
     }
+}
+
+/// rustc counts what the user has just read; cargo leaves that out.
+fn is_sum(message: &str) -> bool {
+    message.starts_with("aborting due to")
+        || ["warning emitted", "warnings emitted"].iter().any(|end| message.ends_with(end))
 }
 
 /// The messages of rustc that are not diagnostics (the rustc book, "JSON Output").
