@@ -22,6 +22,8 @@ pub struct Builder {
     replay: Replay,
     runs: u64,
     work: Option<(u64, Work)>,
+    /// When cargo was last started.
+    cargo_began: Option<SystemTime>,
     /// A replay of what nobody has changed: the next one finds its caches.
     preparing: Option<(u64, replay::Run)>,
     /// When compilers are started that wait for the next save, and for which crate besides the program.
@@ -98,6 +100,7 @@ impl Builder {
             replay,
             runs: 0,
             work: None,
+            cargo_began: None,
             preparing: None,
             ready_at: None,
             unlearnt: None,
@@ -113,6 +116,11 @@ impl Builder {
 
     pub fn is_building(&self) -> bool {
         self.work.is_some()
+    }
+
+    /// When cargo last began to look at files.
+    pub fn cargo_began(&self) -> Option<SystemTime> {
+        self.cargo_began
     }
 
     pub fn set_metadata(&mut self, metadata: &Metadata) {
@@ -231,6 +239,10 @@ impl Builder {
 
     /// Learns from cargo's last build, in a thread of its own as it looks at many files. `inputs` are all that cargo names.
     pub fn learn(&mut self, inputs: Vec<PathBuf>, settings: Vec<PathBuf>, whole: Vec<PathBuf>) {
+        if self.is_building() {
+            // What there is to learn from is the build that goes on.
+            return;
+        }
         let Some(last) = self.lesson.take() else { return };
         let (members, calls, folder, line_tables) = match self.replay.lesson() {
             Ok(known) => known,
@@ -270,6 +282,7 @@ impl Builder {
         let (sink, number) = (Arc::clone(&self.sink), self.runs);
         let sink: build::Sink = Arc::new(move |said| sink(number, BuildSaid::Cargo(said)));
         let began = SystemTime::now();
+        self.cargo_began = Some(began);
         let run = self.cargo.start(launcher, &sink, |command| self.replay.wrap(command))?;
         self.work = Some((number, Work::Cargo(Box::new(run))));
         self.lesson =

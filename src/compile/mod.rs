@@ -280,6 +280,9 @@ impl Room {
         self.sources.build_began();
         self.out.push(Outbox::Tell(Notice::Building { package: self.package.clone(), cause: cause.clone() }));
         self.cause = cause;
+        if let Some(moment) = self.builder.cargo_began() {
+            self.sources.date_the_old_anew(&self.changed, moment);
+        }
         let why_cargo = self.why_cargo.take();
         if let Err(error) = self.builder.start(now, &self.changed, why_cargo.as_deref(), launcher) {
             self.out.push(Outbox::Tell(Notice::Diagnostic { rendered: error.to_string() }));

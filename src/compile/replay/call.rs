@@ -147,6 +147,14 @@ impl Call {
         })
     }
 
+    /// Whether rustc would find those values when the call is made again in that environment.
+    pub fn finds(&self, variables: &[(String, Option<String>)], environment: impl Fn(&str) -> Option<String>) -> bool {
+        variables.iter().all(|(name, value)| {
+            let changed = self.lasting().find(|(changed, _)| changed == name);
+            changed.map_or_else(|| environment(name), |(_, change)| change.after.clone()) == *value
+        })
+    }
+
     /// The compiler with that argument, in the call's folder and the present environment.
     pub fn command(&self, argument: &str) -> Command {
         let mut command = Command::new(&self.program);
@@ -159,11 +167,6 @@ impl Call {
             };
         }
         command
-    }
-
-    /// What the compiler finds in its environment.
-    pub fn variable(&self, name: &str) -> Option<String> {
-        self.changes.get(name).map_or_else(|| inherited(name), |change| change.after.clone())
     }
 
     /// Where cargo keeps what the crate's build script has said last, if it has one (the cargo book, "Outputs of the Build Script").
@@ -434,5 +437,14 @@ mod tests {
         let other = environment(b"HOME=/h\0LEVEL=3\0GONE=x\0").unwrap();
         assert!(!call.fits(|name| other.get(name).cloned()));
         assert!(environment(b"A=\xff\0").is_none());
+
+        let read = |name: &str, value: Option<&str>| [(name.to_owned(), value.map(str::to_owned))];
+        let present = |name: &str| before.get(name).cloned();
+        for (name, value) in [("HOME", Some("/h")), ("LEVEL", Some("2")), ("GONE", None), ("NEVER", None)] {
+            assert!(call.finds(&read(name, value), present), "{name}");
+        }
+        for (name, value) in [("HOME", None), ("LEVEL", Some("1")), ("GONE", Some("x")), ("NEVER", Some(""))] {
+            assert!(!call.finds(&read(name, value), present), "{name}");
+        }
     }
 }

@@ -29,7 +29,7 @@ pub struct Lesson {
     pub inputs: Vec<PathBuf>,
     /// What says how to build, there or not.
     pub settings: Vec<PathBuf>,
-    /// Folders of packages all of whose files are inputs of a build script.
+    /// Folders all of whose files are inputs of a build script: that of its package, or one that it names.
     pub whole: Vec<PathBuf>,
     /// When cargo was started.
     pub began: SystemTime,
@@ -41,7 +41,10 @@ pub struct Lesson {
 pub struct Plan {
     pub crates: Vec<Crate>,
     pub surroundings: Surroundings,
-    whole: Vec<PathBuf>,
+    /// Folders of packages whose build script names no inputs.
+    nameless: Vec<PathBuf>,
+    /// Folders that build scripts name.
+    named: Vec<PathBuf>,
     /// Inputs that are no crate's own sources.
     other_inputs: Vec<PathBuf>,
     pub began: SystemTime,
@@ -73,6 +76,14 @@ pub struct Work {
     pub crates: Vec<usize>,
     /// One of those was not compiled here yet, so there is no incremental cache for it.
     pub cold: Option<String>,
+}
+
+impl Lesson {
+    /// Of `whole`: folders that scripts name, and those of packages whose script names nothing.
+    fn folders(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let is_named = |folder: &PathBuf| self.scripts.iter().any(|script| script.inputs.contains(folder));
+        self.whole.iter().cloned().partition(is_named)
+    }
 }
 
 impl Plan {
@@ -134,13 +145,12 @@ impl Plan {
     /// Why cargo has to be asked.
     pub fn decide(&self, changed: &BTreeSet<PathBuf>) -> Result<Work, String> {
         for path in changed {
-            if let Some(folder) = self.whole.iter().find(|folder| path.starts_with(folder)) {
-                return Err(format!(
-                    "the build script of {} names no inputs (cargo::rerun-if-changed), so any change runs it",
-                    short(folder)
-                ));
+            if let Some(folder) = self.nameless.iter().find(|folder| path.starts_with(folder)) {
+                return Err(names_no_inputs(folder));
             }
-            if !self.crates.iter().any(|one| one.is_source(path)) || self.surroundings.contains(path) {
+            let is_source = self.crates.iter().any(|one| one.is_source(path));
+            let is_other = self.surroundings.contains(path) || self.named.iter().any(|folder| path.starts_with(folder));
+            if !is_source || is_other {
                 return Err(format!("{} changed", short(path)));
             }
         }
@@ -188,36 +198,39 @@ impl Crate {
     }
 }
 
-/// What a crate was compiled from.
+/// What a compilation has read.
 #[derive(Debug)]
 pub struct Inputs {
     pub sources: Vec<PathBuf>,
-    pub environment: Vec<(String, Option<String>)>,
+    /// Of its environment.
+    pub variables: Vec<(String, Option<String>)>,
 }
 
 impl Inputs {
-    /// From what rustc wrote beside it in that folder.
+    /// From what rustc wrote beside the crate in that folder.
     pub fn read(call: &Call, facts: &Facts, folder: &Path) -> Option<Inputs> {
         let text = fs::read_to_string(facts.dep_info(folder)).ok()?;
-        let sources = dep_info::inputs(&text).into_iter().map(|path| without_detour(call.folder.join(path)));
-        Some(Inputs { sources: sources.collect(), environment: dep_info::environment(&text) })
+        let sources = dep_info::inputs(&text).into_iter().map(|path| as_cargo_names(call.folder.join(path)));
+        Some(Inputs { sources: sources.collect(), variables: dep_info::variables(&text) })
     }
 }
 
-/// `src/../a.txt`, as rustc writes what `include_str!` names, is `a.txt` in cargo's list. Unless `src` is a link to elsewhere.
-fn without_detour(path: PathBuf) -> PathBuf {
+/// Without `..`, where that is the same file: rustc leaves it in the names of files that a source names.
+fn as_cargo_names(path: PathBuf) -> PathBuf {
     if !path.components().any(|part| part == Component::ParentDir) {
         return path;
     }
-    let mut straight = PathBuf::new();
+    let mut plain = PathBuf::new();
     for part in path.components() {
         match part {
-            Component::ParentDir => drop(straight.pop()),
-            part => straight.push(part),
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => plain.push(part),
         }
     }
-    let same = fs::canonicalize(&straight).ok().is_some_and(|real| fs::canonicalize(&path).ok() == Some(real));
-    if same { straight } else { path }
+    // Behind a symlink it is another.
+    let same = path.canonicalize().is_ok_and(|real| plain.canonicalize().is_ok_and(|other| real == other));
+    if same { plain } else { path }
 }
 
 /// All calls that were written down, and what they made.
@@ -281,6 +294,9 @@ fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usi
             unit.target.kind.contains(&TargetKind::ProcMacro) || unit.target.kind.contains(&TargetKind::CustomBuild);
         let manifest = unit.manifest_path.as_std_path();
         let whole = lesson.whole.iter().any(|folder| manifest.parent() == Some(folder));
+        let read = Inputs::read(call, facts, &facts.out_dir);
+        // Whoever stands between this program and cargo may give it variables, as rustup does.
+        let fits = call.fits(inherited) && read.is_some_and(|read| call.finds(&read.variables, inherited));
         // What cargo takes from these it may have changed since without a new call.
         let old = lesson.settings.iter().find(|path| {
             let is_config = path.ends_with("config.toml") || path.ends_with("config");
@@ -289,7 +305,7 @@ fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usi
         if let (Some(path), true) = (old, is_program(lesson, unit)) {
             return Err(format!("{} was written after cargo compiled {}", short(path), unit.target.name));
         }
-        let fits = call.fits(inherited) && old.is_none();
+        let fits = fits && old.is_none();
         if facts.can_run_again() && !compiled_for_compiling && !whole && fits {
             candidates.insert(index, unit);
         } else {
@@ -312,11 +328,8 @@ fn choose<'l>(
     }
     let program = candidates.iter().find(|(_, unit)| is_program(lesson, unit)).map(|(index, _)| *index);
     let Some(program) = program else {
-        return Err(match lesson.whole.first() {
-            Some(folder) => format!(
-                "the build script of {} names no inputs (cargo::rerun-if-changed), so any change runs it",
-                short(folder)
-            ),
+        return Err(match lesson.folders().1.first() {
+            Some(folder) => names_no_inputs(folder),
             None => "the program's own crate is not compiled incrementally, or not in a way that is understood here"
                 .to_owned(),
         });
@@ -355,9 +368,14 @@ fn in_order(chosen: &[usize], calls: &Captured) -> Vec<usize> {
     order
 }
 
+fn names_no_inputs(folder: &Path) -> String {
+    format!("the build script of {} names no inputs (cargo::rerun-if-changed), so any change runs it", short(folder))
+}
+
 fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Result<Plan, String> {
     let now = SystemTime::now();
     let mut surroundings = Surroundings::default();
+    let (named, nameless) = lesson.folders();
     let own: BTreeSet<PathBuf> = crates.iter().flat_map(|one| one.sources.iter().cloned()).collect();
     let other_inputs: Vec<PathBuf> = lesson.inputs.into_iter().filter(|path| !own.contains(path)).collect();
     other_inputs.iter().for_each(|path| surroundings.add_tree(path, now));
@@ -395,5 +413,27 @@ fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Result<Plan
     for one in &crates {
         surroundings.add_artifact(&one.call.program);
     }
-    Ok(Plan { crates, surroundings, whole: lesson.whole, other_inputs, began: lesson.began })
+    Ok(Plan { crates, surroundings, nameless, named, other_inputs, began: lesson.began })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_named_as_cargo_names_it_unless_that_is_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().canonicalize().unwrap().join(name);
+        for inner in ["src", "texts", "far/src", "far/texts"] {
+            fs::create_dir_all(path(inner)).unwrap();
+        }
+        fs::write(path("texts/a"), "near").unwrap();
+        fs::write(path("far/texts/a"), "far").unwrap();
+        std::os::unix::fs::symlink(path("far/src"), path("linked")).unwrap();
+        assert_eq!(as_cargo_names(path("src/../texts/a")), path("texts/a"));
+        assert_eq!(as_cargo_names(path("src/./../src/../texts/a")), path("texts/a"));
+        for other in ["linked/../texts/a", "src/../texts/none", "texts/a", "src/..a"] {
+            assert_eq!(as_cargo_names(path(other)), path(other));
+        }
+    }
 }

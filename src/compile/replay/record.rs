@@ -4,6 +4,7 @@
 use super::call::{Call, Rewrite};
 use super::plan::{Crate, Inputs};
 use crate::compile::stamp::{Print, Stamp, content_of};
+use crate::process::inherited;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,8 +21,8 @@ pub struct Record {
     sources: Vec<(PathBuf, Option<Print>)>,
     externs: Vec<(PathBuf, Option<Stamp>)>,
     outputs: Vec<PathBuf>,
-    /// Variables that it read, with what it found.
-    environment: Vec<(String, Option<String>)>,
+    /// Of its environment what it has read.
+    variables: Vec<(String, Option<String>)>,
     /// Its warnings, as rustc rendered them.
     pub messages: Vec<String>,
 }
@@ -53,7 +54,7 @@ impl Before {
         }
     }
 
-    /// Of a compilation that has succeeded, and read those sources.
+    /// Of a compilation that has succeeded, and read that.
     pub fn record(mut self, inputs: Inputs, outputs: Vec<PathBuf>, messages: Vec<String>) -> Record {
         let sources = inputs.sources.into_iter().map(|path| {
             let print = self.sources.remove(&path).unwrap_or_else(|| Print::after(&path, self.began));
@@ -64,17 +65,18 @@ impl Before {
             sources: sources.collect(),
             externs: self.externs,
             outputs,
-            environment: inputs.environment,
+            variables: inputs.variables,
             messages,
         }
     }
 }
 
 impl Record {
-    /// The record of a crate, where its call is still the same; otherwise nothing that was made by it is of use.
+    /// The record of a crate, where its call is still the same, and what it read of the environment; otherwise nothing that was made by it is of use.
     pub fn read(folder: &Path, one: &Crate, line_tables: bool) -> Option<Record> {
         let record: Record = serde_json::from_slice(&fs::read(file(folder, one)).ok()?).ok()?;
-        (record.call == call_of(one, line_tables)).then_some(record)
+        let same = record.call == call_of(one, line_tables) && one.call.finds(&record.variables, inherited);
+        same.then_some(record)
     }
 
     pub fn write(&self, folder: &Path, one: &Crate) -> io::Result<()> {
@@ -97,7 +99,7 @@ impl Record {
     pub fn still_holds(&self, call: &Call) -> bool {
         let same = |(path, stamp): &(PathBuf, Option<Stamp>)| stamp.is_some() && Stamp::of_output(path) == *stamp;
         self.externs.iter().all(same)
-            && self.environment.iter().all(|(name, found)| call.variable(name) == *found)
+            && call.finds(&self.variables, inherited)
             && self.sources.iter().all(|(path, print)| print.as_ref().is_some_and(|print| print.still_holds(path)))
     }
 
