@@ -43,13 +43,11 @@ pub struct Builder {
 }
 
 enum Work {
-    /// With the moment in which it was started.
-    Cargo(Box<build::Run>, SystemTime),
+    Cargo(Box<build::Run>),
     Replay(Box<replay::Run>),
 }
 
 struct Unlearnt {
-    run: u64,
     units: Vec<Unit>,
     scripts: Vec<Script>,
     executable: PathBuf,
@@ -114,8 +112,8 @@ impl Builder {
         }
     }
 
-    pub fn is_building(&self) -> bool {
-        self.work.is_some()
+    pub fn runs_cargo(&self) -> bool {
+        matches!(self.work, Some((_, Work::Cargo(_))))
     }
 
     /// When cargo last began to look at files.
@@ -156,7 +154,7 @@ impl Builder {
     /// Asks the running build to end.
     pub fn cancel(&mut self) {
         match &mut self.work {
-            Some((_, Work::Cargo(run, _))) => run.cancel(),
+            Some((_, Work::Cargo(run))) => run.cancel(),
             Some((_, Work::Replay(run))) => run.cancel(),
             None => {}
         }
@@ -164,7 +162,7 @@ impl Builder {
 
     pub fn kill(&mut self) {
         match &mut self.work {
-            Some((_, Work::Cargo(run, _))) => run.kill(),
+            Some((_, Work::Cargo(run))) => run.kill(),
             Some((_, Work::Replay(run))) => run.cancel(),
             None => {}
         }
@@ -181,7 +179,7 @@ impl Builder {
 
     pub fn deadline(&self) -> Option<Instant> {
         let work = self.work.as_ref().and_then(|(_, work)| match work {
-            Work::Cargo(run, _) => run.deadline(),
+            Work::Cargo(run) => run.deadline(),
             Work::Replay(run) => run.deadline(),
         });
         let preparing = self.preparing.as_ref().and_then(|(_, run)| run.deadline());
@@ -192,7 +190,7 @@ impl Builder {
     pub fn hear(&mut self, now: Instant, number: u64, said: BuildSaid, launcher: &mut Launcher) -> Heard {
         let mut heard = Heard::default();
         match (said, &mut self.work, &mut self.preparing) {
-            (BuildSaid::Cargo(said), Some((current, Work::Cargo(run, _))), _) if *current == number => {
+            (BuildSaid::Cargo(said), Some((current, Work::Cargo(run))), _) if *current == number => {
                 let before = run.done();
                 heard.waiting = run.hear(now, said);
                 let done = run.done();
@@ -218,16 +216,16 @@ impl Builder {
         match self.work.take()? {
             (number, Work::Cargo(mut run)) => {
                 let Some(outcome) = run.ended(now) else {
-                    self.work = Some((number, Work::Cargo(run, _)));
+                    self.work = Some((number, Work::Cargo(run)));
                     return None;
                 };
-                Some(self.cargo_ended(number, outcome))
+                Some(self.cargo_ended(outcome))
             }
             (number, Work::Replay(mut run)) => {
-                let (plan, folder) = self.replay.parts()?;
                 let sink = rustc_sink(&self.sink, number);
-                let outcome = run.ended(now, plan, folder);
-                let Some(outcome) = outcome else {
+                // There is a plan as long as it is run.
+                let (plan, folder) = self.replay.parts()?;
+                let Some(outcome) = run.ended(now, plan, folder) else {
                     run.go_on(now, plan, folder, launcher, &sink);
                     self.work = Some((number, Work::Replay(run)));
                     return None;
@@ -239,12 +237,12 @@ impl Builder {
 
     /// Learns from cargo's last build, in a thread of its own as it looks at many files. `inputs` are all that cargo names.
     pub fn learn(&mut self, inputs: Vec<PathBuf>, settings: Vec<PathBuf>, whole: Vec<PathBuf>) {
-        if self.is_building() {
+        if self.work.is_some() {
             // What there is to learn from is the build that goes on.
             return;
         }
-        let Some(last) = self.lesson.take() else { return };
-        let (members, calls, folder, line_tables) = match self.replay.lesson() {
+        let Some(last) = self.unlearnt.take() else { return };
+        let known = match self.replay.known() {
             Ok(known) => known,
             Err(why) => {
                 self.replay.forget(&why);
@@ -258,14 +256,11 @@ impl Builder {
             inputs,
             settings,
             whole,
-            members,
             began: last.began,
-            calls,
-            folder,
-            line_tables,
+            known,
         };
-        let sink = Arc::clone(&self.sink);
-        thread::spawn(move || sink(last.run, BuildSaid::Learnt(Box::new(Plan::learn(lesson)))));
+        let (sink, number) = (Arc::clone(&self.sink), self.runs);
+        thread::spawn(move || sink(number, BuildSaid::Learnt(Box::new(Plan::learn(lesson)))));
     }
 
     /// What there is to tell.
@@ -277,34 +272,30 @@ impl Builder {
         self.runs += 1;
         self.how.by_replay = false;
         self.how.why_cargo = Some(why);
-        // What it builds is not known until it is learnt from.
-        self.replay.forget("what cargo has built is still being looked at");
+        self.unlearnt = None;
         let (sink, number) = (Arc::clone(&self.sink), self.runs);
         let sink: build::Sink = Arc::new(move |said| sink(number, BuildSaid::Cargo(said)));
-        let began = SystemTime::now();
-        self.cargo_began = Some(began);
+        self.cargo_began = Some(SystemTime::now());
         let run = self.cargo.start(launcher, &sink, |command| self.replay.wrap(command))?;
         self.work = Some((number, Work::Cargo(Box::new(run))));
-        self.lesson =
-            Some(Unlearnt { run: number, units: Vec::new(), scripts: Vec::new(), executable: PathBuf::new(), began });
         Ok(())
     }
 
-    fn cargo_ended(&mut self, number: u64, outcome: build::Outcome) -> Outcome {
+    fn cargo_ended(&mut self, outcome: build::Outcome) -> Outcome {
         match outcome {
             build::Outcome::Built(mut built) => {
-                if let Some(lesson) = self.lesson.as_mut().filter(|lesson| lesson.run == number) {
-                    lesson.units = std::mem::take(&mut built.units);
-                    lesson.scripts = std::mem::take(&mut built.scripts);
-                    lesson.executable.clone_from(&built.executable);
-                }
+                self.unlearnt = self.cargo_began.map(|began| Unlearnt {
+                    units: std::mem::take(&mut built.units),
+                    scripts: std::mem::take(&mut built.scripts),
+                    executable: built.executable.clone(),
+                    began,
+                });
                 self.libraries.clone_from(&built.libraries);
                 self.whole_packages.clone_from(&built.whole_packages);
                 self.told.clone_from(&built.messages);
                 Outcome::Built(Box::new(built), self.how.clone(), None)
             }
             build::Outcome::Failed { errors, messages } => {
-                self.unlearnt = None;
                 self.replay.forget("cargo's last build failed");
                 Outcome::Failed { errors, messages }
             }
@@ -323,7 +314,7 @@ impl Builder {
         let sink = rustc_sink(&self.sink, self.runs);
         let at_once = self.at_once();
         let (plan, folder) = self.replay.parts()?;
-        let mut run = replay::Run::new(plan, work, at_once, own_linker, in_background);
+        let mut run = replay::Run::new(now, plan, work, at_once, own_linker, in_background);
         run.go_on(now, plan, folder, launcher, &sink);
         Some(run)
     }
@@ -351,6 +342,7 @@ impl Builder {
                     |told: &&Told| told.about.as_ref().is_none_or(|(package, target)| !plan.has(package, target));
                 let built = Built {
                     executable: program.facts.outputs(&folder.deps()).remove(0),
+                    name: program.target.name.clone(),
                     libraries: self.libraries.clone(),
                     whole_packages: self.whole_packages.clone(),
                     fresh: false,
@@ -413,7 +405,7 @@ impl Builder {
                 self.replay.forget("a source has changed while replay was prepared");
             }
             Some(replay::Outcome::Doubtful(why)) => {
-                if self.replay.own_linker && run.links() {
+                if run.own_linker_failed() {
                     // Once more, with the linker that cargo uses.
                     self.replay.own_linker = false;
                     self.once(format!("the fast linker fails here ({why}): saves are linked as cargo does it"));

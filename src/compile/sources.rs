@@ -148,12 +148,15 @@ impl Sources {
         self.touched.clear();
     }
 
+    /// Relative where `build.dep-info-basedir` is set, which is then most likely the root.
+    pub fn absolute(&self, inputs: Vec<PathBuf>) -> Vec<PathBuf> {
+        inputs.into_iter().map(|path| self.root.join(path)).collect()
+    }
+
     /// Takes the exact inputs that a build has named. Returns what was touched during the build and has turned out to be an
     /// input.
     pub fn built(&mut self, inputs: Vec<PathBuf>, whole_packages: &[PackageId]) -> Vec<PathBuf> {
-        // Relative where `build.dep-info-basedir` is set, which is then most likely the root.
-        let inputs = inputs.into_iter().map(|path| self.root.join(path));
-        let ours = inputs.filter(|path| !path.starts_with(&self.target_dir));
+        let ours = inputs.into_iter().filter(|path| !path.starts_with(&self.target_dir));
         // A folder is what a build script may name; all below it is meant.
         let (folders, files): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = ours.partition(|path| path.is_dir());
         // A file that was no input until now may have changed unnoticed since it was last looked at.

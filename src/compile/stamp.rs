@@ -13,7 +13,7 @@ pub const MOST_HASHED: u64 = 8 << 20;
 
 /// Times of files are as coarse as the kernel's tick, 10 ms at most: what was written so shortly before it was looked at may be
 /// written again with the same time.
-const RACY: Duration = Duration::from_millis(20);
+pub const RACY: Duration = Duration::from_millis(20);
 
 /// What stat(2) says of a path. Two writes leave the same one only within a tick of the kernel's clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

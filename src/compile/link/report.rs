@@ -118,8 +118,8 @@ mod tests {
         report.linker = Linker::Driver;
         report.reason = Some("because\n\u{1b}[31mof that".to_owned());
         write(folder.path(), &report);
-        let read = read(folder.path()).unwrap();
-        assert_eq!(read.reason.as_deref(), Some("because  [31mof that"));
+        let found = read(folder.path()).unwrap();
+        assert_eq!(found.reason.as_deref(), Some("because  [31mof that"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         forget(folder.path());
         assert_eq!(read(folder.path()), None);

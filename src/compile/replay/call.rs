@@ -3,7 +3,7 @@
 //! becomes rustc.
 //! Never lives here: which calls are run again, and when.
 
-use crate::process::{clean_environment, inherited};
+use crate::process::clean_environment;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -78,7 +78,7 @@ pub fn hidden_entry(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
     // Cargo asks with this name which files rustc would make.
     if !facts.crate_name.trim_matches('_').is_empty() {
         let written = Call::of_this_process(&program, &args).map(|call| call.write(&folder));
-        if !written.is_some_and(|written| written.is_ok()) {
+        if written.is_none_or(|written| written.is_err()) {
             // An older one would be believed; without any, cargo compiles the crate the next time too, which is right and slow.
             fs::remove_file(file(&folder, &facts)).ok();
         }

@@ -91,7 +91,10 @@ impl Plan {
     /// Why no crate can be compiled without cargo.
     pub fn learn(lesson: Lesson) -> Result<Plan, String> {
         if let Some(path) = lesson.scripts.iter().find_map(|script| script.missing.as_ref()) {
-            return Err(format!("a build script depends on {}, which is not there, so every build runs it", short(path)));
+            return Err(format!(
+                "a build script depends on {}, which is not there, so every build runs it",
+                short(path)
+            ));
         }
         let calls = Captured::read(&lesson.known.calls);
         let (candidates, excluded) = sort(&lesson, &calls)?;
@@ -128,7 +131,8 @@ impl Plan {
                 waiting: None,
                 begun: false,
             };
-            one.record = Record::read(&lesson.known.folder, &one, lesson.known.line_tables).filter(|record| record.made(&own));
+            one.record =
+                Record::read(&lesson.known.folder, &one, lesson.known.line_tables).filter(|record| record.made(&own));
             crates.push(one);
         }
         let plan = surround(lesson, crates, &calls)?;

@@ -324,12 +324,6 @@ impl Job {
     }
 }
 
-/// rustc counts what the user has just read; cargo leaves that out.
-fn is_sum(message: &str) -> bool {
-    message.starts_with("aborting due to")
-        || ["warning emitted", "warnings emitted"].iter().any(|end| message.ends_with(end))
-}
-
 /// The messages of rustc that are not diagnostics (the rustc book, "JSON Output").
 #[derive(Deserialize)]
 struct Artifact {

@@ -1,1 +1,284 @@
-//! x
+//! What comes in the middle of a replay: newer saves, another cargo that holds the lock, the death of a compiler, the loss of what
+//! replay keeps. Compilers are held by a macro, or by a linker, that waits at the gate of the test.
+
+use super::{add_crate, assert_replayed, built_by, is, ready};
+use crate::harness::plain::{Plain, plain, project};
+use crate::harness::{Project, leavings, processes, send, version};
+use nix::sys::signal::Signal;
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+const MAIN: &str = "src/main.rs";
+/// Expands to nothing, once the test lets it go.
+const WAITS: &str = "
+#[proc_macro]
+pub fn here(_: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    let mut gate = std::net::TcpStream::connect(std::env::var(\"GATE\").unwrap()).unwrap();
+    std::io::Read::read_exact(&mut gate, &mut [0]).unwrap();
+    proc_macro::TokenStream::new()
+}
+";
+const HELD: &str = "fn at_start() {} waits::here!();";
+
+fn with_macro(name: &str) -> Project {
+    let project = project(name, "");
+    add_crate(&project, "waits", "[lib]\nproc-macro = true", WAITS);
+    project
+}
+
+fn save(plain: &Plain, version: &str, lines: &[&str]) {
+    plain.project.write_by_rename(MAIN, &self::plain(version, lines));
+}
+
+/// Where calls are run again.
+fn folder(project: &Project) -> PathBuf {
+    let all = fs::read_dir(project.path("target/hotrun/replay")).unwrap();
+    let mut all = all.map(|entry| entry.unwrap().path());
+    let folder = all.next().unwrap();
+    assert_eq!(all.next(), None);
+    folder
+}
+
+/// The compilers of a replay have this one as their temporary folder.
+fn temporary(project: &Project) -> PathBuf {
+    folder(project).join("temporary")
+}
+
+fn generations(plain: &Plain) -> usize {
+    plain.session.count("serving")
+}
+
+#[test]
+fn a_save_during_a_replay_ends_it_and_its_program_never_serves() {
+    let mut plain = ready(with_macro("replay-cancel"));
+    save(&plain, "2", &[HELD]);
+    let old = plain.gate.arrival();
+    let compilers = processes(&temporary(&plain.project));
+    assert_eq!(compilers.len(), 1);
+    save(&plain, "3", &[]);
+    plain.wait_for("superseded");
+    old.end();
+    assert_eq!(plain.next(), "3");
+    assert_replayed(&mut plain);
+    assert_eq!(generations(&plain), 2);
+    assert_eq!(leavings(&temporary(&plain.project)), [""; 0]);
+}
+
+/// The text from before was compiled already, but what lies there is of neither.
+#[test]
+fn a_save_during_a_replay_may_bring_the_text_from_before() {
+    let project = with_macro("replay-back");
+    let library = |word: &str, more: &str| format!("{more}\npub fn word() -> String {{ \"{word}\".into() }}\n");
+    add_crate(&project, "library", "[dependencies]\nwaits.path = \"../waits\"", &library("one", ""));
+    let lines = ["fn word() -> String { library::word() }"];
+    project.write(MAIN, &self::plain("1", &lines));
+    let mut plain = ready(project);
+    plain.project.write("library/src/lib.rs", &library("two", ""));
+    plain.next();
+    assert_replayed(&mut plain);
+    // The library is compiled to its end, the program is held.
+    plain.project.write("library/src/lib.rs", &library("three", ""));
+    save(&plain, "3", &[HELD, lines[0]]);
+    let old = plain.gate.arrival();
+    plain.project.write("library/src/lib.rs", &library("two", ""));
+    plain.wait_for("superseded");
+    old.end();
+    plain.gate.arrival().let_go();
+    assert_eq!(plain.next(), "3");
+    assert_eq!(word(&plain), "two");
+    assert_replayed(&mut plain);
+    // What does not compile leaves the program of neither text.
+    save(&plain, "4", &["fn at_start() { nowhere }", lines[0]]);
+    plain.wait_for("build-failed");
+    save(&plain, "3", &[HELD, lines[0]]);
+    plain.gate.arrival().let_go();
+    plain.session.wait("the same program", |event| is(event, "unchanged") || is(event, "serving"));
+    assert_eq!((version(plain.address), word(&plain)), ("3".to_owned(), "two".to_owned()));
+}
+
+fn word(plain: &Plain) -> String {
+    let answer = crate::harness::get(plain.address, "/").unwrap();
+    answer.lines().find_map(|line| line.strip_prefix("word: ")).unwrap().to_owned()
+}
+
+#[test]
+fn saves_that_come_faster_than_replays_do_not_starve() {
+    let mut plain = ready(with_macro("replay-burst"));
+    save(&plain, "2", &[HELD]);
+    for version in ["3", "4", "5"] {
+        let old = plain.gate.arrival();
+        save(&plain, version, &[HELD]);
+        plain.wait_for("superseded");
+        old.end();
+    }
+    let let_through = plain.gate.arrival();
+    save(&plain, "6", &[HELD]);
+    plain.mark();
+    let_through.let_go();
+    assert_eq!(plain.next(), "5");
+    assert_replayed(&mut plain);
+    plain.gate.arrival().let_go();
+    assert_eq!(plain.next(), "6");
+    assert_replayed(&mut plain);
+    assert_eq!((plain.session.count("superseded"), generations(&plain)), (3, 3));
+    assert_eq!(leavings(&temporary(&plain.project)), [""; 0]);
+}
+
+#[test]
+fn a_save_while_replay_is_prepared_comes_first() {
+    let project = with_macro("replay-prepared");
+    project.write(MAIN, &self::plain("1", &[HELD]));
+    let mut plain = Plain::begin(project, &["--timings"]);
+    plain.gate.arrival().let_go();
+    assert_eq!(plain.next(), "1");
+    let preparing = plain.gate.arrival();
+    save(&plain, "2", &[]);
+    preparing.end();
+    assert_eq!(plain.next(), "2");
+    let (by, why) = built_by(&mut plain);
+    assert_eq!(by, "cargo");
+    assert!(why.contains("not prepared"), "{why}");
+    plain.wait_for("replay-ready");
+    save(&plain, "3", &[]);
+    assert_eq!(plain.next(), "3");
+    assert_replayed(&mut plain);
+}
+
+/// All that rustc writes before it links lies about by then.
+#[test]
+fn a_compiler_that_is_killed_while_it_links_leaves_nothing() {
+    let project = project("replay-link-killed", "");
+    let linker =
+        "#!/bin/bash\nexec 9<>\"/dev/tcp/${GATE%:*}/${GATE#*:}\"\nread -r -n 1 -u 9\nexec 9>&-\nexec cc \"$@\"\n";
+    project.write("linker", linker);
+    fs::set_permissions(project.path("linker"), Permissions::from_mode(0o755)).unwrap();
+    let config = format!("[target.'cfg(unix)']\nlinker = {:?}\n", project.path("linker"));
+    project.write(".cargo/config.toml", &config);
+    let mut plain = Plain::begin(project, &["--timings"]);
+    plain.gate.arrival().let_go();
+    assert_eq!(plain.next(), "1");
+    plain.gate.arrival().let_go();
+    plain.wait_for("replay-ready");
+    let files = files(&folder(&plain.project).join("deps"));
+    for held in ["2", "3"] {
+        save(&plain, held, &[]);
+        let old = plain.gate.arrival();
+        save(&plain, &format!("{held}.5"), &[]);
+        plain.wait_for("superseded");
+        old.end();
+        plain.gate.arrival().let_go();
+        assert_eq!(plain.next(), format!("{held}.5"));
+        assert_replayed(&mut plain);
+    }
+    assert_eq!(self::files(&folder(&plain.project).join("deps")), files);
+    assert_eq!(leavings(&temporary(&plain.project)), [""; 0]);
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// A package whose build script waits at the gate, built into the folder of the project.
+fn other_cargo(project: &Project, gate: &str) -> Child {
+    let script = "fn main() { let mut gate = std::net::TcpStream::connect(std::env::var(\"GATE\").unwrap()).unwrap(); \
+                  std::io::Read::read_exact(&mut gate, &mut [0]).unwrap(); }\n";
+    project.write("other/Cargo.toml", "[package]\nname = \"other\"\nedition = \"2024\"\n[workspace]\n");
+    project.write("other/src/lib.rs", "");
+    project.write("other/build.rs", script);
+    let mut cargo = Command::new("cargo");
+    cargo.arg("build").current_dir(project.path("other"));
+    cargo.env("CARGO_TARGET_DIR", project.path("target")).env("GATE", gate).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn a_cargo_that_holds_the_lock_delays_no_save() {
+    let mut plain = ready(project("replay-lock", ""));
+    let mut holder = other_cargo(&plain.project, &plain.gate.address());
+    let held = plain.gate.arrival();
+    let mut second = Command::new("cargo");
+    second.arg("build").current_dir(plain.project.root()).env_remove("CARGO_TARGET_DIR");
+    let mut second = second.stderr(Stdio::piped()).spawn().unwrap();
+    let said = |stderr: ChildStderr| BufReader::new(stderr).lines().map_while(Result::ok);
+    let mut lines = said(second.stderr.take().unwrap());
+    assert!(lines.any(|line| line.contains("Blocking waiting for file lock")));
+    for version in ["2", "3"] {
+        save(&plain, version, &[]);
+        assert_eq!(plain.next(), version);
+        assert_replayed(&mut plain);
+    }
+    assert!(holder.try_wait().unwrap().is_none() && second.try_wait().unwrap().is_none());
+    held.let_go();
+    assert!(holder.wait().unwrap().success());
+    let rest: Vec<String> = lines.collect();
+    assert!(second.wait().unwrap().success(), "{rest:?}");
+    save(&plain, "4", &[]);
+    assert_eq!(plain.next(), "4");
+}
+
+#[test]
+fn when_a_compiler_dies_cargo_is_asked_and_later_saves_are_replayed() {
+    let mut plain = ready(with_macro("replay-died"));
+    save(&plain, "2", &[HELD]);
+    let held = plain.gate.arrival();
+    let compilers = processes(&temporary(&plain.project));
+    assert_eq!(compilers.len(), 1);
+    send(compilers[0], Signal::SIGKILL);
+    held.end();
+    plain.gate.arrival().let_go();
+    assert_eq!(plain.next(), "2");
+    let (by, why) = built_by(&mut plain);
+    assert_eq!(by, "cargo");
+    assert!(why.contains("replay_died") && why.contains("SIGKILL"), "{why}");
+    plain.gate.arrival().let_go();
+    plain.wait_for("replay-ready");
+    save(&plain, "3", &[]);
+    assert_eq!(plain.next(), "3");
+    assert_replayed(&mut plain);
+    assert_eq!(plain.session.count("build-failed"), 0);
+}
+
+#[test]
+fn a_linker_that_cannot_keep_anything_links_all_the_same() {
+    let mut plain = ready(project("replay-link-folder", ""));
+    let link = folder(&plain.project).join("link");
+    let harm: [&dyn Fn(); 3] = [
+        &|| fs::set_permissions(&link, Permissions::from_mode(0o777)).unwrap(),
+        &|| fs::remove_dir_all(&link).unwrap(),
+        &|| fs::write(&link, "no folder").unwrap(),
+    ];
+    for (harm, version) in harm.iter().zip(["2", "3", "4"]) {
+        harm();
+        save(&plain, version, &[]);
+        assert_eq!(plain.next(), version);
+        assert_replayed(&mut plain);
+    }
+    let notes = plain.session.log.iter().filter(|event| is(event, "note"));
+    let mut notes: Vec<&str> = notes.map(|event| event["text"].as_str().unwrap()).collect();
+    let all = notes.len();
+    notes.sort_unstable();
+    notes.dedup();
+    assert_eq!(notes.len(), all, "said twice: {notes:?}");
+}
+
+#[test]
+fn after_cargo_clean_every_save_is_served() {
+    let project = project("replay-clean", "");
+    add_crate(&project, "library", "", "pub fn word() -> String { \"one\".into() }\n");
+    let lines = ["fn word() -> String { library::word() }"];
+    project.write(MAIN, &self::plain("1", &lines));
+    let mut plain = ready(project);
+    fs::remove_dir_all(plain.project.path("target")).unwrap();
+    save(&plain, "2", &lines);
+    assert_eq!(plain.next(), "2");
+    assert_eq!(built_by(&mut plain).0, "cargo");
+    plain.project.write("library/src/lib.rs", "pub fn word() -> String { \"two\".into() }\n");
+    plain.next();
+    assert_eq!(word(&plain), "two");
+    save(&plain, "3", &lines);
+    assert_eq!(plain.next(), "3");
+}

@@ -117,8 +117,12 @@ fn edit() -> impl Strategy<Value = Edit> {
     let when = vec![Second::AtOnce, Second::WhileTheFirstIsBuilt, Second::WhenTheFirstServes];
     let second = prop::option::weighted(0.35, (prop::sample::select(when), change()));
     let save = prop::sample::select(&[Save::InPlace, Save::ByRename, Save::DatedBack][..]);
-    (change(), second, save, prop::bool::weighted(0.8))
-        .prop_map(|(first, second, save, mends)| Edit { first, second, save, mends })
+    (change(), second, save, prop::bool::weighted(0.8)).prop_map(|(first, second, save, mends)| Edit {
+        first,
+        second,
+        save,
+        mends,
+    })
 }
 
 impl Model {
@@ -163,7 +167,8 @@ impl Model {
             number(Place::Program)
         );
         // Without a socket, when it is asked by the test itself.
-        let at_start = "fn at_start() { if std::env::args().len() > 1 { println!(\"{}\", word()); std::process::exit(0) } }";
+        let at_start =
+            "fn at_start() { if std::env::args().len() > 1 { println!(\"{}\", word()); std::process::exit(0) } }";
         let mut main = plain("1", &[&word, at_start]);
         let inner = format!("pub fn word() -> String {{ format!(\"{{}} {}\", NAME) }}\n", number(Place::Module));
         let mut files = BTreeMap::new();
@@ -270,8 +275,10 @@ impl Tried {
         let (before, after) = (self.model.files(), model.files());
         let mut replayable = true;
         // The program last: it names the modules.
-        let (mut differing, main): (Vec<_>, Vec<_>) =
-            after.iter().filter(|(path, text)| before.get(*path) != Some(text)).partition(|(path, _)| **path != "src/main.rs");
+        let (mut differing, main): (Vec<_>, Vec<_>) = after
+            .iter()
+            .filter(|(path, text)| before.get(*path) != Some(text))
+            .partition(|(path, _)| **path != "src/main.rs");
         differing.extend(main);
         for (path, text) in differing {
             replayable &= !path.starts_with("maker") && *path != "script.txt";
@@ -322,9 +329,12 @@ impl Tried {
         // All that was told until then.
         self.plain.fence();
         let served = |event: &&Value| is(event, "serving") && event["generation"] != state["generation"];
-        let old: Vec<Value> = session_log(&self.plain).iter().filter(served).map(|event| event["generation"].clone()).collect();
+        let old: Vec<Value> =
+            session_log(&self.plain).iter().filter(served).map(|event| event["generation"].clone()).collect();
         for generation in old {
-            self.plain.session.see("the end of the old one", |event| is(event, "drained") && event["generation"] == generation);
+            self.plain
+                .session
+                .see("the end of the old one", |event| is(event, "drained") && event["generation"] == generation);
         }
         state
     }
@@ -365,7 +375,8 @@ impl Tried {
         cargo.arg("build").current_dir(self.plain.project.root()).env("CARGO_TARGET_DIR", target.path());
         let output = cargo.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let program = Command::new(target.path().join("debug").join(&self.plain.project.name)).arg("say").output().unwrap();
+        let program =
+            Command::new(target.path().join("debug").join(&self.plain.project.name)).arg("say").output().unwrap();
         assert_eq!(String::from_utf8(program.stdout).unwrap().trim_end(), answer(&self.plain));
     }
 }
