@@ -5,7 +5,7 @@ use crate::config;
 use crate::error::Result;
 use crate::process::{Launcher, Running, Stdin, clean_environment};
 use cargo_metadata::diagnostic::DiagnosticLevel;
-use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, TargetKind};
+use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, Target, TargetKind};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader, Read};
@@ -47,6 +47,7 @@ pub struct Cargo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
     pub executable: PathBuf,
+    pub name: String,
     /// Where its dynamic libraries are.
     pub libraries: Vec<PathBuf>,
     /// Local packages all of whose files are inputs, as their build script names none.
@@ -62,7 +63,7 @@ pub struct Built {
 /// A message for the user, and the package and target that it is about; cargo's own are about none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
-    pub about: Option<(PackageId, String)>,
+    pub about: Option<(PackageId, Target)>,
     pub rendered: String,
 }
 
@@ -73,6 +74,8 @@ pub struct Script {
     pub output: PathBuf,
     /// Files and folders on which it depends.
     pub inputs: Vec<PathBuf>,
+    /// One of those that is not there, for which cargo runs it every time.
+    pub missing: Option<PathBuf>,
 }
 
 /// What came of a run.
@@ -212,7 +215,7 @@ impl Run {
                     // As cargo says it: "waiting for file lock on build directory".
                     return Some(waiting.strip_prefix("waiting for ").unwrap_or(waiting).to_owned());
                 }
-                if !is_status(&plain) && !is_sum(&plain) {
+                if !is_status(&plain) && !is_cargos_sum(&plain) {
                     self.show(None, line, |run| &mut run.cargo_lines);
                 }
             }
@@ -241,7 +244,17 @@ impl Run {
                 let units = std::mem::take(&mut self.units);
                 let (scripts, whole_packages) = what_they_name(&std::mem::take(&mut self.scripts), &units);
                 let libraries = std::mem::take(&mut self.libraries);
-                Some(Outcome::Built(Built { executable, libraries, whole_packages, fresh, messages, units, scripts }))
+                let name = self.target.name().to_owned();
+                Some(Outcome::Built(Built {
+                    executable,
+                    name,
+                    libraries,
+                    whole_packages,
+                    fresh,
+                    messages,
+                    units,
+                    scripts,
+                }))
             }
             Some(_) | None => {
                 // Where the compiler has spoken, cargo only adds that it has failed.
@@ -264,14 +277,14 @@ impl Run {
                 self.hear_script(script);
             }
             Message::CompilerMessage(message) => {
-                if matches!(message.message.level, DiagnosticLevel::Error | DiagnosticLevel::Ice)
-                    // rustc's own sum of its errors.
-                    && !message.message.message.starts_with("aborting due to")
-                {
+                if is_sum(&message.message.message) {
+                    return;
+                }
+                if matches!(message.message.level, DiagnosticLevel::Error | DiagnosticLevel::Ice) {
                     self.errors += 1;
                 }
                 if let Some(rendered) = message.message.rendered {
-                    self.show(Some((message.package_id, message.target.name)), rendered, |run| &mut run.rendered);
+                    self.show(Some((message.package_id, message.target)), rendered, |run| &mut run.rendered);
                 }
             }
             Message::BuildFinished(finished) => self.finished = Some(finished.success),
@@ -307,7 +320,7 @@ impl Run {
         self.scripts.push(script);
     }
 
-    fn show(&mut self, about: Option<(PackageId, String)>, rendered: String, to: impl Fn(&mut Self) -> &mut Vec<Told>) {
+    fn show(&mut self, about: Option<(PackageId, Target)>, rendered: String, to: impl Fn(&mut Self) -> &mut Vec<Told>) {
         if self.shown < MOST_SHOWN {
             self.shown += rendered.len();
             to(self).push(Told { about, rendered });
@@ -328,10 +341,11 @@ fn what_they_name(scripts: &[BuildScript], units: &[Unit]) -> (Vec<Script>, Vec<
         let names = names_its_inputs(&output);
         let inputs = names.iter().map(Path::new).filter(|name| local || name.is_absolute());
         let inputs: Vec<PathBuf> = inputs.map(|name| folder.unwrap_or(Path::new("/")).join(name)).collect();
-        if local && (names.is_empty() || folder.is_none() || inputs.iter().any(|path| !path.exists())) {
+        let missing = inputs.iter().find(|path| !path.exists()).cloned();
+        if local && (names.is_empty() || folder.is_none() || missing.is_some()) {
             whole.push(script.package_id.clone());
         }
-        Script { output, inputs }
+        Script { output, inputs, missing }
     });
     (named.collect(), whole)
 }
@@ -357,8 +371,15 @@ fn is_status(plain: &str) -> bool {
     }
 }
 
-/// Cargo counts the warnings that the user has just read.
-fn is_sum(plain: &str) -> bool {
+/// rustc counts the errors and warnings that the user has just read; cargo passes that over, too.
+pub fn is_sum(message: &str) -> bool {
+    message.starts_with("aborting due to ")
+        || message.ends_with(" warning emitted")
+        || message.ends_with(" warnings emitted")
+}
+
+/// Cargo's own sum.
+fn is_cargos_sum(plain: &str) -> bool {
     plain.starts_with("warning: `") && plain.contains(" generated ") && plain.contains(" warning")
 }
 
@@ -401,8 +422,10 @@ mod tests {
         {
             assert!(!is_status(line), "{line}");
         }
-        assert!(is_sum("warning: `api` (bin \"api\") generated 2 warnings (run `cargo fix` to apply 1 suggestion)"));
-        assert!(!is_sum("warning: api@0.1.0: the schema was generated with a warning"));
+        assert!(is_cargos_sum(
+            "warning: `api` (bin \"api\") generated 2 warnings (run `cargo fix` to apply 1 suggestion)"
+        ));
+        assert!(!is_cargos_sum("warning: api@0.1.0: the schema was generated with a warning"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::build::{self, Built, Cargo, Script, Told};
 use super::replay::{self, Lesson, Plan, Replay};
-use super::{BuildSaid, BuildSink, link, stamp};
+use super::{BuildSaid, BuildSink, link};
 use crate::error::Result;
 use crate::process::Launcher;
 use crate::report::Notice;
@@ -14,20 +14,22 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+/// The new program starts within this time, most of the times; what is not urgent waits as long.
+const BREATHER: Duration = Duration::from_millis(100);
+
 pub struct Builder {
     pub cargo: Cargo,
     replay: Replay,
     runs: u64,
     work: Option<(u64, Work)>,
+    /// When cargo was last started.
+    cargo_began: Option<SystemTime>,
     /// A replay of what nobody has changed: the next one finds its caches.
     preparing: Option<(u64, replay::Run)>,
-    /// Inputs that have changed since cargo built last, most of them compiled by replay.
-    unseen: BTreeSet<PathBuf>,
-    /// Those of them that the cargo which runs is to see.
-    shown: BTreeSet<PathBuf>,
-    cargo_began: Option<SystemTime>,
+    /// When compilers are started that wait for the next save, and for which crate besides the program.
+    ready_at: Option<(Instant, Option<usize>)>,
     /// What cargo's last build was like, until it is learnt from.
-    lesson: Option<Unlearnt>,
+    unlearnt: Option<Unlearnt>,
     /// The folders of that build's dynamic libraries.
     libraries: Vec<PathBuf>,
     whole_packages: Vec<PackageId>,
@@ -46,7 +48,6 @@ enum Work {
 }
 
 struct Unlearnt {
-    run: u64,
     units: Vec<Unit>,
     scripts: Vec<Script>,
     executable: PathBuf,
@@ -97,11 +98,10 @@ impl Builder {
             replay,
             runs: 0,
             work: None,
-            preparing: None,
-            unseen: BTreeSet::new(),
-            shown: BTreeSet::new(),
             cargo_began: None,
-            lesson: None,
+            preparing: None,
+            ready_at: None,
+            unlearnt: None,
             libraries: Vec::new(),
             whole_packages: Vec::new(),
             told: Vec::new(),
@@ -112,17 +112,17 @@ impl Builder {
         }
     }
 
-    pub fn is_building(&self) -> bool {
-        self.work.is_some()
+    pub fn runs_cargo(&self) -> bool {
+        matches!(self.work, Some((_, Work::Cargo(_))))
+    }
+
+    /// When cargo last began to look at files.
+    pub fn cargo_began(&self) -> Option<SystemTime> {
+        self.cargo_began
     }
 
     pub fn set_metadata(&mut self, metadata: &Metadata) {
         self.replay.set_metadata(metadata);
-    }
-
-    /// Inputs of the program have changed.
-    pub fn changed(&mut self, inputs: impl IntoIterator<Item = PathBuf>) {
-        self.unseen.extend(inputs);
     }
 
     /// Starts a build, now that those files have changed; by cargo in any case if there is a reason.
@@ -135,6 +135,7 @@ impl Builder {
     ) -> Result<()> {
         // What the user has just saved comes before what might be needed later.
         self.preparing = None;
+        self.ready_at = None;
         let decided = why_cargo.map_or_else(|| self.replay.decide(changed), |why| Err(why.to_owned()));
         self.how = How { decide: elapsed(now), ..How::at(now) };
         match decided {
@@ -171,7 +172,9 @@ impl Builder {
     pub fn close(&mut self) {
         self.work = None;
         self.preparing = None;
-        self.lesson = None;
+        self.ready_at = None;
+        self.unlearnt = None;
+        self.replay.forget("the session ends");
     }
 
     pub fn deadline(&self) -> Option<Instant> {
@@ -180,7 +183,8 @@ impl Builder {
             Work::Replay(run) => run.deadline(),
         });
         let preparing = self.preparing.as_ref().and_then(|(_, run)| run.deadline());
-        work.into_iter().chain(preparing).min()
+        let ready = self.ready_at.as_ref().map(|(at, _)| *at);
+        work.into_iter().chain(preparing).chain(ready).min()
     }
 
     pub fn hear(&mut self, now: Instant, number: u64, said: BuildSaid, launcher: &mut Launcher) -> Heard {
@@ -206,33 +210,39 @@ impl Builder {
     /// What came of the build, if it has come to its end; and whatever else is to go on goes on.
     pub fn ended(&mut self, now: Instant, launcher: &mut Launcher) -> Option<Outcome> {
         self.go_on_preparing(now, launcher);
+        if let Some((_, edited)) = self.ready_at.take_if(|(at, _)| *at <= now) {
+            self.replay.ready(edited, launcher);
+        }
         match self.work.take()? {
             (number, Work::Cargo(mut run)) => {
                 let Some(outcome) = run.ended(now) else {
                     self.work = Some((number, Work::Cargo(run)));
                     return None;
                 };
-                Some(self.cargo_ended(number, outcome))
+                Some(self.cargo_ended(outcome))
             }
             (number, Work::Replay(mut run)) => {
-                let (plan, folder) = self.replay.parts()?;
                 let sink = rustc_sink(&self.sink, number);
-                let outcome = run.ended(now, plan, folder);
-                let Some(outcome) = outcome else {
+                // There is a plan as long as it is run.
+                let (plan, folder) = self.replay.parts()?;
+                let Some(outcome) = run.ended(now, plan, folder) else {
                     run.go_on(now, plan, folder, launcher, &sink);
                     self.work = Some((number, Work::Replay(run)));
                     return None;
                 };
-                self.replay_ended(*run, outcome, launcher)
+                self.replay_ended(now, *run, outcome, launcher)
             }
         }
     }
 
     /// Learns from cargo's last build, in a thread of its own as it looks at many files. `inputs` are all that cargo names.
     pub fn learn(&mut self, inputs: Vec<PathBuf>, settings: Vec<PathBuf>, whole: Vec<PathBuf>) {
-        // While another build runs, the lesson is that one's.
-        let Some(last) = self.lesson.take_if(|_| self.work.is_none()) else { return };
-        let (members, calls, folder, line_tables) = match self.replay.lesson() {
+        if self.work.is_some() {
+            // What there is to learn from is the build that goes on.
+            return;
+        }
+        let Some(last) = self.unlearnt.take() else { return };
+        let known = match self.replay.known() {
             Ok(known) => known,
             Err(why) => {
                 self.replay.forget(&why);
@@ -246,14 +256,11 @@ impl Builder {
             inputs,
             settings,
             whole,
-            members,
             began: last.began,
-            calls,
-            folder,
-            line_tables,
+            known,
         };
-        let sink = Arc::clone(&self.sink);
-        thread::spawn(move || sink(last.run, BuildSaid::Learnt(Box::new(Plan::learn(lesson)))));
+        let (sink, number) = (Arc::clone(&self.sink), self.runs);
+        thread::spawn(move || sink(number, BuildSaid::Learnt(Box::new(Plan::learn(lesson)))));
     }
 
     /// What there is to tell.
@@ -265,46 +272,30 @@ impl Builder {
         self.runs += 1;
         self.how.by_replay = false;
         self.how.why_cargo = Some(why);
-        // What it builds is not known until it is learnt from.
-        self.replay.forget("what cargo has built is still being looked at");
+        self.unlearnt = None;
         let (sink, number) = (Arc::clone(&self.sink), self.runs);
         let sink: build::Sink = Arc::new(move |said| sink(number, BuildSaid::Cargo(said)));
-        self.date_anew(SystemTime::now());
-        let began = SystemTime::now();
-        self.cargo_began = Some(began);
+        self.cargo_began = Some(SystemTime::now());
         let run = self.cargo.start(launcher, &sink, |command| self.replay.wrap(command))?;
         self.work = Some((number, Work::Cargo(Box::new(run))));
-        self.lesson =
-            Some(Unlearnt { run: number, units: Vec::new(), scripts: Vec::new(), executable: PathBuf::new(), began });
         Ok(())
     }
 
-    /// Cargo compares times, and would take an input for compiled that has a date before its last build.
-    fn date_anew(&mut self, now: SystemTime) {
-        if let Some(last) = self.cargo_began {
-            let until = last + stamp::RACY;
-            self.unseen.iter().for_each(|path| drop(stamp::date_anew(path, until, now)));
-        }
-        self.shown.append(&mut self.unseen);
-    }
-
-    fn cargo_ended(&mut self, number: u64, outcome: build::Outcome) -> Outcome {
+    fn cargo_ended(&mut self, outcome: build::Outcome) -> Outcome {
         match outcome {
             build::Outcome::Built(mut built) => {
-                if let Some(lesson) = self.lesson.as_mut().filter(|lesson| lesson.run == number) {
-                    lesson.units = std::mem::take(&mut built.units);
-                    lesson.scripts = std::mem::take(&mut built.scripts);
-                    lesson.executable.clone_from(&built.executable);
-                }
-                self.shown.clear();
+                self.unlearnt = self.cargo_began.map(|began| Unlearnt {
+                    units: std::mem::take(&mut built.units),
+                    scripts: std::mem::take(&mut built.scripts),
+                    executable: built.executable.clone(),
+                    began,
+                });
                 self.libraries.clone_from(&built.libraries);
                 self.whole_packages.clone_from(&built.whole_packages);
                 self.told.clone_from(&built.messages);
                 Outcome::Built(Box::new(built), self.how.clone(), None)
             }
             build::Outcome::Failed { errors, messages } => {
-                self.lesson = None;
-                self.unseen.append(&mut self.shown);
                 self.replay.forget("cargo's last build failed");
                 Outcome::Failed { errors, messages }
             }
@@ -323,24 +314,27 @@ impl Builder {
         let sink = rustc_sink(&self.sink, self.runs);
         let at_once = self.at_once();
         let (plan, folder) = self.replay.parts()?;
-        let mut run = replay::Run::new(plan, work, at_once, own_linker, in_background);
+        let mut run = replay::Run::new(now, plan, work, at_once, own_linker, in_background);
         run.go_on(now, plan, folder, launcher, &sink);
         Some(run)
     }
 
     fn replay_ended(
         &mut self,
+        now: Instant,
         mut run: replay::Run,
         outcome: replay::Outcome,
         launcher: &mut Launcher,
     ) -> Option<Outcome> {
         self.note_link(&run);
+        self.ready_at = Some((now + BREATHER, run.first));
         match outcome {
             replay::Outcome::Built => {
                 let (plan, folder) = self.replay.parts()?;
                 let program = plan.crates.last()?;
                 let built = Built {
                     executable: program.facts.outputs(&folder.deps()).remove(0),
+                    name: program.target.name.clone(),
                     libraries: self.libraries.clone(),
                     whole_packages: self.whole_packages.clone(),
                     fresh: false,
@@ -398,13 +392,14 @@ impl Builder {
             Some(replay::Outcome::Built) => {
                 let crates = plan.crates.len();
                 self.notices.push(Notice::ReplayReady { crates });
+                self.ready_at = Some((now, None));
                 self.note_link(&run);
             }
             Some(replay::Outcome::Failed { .. }) => {
                 self.replay.forget("a source has changed while replay was prepared");
             }
             Some(replay::Outcome::Doubtful(why)) => {
-                if self.replay.own_linker && run.links() {
+                if run.own_linker_failed() {
                     // Once more, with the linker that cargo uses.
                     self.replay.own_linker = false;
                     self.once(format!("the fast linker fails here ({why}): saves are linked as cargo does it"));

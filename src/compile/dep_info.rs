@@ -36,6 +36,33 @@ pub fn inputs(text: &str) -> Vec<PathBuf> {
     inputs
 }
 
+/// The variables that a compilation has read, with their values, which rustc adds in comments: `# env-dep:NAME=value`, without
+/// a value where there was none, and with backslashes before line breaks and backslashes.
+pub fn variables(text: &str) -> Vec<(String, Option<String>)> {
+    let variables = text.lines().filter_map(|line| line.strip_prefix("# env-dep:"));
+    let variables = variables.map(|variable| match variable.split_once('=') {
+        Some((name, value)) => (unescaped(name), Some(unescaped(value))),
+        None => (unescaped(variable), None),
+    });
+    variables.collect()
+}
+
+fn unescaped(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => plain.extend(characters.next().map(|escaped| match escaped {
+                'n' => '\n',
+                'r' => '\r',
+                other => other,
+            })),
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
 /// A rule's colon is followed by a space or the end of the line; a colon in a name is not.
 fn split_rule(line: &str) -> Option<(&str, &str)> {
     match line.split_once(": ") {
@@ -66,6 +93,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn variables_are_read_with_their_values() {
+        let text = "/t/api: /s/main.rs\n\n# env-dep:HOME=/h\n# env-dep:NONE\n# env-dep:A=b=c\\\\d\\ne\n# env-dep:E=\n";
+        let expected = [("HOME", Some("/h")), ("NONE", None), ("A", Some("b=c\\d\ne")), ("E", Some(""))];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.map(str::to_owned)));
+        assert_eq!(variables(text), expected);
+    }
+
     proptest! {
         #[test]
         fn names_come_back_as_they_were_written(names in proptest::collection::vec("/[a-z. ]{0,8}[a-z]", 0..6)) {
@@ -77,7 +112,7 @@ mod tests {
 
         #[test]
         fn no_text_is_too_odd(text in any::<String>()) {
-            let _ = inputs(&text);
+            let _ = (inputs(&text), variables(&text));
         }
     }
 }

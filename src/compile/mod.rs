@@ -61,6 +61,8 @@ pub fn hidden_entry(args: impl Fn() -> Vec<OsString>) -> Option<i32> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifact {
     pub executable: PathBuf,
+    /// As users know it; the file may have another one.
+    pub name: String,
     /// Folders with its dynamic libraries.
     pub libraries: Vec<PathBuf>,
     /// When the change it contains was saved, and when its build ended.
@@ -108,6 +110,8 @@ pub struct Room {
     own_settings: serde_json::Value,
     /// The program that was built last, until its list of inputs is read.
     unread: Option<Unread>,
+    /// The inputs that cargo has named, until it has been said what the settings are.
+    to_learn: Option<Vec<PathBuf>>,
     /// How many units there are: guessed from the graph at first, then counted.
     units: usize,
     sinks: Sinks,
@@ -146,6 +150,7 @@ impl Room {
             start_anyway: false,
             own_settings: own_settings(metadata, &config.build.package_id),
             unread: None,
+            to_learn: None,
             units: unit_estimate(metadata, config),
             sinks,
             said_path_dependencies: None,
@@ -254,7 +259,7 @@ impl Room {
             self.out.push(Outbox::Data(path, action));
         }
         // Cargo itself writes the lock file.
-        if self.builder.is_building() {
+        if self.builder.runs_cargo() {
             found.changed.retain(|path| !path.ends_with("Cargo.lock"));
         }
         if found.changed.is_empty() {
@@ -263,8 +268,6 @@ impl Room {
         self.settings_changed |= found.settings;
         self.start_anyway |= found.start_anyway;
         self.changed.extend(found.changed.iter().cloned());
-        let inputs = found.changed.iter().filter(|path| self.sources.is_input(path));
-        self.builder.changed(inputs.cloned());
         self.saved = Some(at);
         let actions = self.cycle.changed(now, found.cause(), found.emptied);
         self.perform(now, actions, launcher);
@@ -293,9 +296,13 @@ impl Room {
 
     fn start_run(&mut self, now: Instant, cause: String, launcher: &mut Launcher) {
         self.build_began = now;
+        self.to_learn = None;
         self.sources.build_began();
         self.out.push(Outbox::Tell(Notice::Building { package: self.package.clone(), cause: cause.clone() }));
         self.cause = cause;
+        if let Some(moment) = self.builder.cargo_began() {
+            self.sources.date_the_old_anew(&self.changed, moment);
+        }
         let why_cargo = self.why_cargo.take();
         if let Err(error) = self.builder.start(now, &self.changed, why_cargo.as_deref(), launcher) {
             self.out.push(Outbox::Tell(Notice::Diagnostic { rendered: error.to_string() }));
@@ -305,10 +312,13 @@ impl Room {
     }
 
     fn end_run(&mut self, now: Instant, launcher: &mut Launcher) {
+        let by_cargo = self.builder.runs_cargo();
         let outcome = self.builder.ended(now, launcher);
         self.out.extend(self.builder.notices().into_iter().map(Outbox::Tell));
         let Some(outcome) = outcome else { return };
-        self.sources.accept_lock_file();
+        if by_cargo {
+            self.sources.accept_lock_file();
+        }
         let kind = match &outcome {
             Outcome::Built(..) => cycle::Outcome::Built,
             Outcome::Failed { .. } => cycle::Outcome::Failed,
@@ -347,6 +357,7 @@ impl Room {
         self.diagnostics(built.messages);
         self.out.push(Outbox::Built(Artifact {
             executable: built.executable.clone(),
+            name: built.name,
             libraries: built.libraries,
             saved: self.saved.unwrap_or(self.build_began),
             build_ended: now,
@@ -360,16 +371,21 @@ impl Room {
     /// What the last build says of the program's inputs, read while the program starts.
     fn read_inputs(&mut self, now: Instant, launcher: &mut Launcher) {
         let Some(unread) = self.unread.take() else { return };
-        if std::mem::take(&mut self.settings_changed) {
+        let asked = std::mem::take(&mut self.settings_changed);
+        if asked {
             self.ask_for_metadata();
         }
         let by_cargo = unread.inputs.is_none();
         let inputs = unread.inputs.map_or_else(|| dep_info::beside(&unread.executable), Ok);
         match inputs {
             Ok(inputs) => {
+                let inputs = self.sources.absolute(inputs);
                 let missed = self.sources.built(inputs.clone(), &unread.whole_packages);
-                if by_cargo {
-                    self.builder.learn(inputs, self.sources.all_settings(), self.sources.whole_folders());
+                match by_cargo {
+                    // It says which settings there are.
+                    true if asked => self.to_learn = Some(inputs),
+                    true => self.learn(inputs),
+                    false => {}
                 }
                 if !missed.is_empty() {
                     // Saved while they were compiled for the first time: nobody knows which half was compiled.
@@ -387,6 +403,10 @@ impl Room {
         }
         self.watch(now);
         self.say_what_is_watched();
+    }
+
+    fn learn(&mut self, inputs: Vec<PathBuf>) {
+        self.builder.learn(inputs, self.sources.all_settings(), self.sources.whole_folders());
     }
 
     fn failed(&mut self, errors: usize) {
@@ -429,6 +449,9 @@ impl Room {
                 }
                 self.watch(now);
                 self.say_what_is_watched();
+                if let Some(inputs) = self.to_learn.take() {
+                    self.learn(inputs);
+                }
             }
             Err(error) => self.note(format!("{error}; the packages watched are those from before")),
         }

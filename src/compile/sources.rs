@@ -148,12 +148,15 @@ impl Sources {
         self.touched.clear();
     }
 
+    /// Relative where `build.dep-info-basedir` is set, which is then most likely the root.
+    pub fn absolute(&self, inputs: Vec<PathBuf>) -> Vec<PathBuf> {
+        inputs.into_iter().map(|path| self.root.join(path)).collect()
+    }
+
     /// Takes the exact inputs that a build has named. Returns what was touched during the build and has turned out to be an
     /// input.
     pub fn built(&mut self, inputs: Vec<PathBuf>, whole_packages: &[PackageId]) -> Vec<PathBuf> {
-        // Relative where `build.dep-info-basedir` is set, which is then most likely the root.
-        let inputs = inputs.into_iter().map(|path| self.root.join(path));
-        let ours = inputs.filter(|path| !path.starts_with(&self.target_dir));
+        let ours = inputs.into_iter().filter(|path| !path.starts_with(&self.target_dir));
         // A folder is what a build script may name; all below it is meant.
         let (folders, files): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = ours.partition(|path| path.is_dir());
         // A file that was no input until now may have changed unnoticed since it was last looked at.
@@ -177,21 +180,31 @@ impl Sources {
         touched.into_iter().filter(|path| self.counts(path, &mut None)).collect()
     }
 
-    /// Whether the last build has named it.
-    pub fn is_input(&self, path: &Path) -> bool {
-        self.exact.contains(path)
-    }
-
     /// Dates inputs to now, so that cargo sees that they have changed: it compares times, and takes a file for old that was
-    /// moved here with an earlier date, or was saved within the first milliseconds of a build. Says whether there was one.
+    /// saved within the first milliseconds of a build. Says whether there was one.
     pub fn date_anew(&self, paths: &BTreeSet<PathBuf>) -> bool {
-        let inputs = paths.iter().filter(|path| self.exact.contains(*path));
+        let inputs = paths.iter().filter(|path| self.is_input(path));
         let dated = inputs.filter(|path| {
             // A file that may not be written keeps its date, and cargo its opinion.
             let file = fs::File::options().append(true).open(path);
             file.is_ok_and(|file| file.set_modified(SystemTime::now()).is_ok())
         });
         dated.count() > 0
+    }
+
+    /// As `date_anew`, of inputs that were moved here with a date before that moment: cargo would never see that they have
+    /// changed, neither now nor when it builds for another reason.
+    pub fn date_the_old_anew(&self, paths: &BTreeSet<PathBuf>, moment: SystemTime) {
+        let is_old = |path: &&PathBuf| {
+            let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+            modified.is_ok_and(|modified| modified < moment)
+        };
+        self.date_anew(&paths.iter().filter(is_old).cloned().collect());
+    }
+
+    /// Of the compiler, or of a build script.
+    fn is_input(&self, path: &Path) -> bool {
+        self.exact.contains(path) || self.whole.iter().any(|folder| path.starts_with(folder))
     }
 
     /// A build failed: what it lacks may be any file.
@@ -224,6 +237,9 @@ impl Sources {
         folders.extend(extra);
         let single = files.iter().chain(&self.exact).chain(&self.settings).chain(self.real.keys()).chain(&self.extra);
         folders.extend(single.filter_map(|path| path.parent()).map(Path::to_path_buf));
+        // Where the folder of what may come is not there either, the one in which it would come is.
+        let coming = self.coming.iter().filter_map(|path| path.ancestors().skip(1).find(|folder| folder.is_dir()));
+        folders.extend(coming.map(Path::to_path_buf));
         folders
     }
 
@@ -328,7 +344,7 @@ impl Sources {
     fn all_files(&self) -> BTreeSet<PathBuf> {
         let roots = self.whole.iter().chain(&self.extra).chain(self.packages.values());
         let (_, mut files) = self.walk(roots);
-        files.extend(self.exact.iter().chain(&self.settings).cloned());
+        files.extend(self.exact.iter().chain(&self.settings).chain(&self.coming).cloned());
         files
     }
 

@@ -4,7 +4,6 @@
 use serde::{Deserialize, Serialize};
 use std::fs::{self, Metadata};
 use std::hash::{DefaultHasher, Hasher};
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,12 +45,23 @@ impl Stamp {
         fs::metadata(path).ok().map(|metadata| Stamp::from(&metadata))
     }
 
+    /// Of a regular file that a compiler has made, which is never dated back: without what changes when another name is given to
+    /// it, as rustc does with metadata for its incremental cache after others have been told that they can use it.
+    pub fn of_output(path: &Path) -> Option<Stamp> {
+        Stamp::of(path).map(|stamp| Stamp { changed: (0, 0), ..stamp })
+    }
+
     /// Whether it was written, moved here or dated at that moment or later.
     pub fn is_since(&self, moment: SystemTime) -> bool {
         let moment = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
         let (seconds, nanos) = self.changed;
         Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0)) >= moment
     }
+}
+
+/// Whether a file was written, moved here or dated after another; not, where one is not there.
+pub fn is_newer(path: &Path, than: &Path) -> bool {
+    matches!((Stamp::of(path), Stamp::of(than)), (Some(one), Some(other)) if one.changed > other.changed)
 }
 
 impl From<&Metadata> for Stamp {
@@ -97,14 +107,6 @@ impl Print {
             Some(_) | None => false,
         }
     }
-}
-
-/// Dates a file to that moment if it was dated before the other. A file that may not be written keeps its date.
-pub fn date_anew(path: &Path, before: SystemTime, now: SystemTime) -> io::Result<()> {
-    if fs::metadata(path)?.modified()? < before {
-        fs::File::options().append(true).open(path)?.set_modified(now)?;
-    }
-    Ok(())
 }
 
 /// A hash of what is in a file.
@@ -156,6 +158,19 @@ mod tests {
         fs::write(&path, "two").unwrap();
         fs::File::options().append(true).open(&path).unwrap().set_modified(modified).unwrap();
         assert!(!print.still_holds(&path));
+    }
+
+    #[test]
+    fn an_output_is_the_same_with_another_name_and_not_when_it_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("liba.rmeta");
+        fs::write(&path, "one").unwrap();
+        let stamp = Stamp::of_output(&path);
+        fs::hard_link(&path, folder.path().join("kept")).unwrap();
+        assert_eq!(Stamp::of_output(&path), stamp);
+        fs::write(folder.path().join("new"), "two").unwrap();
+        fs::rename(folder.path().join("new"), &path).unwrap();
+        assert_ne!(Stamp::of_output(&path), stamp);
     }
 
     #[test]

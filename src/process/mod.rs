@@ -8,12 +8,13 @@ pub mod seccomp;
 
 use crate::error::{Error, Result, Tried};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use std::fs::File;
-use std::io;
+use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -27,6 +28,8 @@ pub use launch::hidden_entry;
 pub enum Stdin {
     Null,
     Inherit,
+    /// A pipe, whose other end is `Running::input`.
+    Pipe,
 }
 
 /// Where the calls of a child arrive that was started behind a gate (`seccomp`), or why it has none.
@@ -100,6 +103,11 @@ impl Launcher {
         let input = match stdin {
             Stdin::Null => OwnedFd::from(File::open("/dev/null")?),
             Stdin::Inherit => io::stdin().as_fd().try_clone_to_owned()?,
+            Stdin::Pipe => {
+                let (theirs, ours) = io::pipe()?;
+                running.input = Some(ours);
+                theirs.into()
+            }
         };
         match launch::go(&ours, &input, fds) {
             Ok(gate) => running.gate = gate,
@@ -119,6 +127,7 @@ pub struct Running {
     pidfd: OwnedFd,
     guard: guard::Handle,
     gate: Option<Gate>,
+    input: Option<PipeWriter>,
     reaped: bool,
 }
 
@@ -127,7 +136,7 @@ impl Running {
         let pid = rustix::process::Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
         let mut running = match pidfd {
-            Ok(pidfd) => Running { child, pidfd, guard: guard.handle(), gate: None, reaped: false },
+            Ok(pidfd) => Running { child, pidfd, guard: guard.handle(), gate: None, input: None, reaped: false },
             Err(error) => {
                 let mut child = child;
                 child.kill()?;
@@ -154,6 +163,11 @@ impl Running {
     /// Its gate, where it was started behind one; it can be taken once.
     pub fn gate(&mut self) -> Option<Gate> {
         self.gate.take()
+    }
+
+    /// What it reads from, where that is a pipe; it can be taken once.
+    pub fn input(&mut self) -> Option<PipeWriter> {
+        self.input.take()
     }
 
     pub fn stdout(&mut self) -> Option<std::process::ChildStdout> {
@@ -201,6 +215,15 @@ impl Running {
         }
         self.reaped = true;
         self.child.wait()
+    }
+
+    /// Waits for its end and reaps it, in a thread: nothing depends on how it ends any more.
+    pub fn leave(mut self) {
+        std::thread::spawn(move || {
+            let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+            while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
+            self.finish().ok();
+        });
     }
 
     fn group(&self) -> Pid {

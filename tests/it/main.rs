@@ -19,6 +19,7 @@ mod leaks;
 mod link;
 mod programs;
 mod replay;
+mod replay_inputs;
 mod saves;
 mod terminal;
 mod tidy;

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-pub use report::{Linker, Report, read_report};
+pub use report::{Linker, Report, forget as forget_report, read as read_report};
 
 /// A folder of ours alone, for what is kept between links. Where it is named, this process is the linker.
 pub const FOLDER: &str = "CARGO_HOTRUN_LINK";

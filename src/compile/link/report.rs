@@ -51,7 +51,7 @@ struct Stored {
 }
 
 /// What the last link did. `None` where there is none, or what is there was not written by this program.
-pub fn read_report(folder: &Path) -> Option<Report> {
+pub fn read(folder: &Path) -> Option<Report> {
     // Neither a link nor something that would make the reader wait.
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let file = File::options().read(true).custom_flags(flags).open(folder.join(NAME)).ok()?;
@@ -111,18 +111,18 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(read_report(folder.path()), None);
+        assert_eq!(read(folder.path()), None);
         let mut report = Report { linker: Linker::Wild, took: Duration::from_micros(1234), reason: None };
         write(folder.path(), &report);
-        assert_eq!(read_report(folder.path()), Some(report.clone()));
+        assert_eq!(read(folder.path()), Some(report.clone()));
         report.linker = Linker::Driver;
         report.reason = Some("because\n\u{1b}[31mof that".to_owned());
         write(folder.path(), &report);
-        let read = read_report(folder.path()).unwrap();
-        assert_eq!(read.reason.as_deref(), Some("because  [31mof that"));
+        let found = read(folder.path()).unwrap();
+        assert_eq!(found.reason.as_deref(), Some("because  [31mof that"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         forget(folder.path());
-        assert_eq!(read_report(folder.path()), None);
+        assert_eq!(read(folder.path()), None);
     }
 
     #[test]
@@ -144,14 +144,14 @@ mod tests {
         ];
         for text in hostile {
             fs::write(folder.path().join(NAME), text).unwrap();
-            assert_eq!(read_report(folder.path()), None, "{}", &text[..text.len().min(80)]);
+            assert_eq!(read(folder.path()), None, "{}", &text[..text.len().min(80)]);
         }
         fs::remove_file(folder.path().join(NAME)).unwrap();
         fs::write(folder.path().join("other"), r#"{"linker":"wild","took_us":1,"reason":null}"#).unwrap();
         std::os::unix::fs::symlink("other", folder.path().join(NAME)).unwrap();
-        assert_eq!(read_report(folder.path()), None);
+        assert_eq!(read(folder.path()), None);
         fs::remove_file(folder.path().join(NAME)).unwrap();
         nix::unistd::mkfifo(&folder.path().join(NAME), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert_eq!(read_report(folder.path()), None);
+        assert_eq!(read(folder.path()), None);
     }
 }

@@ -15,8 +15,10 @@ use std::process::Command;
 
 /// Names the folder in which calls are written down; set for the cargo that this program starts.
 pub const FOLDER: &str = "CARGO_HOTRUN_CALLS";
+/// What cargo runs in the place of rustc for the crates of a workspace (the cargo book, "Configuration").
+pub const WRAPPER: &str = "RUSTC_WORKSPACE_WRAPPER";
 /// Of the file's form.
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 /// A call as it was made. Calls with words that are no UTF-8 are not written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,23 +73,30 @@ pub fn hidden_entry(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
     let folder = PathBuf::from(std::env::var_os(FOLDER)?);
     let program = args.next()?;
     let args: Vec<OsString> = args.collect();
-    if let Some(call) = Call::of_this_process(&program, &args) {
-        // Without it the crate is compiled by cargo the next time too, which is right and slow.
-        call.write(&folder).ok();
+    let words: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let facts = Facts::of(&words);
+    // Cargo asks with this name which files rustc would make.
+    if !facts.crate_name.trim_matches('_').is_empty() {
+        let written = Call::of_this_process(&program, &args).map(|call| call.write(&folder));
+        if written.is_none_or(|written| written.is_err()) {
+            // An older one would be believed; without any, cargo compiles the crate the next time too, which is right and slow.
+            fs::remove_file(file(&folder, &facts)).ok();
+        }
     }
-    let error = Command::new(&program).args(args).env_remove(FOLDER).exec();
+    // A cargo that a macro starts has its own ways.
+    let error = Command::new(&program).args(args).env_remove(FOLDER).env_remove(WRAPPER).exec();
     eprintln!("error: run {}: {error}", program.to_string_lossy());
     Some(127)
+}
+
+fn file(folder: &Path, facts: &Facts) -> PathBuf {
+    folder.join(format!("{}.json", facts.stem()))
 }
 
 impl Call {
     /// The call for which cargo has started this process; `None` for a mere question to rustc, and where not all is known.
     fn of_this_process(program: &OsString, args: &[OsString]) -> Option<Call> {
         let args: Vec<String> = args.iter().map(|arg| arg.to_str().map(str::to_owned)).collect::<Option<_>>()?;
-        // Cargo asks with this name which files rustc would make.
-        if Facts::of(&args).crate_name.trim_matches('_').is_empty() {
-            return None;
-        }
         let parent = nix::unistd::getppid();
         // Another wrapper between the two might have changed what is to be written down.
         let cargo = fs::canonicalize(std::env::var_os("CARGO")?).ok()?;
@@ -109,7 +118,7 @@ impl Call {
         // Made for its owner alone: a build script may have put a secret into the environment.
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(&serde_json::to_vec(self)?)?;
-        file.persist(folder.join(format!("{}.json", facts.stem()))).map_err(|error| error.error)?;
+        file.persist(self::file(folder, &facts)).map_err(|error| error.error)?;
         Ok(())
     }
 
@@ -138,11 +147,19 @@ impl Call {
         })
     }
 
-    /// The command that makes the call again, in the present environment.
-    pub fn command(&self, rewrite: &Rewrite<'_>) -> Command {
+    /// Whether rustc would find those values when the call is made again in that environment.
+    pub fn finds(&self, variables: &[(String, Option<String>)], environment: impl Fn(&str) -> Option<String>) -> bool {
+        variables.iter().all(|(name, value)| {
+            let changed = self.lasting().find(|(changed, _)| changed == name);
+            changed.map_or_else(|| environment(name), |(_, change)| change.after.clone()) == *value
+        })
+    }
+
+    /// The compiler with that argument, in the call's folder and the present environment.
+    pub fn command(&self, argument: &str) -> Command {
         let mut command = Command::new(&self.program);
         clean_environment(&mut command);
-        command.args(self.rewritten(rewrite)).current_dir(&self.folder);
+        command.arg(argument).current_dir(&self.folder);
         for (name, change) in self.lasting() {
             match &change.after {
                 Some(value) => command.env(name, value),
@@ -150,6 +167,12 @@ impl Call {
             };
         }
         command
+    }
+
+    /// Where cargo keeps what the crate's build script has said last, if it has one (the cargo book, "Outputs of the Build Script").
+    pub fn script_output(&self) -> Option<PathBuf> {
+        let out_dir = PathBuf::from(self.changes.get("OUT_DIR")?.after.as_ref()?);
+        Some(out_dir.parent()?.join("output"))
     }
 
     /// All that decides what comes of the call, but for the compiler and the files.
@@ -164,7 +187,8 @@ impl Call {
         changes.filter(|(name, _)| !matches!(*name, "CARGO_MAKEFLAGS" | "MAKEFLAGS" | "MFLAGS" | FOLDER))
     }
 
-    fn rewritten(&self, rewrite: &Rewrite<'_>) -> Vec<String> {
+    /// The arguments with which it is made again.
+    pub fn rewritten(&self, rewrite: &Rewrite<'_>) -> Vec<String> {
         let mut out = Vec::with_capacity(self.args.len() + rewrite.more.len() + 2);
         let mut args = self.args.iter();
         let own = format!("dependency={}", rewrite.out_dir.display());
@@ -199,7 +223,9 @@ impl Call {
 
 impl Facts {
     fn of(args: &[String]) -> Facts {
-        let mut facts = Facts::default();
+        // Arguments are given to the compiler as lines.
+        let odd = args.iter().any(|arg| arg.contains(['\n', '\r']));
+        let mut facts = Facts { odd, ..Facts::default() };
         let mut args = args.iter().map(String::as_str);
         while let Some(arg) = args.next() {
             let mut value = || args.next().unwrap_or_default();
@@ -254,6 +280,11 @@ impl Facts {
 
     pub fn is_lib(&self) -> bool {
         !self.crate_types.is_empty() && self.crate_types.iter().all(|kind| kind == "lib" || kind == "rlib")
+    }
+
+    /// Whether our own linker is used for it, where that is used at all: not where the user has chosen one.
+    pub fn is_linked_by(&self, own_linker: bool) -> bool {
+        own_linker && self.is_bin() && !self.linker
     }
 
     /// Whether it is a call of the kind that can be run again: an executable or a Rust library, compiled incrementally.
@@ -406,5 +437,14 @@ mod tests {
         let other = environment(b"HOME=/h\0LEVEL=3\0GONE=x\0").unwrap();
         assert!(!call.fits(|name| other.get(name).cloned()));
         assert!(environment(b"A=\xff\0").is_none());
+
+        let read = |name: &str, value: Option<&str>| [(name.to_owned(), value.map(str::to_owned))];
+        let present = |name: &str| before.get(name).cloned();
+        for (name, value) in [("HOME", Some("/h")), ("LEVEL", Some("2")), ("GONE", None), ("NEVER", None)] {
+            assert!(call.finds(&read(name, value), present), "{name}");
+        }
+        for (name, value) in [("HOME", None), ("LEVEL", Some("1")), ("GONE", Some("x")), ("NEVER", Some(""))] {
+            assert!(!call.finds(&read(name, value), present), "{name}");
+        }
     }
 }

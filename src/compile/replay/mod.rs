@@ -4,6 +4,7 @@
 //! Never lives here: when to build, and cargo's own runs.
 
 pub mod call;
+mod compiler;
 mod plan;
 mod record;
 pub mod run;
@@ -16,13 +17,16 @@ pub use run::{Outcome, Run, Said, Step};
 use crate::compile::project;
 use crate::compile::stamp::content_of;
 use crate::config;
+use crate::process::Launcher;
 use crate::report::short;
+use call::Facts;
 use cargo_metadata::{Metadata, PackageId};
+use compiler::Compiler;
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -32,19 +36,22 @@ pub struct Folder {
     pub path: PathBuf,
     pub line_tables: bool,
     /// Two sessions would write to the same files.
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Folder {
     fn open(path: PathBuf, line_tables: bool) -> Result<Folder, String> {
         let tried = |error: io::Error| format!("{}: {error}", short(&path));
+        if path.to_str().is_none_or(|name| name.contains(['\n', '\r'])) {
+            return Err(format!("{} has a name that cannot be given to rustc as a line", short(&path)));
+        }
         for inner in ["deps", "incremental", "link", "records"] {
             DirBuilder::new().recursive(true).mode(0o700).create(path.join(inner)).map_err(tried)?;
         }
         let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path.join("lock"));
         let lock = Flock::lock(file.map_err(tried)?, FlockArg::LockExclusiveNonblock)
             .map_err(|_| format!("another session compiles in {}", short(&path)))?;
-        let folder = Folder { path: path.clone(), line_tables, _lock: lock };
+        let folder = Folder { path: path.clone(), line_tables, lock };
         folder.clear().map_err(tried)?;
         Ok(folder)
     }
@@ -65,26 +72,33 @@ impl Folder {
         self.path.join("temporary")
     }
 
-    /// Removes the objects that a compiler has left which was killed before it had linked them: they have other names each time.
-    pub fn remove_objects(&self, stem: &str) {
-        let begin = format!("{stem}.");
-        self.remove(|name| name.starts_with(&begin) && name.ends_with(".rcgu.o"));
-    }
-
-    fn remove(&self, which: impl Fn(&str) -> bool) {
-        for entry in fs::read_dir(self.deps()).into_iter().flatten().flatten() {
-            if entry.file_name().to_str().is_some_and(&which) {
-                // What cannot be removed is in nobody's way.
-                fs::remove_file(entry.path()).or_else(|_| fs::remove_dir_all(entry.path())).ok();
-            }
+    /// A cache that a compiler could not live with.
+    fn forget_cache(&self, facts: &Facts) {
+        let name = format!("{}-", facts.crate_name);
+        let caches = fs::read_dir(self.incremental()).into_iter().flatten().filter_map(Result::ok);
+        for cache in caches.filter(|cache| cache.file_name().to_string_lossy().starts_with(&name)) {
+            fs::remove_dir_all(cache.path()).ok();
         }
     }
 
-    /// Removes what compilers have left that were killed.
+    /// Whether it is still the folder that was opened, and not removed by `cargo clean`.
+    fn is_there(&self) -> bool {
+        let there = fs::metadata(self.path.join("lock")).map(|there| (there.dev(), there.ino()));
+        let ours = self.lock.metadata().map(|ours| (ours.dev(), ours.ino()));
+        matches!((there, ours), (Ok(there), Ok(ours)) if there == ours)
+    }
+
+    /// Removes what compilers have left that were killed: objects beside what they made, folders to link in.
     fn clear(&self) -> io::Result<()> {
-        // Folders of rustc's own; no crate's file is without a dash or a dot.
-        let own = |name: &str| name.starts_with("rmeta") || name.starts_with("rustc");
-        self.remove(|name| own(name) && !name.contains(['-', '.']));
+        for entry in fs::read_dir(self.deps())?.filter_map(Result::ok) {
+            let (name, path) = (entry.file_name(), entry.path());
+            let name = name.to_string_lossy();
+            if (name.starts_with("rustc") || name.starts_with("rmeta")) && path.is_dir() {
+                fs::remove_dir_all(path).ok();
+            } else if name.ends_with(".rcgu.o") || name.ends_with(".linking") {
+                fs::remove_file(path).ok();
+            }
+        }
         match fs::remove_dir_all(self.temporary()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
@@ -93,12 +107,25 @@ impl Folder {
     }
 }
 
+/// What is known of a project before cargo builds it.
+#[derive(Debug, Clone)]
+pub struct Known {
+    pub members: BTreeSet<PackageId>,
+    pub root_manifest: PathBuf,
+    /// Where calls were written down.
+    pub calls: PathBuf,
+    /// Where they are run again.
+    pub folder: PathBuf,
+    pub line_tables: bool,
+}
+
 /// What replay needs of the project, or why it cannot be had.
 #[derive(Debug)]
 pub struct Replay {
+    build: config::Build,
+    root: PathBuf,
+    target_dir: PathBuf,
     folder: Result<Folder, String>,
-    calls: PathBuf,
-    wrapper: PathBuf,
     members: BTreeSet<PackageId>,
     /// A package that cargo compiles and that needs one of the workspace.
     outsider: Option<String>,
@@ -109,24 +136,11 @@ pub struct Replay {
 
 impl Replay {
     pub fn open(build: &config::Build, metadata: &Metadata, target_dir: &Path) -> Replay {
-        let ours = target_dir.join("hotrun");
-        let key = content_of(format!("{build:?}").as_bytes());
-        let name = format!("{}-{}-{key:016x}", build.package, build.target.name());
-        let line_tables = build.debug == config::Debug::LineTables;
-        let calls = ours.join("calls");
-        let wrapper = std::env::current_exe();
-        let folder = match &wrapper {
-            _ if !build.replay => Err("replay is switched off".to_owned()),
-            Ok(wrapper) if wrapper.is_file() => forbidden(build, metadata)
-                .and_then(|()| owned(&ours).map_err(|error| format!("{}: {error}", short(&ours))))
-                .and_then(|()| owned(&calls).map_err(|error| format!("{}: {error}", short(&calls))))
-                .and_then(|()| Folder::open(ours.join("replay").join(name), line_tables)),
-            Ok(_) | Err(_) => Err("this program's own file is gone".to_owned()),
-        };
         let mut replay = Replay {
-            folder,
-            calls,
-            wrapper: wrapper.unwrap_or_default(),
+            build: build.clone(),
+            root: metadata.workspace_root.clone().into_std_path_buf(),
+            target_dir: target_dir.to_path_buf(),
+            folder: Err("nothing was built yet".to_owned()),
             members: BTreeSet::new(),
             outsider: None,
             plan: Err("nothing was built yet".to_owned()),
@@ -141,23 +155,62 @@ impl Replay {
         self.outsider = project::outsider(metadata);
     }
 
-    /// Has the calls of a cargo written down.
-    pub fn wrap(&self, command: &mut Command) {
-        if self.folder.is_ok() {
-            command.env("RUSTC_WORKSPACE_WRAPPER", &self.wrapper).env(call::FOLDER, &self.calls);
+    /// Has the calls of a cargo written down, where nothing forbids it now. What was known of the build before is not any more.
+    pub fn wrap(&mut self, command: &mut Command) {
+        self.plan = Err("what cargo has built is still being looked at".to_owned());
+        match self.prepare_calls() {
+            Ok(wrapper) => {
+                command.env(call::WRAPPER, wrapper).env(call::FOLDER, self.calls());
+                self.prepare_folder();
+            }
+            Err(why) => self.folder = Err(why),
         }
+    }
+
+    fn prepare_calls(&self) -> Result<PathBuf, String> {
+        if !self.build.replay {
+            return Err("replay is switched off".to_owned());
+        }
+        forbidden(&self.build, &self.root)?;
+        for folder in [self.ours(), self.calls()] {
+            owned(&folder).map_err(|error| format!("{}: {error}", short(&folder)))?;
+        }
+        wrapper(&self.calls())
+    }
+
+    fn prepare_folder(&mut self) {
+        if !self.folder.as_ref().is_ok_and(Folder::is_there) {
+            let key = content_of(format!("{:?}", self.build).as_bytes());
+            let name = format!("{}-{}-{key:016x}", self.build.package, self.build.target.name());
+            let line_tables = self.build.debug == config::Debug::LineTables;
+            self.folder = Folder::open(self.ours().join("replay").join(name), line_tables);
+        }
+    }
+
+    fn ours(&self) -> PathBuf {
+        self.target_dir.join("hotrun")
+    }
+
+    fn calls(&self) -> PathBuf {
+        self.ours().join("calls")
     }
 
     /// What cargo's build is to be learnt from, where anything can be.
     ///
     /// # Errors
     /// Why nothing can.
-    pub fn lesson(&self) -> Result<(BTreeSet<PackageId>, PathBuf, PathBuf, bool), String> {
+    pub fn known(&self) -> Result<Known, String> {
         let folder = self.folder.as_ref().map_err(Clone::clone)?;
         if let Some(outsider) = &self.outsider {
             return Err(format!("{outsider}, which is no member of the workspace, needs one that is"));
         }
-        Ok((self.members.clone(), self.calls.clone(), folder.path.clone(), folder.line_tables))
+        Ok(Known {
+            members: self.members.clone(),
+            root_manifest: self.root.join("Cargo.toml"),
+            calls: self.calls(),
+            folder: folder.path.clone(),
+            line_tables: folder.line_tables,
+        })
     }
 
     /// From now on there is this plan, or none.
@@ -189,6 +242,21 @@ impl Replay {
         self.folder.is_ok().then_some(work)
     }
 
+    /// Has a compiler ready for the crate that was edited last, and for the program, which is linked whatever is edited.
+    pub fn ready(&mut self, edited: Option<usize>, launcher: &mut Launcher) {
+        let (Ok(plan), Ok(folder)) = (&mut self.plan, &self.folder) else { return };
+        let program = plan.crates.len().checked_sub(1);
+        for (number, one) in plan.crates.iter_mut().enumerate() {
+            if Some(number) != edited && Some(number) != program {
+                one.waiting = None;
+            } else if one.waiting.is_none() {
+                // Without one, the next time takes what the first has taken.
+                one.waiting =
+                    Compiler::start(&one.call, folder, one.facts.is_linked_by(self.own_linker), launcher).ok();
+            }
+        }
+    }
+
     pub fn parts(&mut self) -> Option<(&mut Plan, &Folder)> {
         Some((self.plan.as_mut().ok()?, self.folder.as_ref().ok()?))
     }
@@ -207,27 +275,58 @@ fn owned(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let metadata = fs::symlink_metadata(path)?;
     let uid = nix::unistd::Uid::effective().as_raw();
-    if !metadata.is_dir() || std::os::unix::fs::MetadataExt::uid(&metadata) != uid {
+    if !metadata.is_dir() || metadata.uid() != uid {
         return Err(io::Error::other("it is not this user's folder"));
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
 }
 
+/// The name under which this program is the wrapper: cargo compiles the crates of the workspace again when it is a new one. It is
+/// new when the calls are gone that were written down, or are not of the form that is understood here.
+fn wrapper(calls: &Path) -> Result<PathBuf, String> {
+    let tried = |error: io::Error| format!("{}: {error}", short(calls));
+    let program = std::env::current_exe().ok().filter(|program| program.is_file());
+    let program = program.ok_or("this program's own file is gone")?;
+    let prefix = format!("rustc-{}-", call::VERSION);
+    let entries = fs::read_dir(calls).map_err(tried)?.filter_map(Result::ok).map(|entry| entry.path());
+    let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
+    let there = entries.filter(|path| path.is_symlink()).find(is_ours);
+    if let Some(there) = &there
+        && fs::read_link(there).is_ok_and(|target| target == program)
+    {
+        return Ok(there.clone());
+    }
+    let link = |path: &Path| std::os::unix::fs::symlink(&program, path);
+    let new = tempfile::Builder::new().prefix(&prefix).make_in(calls, link).map_err(tried)?;
+    let new = new.into_temp_path().keep().map_err(|error| tried(error.error))?;
+    // Where this program was built or installed anew, nothing else has changed.
+    let Some(there) = there else { return Ok(new) };
+    fs::rename(&new, &there).map_err(tried)?;
+    Ok(there)
+}
+
 /// Settings of the user's with which calls cannot be written down, or not be understood.
-fn forbidden(build: &config::Build, metadata: &Metadata) -> Result<(), String> {
-    for name in ["RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_RUSTC_WORKSPACE_WRAPPER"] {
-        if std::env::var_os(name).is_some_and(|value| !value.is_empty()) {
-            return Err(format!("{name} is set"));
+fn forbidden(build: &config::Build, root: &Path) -> Result<(), String> {
+    let names = [call::WRAPPER, "CARGO_BUILD_RUSTC_WORKSPACE_WRAPPER", "RUSTC_WRAPPER", "CARGO_BUILD_RUSTC_WRAPPER"];
+    if let Some(name) = names.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
+        return Err(format!("{name} is set"));
+    }
+    if build.triple.as_ref().is_some_and(|triple| triple.ends_with(".json")) {
+        return Err("the target is described by a file".to_owned());
+    }
+    let said = |text: &str| text.contains("rustc-workspace-wrapper") || text.contains("rustc-wrapper");
+    for setting in &build.cargo_config {
+        if said(setting) {
+            return Err("--config sets a wrapper of rustc".to_owned());
+        }
+        if !setting.contains('=') {
+            return Err("--config names a file".to_owned());
         }
     }
-    let said = |text: &str| text.contains("rustc-workspace-wrapper");
-    if build.cargo_config.iter().any(|setting| said(setting)) {
-        return Err("--config sets rustc-workspace-wrapper".to_owned());
-    }
-    for path in project::cargo_config_files(metadata.workspace_root.as_std_path()) {
+    for path in project::cargo_config_files(root) {
         let text = fs::read_to_string(&path).unwrap_or_default();
         if said(&text) {
-            return Err(format!("{} sets rustc-workspace-wrapper", short(&path)));
+            return Err(format!("{} sets a wrapper of rustc", short(&path)));
         }
         if text.lines().any(|line| line.trim_start().starts_with("include")) {
             return Err(format!("{} includes other files", short(&path)));

@@ -2,15 +2,17 @@
 //! they are made, and in which order they need each other.
 //! Never lives here: running anything.
 
+use super::Known;
 use super::call::{Call, Facts};
+use super::compiler::Compiler;
 use super::record::Record;
 use super::schedule::with_dependents;
 use super::surroundings::Surroundings;
 use crate::compile::build::Script;
-use crate::compile::dep_info;
+use crate::compile::{dep_info, stamp};
 use crate::process::inherited;
 use crate::report::short;
-use cargo_metadata::{Artifact as Unit, PackageId, TargetKind};
+use cargo_metadata::{Artifact as Unit, PackageId, Target, TargetKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -27,16 +29,11 @@ pub struct Lesson {
     pub inputs: Vec<PathBuf>,
     /// What says how to build, there or not.
     pub settings: Vec<PathBuf>,
-    /// Folders of packages all of whose files are inputs of a build script.
+    /// Folders all of whose files are inputs of a build script: that of its package, or one that it names.
     pub whole: Vec<PathBuf>,
-    pub members: BTreeSet<PackageId>,
     /// When cargo was started.
     pub began: SystemTime,
-    /// Where calls were written down.
-    pub calls: PathBuf,
-    /// Where they are run again.
-    pub folder: PathBuf,
-    pub line_tables: bool,
+    pub known: Known,
 }
 
 /// Crates in the order in which they need each other; the program is the last.
@@ -44,7 +41,10 @@ pub struct Lesson {
 pub struct Plan {
     pub crates: Vec<Crate>,
     pub surroundings: Surroundings,
-    whole: Vec<PathBuf>,
+    /// Folders of packages whose build script names no inputs.
+    nameless: Vec<PathBuf>,
+    /// Folders that build scripts name.
+    named: Vec<PathBuf>,
     /// Inputs that are no crate's own sources.
     other_inputs: Vec<PathBuf>,
     pub began: SystemTime,
@@ -53,7 +53,7 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Crate {
     pub package: PackageId,
-    pub target: String,
+    pub target: Target,
     pub call: Call,
     pub facts: Facts,
     /// Those it needs directly, of those in the plan.
@@ -64,6 +64,8 @@ pub struct Crate {
     pub sources: Vec<PathBuf>,
     /// How it was compiled here last, if it was.
     pub record: Option<Record>,
+    /// One that is ready for the next time.
+    pub waiting: Option<Compiler>,
     /// A compilation began after that and has not succeeded: what is there now is not what the record tells of.
     pub begun: bool,
 }
@@ -76,11 +78,25 @@ pub struct Work {
     pub cold: Option<String>,
 }
 
+impl Lesson {
+    /// Of `whole`: folders that scripts name, and those of packages whose script names nothing.
+    fn folders(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let is_named = |folder: &PathBuf| self.scripts.iter().any(|script| script.inputs.contains(folder));
+        self.whole.iter().cloned().partition(is_named)
+    }
+}
+
 impl Plan {
     /// # Errors
     /// Why no crate can be compiled without cargo.
     pub fn learn(lesson: Lesson) -> Result<Plan, String> {
-        let calls = Captured::read(&lesson.calls);
+        if let Some(path) = lesson.scripts.iter().find_map(|script| script.missing.as_ref()) {
+            return Err(format!(
+                "a build script depends on {}, which is not there, so every build runs it",
+                short(path)
+            ));
+        }
+        let calls = Captured::read(&lesson.known.calls);
         let (candidates, excluded) = sort(&lesson, &calls)?;
         let chosen = choose(&lesson, &calls, candidates, excluded)?;
         let order = chosen.keys().copied().collect::<Vec<_>>();
@@ -90,35 +106,36 @@ impl Plan {
         for index in in_order(&order, &calls) {
             let (call, facts) = (&calls.all[index].call, &calls.all[index].facts);
             let unit = chosen[&index];
-            let own = facts.outputs(&lesson.folder.join("deps"));
+            let own = facts.outputs(&lesson.known.folder.join("deps"));
             let mut externs = BTreeMap::new();
             let mut needs = BTreeSet::new();
             for path in &facts.externs {
                 if let Some(number) = places.get(path) {
-                    let here = lesson.folder.join("deps").join(path.file_name().unwrap_or_default());
+                    let here = lesson.known.folder.join("deps").join(path.file_name().unwrap_or_default());
                     externs.insert(path.clone(), here);
                     needs.insert(*number);
                 }
             }
-            let sources = sources_of(call, facts, &facts.out_dir)
-                .ok_or_else(|| format!("the list of sources of {} cannot be read", facts.crate_name))?;
+            let inputs = Inputs::read(call, facts, &facts.out_dir).ok_or_else(|| unread(facts))?;
             let number = crates.len();
             places.extend(facts.outputs(&facts.out_dir).into_iter().map(|path| (path, number)));
             let mut one = Crate {
                 package: unit.package_id.clone(),
-                target: unit.target.name.clone(),
+                target: unit.target.clone(),
                 call: call.clone(),
                 facts: facts.clone(),
                 needs: needs.into_iter().collect(),
                 externs,
-                sources,
+                sources: inputs.sources,
                 record: None,
+                waiting: None,
                 begun: false,
             };
-            one.record = Record::read(&lesson.folder, &one, lesson.line_tables).filter(|record| record.made(&own));
+            one.record =
+                Record::read(&lesson.known.folder, &one, lesson.known.line_tables).filter(|record| record.made(&own));
             crates.push(one);
         }
-        let plan = surround(lesson, crates, &calls);
+        let plan = surround(lesson, crates, &calls)?;
         // A newer build is on its way, which will see it.
         match plan.surroundings.written_since(plan.began) {
             Some(path) => Err(format!("{} was written while cargo built", short(path))),
@@ -132,13 +149,12 @@ impl Plan {
     /// Why cargo has to be asked.
     pub fn decide(&self, changed: &BTreeSet<PathBuf>) -> Result<Work, String> {
         for path in changed {
-            if let Some(folder) = self.whole.iter().find(|folder| path.starts_with(folder)) {
-                return Err(format!(
-                    "the build script of {} names no inputs (cargo::rerun-if-changed), so any change runs it",
-                    short(folder)
-                ));
+            if let Some(folder) = self.nameless.iter().find(|folder| path.starts_with(folder)) {
+                return Err(names_no_inputs(folder));
             }
-            if self.surroundings.contains(path) {
+            let is_source = self.crates.iter().any(|one| one.is_source(path));
+            let is_other = self.surroundings.contains(path) || self.named.iter().any(|folder| path.starts_with(folder));
+            if !is_source || is_other {
                 return Err(format!("{} changed", short(path)));
             }
         }
@@ -153,7 +169,7 @@ impl Plan {
         let needs: Vec<Vec<usize>> = self.crates.iter().map(|one| one.needs.clone()).collect();
         let crates = with_dependents(&needs, |number| {
             let one = &self.crates[number];
-            one.begun || one.record.as_ref().is_none_or(|record| !record.still_holds())
+            one.begun || one.record.as_ref().is_none_or(|record| !record.still_holds(&one.call))
         });
         let cold = crates.iter().find(|number| self.crates[**number].record.is_none());
         let cold = cold.map(|number| self.crates[*number].facts.crate_name.clone());
@@ -167,8 +183,8 @@ impl Plan {
     }
 
     /// Whether a message is about a crate of the plan.
-    pub fn has(&self, package: &PackageId, target: &str) -> bool {
-        self.crates.iter().any(|one| one.package == *package && one.target == target)
+    pub fn has(&self, package: &PackageId, target: &Target) -> bool {
+        self.crates.iter().any(|one| one.package == *package && one.target == *target)
     }
 }
 
@@ -177,28 +193,48 @@ impl Crate {
     pub fn sources(&self) -> Vec<PathBuf> {
         self.record.as_ref().map_or_else(|| self.sources.clone(), Record::sources)
     }
+
+    fn is_source(&self, path: &PathBuf) -> bool {
+        match &self.record {
+            Some(record) => record.has_source(path),
+            None => self.sources.contains(path),
+        }
+    }
 }
 
-/// The inputs of a crate, from what rustc wrote beside it in that folder.
-pub fn sources_of(call: &Call, facts: &Facts, folder: &Path) -> Option<Vec<PathBuf>> {
-    let text = fs::read_to_string(facts.dep_info(folder)).ok()?;
-    Some(dep_info::inputs(&text).into_iter().map(|path| without_detour(call.folder.join(path))).collect())
+/// What a compilation has read.
+#[derive(Debug)]
+pub struct Inputs {
+    pub sources: Vec<PathBuf>,
+    /// Of its environment.
+    pub variables: Vec<(String, Option<String>)>,
 }
 
-/// `src/../a.txt`, as rustc writes what `include_str!` names, is `a.txt` in cargo's list. Unless `src` is a link to elsewhere.
-fn without_detour(path: PathBuf) -> PathBuf {
+impl Inputs {
+    /// From what rustc wrote beside the crate in that folder.
+    pub fn read(call: &Call, facts: &Facts, folder: &Path) -> Option<Inputs> {
+        let text = fs::read_to_string(facts.dep_info(folder)).ok()?;
+        let sources = dep_info::inputs(&text).into_iter().map(|path| as_cargo_names(call.folder.join(path)));
+        Some(Inputs { sources: sources.collect(), variables: dep_info::variables(&text) })
+    }
+}
+
+/// Without `..`, where that is the same file: rustc leaves it in the names of files that a source names.
+fn as_cargo_names(path: PathBuf) -> PathBuf {
     if !path.components().any(|part| part == Component::ParentDir) {
         return path;
     }
-    let mut straight = PathBuf::new();
+    let mut plain = PathBuf::new();
     for part in path.components() {
         match part {
-            Component::ParentDir => drop(straight.pop()),
-            part => straight.push(part),
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => plain.push(part),
         }
     }
-    let same = fs::canonicalize(&straight).ok().is_some_and(|real| fs::canonicalize(&path).ok() == Some(real));
-    if same { straight } else { path }
+    // Behind a symlink it is another.
+    let same = path.canonicalize().is_ok_and(|real| plain.canonicalize().is_ok_and(|other| real == other));
+    if same { plain } else { path }
 }
 
 /// All calls that were written down, and what they made.
@@ -244,21 +280,36 @@ impl Captured {
     }
 }
 
+fn unread(facts: &Facts) -> String {
+    format!("the list of sources of {} cannot be read", facts.crate_name)
+}
+
 type Chosen<'l> = BTreeMap<usize, &'l Unit>;
 
 /// Calls of workspace members: those that can be run again, and those that cannot.
 fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usize>), String> {
     let (mut candidates, mut excluded) = (Chosen::new(), Vec::new());
-    for unit in lesson.units.iter().filter(|unit| lesson.members.contains(&unit.package_id)) {
+    for unit in lesson.units.iter().filter(|unit| lesson.known.members.contains(&unit.package_id)) {
         let Some(index) = calls.of(unit) else {
             return Err(format!("how cargo compiles {} is not known yet", unit.target.name));
         };
-        let One { call, facts, .. } = &calls.all[index];
+        let One { file, call, facts } = &calls.all[index];
         let compiled_for_compiling =
             unit.target.kind.contains(&TargetKind::ProcMacro) || unit.target.kind.contains(&TargetKind::CustomBuild);
         let manifest = unit.manifest_path.as_std_path();
         let whole = lesson.whole.iter().any(|folder| manifest.parent() == Some(folder));
-        let fits = call.fits(inherited);
+        let read = Inputs::read(call, facts, &facts.out_dir);
+        // Whoever stands between this program and cargo may give it variables, as rustup does.
+        let fits = call.fits(inherited) && read.is_some_and(|read| call.finds(&read.variables, inherited));
+        // What cargo takes from these it may have changed since without a new call.
+        let old = lesson.settings.iter().find(|path| {
+            let is_config = path.ends_with("config.toml") || path.ends_with("config");
+            (is_config || *path == manifest || **path == lesson.known.root_manifest) && stamp::is_newer(path, file)
+        });
+        if let (Some(path), true) = (old, is_program(lesson, unit)) {
+            return Err(format!("{} was written after cargo compiled {}", short(path), unit.target.name));
+        }
+        let fits = fits && old.is_none();
         if facts.can_run_again() && !compiled_for_compiling && !whole && fits {
             candidates.insert(index, unit);
         } else {
@@ -279,14 +330,10 @@ fn choose<'l>(
         let below = calls.all[index].facts.externs.iter().filter_map(|path| calls.by_path.get(path));
         excluded.extend(below.filter(|below| candidates.remove(below).is_some()));
     }
-    let is_program = |unit: &Unit| unit.executable.as_ref().is_some_and(|path| path.as_std_path() == lesson.executable);
-    let program = candidates.iter().find(|(_, unit)| is_program(unit)).map(|(index, _)| *index);
+    let program = candidates.iter().find(|(_, unit)| is_program(lesson, unit)).map(|(index, _)| *index);
     let Some(program) = program else {
-        return Err(match lesson.whole.first() {
-            Some(folder) => format!(
-                "the build script of {} names no inputs (cargo::rerun-if-changed), so any change runs it",
-                short(folder)
-            ),
+        return Err(match lesson.folders().1.first() {
+            Some(folder) => names_no_inputs(folder),
             None => "the program's own crate is not compiled incrementally, or not in a way that is understood here"
                 .to_owned(),
         });
@@ -301,6 +348,10 @@ fn choose<'l>(
     }
     candidates.retain(|index, _| needed.contains(index));
     Ok(candidates)
+}
+
+fn is_program(lesson: &Lesson, unit: &Unit) -> bool {
+    unit.executable.as_ref().is_some_and(|path| path.as_std_path() == lesson.executable)
 }
 
 /// Those that are needed before those that need them.
@@ -321,9 +372,14 @@ fn in_order(chosen: &[usize], calls: &Captured) -> Vec<usize> {
     order
 }
 
-fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Plan {
+fn names_no_inputs(folder: &Path) -> String {
+    format!("the build script of {} names no inputs (cargo::rerun-if-changed), so any change runs it", short(folder))
+}
+
+fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Result<Plan, String> {
     let now = SystemTime::now();
     let mut surroundings = Surroundings::default();
+    let (named, nameless) = lesson.folders();
     let own: BTreeSet<PathBuf> = crates.iter().flat_map(|one| one.sources.iter().cloned()).collect();
     let other_inputs: Vec<PathBuf> = lesson.inputs.into_iter().filter(|path| !own.contains(path)).collect();
     other_inputs.iter().for_each(|path| surroundings.add_tree(path, now));
@@ -343,9 +399,16 @@ fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Plan {
     }
     let in_plan: BTreeSet<&str> = crates.iter().map(|one| one.facts.crate_name.as_str()).collect();
     for unit in &lesson.units {
-        let is_own = crates.iter().any(|one| one.package == unit.package_id && one.target == unit.target.name);
-        if !is_own {
-            unit.filenames.iter().for_each(|path| surroundings.add_artifact(path.as_std_path()));
+        let is_own = crates.iter().any(|one| one.package == unit.package_id && one.target == unit.target);
+        if is_own {
+            continue;
+        }
+        unit.filenames.iter().for_each(|path| surroundings.add_artifact(path.as_std_path()));
+        if let Some(index) = calls.of(unit) {
+            let One { call, facts, .. } = &calls.all[index];
+            // Also where they are sources of a crate of the plan, too.
+            let inputs = Inputs::read(call, facts, &facts.out_dir).ok_or_else(|| unread(facts))?;
+            inputs.sources.iter().for_each(|path| surroundings.add_file(path, now));
         }
     }
     for one in calls.all.iter().filter(|one| in_plan.contains(one.facts.crate_name.as_str())) {
@@ -354,5 +417,27 @@ fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Plan {
     for one in &crates {
         surroundings.add_artifact(&one.call.program);
     }
-    Plan { crates, surroundings, whole: lesson.whole, other_inputs, began: lesson.began }
+    Ok(Plan { crates, surroundings, nameless, named, other_inputs, began: lesson.began })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_named_as_cargo_names_it_unless_that_is_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().canonicalize().unwrap().join(name);
+        for inner in ["src", "texts", "far/src", "far/texts"] {
+            fs::create_dir_all(path(inner)).unwrap();
+        }
+        fs::write(path("texts/a"), "near").unwrap();
+        fs::write(path("far/texts/a"), "far").unwrap();
+        std::os::unix::fs::symlink(path("far/src"), path("linked")).unwrap();
+        assert_eq!(as_cargo_names(path("src/../texts/a")), path("texts/a"));
+        assert_eq!(as_cargo_names(path("src/./../src/../texts/a")), path("texts/a"));
+        for other in ["linked/../texts/a", "src/../texts/none", "texts/a", "src/..a"] {
+            assert_eq!(as_cargo_names(path(other)), path(other));
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! How a crate was compiled here last, kept beside what was made: cargo's fingerprint in our own words.
 //! Never lives here: compiling.
 
-use super::call::Rewrite;
-use super::plan::Crate;
+use super::call::{Call, Rewrite};
+use super::plan::{Crate, Inputs};
 use crate::compile::stamp::{Print, Stamp, content_of};
+use crate::process::inherited;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +20,9 @@ pub struct Record {
     /// `None` is a file that was not there to be looked at: it holds no longer than until it is asked for.
     sources: Vec<(PathBuf, Option<Print>)>,
     externs: Vec<(PathBuf, Option<Stamp>)>,
-    outputs: Vec<(PathBuf, Option<Stamp>)>,
+    outputs: Vec<PathBuf>,
+    /// Of its environment what it has read.
+    variables: Vec<(String, Option<String>)>,
     /// Its warnings, as rustc rendered them.
     pub messages: Vec<String>,
 }
@@ -40,11 +43,14 @@ impl Before {
             (path, print)
         });
         let externs = one.facts.externs.iter().map(|path| one.externs.get(path).unwrap_or(path));
+        // What its build script has made, and told rustc to take, belongs to that run of it.
+        let script = one.call.script_output();
+        let externs = externs.chain(&script);
         Before {
             call: call_of(one, line_tables),
             began: now,
             sources: sources.collect(),
-            externs: externs.map(|path| (path.clone(), Stamp::of(path))).collect(),
+            externs: externs.map(|path| (path.clone(), Stamp::of_output(path))).collect(),
         }
     }
 
@@ -54,9 +60,9 @@ impl Before {
         prints.find(|(path, print)| print.was_rewritten(path)).map(|(path, _)| path.as_path())
     }
 
-    /// Of a compilation that has succeeded, and read those sources.
-    pub fn record(mut self, sources: Vec<PathBuf>, outputs: Vec<PathBuf>, messages: Vec<String>) -> Record {
-        let sources = sources.into_iter().map(|path| {
+    /// Of a compilation that has succeeded, and read that.
+    pub fn record(mut self, inputs: Inputs, outputs: Vec<PathBuf>, messages: Vec<String>) -> Record {
+        let sources = inputs.sources.into_iter().map(|path| {
             let print = self.sources.remove(&path).unwrap_or_else(|| Print::after(&path, self.began));
             (path, print)
         });
@@ -64,17 +70,19 @@ impl Before {
             call: self.call,
             sources: sources.collect(),
             externs: self.externs,
-            outputs: outputs.into_iter().map(|path| (path.clone(), Stamp::of(&path))).collect(),
+            outputs,
+            variables: inputs.variables,
             messages,
         }
     }
 }
 
 impl Record {
-    /// The record of a crate, where its call is still the same; otherwise nothing that was made by it is of use.
+    /// The record of a crate, where its call is still the same, and what it read of the environment; otherwise nothing that was made by it is of use.
     pub fn read(folder: &Path, one: &Crate, line_tables: bool) -> Option<Record> {
         let record: Record = serde_json::from_slice(&fs::read(file(folder, one)).ok()?).ok()?;
-        (record.call == call_of(one, line_tables)).then_some(record)
+        let same = record.call == call_of(one, line_tables) && one.call.finds(&record.variables, inherited);
+        same.then_some(record)
     }
 
     pub fn write(&self, folder: &Path, one: &Crate) -> io::Result<()> {
@@ -90,15 +98,19 @@ impl Record {
 
     /// Whether it is about those files, and they are as they were made.
     pub fn made(&self, outputs: &[PathBuf]) -> bool {
-        self.outputs.iter().map(|(path, _)| path).eq(outputs)
-            && self.outputs.iter().all(|(path, stamp)| stamp.is_some() && Stamp::of(path).is_some())
+        self.outputs == outputs && self.outputs.iter().all(|path| path.is_file())
     }
 
-    /// Whether compiling again would give the same.
-    pub fn still_holds(&self) -> bool {
-        let same = |(path, stamp): &(PathBuf, Option<Stamp>)| stamp.is_some() && Stamp::of(path) == *stamp;
+    /// Whether compiling again, by that call, would give the same.
+    pub fn still_holds(&self, call: &Call) -> bool {
+        let same = |(path, stamp): &(PathBuf, Option<Stamp>)| stamp.is_some() && Stamp::of_output(path) == *stamp;
         self.externs.iter().all(same)
+            && call.finds(&self.variables, inherited)
             && self.sources.iter().all(|(path, print)| print.as_ref().is_some_and(|print| print.still_holds(path)))
+    }
+
+    pub fn has_source(&self, path: &Path) -> bool {
+        self.sources.iter().any(|(source, _)| source == path)
     }
 
     pub fn sources(&self) -> Vec<PathBuf> {

@@ -3,12 +3,14 @@
 
 use super::Folder;
 use super::call::Rewrite;
-use super::plan::{Plan, Work, sources_of};
+use super::compiler::Compiler;
+use super::plan::{Inputs, Plan, Work};
 use super::record::{Before, Record};
 use super::schedule::Schedule;
+use crate::compile::build::is_sum;
 use crate::compile::link;
 use crate::error::Result;
-use crate::process::{Launcher, Running, Stdin};
+use crate::process::{Launcher, Running};
 use crate::report::short;
 use cargo_metadata::diagnostic::{Diagnostic, DiagnosticLevel};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,7 +20,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -28,8 +29,9 @@ const LAG: Duration = Duration::from_millis(200);
 /// Crates that are compiled before they are needed get out of the way of what the user does.
 const BACKGROUND: i32 = 10;
 /// Errors in which rustc cannot use a crate that was compiled before: it is no fault of the sources.
-const OTHER_CRATES: [&str; 12] =
-    ["E0455", "E0457", "E0458", "E0459", "E0460", "E0461", "E0462", "E0463", "E0464", "E0465", "E0514", "E0519"];
+const OTHER_CRATES: [&str; 13] = [
+    "E0455", "E0457", "E0458", "E0459", "E0460", "E0461", "E0462", "E0463", "E0464", "E0465", "E0514", "E0519", "E0786",
+];
 
 /// What a compiler said, or that it ended.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub enum Said {
     Text(String),
     /// Its metadata can be used.
     Metadata,
+    /// What it makes is made: all that is left to it is to clean up.
+    Linked,
     Closed,
     Exited,
 }
@@ -68,18 +72,21 @@ pub struct Step {
 }
 
 pub struct Run {
+    began: Instant,
     schedule: Schedule,
     jobs: BTreeMap<usize, Job>,
     in_background: bool,
     own_linker: bool,
-    has_program: bool,
     wanted: Vec<usize>,
+    unlinked: bool,
     /// Compiled for nothing: something newer is wanted.
     cancelled: bool,
     errors: usize,
     messages: Vec<String>,
     doubt: Option<String>,
     pub steps: Vec<Step>,
+    /// The crate that came first: most likely the one that was edited.
+    pub first: Option<usize>,
     pub linked: Option<link::Report>,
 }
 
@@ -88,33 +95,39 @@ struct Job {
     running: Running,
     before: Before,
     began: Instant,
+    linked: Option<Instant>,
     exited: Option<Instant>,
     closed: bool,
     rendered: Vec<String>,
     errors: usize,
     odd: Option<String>,
+    text: Option<String>,
+    /// The linker has failed.
+    unlinked: bool,
 }
 
 impl Run {
-    /// Whether its end is a link by our own linker.
-    pub fn links(&self) -> bool {
-        self.own_linker && self.has_program
+    /// Whether our own linker has failed.
+    pub fn own_linker_failed(&self) -> bool {
+        self.own_linker && self.unlinked
     }
 
-    pub fn new(plan: &Plan, work: &Work, at_once: usize, own_linker: bool, in_background: bool) -> Run {
+    pub fn new(now: Instant, plan: &Plan, work: &Work, at_once: usize, own_linker: bool, in_background: bool) -> Run {
         let crates = plan.crates.iter().map(|one| (one.needs.clone(), one.facts.is_bin()));
         Run {
+            began: now,
             schedule: Schedule::new(crates, &work.crates, at_once),
             jobs: BTreeMap::new(),
             in_background,
             own_linker,
-            has_program: work.crates.iter().any(|number| plan.crates[*number].facts.is_bin()),
             wanted: work.crates.clone(),
+            unlinked: false,
             cancelled: false,
             errors: 0,
             messages: Vec::new(),
             doubt: None,
             steps: Vec::new(),
+            first: work.crates.first().copied(),
             linked: None,
         }
     }
@@ -146,6 +159,9 @@ impl Run {
 
     /// When `ended` should be asked again though nothing was heard.
     pub fn deadline(&self) -> Option<Instant> {
+        if self.schedule.is_over() {
+            return Some(self.began);
+        }
         self.jobs.values().filter_map(|job| job.exited).map(|exited| exited + LAG).min()
     }
 
@@ -154,11 +170,12 @@ impl Run {
         match said {
             Said::Diagnostic(diagnostic) => job.hear(*diagnostic),
             Said::Text(text) => {
-                // rustc says nothing but messages, unless it breaks.
+                // rustc says nothing but messages, unless it breaks or a macro speaks.
                 job.rendered.push(text.clone());
-                job.odd.get_or_insert(text);
+                job.text.get_or_insert(text);
             }
             Said::Metadata => self.schedule.metadata(number),
+            Said::Linked => job.linked = Some(now),
             Said::Closed => job.closed = true,
             Said::Exited => job.exited = Some(now),
         }
@@ -166,7 +183,8 @@ impl Run {
 
     /// Takes in what has come to its end. Returns what came of the run when all of it has.
     pub fn ended(&mut self, now: Instant, plan: &mut Plan, folder: &Folder) -> Option<Outcome> {
-        let over = |job: &Job| job.exited.is_some_and(|exited| job.closed || now >= exited + LAG);
+        let over =
+            |job: &Job| job.linked.is_some() || job.exited.is_some_and(|exited| job.closed || now >= exited + LAG);
         let ended: Vec<usize> = self.jobs.iter().filter(|(_, job)| over(job)).map(|(number, _)| *number).collect();
         for number in ended {
             if let Some(job) = self.jobs.remove(&number) {
@@ -176,13 +194,12 @@ impl Run {
         if !self.schedule.is_over() {
             return None;
         }
+        let messages = std::mem::take(&mut self.messages);
         Some(match self.doubt.take() {
-            None if self.cancelled => Outcome::Failed { errors: 0, messages: Vec::new() },
-            Some(doubt) if !self.cancelled => Outcome::Doubtful(doubt),
-            None | Some(_) if self.errors > 0 => {
-                Outcome::Failed { errors: self.errors, messages: std::mem::take(&mut self.messages) }
-            }
-            None | Some(_) => Outcome::Built,
+            _ if self.cancelled => Outcome::Failed { errors: 0, messages: Vec::new() },
+            Some(doubt) => Outcome::Doubtful(doubt),
+            None if self.errors > 0 => Outcome::Failed { errors: self.errors, messages },
+            None => Outcome::Built,
         })
     }
 
@@ -196,36 +213,31 @@ impl Run {
         sink: &Sink,
     ) -> Result<Job> {
         let one = &mut plan.crates[number];
-        if one.begun || one.record.is_none() {
-            folder.remove_objects(&one.facts.stem());
-        }
         // From now on another session, too, must not take for made what may be half made, or broken.
         one.begun = true;
         Record::remove(&folder.path, one);
         let before = Before::look(one, folder.line_tables, SystemTime::now());
-        let own_linker = self.own_linker && one.facts.is_bin() && !one.facts.linker;
+        let own_linker = one.facts.is_linked_by(self.own_linker);
         if one.facts.is_bin() {
             // What runs from a link of the file must not be written to, whatever the linker does.
             one.facts.outputs(&folder.deps()).iter().for_each(|path| drop(fs::remove_file(path)));
+            link::forget_report(&folder.link());
         }
         let linker = ["-C", &format!("linker=/proc/{}/exe", std::process::id()), "-C", "linker-flavor=gcc"];
         let more: Vec<String> = linker.iter().filter(|_| own_linker).map(ToString::to_string).collect();
-        let mut command = one.call.command(&Rewrite {
+        let arguments = one.call.rewritten(&Rewrite {
             out_dir: &folder.deps(),
             incremental: &folder.incremental(),
             line_tables: folder.line_tables,
             externs: &one.externs,
             more: &more,
         });
-        // What a compiler that is killed leaves behind is removed with the folder.
-        command.env("TMPDIR", folder.temporary());
-        if own_linker {
-            command.env(link::FOLDER, folder.link());
-            if folder.line_tables {
-                command.env(link::OWN, folder.deps());
-            }
-        }
-        let mut running = launcher.start(&command, Stdio::null(), Stdio::piped(), Stdin::Null, &[], false)?;
+        // One that has ended while it waited is no loss.
+        let waiting = one.waiting.take().and_then(|compiler| compiler.go(&arguments).ok());
+        let mut running = match waiting {
+            Some(running) => running,
+            None => Compiler::start(&one.call, folder, own_linker, launcher)?.go(&arguments)?,
+        };
         if self.in_background {
             // Where it is not allowed, it competes.
             rustix::process::setpriority_process(rustix::process::Pid::from_raw(running.pid() as i32), BACKGROUND).ok();
@@ -237,49 +249,67 @@ impl Run {
         let end = running.end().map_err(|error| crate::error::Error::failure(format!("watch rustc: {error}")))?;
         let sink = Arc::clone(sink);
         thread::spawn(move || wait_for_end(&end, number, &sink));
-        let (exited, closed, rendered, errors, odd) = (None, false, Vec::new(), 0, None);
-        Ok(Job { running, before, began: now, exited, closed, rendered, errors, odd })
+        Ok(Job {
+            running,
+            before,
+            began: now,
+            linked: None,
+            exited: None,
+            closed: false,
+            rendered: Vec::new(),
+            errors: 0,
+            odd: None,
+            text: None,
+            unlinked: false,
+        })
     }
 
-    fn end(&mut self, number: usize, mut job: Job, plan: &mut Plan, folder: &Folder) {
-        let success = job.running.finish();
+    fn end(&mut self, number: usize, job: Job, plan: &mut Plan, folder: &Folder) {
         let one = &mut plan.crates[number];
-        if let Some(exited) = job.exited {
-            self.steps.push(Step { name: one.facts.crate_name.clone(), began: job.began, ended: exited });
+        if let Some(ended) = job.linked.or(job.exited) {
+            self.steps.push(Step { name: one.facts.crate_name.clone(), began: job.began, ended });
         }
+        let Job { mut running, before, linked, rendered, errors, odd, text, unlinked, .. } = job;
+        let failure = if linked.is_some() {
+            running.leave();
+            None
+        } else {
+            match running.finish() {
+                Ok(status) if status.success() => None,
+                Ok(status) => Some(crate::process::describe(status)),
+                Err(error) => Some(error.to_string()),
+            }
+        };
         if one.facts.is_bin() {
             self.linked = link::read_report(&folder.link());
         }
-        let described = match &success {
-            Ok(status) => crate::process::describe(*status),
-            Err(error) => error.to_string(),
-        };
-        let success = success.is_ok_and(|status| status.success());
-        self.schedule.ended(number, success);
+        self.schedule.ended(number, failure.is_none());
+        self.unlinked |= unlinked;
         if self.cancelled {
             return;
         }
-        if !success {
-            if job.errors == 0 || job.odd.is_some() {
-                let what = job.odd.unwrap_or(described);
+        if let Some(failure) = failure {
+            if errors == 0 || odd.is_some() {
+                let what = odd.or(text).unwrap_or(failure);
                 self.doubt = Some(format!("compiling {} ended with {what}", one.facts.crate_name));
                 // Its incremental cache may be the reason.
                 one.record = None;
+                folder.forget_cache(&one.facts);
             }
-            self.errors += job.errors;
-            self.messages.extend(job.rendered);
+            self.errors += errors;
+            self.messages.extend(rendered);
             return;
         }
-        if let Some(path) = job.before.rewritten() {
+        if let Some(path) = before.rewritten() {
             self.doubt = Some(format!("{} was written while it was compiled", short(path)));
             return;
         }
-        let Some(sources) = sources_of(&one.call, &one.facts, &folder.deps()) else {
+        let Some(inputs) = Inputs::read(&one.call, &one.facts, &folder.deps()) else {
             self.doubt = Some(format!("rustc has left no list of sources of {}", one.facts.crate_name));
             return;
         };
-        let record = job.before.record(sources, one.facts.outputs(&folder.deps()), job.rendered.clone());
-        self.messages.extend(job.rendered);
+        let record = before.record(inputs, one.facts.outputs(&folder.deps()), rendered.clone());
+        self.messages.extend(rendered);
         // Without it the crate is compiled once more in the next session.
         record.write(&folder.path, one).ok();
         one.record = Some(record);
@@ -294,6 +324,8 @@ impl Job {
         }
         if matches!(diagnostic.level, DiagnosticLevel::Error | DiagnosticLevel::Ice) {
             self.errors += 1;
+            // As rustc words it, with the linker's name.
+            self.unlinked |= diagnostic.message.starts_with("linking with `");
             let code = diagnostic.code.as_ref().map(|code| code.code.as_str());
             let is_of_another = code.is_some_and(|code| OTHER_CRATES.contains(&code));
             if is_of_another || diagnostic.spans.is_empty() || matches!(diagnostic.level, DiagnosticLevel::Ice) {
@@ -302,12 +334,6 @@ impl Job {
         }
         self.rendered.extend(diagnostic.rendered);
     }
-}
-
-/// rustc's own count of its messages, which cargo does not pass on.
-fn is_sum(message: &str) -> bool {
-    let ends = |end: &str| message.ends_with(end);
-    message.starts_with("aborting due to") || ends("warning emitted") || ends("warnings emitted")
 }
 
 /// The messages of rustc that are not diagnostics (the rustc book, "JSON Output").
@@ -321,8 +347,10 @@ fn read_messages(stderr: impl Read, number: usize, sink: &Sink) {
         let Ok(line) = line else { break };
         let text = String::from_utf8_lossy(&line);
         if let Ok(artifact) = serde_json::from_str::<Artifact>(&text) {
-            if artifact.emit == "metadata" {
-                sink(number, Said::Metadata);
+            match artifact.emit.as_str() {
+                "metadata" => sink(number, Said::Metadata),
+                "link" => sink(number, Said::Linked),
+                _ => {}
             }
         } else if let Ok(diagnostic) = serde_json::from_str(&text) {
             sink(number, Said::Diagnostic(Box::new(diagnostic)));

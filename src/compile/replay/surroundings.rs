@@ -3,8 +3,9 @@
 //! Never lives here: those sources (`plan`).
 
 use crate::compile::stamp::{Print, Stamp};
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -51,10 +52,14 @@ impl Surroundings {
     /// A file, or a folder with all that is below it.
     pub fn add_tree(&mut self, path: &Path, now: SystemTime) {
         let mut waiting = vec![path.to_path_buf()];
+        let mut seen = BTreeSet::new();
         while let Some(path) = waiting.pop() {
-            let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-            if !metadata.is_dir() {
+            let Some(metadata) = fs::metadata(&path).ok().filter(Metadata::is_dir) else {
                 self.add_file(&path, now);
+                continue;
+            };
+            // By way of a symlink there may be no end.
+            if !seen.insert((metadata.dev(), metadata.ino())) {
                 continue;
             }
             self.kept.insert(path.clone(), Kept::Folder(Stamp::from(&metadata)));

@@ -94,11 +94,17 @@ impl Plain {
 
     /// Waits for nothing.
     pub fn begin(project: Project, args: &[&str]) -> Plain {
+        Plain::begin_with(project, args, |_| {})
+    }
+
+    /// As `begin`, after `change` has had its way with the command.
+    pub fn begin_with(project: Project, args: &[&str], change: impl FnOnce(&mut Command)) -> Plain {
         let (address, gate) = (free_address(), Gate::open());
         let listen = format!("--listen={address}");
         let args: Vec<&str> = [listen.as_str()].iter().chain(args).copied().collect();
         let session = Session::start_with(&project, address, &args, |command| {
             command.env_remove("CARGO_TARGET_DIR").env("GATE", gate.address());
+            change(command);
         });
         let fence = File::options().append(true).open(project.path("fence")).unwrap();
         Plain { project, address, session, gate, generation: 0, fence, marks: 0 }
