@@ -341,8 +341,7 @@ impl Builder {
                 let about_others =
                     |told: &&Told| told.about.as_ref().is_none_or(|(package, target)| !plan.has(package, target));
                 let built = Built {
-                    executable: program.facts.outputs(&folder.deps()).remove(0),
-                    name: program.target.name.clone(),
+                    executable: folder.program(&program.target.name),
                     libraries: self.libraries.clone(),
                     whole_packages: self.whole_packages.clone(),
                     fresh: false,

@@ -45,7 +45,7 @@ impl Folder {
         if path.to_str().is_none_or(|name| name.contains(['\n', '\r'])) {
             return Err(format!("{} has a name that cannot be given to rustc as a line", short(&path)));
         }
-        for inner in ["deps", "incremental", "link", "records"] {
+        for inner in ["deps", "incremental", "link", "program", "records"] {
             DirBuilder::new().recursive(true).mode(0o700).create(path.join(inner)).map_err(tried)?;
         }
         let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path.join("lock"));
@@ -58,6 +58,11 @@ impl Folder {
 
     pub fn deps(&self) -> PathBuf {
         self.path.join("deps")
+    }
+
+    /// The program, under the name that cargo gives it: what links the next one never touches it.
+    pub fn program(&self, name: &str) -> PathBuf {
+        program(&self.path, name)
     }
 
     pub fn incremental(&self) -> PathBuf {
@@ -268,6 +273,10 @@ impl Replay {
             folder.clear().ok();
         }
     }
+}
+
+fn program(folder: &Path, name: &str) -> PathBuf {
+    folder.join("program").join(name)
 }
 
 /// A folder that others can neither write to nor read: calls may hold what is secret, and are believed.
