@@ -58,8 +58,8 @@ fn a_build_script_goes_through_cargo_from_its_coming_to_its_end() {
 #[test]
 fn files_with_old_dates_are_never_taken_for_the_old_ones() {
     let leaf = has("\"leaf\".into()");
-    let word = format!("format!(\"{{}} {{}}\", leaf::word(), option_env!(\"SAID\").unwrap())");
-    let project = workspace("replay-old", &word, "leaf = { path = \"leaf\" }", &[("leaf", "", &leaf)]);
+    let word = "format!(\"{} {}\", leaf::word(), option_env!(\"SAID\").unwrap())";
+    let project = workspace("replay-old", word, "leaf = { path = \"leaf\" }", &[("leaf", "", &leaf)]);
     project.write("build.rs", &script("word.txt", "word.txt", ""));
     project.write("word.txt", "one");
     let mut served = Served::start(project);

@@ -50,12 +50,14 @@ fn what_replay_has_made_is_kept_for_the_next_session() {
     served.by_replay(&["leaf", "replay_kept"], "newest leaf");
 }
 
+type Edit<'a> = &'a dyn Fn(&Project);
+
 #[test]
 fn an_edit_while_no_session_ran_is_noticed() {
     let mut served = Served::start(two_crates("replay-between"));
     served.edit();
     let mut last = served.version;
-    let between: [(&str, &dyn Fn(&Project)); 4] = [
+    let between: [(&str, Edit<'_>); 4] = [
         ("new leaf", &|project| project.edit("leaf/src/lib.rs", "\"leaf\"", "\"new leaf\"")),
         ("new leaf too", &|project| project.edit(MAIN, "leaf::word()", "leaf::word() + \" too\"")),
         ("NEW LEAF too", &|project| {
