@@ -94,10 +94,14 @@ fn a_module_comes_goes_and_moves() {
     served.project().edit("src/x/mod.rs", "of a", "of its");
     served.by_replay(&["replay_module"], "x of its folder");
 
-    // By another name.
-    fs::rename(served.project().path("src/x/mod.rs"), served.project().path("src/y.rs")).unwrap();
+    // By another name; the old file goes last, when nothing names it.
+    fs::copy(served.project().path("src/x/mod.rs"), served.project().path("src/y.rs")).unwrap();
     served.say("y::word()", "mod y;");
     served.right("x of its folder");
+    let builds = served.plain.session.count("building");
+    fs::remove_dir_all(served.project().path("src/x")).unwrap();
+    served.plain.fence();
+    assert_eq!(served.plain.session.count("building"), builds);
     served.project().write("src/y.rs", &has("\"y\".into()"));
     served.by_replay(&["replay_module"], "y");
 }

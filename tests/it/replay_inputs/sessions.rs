@@ -112,6 +112,34 @@ fn a_session_with_other_flags_is_right() {
     }
 }
 
+/// Of variables that tell cargo how to compile.
+#[test]
+fn a_session_with_other_flags_in_its_environment_is_right() {
+    let word = "[(cfg!(flagged), \"flagged\"), (cfg!(debug_assertions), \"checked\"), (true, \"leaf\")]
+        .iter().filter(|(on, _)| *on).map(|(_, what)| *what).collect::<Vec<_>>().join(\" \")";
+    let leaf = format!("#![allow(unexpected_cfgs)]\n{}", has(word));
+    let project = workspace("replay-variables", "leaf::word()", "leaf = { path = \"leaf\" }", &[("leaf", "", &leaf)]);
+    let (flags, profile) = (("RUSTFLAGS", "--cfg flagged"), ("CARGO_PROFILE_DEV_DEBUG_ASSERTIONS", "false"));
+    let (mut project, mut last) = (Some(project), 1);
+    for (variables, word) in [
+        (&[][..], "checked leaf"),
+        (&[flags], "flagged checked leaf"),
+        (&[flags, profile], "flagged leaf"),
+        (&[], "checked leaf"),
+        (&[profile], "leaf"),
+    ] {
+        let mut served = Served::start_with(project.take().unwrap(), &[], |command| {
+            command.env_remove(flags.0).env_remove(profile.0).envs(variables.iter().copied());
+        });
+        assert_eq!(served.word(), word);
+        served.version = last;
+        served.edit();
+        assert_eq!(served.word(), word, "by replay");
+        last = served.version;
+        project = Some(served.stop());
+    }
+}
+
 #[test]
 fn a_session_that_is_told_not_to_never_replays() {
     let mut served = Served::begin(two_crates("replay-not"), &["--no-replay"], |_| {});
