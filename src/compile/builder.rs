@@ -265,6 +265,7 @@ impl Builder {
         self.how.why_cargo = Some(why);
         // What it builds is not known until it is learnt from.
         self.replay.forget("what cargo has built is still being looked at");
+        self.replay.renew();
         let (sink, number) = (Arc::clone(&self.sink), self.runs);
         let sink: build::Sink = Arc::new(move |said| sink(number, BuildSaid::Cargo(said)));
         let began = SystemTime::now();

@@ -22,7 +22,7 @@ use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -32,7 +32,7 @@ pub struct Folder {
     pub path: PathBuf,
     pub line_tables: bool,
     /// Two sessions would write to the same files.
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Folder {
@@ -44,9 +44,17 @@ impl Folder {
         let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path.join("lock"));
         let lock = Flock::lock(file.map_err(tried)?, FlockArg::LockExclusiveNonblock)
             .map_err(|_| format!("another session compiles in {}", short(&path)))?;
-        let folder = Folder { path: path.clone(), line_tables, _lock: lock };
+        let folder = Folder { path: path.clone(), line_tables, lock };
         folder.clear().map_err(tried)?;
         Ok(folder)
+    }
+
+    /// Whether nobody has removed it, as `cargo clean` does.
+    fn is_there(&self) -> bool {
+        let there = fs::metadata(self.path.join("lock"));
+        there.is_ok_and(|there| {
+            self.lock.metadata().is_ok_and(|held| (held.dev(), held.ino()) == (there.dev(), there.ino()))
+        })
     }
 
     pub fn deps(&self) -> PathBuf {
@@ -100,8 +108,7 @@ impl Replay {
         let folder = match &wrapper {
             _ if !build.replay => Err("replay is switched off".to_owned()),
             Ok(wrapper) if wrapper.is_file() => forbidden(build, metadata)
-                .and_then(|()| owned(&ours).map_err(|error| format!("{}: {error}", short(&ours))))
-                .and_then(|()| owned(&calls).map_err(|error| format!("{}: {error}", short(&calls))))
+                .and_then(|()| make(&calls))
                 .and_then(|()| Folder::open(ours.join("replay").join(name), line_tables)),
             Ok(_) | Err(_) => Err("this program's own file is gone".to_owned()),
         };
@@ -121,6 +128,17 @@ impl Replay {
     pub fn set_metadata(&mut self, metadata: &Metadata) {
         self.members = metadata.workspace_members.iter().cloned().collect();
         self.outsider = project::outsider(metadata);
+    }
+
+    /// Before a build by cargo: makes again what somebody has removed.
+    pub fn renew(&mut self) {
+        let Ok(folder) = &self.folder else { return };
+        let (path, line_tables, is_there) = (folder.path.clone(), folder.line_tables, folder.is_there());
+        match make(&self.calls) {
+            Ok(()) if is_there => {}
+            Ok(()) => self.folder = Folder::open(path, line_tables),
+            Err(error) => self.folder = Err(error),
+        }
     }
 
     /// Has the calls of a cargo written down.
@@ -184,12 +202,19 @@ impl Replay {
     }
 }
 
+/// The folder for calls, and the one it is in.
+fn make(calls: &Path) -> Result<(), String> {
+    let tried = |folder: &Path| owned(folder).map_err(|error| format!("{}: {error}", short(folder)));
+    calls.parent().map_or(Ok(()), tried)?;
+    tried(calls)
+}
+
 /// A folder that others can neither write to nor read: calls may hold what is secret, and are believed.
 fn owned(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let metadata = fs::symlink_metadata(path)?;
     let uid = nix::unistd::Uid::effective().as_raw();
-    if !metadata.is_dir() || std::os::unix::fs::MetadataExt::uid(&metadata) != uid {
+    if !metadata.is_dir() || metadata.uid() != uid {
         return Err(io::Error::other("it is not this user's folder"));
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
