@@ -9,6 +9,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::SystemTime;
 
 /// A program with a library.
@@ -176,6 +177,32 @@ fn debug_data_is_as_much_as_is_asked_for() {
         assert_eq!(program.windows(name.len()).any(|window| window == name), is_full, "{flags:?}");
         project = Some(served.stop());
     }
+}
+
+/// With all that replay has made, while the session runs.
+#[test]
+fn what_is_cleaned_away_is_built_again() {
+    let mut served = Served::start(two_crates("replay-cleaned"));
+    served.edit();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["clean", "--offline"]).current_dir(served.project().root()).env_remove("CARGO_TARGET_DIR");
+    assert!(cargo.output().unwrap().status.success());
+    assert!(!served.project().path("target/hotrun").exists());
+    served.project().write("leaf/src/lib.rs", &has("\"one\".into()"));
+    served.through_cargo("changed", "one");
+    served.edit();
+    served.project().write("leaf/src/lib.rs", &has("\"two\".into()"));
+    served.by_replay(&["leaf", "replay_cleaned"], "two");
+    // And what replay has made alone.
+    fs::remove_dir_all(served.project().path("target/hotrun/replay")).unwrap();
+    served.project().write("leaf/src/lib.rs", &has("\"three\".into()"));
+    served.next();
+    assert_eq!(served.word(), "three");
+    served.version();
+    served.next();
+    assert_eq!(served.word(), "three");
+    served.ready();
+    served.edit();
 }
 
 /// Another session on the project of the first.
