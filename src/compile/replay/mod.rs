@@ -56,6 +56,14 @@ impl Folder {
         Ok(folder)
     }
 
+    /// Whether nobody has removed it, as `cargo clean` does.
+    fn is_there(&self) -> bool {
+        let there = fs::metadata(self.path.join("lock"));
+        there.is_ok_and(|there| {
+            self.lock.metadata().is_ok_and(|held| (held.dev(), held.ino()) == (there.dev(), there.ino()))
+        })
+    }
+
     pub fn deps(&self) -> PathBuf {
         self.path.join("deps")
     }
@@ -84,13 +92,6 @@ impl Folder {
         for cache in caches.filter(|cache| cache.file_name().to_string_lossy().starts_with(&name)) {
             fs::remove_dir_all(cache.path()).ok();
         }
-    }
-
-    /// Whether it is still the folder that was opened, and not removed by `cargo clean`.
-    fn is_there(&self) -> bool {
-        let there = fs::metadata(self.path.join("lock")).map(|there| (there.dev(), there.ino()));
-        let ours = self.lock.metadata().map(|ours| (ours.dev(), ours.ino()));
-        matches!((there, ours), (Ok(there), Ok(ours)) if there == ours)
     }
 
     /// Removes what compilers have left that were killed: objects beside what they made, folders to link in.
