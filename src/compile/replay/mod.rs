@@ -166,8 +166,11 @@ impl Replay {
         self.plan = Err("what cargo has built is still being looked at".to_owned());
         match self.prepare_calls() {
             Ok(wrapper) => {
-                command.env(call::WRAPPER, wrapper).env(call::FOLDER, self.calls());
                 self.prepare_folder();
+                // Another session's cargo would compile what this one's has compiled, and the other way round.
+                if self.folder.is_ok() {
+                    command.env(call::WRAPPER, wrapper).env(call::FOLDER, self.calls());
+                }
             }
             Err(why) => self.folder = Err(why),
         }
