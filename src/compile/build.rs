@@ -47,7 +47,6 @@ pub struct Cargo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
     pub executable: PathBuf,
-    pub name: String,
     /// Where its dynamic libraries are.
     pub libraries: Vec<PathBuf>,
     /// Local packages all of whose files are inputs, as their build script names none.
@@ -244,17 +243,7 @@ impl Run {
                 let units = std::mem::take(&mut self.units);
                 let (scripts, whole_packages) = what_they_name(&std::mem::take(&mut self.scripts), &units);
                 let libraries = std::mem::take(&mut self.libraries);
-                let name = self.target.name().to_owned();
-                Some(Outcome::Built(Built {
-                    executable,
-                    name,
-                    libraries,
-                    whole_packages,
-                    fresh,
-                    messages,
-                    units,
-                    scripts,
-                }))
+                Some(Outcome::Built(Built { executable, libraries, whole_packages, fresh, messages, units, scripts }))
             }
             Some(_) | None => {
                 // Where the compiler has spoken, cargo only adds that it has failed.

@@ -333,8 +333,7 @@ impl Builder {
                 let (plan, folder) = self.replay.parts()?;
                 let program = plan.crates.last()?;
                 let built = Built {
-                    executable: program.facts.outputs(&folder.deps()).remove(0),
-                    name: program.target.name.clone(),
+                    executable: folder.program(&program.target.name),
                     libraries: self.libraries.clone(),
                     whole_packages: self.whole_packages.clone(),
                     fresh: false,

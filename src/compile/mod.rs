@@ -61,8 +61,6 @@ pub fn hidden_entry(args: impl Fn() -> Vec<OsString>) -> Option<i32> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifact {
     pub executable: PathBuf,
-    /// As users know it; the file may have another one.
-    pub name: String,
     /// Folders with its dynamic libraries.
     pub libraries: Vec<PathBuf>,
     /// When the change it contains was saved, and when its build ended.
@@ -357,7 +355,6 @@ impl Room {
         self.diagnostics(built.messages);
         self.out.push(Outbox::Built(Artifact {
             executable: built.executable.clone(),
-            name: built.name,
             libraries: built.libraries,
             saved: self.saved.unwrap_or(self.build_began),
             build_ended: now,

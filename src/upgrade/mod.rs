@@ -36,8 +36,6 @@ pub use generation::Said;
 #[derive(Debug, Clone)]
 pub struct Program {
     pub executable: PathBuf,
-    /// Under which it runs.
-    pub name: String,
     /// Folders with its dynamic libraries.
     pub libraries: Vec<PathBuf>,
     /// Where the time went before it came here; none for a program that was there already.

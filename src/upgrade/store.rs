@@ -55,7 +55,8 @@ impl Store {
     pub fn publish(&mut self, program: &Program) -> Result<Published> {
         self.last += 1;
         let folder = self.folder.join(self.last.to_string());
-        let path = folder.join(&program.name);
+        let name = program.executable.file_name().unwrap_or_else(|| "program".as_ref());
+        let path = folder.join(name);
         fs::create_dir_all(&folder).tried(format!("make the folder {}", folder.display()))?;
         // A copy where the folders are on two file systems.
         fs::hard_link(&program.executable, &path)
@@ -119,8 +120,7 @@ mod tests {
         // As a linker does it: a new file in place of the old one.
         fs::remove_file(path).ok();
         fs::write(path, bytes).unwrap();
-        let name = "api".to_owned();
-        Program { executable: path.to_path_buf(), name, libraries: Vec::new(), since: None, start_anyway: false }
+        Program { executable: path.to_path_buf(), libraries: Vec::new(), since: None, start_anyway: false }
     }
 
     #[test]

@@ -99,6 +99,8 @@ fn swap_fifty_times(project: &Project, address: SocketAddr, args: &[&str]) -> BT
     });
     let pid = |event: serde_json::Value| u32::try_from(event["pid"].as_u64().unwrap()).unwrap();
     let first = pid(session.wait_serving(1));
+    // Until then there are compilers among its children.
+    session.see("replay", |event| event["event"] == "replay-ready");
     let environment = variables(first);
     let swap = |session: &mut Session, generation: u64| {
         session.signal(Signal::SIGUSR2);

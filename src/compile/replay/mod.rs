@@ -45,7 +45,7 @@ impl Folder {
         if path.to_str().is_none_or(|name| name.contains(['\n', '\r'])) {
             return Err(format!("{} has a name that cannot be given to rustc as a line", short(&path)));
         }
-        for inner in ["deps", "incremental", "link", "records"] {
+        for inner in ["deps", "incremental", "link", "program", "records"] {
             DirBuilder::new().recursive(true).mode(0o700).create(path.join(inner)).map_err(tried)?;
         }
         let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path.join("lock"));
@@ -56,8 +56,21 @@ impl Folder {
         Ok(folder)
     }
 
+    /// Whether nobody has removed it, as `cargo clean` does.
+    fn is_there(&self) -> bool {
+        let there = fs::metadata(self.path.join("lock"));
+        there.is_ok_and(|there| {
+            self.lock.metadata().is_ok_and(|held| (held.dev(), held.ino()) == (there.dev(), there.ino()))
+        })
+    }
+
     pub fn deps(&self) -> PathBuf {
         self.path.join("deps")
+    }
+
+    /// The program, under the name that cargo gives it: what links the next one never touches it.
+    pub fn program(&self, name: &str) -> PathBuf {
+        program(&self.path, name)
     }
 
     pub fn incremental(&self) -> PathBuf {
@@ -79,13 +92,6 @@ impl Folder {
         for cache in caches.filter(|cache| cache.file_name().to_string_lossy().starts_with(&name)) {
             fs::remove_dir_all(cache.path()).ok();
         }
-    }
-
-    /// Whether it is still the folder that was opened, and not removed by `cargo clean`.
-    fn is_there(&self) -> bool {
-        let there = fs::metadata(self.path.join("lock")).map(|there| (there.dev(), there.ino()));
-        let ours = self.lock.metadata().map(|ours| (ours.dev(), ours.ino()));
-        matches!((there, ours), (Ok(there), Ok(ours)) if there == ours)
     }
 
     /// Removes what compilers have left that were killed: objects beside what they made, folders to link in.
@@ -160,8 +166,11 @@ impl Replay {
         self.plan = Err("what cargo has built is still being looked at".to_owned());
         match self.prepare_calls() {
             Ok(wrapper) => {
-                command.env(call::WRAPPER, wrapper).env(call::FOLDER, self.calls());
                 self.prepare_folder();
+                // Another session's cargo would compile what this one's has compiled, and the other way round.
+                if self.folder.is_ok() {
+                    command.env(call::WRAPPER, wrapper).env(call::FOLDER, self.calls());
+                }
             }
             Err(why) => self.folder = Err(why),
         }
@@ -268,6 +277,10 @@ impl Replay {
             folder.clear().ok();
         }
     }
+}
+
+fn program(folder: &Path, name: &str) -> PathBuf {
+    folder.join("program").join(name)
 }
 
 /// A folder that others can neither write to nor read: calls may hold what is secret, and are believed.

@@ -106,7 +106,6 @@ impl Plan {
         for index in in_order(&order, &calls) {
             let (call, facts) = (&calls.all[index].call, &calls.all[index].facts);
             let unit = chosen[&index];
-            let own = facts.outputs(&lesson.known.folder.join("deps"));
             let mut externs = BTreeMap::new();
             let mut needs = BTreeSet::new();
             for path in &facts.externs {
@@ -131,8 +130,8 @@ impl Plan {
                 waiting: None,
                 begun: false,
             };
-            one.record =
-                Record::read(&lesson.known.folder, &one, lesson.known.line_tables).filter(|record| record.made(&own));
+            one.record = Record::read(&lesson.known.folder, &one, lesson.known.line_tables)
+                .filter(|record| record.made(&one.outputs(&lesson.known.folder)));
             crates.push(one);
         }
         let plan = surround(lesson, crates, &calls)?;
@@ -192,6 +191,14 @@ impl Crate {
     /// As the last compilation knew them.
     pub fn sources(&self) -> Vec<PathBuf> {
         self.record.as_ref().map_or_else(|| self.sources.clone(), Record::sources)
+    }
+
+    /// What is kept of what is made of it.
+    pub fn outputs(&self, folder: &Path) -> Vec<PathBuf> {
+        if self.facts.is_bin() {
+            return vec![super::program(folder, &self.target.name)];
+        }
+        self.facts.outputs(&folder.join("deps"))
     }
 
     fn is_source(&self, path: &PathBuf) -> bool {

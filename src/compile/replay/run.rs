@@ -219,8 +219,6 @@ impl Run {
         let before = Before::look(one, folder.line_tables, SystemTime::now());
         let own_linker = one.facts.is_linked_by(self.own_linker);
         if one.facts.is_bin() {
-            // What runs from a link of the file must not be written to, whatever the linker does.
-            one.facts.outputs(&folder.deps()).iter().for_each(|path| drop(fs::remove_file(path)));
             link::forget_report(&folder.link());
         }
         let linker = ["-C", &format!("linker=/proc/{}/exe", std::process::id()), "-C", "linker-flavor=gcc"];
@@ -308,7 +306,15 @@ impl Run {
             self.doubt = Some(format!("rustc has left no list of sources of {}", one.facts.crate_name));
             return;
         };
-        let record = before.record(inputs, one.facts.outputs(&folder.deps()), rendered.clone());
+        if one.facts.is_bin() {
+            let made = one.facts.outputs(&folder.deps());
+            let put = made.first().map_or(Ok(()), |made| fs::rename(made, folder.program(&one.target.name)));
+            if let Err(error) = put {
+                self.doubt = Some(format!("the program cannot be moved to {}: {error}", folder.path.display()));
+                return;
+            }
+        }
+        let record = before.record(inputs, one.outputs(&folder.path), rendered.clone());
         self.messages.extend(rendered);
         // Without it the crate is compiled once more in the next session.
         record.write(&folder.path, one).ok();

@@ -9,6 +9,7 @@ mod workspace;
 use crate::harness::plain::{Plain, plain, project};
 use crate::harness::{Project, get};
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::process::Command;
 
 const MAIN: &str = "src/main.rs";
@@ -60,17 +61,26 @@ impl Served {
 
     /// What the program says beside its version.
     fn word(&self) -> String {
-        let answer = get(self.plain.address, "/").unwrap();
-        answer.lines().find_map(|line| line.strip_prefix("word: ")).unwrap().to_owned()
+        word_at(self.plain.address)
     }
 
-    /// Waits until replay is prepared after the last build by cargo.
+    /// Waits until replay is prepared after the last build, if that was cargo's.
     fn ready(&mut self) {
         let session = &mut self.plain.session;
         let last = session.log.iter().rposition(|event| event["event"] == "building").unwrap();
-        if !session.log[last..].iter().any(|event| event["event"] == "replay-ready") {
-            session.wait_for("replay-ready");
+        let is_ready = |event: &Value| event["event"] == "replay-ready" || event["built-by"] == "replay";
+        if !session.log[last..].iter().any(is_ready) {
+            session.wait("replay", is_ready);
         }
+    }
+
+    /// Waits until a build by cargo has ended that may give the same program, and replay is prepared again.
+    fn built(&mut self) {
+        let ended = |event: &Value| matches!(event["event"].as_str(), Some("serving" | "unchanged" | "build-failed"));
+        let event = self.plain.session.wait("the end of the build", ended);
+        assert_ne!(event["event"], "build-failed");
+        self.plain.generation += u64::from(event["event"] == "serving");
+        self.ready();
     }
 
     /// Waits until the next generation serves, and alone.
@@ -136,6 +146,12 @@ fn library(project: &Project, name: &str, manifest: &str, text: &str) {
     let package = format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n{manifest}\n");
     project.write(&format!("{name}/Cargo.toml"), &package);
     project.write(&format!("{name}/src/lib.rs"), text);
+}
+
+/// What the program at that address says beside its version.
+fn word_at(address: SocketAddr) -> String {
+    let answer = get(address, "/").unwrap();
+    answer.lines().find_map(|line| line.strip_prefix("word: ")).unwrap().to_owned()
 }
 
 /// The line of the program that says so.
