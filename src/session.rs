@@ -322,6 +322,10 @@ impl Session {
     fn tell(&mut self, notice: &Notice) {
         match notice {
             Notice::Building { .. } | Notice::Unchanged { .. } => {
+                if matches!(notice, Notice::Unchanged { .. }) {
+                    // It is not started.
+                    self.offered = None;
+                }
                 self.build_trouble = None;
                 self.start_trouble = None;
             }

@@ -28,10 +28,7 @@ pub fn link(words: &[String], output: &Path) -> Result<(), String> {
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn run(words: &[String]) -> Result<(), String> {
-    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    // Said, lest it look for a jobserver that is somebody else's.
-    let threads = format!("--threads={threads}");
-    let all = || ["ld"].into_iter().chain(words.iter().map(String::as_str)).chain([threads.as_str()]);
+    let all = || ["ld"].into_iter().chain(words.iter().map(String::as_str));
     let warned = Arc::new(Mutex::new(None));
     let heard = Arc::clone(&warned);
     let failed = |error: libwild::error::Error| format!("wild: {}", error.to_string());
@@ -42,7 +39,10 @@ fn run(words: &[String]) -> Result<(), String> {
         }
     }));
     args.parse(all).map_err(failed)?;
-    libwild::run(args).map_err(failed)?;
+    // This process ends with the link: to free what it has used, piece by piece, would take longer. It runs in a pool of as many
+    // threads as there are processors, and looks for no jobserver, which would be somebody else's.
+    let (linker, args) = (Box::leak(Box::new(libwild::Linker::new())), Box::leak(Box::new(args)));
+    std::mem::forget(linker.run(args).map_err(failed)?);
     // What is not wholly understood is not wholly sound.
     match warned.lock().ok().and_then(|mut warned| warned.take()) {
         Some(warning) => Err(format!("wild: {warning}")),
