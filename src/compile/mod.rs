@@ -94,8 +94,6 @@ pub struct Room {
     builder: Builder,
     package: String,
     cause: String,
-    /// A build that begins as soon as the program of the last one has been handed on, which it may overwrite.
-    next: Option<String>,
     /// The next build goes through cargo, for this reason.
     why_cargo: Option<String>,
     saved: Option<Instant>,
@@ -139,7 +137,6 @@ impl Room {
             builder,
             package: config.build.package.clone(),
             cause: String::new(),
-            next: None,
             why_cargo: None,
             saved: None,
             build_began: now,
@@ -163,7 +160,7 @@ impl Room {
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        if self.unread.is_some() || self.next.is_some() {
+        if self.unread.is_some() {
             // At once, when the program has been handed on.
             return Some(self.build_began);
         }
@@ -176,7 +173,6 @@ impl Room {
     }
 
     pub fn rebuild(&mut self, now: Instant, cause: &str, launcher: &mut Launcher) -> Vec<Outbox> {
-        self.start_next(now, launcher);
         self.saved = Some(now);
         // Whoever asks may know of something that has changed unseen.
         self.why_cargo = Some(cause.to_owned());
@@ -186,7 +182,6 @@ impl Room {
     }
 
     pub fn files(&mut self, now: Instant, event: FileEvent, launcher: &mut Launcher) -> Vec<Outbox> {
-        self.start_next(now, launcher);
         let (found, at) = match event {
             FileEvent::Touched(paths, at) => (self.sources.look(&paths), at),
             FileEvent::Quiet(paths) => (self.sources.look(&paths), now),
@@ -205,7 +200,6 @@ impl Room {
             self.hear_metadata(now, *metadata);
             return self.take();
         }
-        self.start_next(now, launcher);
         let heard = self.builder.hear(now, number, said, launcher);
         if let Some(done) = heard.done {
             self.units = self.units.max(done);
@@ -216,7 +210,6 @@ impl Room {
     }
 
     pub fn tick(&mut self, now: Instant, launcher: &mut Launcher) -> Vec<Outbox> {
-        self.start_next(now, launcher);
         self.read_inputs(now, launcher);
         self.end_run(now, launcher);
         if self.look_at.is_some_and(|at| at <= now) {
@@ -236,7 +229,6 @@ impl Room {
         self.cycle = Cycle::default();
         self.look_at = None;
         self.unread = None;
-        self.next = None;
     }
 
     fn found(&mut self, now: Instant, mut found: Found, at: Instant, launcher: &mut Launcher) {
@@ -283,12 +275,6 @@ impl Room {
                 // Performed by `end_run`, which has what it needs.
                 Action::Deliver | Action::Fail => {}
             }
-        }
-    }
-
-    fn start_next(&mut self, now: Instant, launcher: &mut Launcher) {
-        if let Some(cause) = self.next.take() {
-            self.start_run(now, cause, launcher);
         }
     }
 
@@ -342,13 +328,7 @@ impl Room {
             }
             Outcome::Built(..) | Outcome::Failed { .. } => {}
         }
-        let delivers = actions.contains(&Action::Deliver);
-        for action in actions {
-            match action {
-                Action::Build { cause } if delivers => self.next = Some(cause),
-                other => self.perform(now, vec![other], launcher),
-            }
-        }
+        self.perform(now, actions, launcher);
     }
 
     fn deliver(&mut self, now: Instant, built: build::Built, how: How, inputs: Option<Vec<PathBuf>>) {
