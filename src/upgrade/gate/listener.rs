@@ -74,7 +74,7 @@ impl Listener {
         while events(self.socket.as_fd()).contains(PollFlags::POLLIN) {
             let Some((connection, peer)) = self.accept(&queue)? else { break };
             match queue.knock.take() {
-                Some(knock) if is_from(&knock, peer) => end_at_once(knock, connection),
+                Some(knock) if is_end_of(&knock, &connection) => end_at_once(knock, connection),
                 knock => {
                     queue.knock = knock;
                     return Ok(Some((connection, peer)));
@@ -153,7 +153,7 @@ impl Listener {
         while queue.knock.is_some() && events(self.socket.as_fd()).contains(PollFlags::POLLIN) {
             let Ok(Some((connection, peer))) = self.accept(&queue) else { break };
             match queue.knock.take() {
-                Some(knock) if is_from(&knock, peer) => end_at_once(knock, connection),
+                Some(knock) if is_end_of(&knock, &connection) => end_at_once(knock, connection),
                 knock => {
                     queue.knock = knock;
                     queue.returned.push_back((connection, peer));
@@ -267,9 +267,14 @@ fn events(fd: BorrowedFd<'_>) -> PollFlags {
     fds[0].revents().filter(|_| ready).unwrap_or(PollFlags::empty())
 }
 
-fn is_from(knock: &TcpStream, peer: SocketAddr) -> bool {
+/// Whether these are the two ends of one connection. A knock that was reset, as by the end of a listener that stood before this one,
+/// has no other end any more (getpeername(2)), while its port may be a client's by now.
+fn is_end_of(knock: &TcpStream, connection: &TcpStream) -> bool {
     let canonical = |address: SocketAddr| (address.ip().to_canonical(), address.port());
-    knock.local_addr().is_ok_and(|local| canonical(local) == canonical(peer))
+    let same = |one: io::Result<SocketAddr>, other: io::Result<SocketAddr>| {
+        one.is_ok_and(|one| other.is_ok_and(|other| canonical(one) == canonical(other)))
+    };
+    same(knock.peer_addr(), connection.local_addr()) && same(knock.local_addr(), connection.peer_addr())
 }
 
 /// Both ends of a connection of our own, without leaving its port in TIME_WAIT.
@@ -343,6 +348,26 @@ mod tests {
             assert!(listener.has_waiting(), "it can knock again: {address}");
             assert!(listener.take().unwrap().is_none());
         }
+    }
+
+    #[test]
+    fn a_client_at_the_port_of_a_knock_that_was_reset_is_a_client() {
+        let listener = listener();
+        listener.knock();
+        let (taken, peer) = listener.socket.accept().unwrap();
+        setsockopt(&taken, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
+        drop(taken);
+        let client =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&client, &peer).unwrap();
+        rustix::net::connect(&client, &listener.address).unwrap();
+        assert_eq!(listener.take().unwrap().expect("the client").1, peer);
+        // One that was taken past this gate and is still open is no client's.
+        listener.knock();
+        let (taken, _) = listener.socket.accept().unwrap();
+        let other = TcpStream::connect(listener.address).unwrap();
+        assert_eq!(listener.take().unwrap().unwrap().1, other.local_addr().unwrap());
+        drop(taken);
     }
 
     #[test]
