@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 pub use launch::hidden_entry;
@@ -217,13 +218,15 @@ impl Running {
         self.child.wait()
     }
 
-    /// Waits for its end and reaps it, in a thread: nothing depends on how it ends any more.
-    pub fn leave(mut self) {
-        std::thread::spawn(move || {
+    /// Nothing depends on how it ends any more: a thread waits for that and reaps it.
+    pub fn leave(mut self) -> io::Result<Leaving> {
+        let pidfd = self.end()?;
+        let reaper = thread::spawn(move || {
             let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
             while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
             self.finish().ok();
         });
+        Ok(Leaving { pidfd, reaper: Some(reaper) })
     }
 
     fn group(&self) -> Pid {
@@ -236,6 +239,23 @@ impl Drop for Running {
     fn drop(&mut self) {
         // There is nobody left to tell.
         let _ = self.finish();
+    }
+}
+
+/// A child that ends by itself. Dropping it kills what is left of it, and returns when it is reaped.
+#[derive(Debug)]
+pub struct Leaving {
+    pidfd: OwnedFd,
+    reaper: Option<JoinHandle<()>>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        // One that has ended needs no signal.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+        if let Some(reaper) = self.reaper.take() {
+            let _ = reaper.join();
+        }
     }
 }
 

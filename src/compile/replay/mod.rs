@@ -271,7 +271,11 @@ impl Replay {
     }
 
     /// Before a run, when no other is under way.
-    pub fn clear(&self) {
+    pub fn clear(&mut self) {
+        if let Ok(plan) = &mut self.plan {
+            // Objects that one of them still removes are the next one's to make.
+            plan.crates.iter_mut().for_each(|one| one.leaving = None);
+        }
         if let Ok(folder) = &self.folder {
             // What cannot be removed is in nobody's way.
             folder.clear().ok();

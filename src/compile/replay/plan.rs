@@ -10,7 +10,7 @@ use super::schedule::with_dependents;
 use super::surroundings::Surroundings;
 use crate::compile::build::Script;
 use crate::compile::{dep_info, stamp};
-use crate::process::inherited;
+use crate::process::{Leaving, inherited};
 use crate::report::short;
 use cargo_metadata::{Artifact as Unit, PackageId, Target, TargetKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -66,6 +66,8 @@ pub struct Crate {
     pub record: Option<Record>,
     /// One that is ready for the next time.
     pub waiting: Option<Compiler>,
+    /// One that has made everything and cleans up.
+    pub leaving: Option<Leaving>,
     /// A compilation began after that and has not succeeded: what is there now is not what the record tells of.
     pub begun: bool,
 }
@@ -128,6 +130,7 @@ impl Plan {
                 sources: inputs.sources,
                 record: None,
                 waiting: None,
+                leaving: None,
                 begun: false,
             };
             one.record = Record::read(&lesson.known.folder, &one, lesson.known.line_tables)

@@ -175,6 +175,8 @@ impl Run {
                 job.text.get_or_insert(text);
             }
             Said::Metadata => self.schedule.metadata(number),
+            // What nobody waits for may come to its end.
+            Said::Linked if self.in_background => {}
             Said::Linked => job.linked = Some(now),
             Said::Closed => job.closed = true,
             Said::Exited => job.exited = Some(now),
@@ -269,7 +271,7 @@ impl Run {
         }
         let Job { mut running, before, linked, rendered, errors, odd, text, unlinked, .. } = job;
         let failure = if linked.is_some() {
-            running.leave();
+            one.leaving = running.leave().ok();
             None
         } else {
             match running.finish() {

@@ -13,16 +13,26 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 const MAIN: &str = "src/main.rs";
-/// Expands to nothing, once the test lets it go.
+/// Both expand to nothing: one once the test lets it go, the other so that the compiler does not end before the test lets it go.
 const WAITS: &str = "
-#[proc_macro]
-pub fn here(_: proc_macro::TokenStream) -> proc_macro::TokenStream {
+extern \"C\" fn wait() {
     let mut gate = std::net::TcpStream::connect(std::env::var(\"GATE\").unwrap()).unwrap();
     std::io::Read::read_exact(&mut gate, &mut [0]).unwrap();
+}
+#[proc_macro]
+pub fn here(_: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    wait();
+    proc_macro::TokenStream::new()
+}
+unsafe extern \"C\" { fn atexit(last: extern \"C\" fn()) -> i32; }
+#[proc_macro]
+pub fn at_the_end(_: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    unsafe { atexit(wait) };
     proc_macro::TokenStream::new()
 }
 ";
 const HELD: &str = "fn at_start() {} waits::here!();";
+const HELD_AT_ITS_END: &str = "fn at_start() {} waits::at_the_end!();";
 
 fn with_macro(name: &str) -> Project {
     let project = project(name, "");
@@ -165,9 +175,13 @@ fn a_compiler_that_is_killed_while_it_links_leaves_nothing() {
         save(&plain, &format!("{held}.5"), &[]);
         plain.wait_for("superseded");
         old.end();
-        plain.gate.arrival().let_go();
+        let linking = plain.gate.arrival();
+        let compilers = processes(&temporary(&plain.project));
+        linking.let_go();
         assert_eq!(plain.next(), format!("{held}.5"));
         assert_replayed(&mut plain);
+        // It serves before its compiler has cleaned up.
+        compilers.into_iter().for_each(wait_for_end);
     }
     assert_eq!(self::files(&folder(&plain.project).join("deps")), files);
     assert_eq!(leavings(&temporary(&plain.project)), [""; 0]);
@@ -260,6 +274,22 @@ fn when_a_compiler_dies_cargo_is_asked_and_later_saves_are_replayed() {
     assert_eq!(plain.next(), "3");
     assert_replayed(&mut plain);
     assert_eq!(plain.session.count("build-failed"), 0);
+}
+
+/// Else it would remove objects that the next one has made.
+#[test]
+fn a_compiler_that_cleans_up_delays_nothing_and_is_gone_before_the_next() {
+    let mut plain = ready(with_macro("replay-cleans-up"));
+    save(&plain, "2", &[HELD_AT_ITS_END]);
+    assert_eq!(plain.next(), "2");
+    assert_replayed(&mut plain);
+    let old = plain.gate.arrival();
+    save(&plain, "3", &[HELD]);
+    let new = plain.gate.arrival();
+    old.end();
+    new.let_go();
+    assert_eq!(plain.next(), "3");
+    assert_replayed(&mut plain);
 }
 
 #[test]
