@@ -5,7 +5,7 @@ use super::build::{self, Built, Cargo, Script, Told};
 use super::replay::{self, Lesson, Plan, Replay};
 use super::{BuildSaid, BuildSink, link};
 use crate::error::Result;
-use crate::process::Launcher;
+use crate::process::{Launcher, Leaving};
 use crate::report::Notice;
 use cargo_metadata::{Artifact as Unit, Metadata, PackageId};
 use std::collections::BTreeSet;
@@ -28,6 +28,10 @@ pub struct Builder {
     preparing: Option<(u64, replay::Run)>,
     /// When compilers are started that wait for the next save, and for which crate besides the program.
     ready_at: Option<(Instant, Option<usize>)>,
+    /// Whether the last link has asked for an object of the dependencies.
+    wants_merged: bool,
+    /// What makes one.
+    merging: Option<Leaving>,
     /// What cargo's last build was like, until it is learnt from.
     unlearnt: Option<Unlearnt>,
     /// The folders of that build's dynamic libraries.
@@ -101,6 +105,8 @@ impl Builder {
             cargo_began: None,
             preparing: None,
             ready_at: None,
+            wants_merged: false,
+            merging: None,
             unlearnt: None,
             libraries: Vec::new(),
             whole_packages: Vec::new(),
@@ -136,6 +142,7 @@ impl Builder {
         // What the user has just saved comes before what might be needed later.
         self.preparing = None;
         self.ready_at = None;
+        self.merging = None;
         let decided = why_cargo.map_or_else(|| self.replay.decide(changed), |why| Err(why.to_owned()));
         self.how = How { decide: elapsed(now), ..How::at(now) };
         match decided {
@@ -173,6 +180,7 @@ impl Builder {
         self.work = None;
         self.preparing = None;
         self.ready_at = None;
+        self.merging = None;
         self.unlearnt = None;
         self.replay.forget("the session ends");
     }
@@ -212,6 +220,9 @@ impl Builder {
         self.go_on_preparing(now, launcher);
         if let Some((_, edited)) = self.ready_at.take_if(|(at, _)| *at <= now) {
             self.replay.ready(edited, launcher);
+            if std::mem::take(&mut self.wants_merged) {
+                self.merging = self.replay.merge(launcher);
+            }
         }
         match self.work.take()? {
             (number, Work::Cargo(mut run)) => {
@@ -344,7 +355,7 @@ impl Builder {
                 let inputs = plan.inputs();
                 let mut how = self.how.clone();
                 how.crates = std::mem::take(&mut run.steps);
-                how.link = run.linked.map(|link| (link.took, link.linker.to_string()));
+                how.link = run.linked.map(|link| (link.took, link.linker_name().to_owned()));
                 Some(Outcome::Built(Box::new(built), how, Some(inputs)))
             }
             replay::Outcome::Failed { errors, messages } => {
@@ -413,6 +424,7 @@ impl Builder {
 
     fn note_link(&mut self, run: &replay::Run) {
         let report = run.linked.as_ref();
+        self.wants_merged = report.is_some_and(|report| report.wants_merged);
         if let Some(why) =
             report.and_then(|report| report.reason.as_ref().filter(|_| report.linker != link::Linker::Wild))
         {

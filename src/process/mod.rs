@@ -24,6 +24,9 @@ use std::time::Duration;
 
 pub use launch::hidden_entry;
 
+/// For what is done before it is needed (nice(2)).
+const BACKGROUND: i32 = 10;
+
 /// What a child reads from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stdin {
@@ -177,6 +180,12 @@ impl Running {
 
     pub fn stderr(&mut self) -> Option<std::process::ChildStderr> {
         self.child.stderr.take()
+    }
+
+    /// It gets out of the way of what the user does. Where that is not allowed, it competes.
+    pub fn to_background(&self) {
+        let pid = rustix::process::Pid::from_raw(self.group().as_raw());
+        rustix::process::setpriority_process(pid, BACKGROUND).ok();
     }
 
     /// To every process of the group. The child is not reaped yet, so the number is still its own.

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-const FOLDER: &str = "stripped";
+pub const FOLDER: &str = "stripped";
 
 /// Puts the copies in the rlibs' place, but for those of the workspace's own crates. An rlib whose copy cannot be made stays.
 pub fn swap(folder: &Path, own: &[PathBuf], words: &mut [String]) {

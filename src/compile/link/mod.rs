@@ -7,6 +7,7 @@ mod copies;
 mod driver;
 mod expansion;
 mod known;
+mod merged;
 mod report;
 mod strip;
 mod wild;
@@ -26,10 +27,19 @@ pub use report::{Linker, Report, forget as forget_report, read as read_report};
 pub const FOLDER: &str = "CARGO_HOTRUN_LINK";
 /// Folders, as in `PATH`, whose rlibs keep their debug data. Unset: all keep it.
 pub const OWN: &str = "CARGO_HOTRUN_OWN";
+/// The first argument of a process that makes what the next link is faster with; after it comes the program that was linked last.
+pub const MERGE: &str = "--merge";
 /// Would change what wild does; nobody has set them for this.
 const WILD_SETTINGS: &str = "WILD_";
 /// What GNU ld would read, and wild does not.
 const RUN_PATH: &str = "LD_RUN_PATH";
+
+/// How a link was done.
+#[derive(Debug, Clone, Copy, Default)]
+struct Done {
+    merged: bool,
+    wants_merged: bool,
+}
 
 /// Links with the arguments of a C driver when this process was started for it; `None` for a user's start.
 pub fn hidden_entry(args: impl Iterator<Item = OsString>) -> Option<i32> {
@@ -37,22 +47,29 @@ pub fn hidden_entry(args: impl Iterator<Item = OsString>) -> Option<i32> {
     let args: Vec<OsString> = args.collect();
     #[allow(clippy::disallowed_methods)] // A process of its own, without the loop.
     let began = Instant::now();
+    if let [first, program] = args.as_slice()
+        && first.as_os_str() == MERGE
+    {
+        let made = owned(&folder).ok().and_then(|()| merged::make(&folder, Path::new(program)));
+        return Some(i32::from(made.is_none()));
+    }
     let linked = owned(&folder).and_then(|()| {
         report::forget(&folder);
         link(&folder, &args)
     });
-    let write = |linker, reason| {
+    let write = |linker, reason, done: Done| {
         let took = began.elapsed();
-        report::write(&folder, &Report { linker, took, reason });
+        let Done { merged, wants_merged } = done;
+        report::write(&folder, &Report { linker, took, reason, merged, wants_merged });
     };
     match linked {
-        Ok(()) => {
-            write(Linker::Wild, None);
+        Ok(done) => {
+            write(Linker::Wild, None, done);
             Some(0)
         }
         Err(reason) => {
             if owned(&folder).is_ok() {
-                write(Linker::Driver, Some(reason));
+                write(Linker::Driver, Some(reason), Done::default());
             }
             Some(become_driver(&args))
         }
@@ -69,7 +86,7 @@ fn owned(folder: &Path) -> Result<(), String> {
     }
 }
 
-fn link(folder: &Path, args: &[OsString]) -> Result<(), String> {
+fn link(folder: &Path, args: &[OsString]) -> Result<Done, String> {
     let is_setting = |name: &OsString| name.to_string_lossy().starts_with(WILD_SETTINGS) || name == RUN_PATH;
     if let Some((name, _)) = std::env::vars_os().find(|(name, _)| is_setting(name)) {
         return Err(format!("{} is set", name.display()));
@@ -87,16 +104,31 @@ fn link(folder: &Path, args: &[OsString]) -> Result<(), String> {
         let own: Vec<PathBuf> = std::env::split_paths(&own).filter(|own| !own.as_os_str().is_empty()).collect();
         copies::swap(folder, &own, &mut words);
     }
-    let _ = fs::remove_file(&place);
-    let put = wild::link(&words, Path::new(&place))
-        .and_then(|()| fs::rename(&place, output).map_err(|error| format!("{output}: {error}")));
+    let place = Path::new(&place);
+    let put = link_words(folder, &words, place)
+        .and_then(|done| fs::rename(place, output).map(|()| done).map_err(|error| format!("{output}: {error}")));
     if put.is_err() {
         // Most often the program's own fault (a symbol that nobody defines); but it may be one of these.
-        let _ = fs::remove_file(&place);
+        let _ = fs::remove_file(place);
         expansion::forget(folder);
         copies::forget(folder);
     }
     put
+}
+
+fn link_words(folder: &Path, words: &[String], place: &Path) -> Result<Done, String> {
+    let link = |words: &[String]| {
+        let _ = fs::remove_file(place);
+        wild::link(words, place)
+    };
+    let merged = merged::Merged::of(folder, words);
+    if let Some((merged, fewer)) = merged.as_ref().and_then(|merged| Some((merged, merged.words()?)))
+        && link(&fewer).and_then(|()| merged.check(place)).is_ok()
+    {
+        return Ok(Done { merged: true, wants_merged: false });
+    }
+    link(words)?;
+    Ok(Done { merged: false, wants_merged: merged.is_some_and(|merged| merged.want()) })
 }
 
 /// Exactly what rustc would have done.

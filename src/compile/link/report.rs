@@ -2,7 +2,6 @@
 //! Never lives here: linking.
 
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -24,15 +23,6 @@ pub enum Linker {
     Driver,
 }
 
-impl fmt::Display for Linker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Linker::Wild => "wild",
-            Linker::Driver => "cc",
-        })
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     pub linker: Linker,
@@ -40,6 +30,21 @@ pub struct Report {
     pub took: Duration,
     /// Why it was not wild.
     pub reason: Option<String>,
+    /// With the dependencies as one object.
+    pub merged: bool,
+    /// Such an object is asked for.
+    pub wants_merged: bool,
+}
+
+impl Report {
+    /// For the user.
+    pub fn linker_name(&self) -> &'static str {
+        match self.linker {
+            Linker::Wild if self.merged => "wild, dependencies merged",
+            Linker::Wild => "wild",
+            Linker::Driver => "cc",
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -48,6 +53,8 @@ struct Stored {
     linker: Linker,
     took_us: u64,
     reason: Option<String>,
+    merged: bool,
+    wants_merged: bool,
 }
 
 /// What the last link did. `None` where there is none, or what is there was not written by this program.
@@ -65,13 +72,15 @@ pub fn read(folder: &Path) -> Option<Report> {
     }
     let stored: Stored = serde_json::from_slice(&text).ok()?;
     let reason = stored.reason.map(|reason| one_line(&reason));
-    Some(Report { linker: stored.linker, took: Duration::from_micros(stored.took_us), reason })
+    let Stored { linker, took_us, merged, wants_merged, .. } = stored;
+    Some(Report { linker, took: Duration::from_micros(took_us), reason, merged, wants_merged })
 }
 
 pub fn write(folder: &Path, report: &Report) {
     let took_us = u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX);
     let reason = report.reason.as_deref().map(one_line);
-    let stored = Stored { linker: report.linker, took_us, reason };
+    let Report { linker, merged, wants_merged, .. } = *report;
+    let stored = Stored { linker, took_us, reason, merged, wants_merged };
     // Without a report the link is as good.
     if let Ok(text) = serde_json::to_vec(&stored) {
         let _ = replace(folder, NAME, &text);
@@ -112,7 +121,13 @@ mod tests {
     fn what_is_written_is_read() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(read(folder.path()), None);
-        let mut report = Report { linker: Linker::Wild, took: Duration::from_micros(1234), reason: None };
+        let mut report = Report {
+            linker: Linker::Wild,
+            took: Duration::from_micros(1234),
+            reason: None,
+            merged: true,
+            wants_merged: false,
+        };
         write(folder.path(), &report);
         assert_eq!(read(folder.path()), Some(report.clone()));
         report.linker = Linker::Driver;
@@ -128,17 +143,20 @@ mod tests {
     #[test]
     fn what_this_program_did_not_write_is_no_report() {
         let folder = tempfile::tempdir().unwrap();
-        let long = format!(r#"{{"linker":"wild","took_us":1,"reason":"{}"}}"#, "x".repeat(MOST as usize));
+        let long = format!(
+            r#"{{"linker":"wild","took_us":1,"reason":"{}","merged":false,"wants_merged":false}}"#,
+            "x".repeat(MOST as usize)
+        );
         let hostile = [
             "",
             "{}",
             "null",
             "[]",
-            r#"{"linker":"gold","took_us":1,"reason":null}"#,
-            r#"{"linker":"wild","took_us":-1,"reason":null}"#,
-            r#"{"linker":"wild","took_us":1e99,"reason":null}"#,
-            r#"{"linker":"wild","took_us":1,"reason":7}"#,
-            r#"{"linker":"wild","took_us":1,"reason":null,"more":1}"#,
+            r#"{"linker":"gold","took_us":1,"reason":null,"merged":false,"wants_merged":false}"#,
+            r#"{"linker":"wild","took_us":-1,"reason":null,"merged":false,"wants_merged":false}"#,
+            r#"{"linker":"wild","took_us":1e99,"reason":null,"merged":false,"wants_merged":false}"#,
+            r#"{"linker":"wild","took_us":1,"reason":7,"merged":false,"wants_merged":false}"#,
+            r#"{"linker":"wild","took_us":1,"reason":null,"merged":false,"wants_merged":false,"more":1}"#,
             r#"{"linker":"wild","took_us":1"#,
             &long,
         ];
@@ -147,7 +165,11 @@ mod tests {
             assert_eq!(read(folder.path()), None, "{}", &text[..text.len().min(80)]);
         }
         fs::remove_file(folder.path().join(NAME)).unwrap();
-        fs::write(folder.path().join("other"), r#"{"linker":"wild","took_us":1,"reason":null}"#).unwrap();
+        fs::write(
+            folder.path().join("other"),
+            r#"{"linker":"wild","took_us":1,"reason":null,"merged":false,"wants_merged":false}"#,
+        )
+        .unwrap();
         std::os::unix::fs::symlink("other", folder.path().join(NAME)).unwrap();
         assert_eq!(read(folder.path()), None);
         fs::remove_file(folder.path().join(NAME)).unwrap();

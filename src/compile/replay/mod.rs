@@ -14,10 +14,10 @@ mod surroundings;
 pub use plan::{Lesson, Plan, Work};
 pub use run::{Outcome, Run, Said, Step};
 
-use crate::compile::project;
 use crate::compile::stamp::content_of;
+use crate::compile::{link, project};
 use crate::config;
-use crate::process::Launcher;
+use crate::process::{Launcher, Leaving, Stdin};
 use crate::report::short;
 use call::Facts;
 use cargo_metadata::{Metadata, PackageId};
@@ -28,7 +28,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Where calls are run again. It is kept between sessions, with its incremental caches.
 #[derive(Debug)]
@@ -264,6 +264,16 @@ impl Replay {
                     Compiler::start(&one.call, folder, one.facts.is_linked_by(self.own_linker), launcher).ok();
             }
         }
+    }
+
+    /// Makes what the next link is faster with, of the program that was linked last.
+    pub fn merge(&self, launcher: &mut Launcher) -> Option<Leaving> {
+        let (Ok(plan), Ok(folder)) = (&self.plan, &self.folder) else { return None };
+        let mut command = Command::new(format!("/proc/{}/exe", std::process::id()));
+        command.arg(link::MERGE).arg(folder.program(&plan.crates.last()?.target.name)).env(link::FOLDER, folder.link());
+        let running = launcher.start(&command, Stdio::null(), Stdio::null(), Stdin::Null, &[], false).ok()?;
+        running.to_background();
+        running.leave().ok()
     }
 
     pub fn parts(&mut self) -> Option<(&mut Plan, &Folder)> {

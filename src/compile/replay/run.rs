@@ -26,8 +26,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How long output may lag behind the compiler's end, should a macro have left a process behind that holds it open.
 const LAG: Duration = Duration::from_millis(200);
-/// Crates that are compiled before they are needed get out of the way of what the user does.
-const BACKGROUND: i32 = 10;
 /// Errors in which rustc cannot use a crate that was compiled before: it is no fault of the sources.
 const OTHER_CRATES: [&str; 13] = [
     "E0455", "E0457", "E0458", "E0459", "E0460", "E0461", "E0462", "E0463", "E0464", "E0465", "E0514", "E0519", "E0786",
@@ -239,8 +237,7 @@ impl Run {
             None => Compiler::start(&one.call, folder, own_linker, launcher)?.go(&arguments)?,
         };
         if self.in_background {
-            // Where it is not allowed, it competes.
-            rustix::process::setpriority_process(rustix::process::Pid::from_raw(running.pid() as i32), BACKGROUND).ok();
+            running.to_background();
         }
         if let Some(stderr) = running.stderr() {
             let sink = Arc::clone(sink);

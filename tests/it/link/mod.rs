@@ -1,5 +1,7 @@
 //! The command as the linker of a real rustc: what it links by itself, and when it leaves that to the C driver.
 
+mod merged;
+
 use crate::harness::command;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

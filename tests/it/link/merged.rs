@@ -1,0 +1,247 @@
+//! The dependencies as one object: a program that is linked with it is the one that is linked without it.
+
+use super::{Crate, LIBRARY, PROGRAM, assert_frame};
+use crate::harness::command;
+use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A program of these texts.
+fn of(library: &str, program: &str) -> Crate {
+    let made = Crate::new();
+    write_library(&made, library);
+    fs::write(made.path("program.rs"), program).unwrap();
+    made
+}
+
+fn write_library(made: &Crate, text: &str) {
+    fs::write(made.path("greeting.rs"), text).unwrap();
+    let library = made.rustc().args(["--crate-type", "rlib", "-g", "greeting.rs"]).output().unwrap();
+    assert!(library.status.success(), "{}", String::from_utf8_lossy(&library.stderr));
+}
+
+/// Links with these arguments more. Returns whether the dependencies were merged, and whether that is asked for.
+#[track_caller]
+fn link(made: &Crate, more: &[&str]) -> (bool, bool) {
+    let _ = fs::remove_file(made.path("program"));
+    let said = made.linked().args(more).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    made.assert_clean();
+    let report: Value = serde_json::from_slice(&fs::read(made.path("kept/report.json")).unwrap()).unwrap();
+    assert_eq!(report["linker"], "wild", "{report}");
+    (report["merged"].as_bool().unwrap(), report["wants_merged"].as_bool().unwrap())
+}
+
+const WANTS: (bool, bool) = (false, true);
+const MERGED: (bool, bool) = (true, false);
+const NEITHER: (bool, bool) = (false, false);
+
+/// Whether the object was made.
+fn merge(made: &Crate) -> bool {
+    let mut merge = command();
+    merge.arg("--merge").arg(made.path("program")).env("CARGO_HOTRUN_LINK", made.path("kept"));
+    merge.output().unwrap().status.success()
+}
+
+fn kept(made: &Crate, extension: &str) -> Vec<PathBuf> {
+    let all = fs::read_dir(made.path("kept/merged")).unwrap().map(|entry| entry.unwrap().path());
+    all.filter(|path| path.extension().is_some_and(|is| is == extension)).collect()
+}
+
+fn refusal(made: &Crate) -> String {
+    fs::read_to_string(&kept(made, "refused")[0]).unwrap()
+}
+
+#[track_caller]
+fn assert_says(made: &Crate, expected: &str) {
+    let output = made.run();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{output:?}");
+}
+
+#[test]
+fn the_next_program_is_linked_with_it() {
+    let made = Crate::new();
+    assert_eq!(link(&made, &[]), WANTS);
+    assert!(merge(&made));
+    fs::write(made.path("program.rs"), PROGRAM.replace("\"wild\"", "\"other\"")).unwrap();
+    assert_eq!(link(&made, &[]), MERGED);
+    assert_says(&made, "hello other\n");
+    let fallen = Command::new(made.path("program")).arg("fall").env("RUST_BACKTRACE", "1").output().unwrap();
+    let said = String::from_utf8_lossy(&fallen.stderr);
+    assert!(said.contains("greeting::fall"), "{said}");
+    assert_frame(&said, "program::down", "program.rs:3:");
+}
+
+#[test]
+fn what_it_lacks_is_linked_without_it_and_the_next_has_it() {
+    let library =
+        format!("{LIBRARY}\n#[inline(never)] pub fn part(name: &str) -> String {{ format!(\"good bye {{name}}\") }}");
+    let made = of(&library, PROGRAM);
+    assert_eq!(link(&made, &[]), WANTS);
+    assert!(merge(&made));
+    let parting = PROGRAM.replace("greet(", "part(");
+    fs::write(made.path("program.rs"), &parting).unwrap();
+    assert_eq!(link(&made, &[]), WANTS);
+    assert_says(&made, "good bye wild\n");
+    assert!(merge(&made));
+    for (program, says) in [(parting.as_str(), "good bye wild\n"), (PROGRAM, "hello wild\n")] {
+        fs::write(made.path("program.rs"), program).unwrap();
+        assert_eq!(link(&made, &[]), MERGED);
+        assert_says(&made, says);
+    }
+}
+
+#[test]
+fn another_dependency_is_another_object() {
+    let made = Crate::new();
+    assert_eq!(link(&made, &[]), WANTS);
+    assert!(merge(&made));
+    let before = kept(&made, "o");
+    write_library(&made, &LIBRARY.replace("hello", "good day,"));
+    assert_eq!(link(&made, &[]), WANTS);
+    assert_says(&made, "good day, wild\n");
+    assert!(merge(&made));
+    assert_eq!(link(&made, &[]), MERGED);
+    assert_says(&made, "good day, wild\n");
+    let after = kept(&made, "o");
+    assert_eq!((before.len(), after.len()), (1, 1));
+    assert_ne!(before, after);
+}
+
+/// What is in no symbol table: tables between a start and a stop, what is thread-local, the way of a panic.
+#[test]
+fn it_behaves_as_the_dependencies_do() {
+    let library = "
+        #[used] #[unsafe(link_section = \"numbers\")] static A: u32 = 11;
+        pub struct Last(pub u32);
+        impl Drop for Last { fn drop(&mut self) { println!(\"dropped {}\", self.0) } }
+        thread_local! { pub static LOCAL: std::cell::RefCell<Vec<Last>> = const { std::cell::RefCell::new(Vec::new()) }; }
+        #[inline(never)] pub fn fall(deep: u32) { let _held = Last(deep); if deep == 0 { panic!(\"fallen\") } else { fall(deep - 1) } }
+        pub fn numbers() -> Vec<u32> {
+            unsafe extern \"C\" { #[link_name = \"__start_numbers\"] static START: u32; #[link_name = \"__stop_numbers\"] static STOP: u32; }
+            let range = unsafe { (&raw const START)..(&raw const STOP) };
+            let length = (range.end as usize - range.start as usize) / 4;
+            let mut all = unsafe { std::slice::from_raw_parts(range.start, length) }.to_vec();
+            all.sort();
+            all
+        }";
+    let program = "
+        #[used] #[unsafe(link_section = \"numbers\")] static B: u32 = 22;
+        static ROUND: &str = \"ROUND\";
+        fn main() {
+            println!(\"{}\", ROUND.len());
+            println!(\"arguments {}\", std::env::args().count());
+            println!(\"numbers {:?}\", greeting::numbers());
+            println!(\"caught {}\", std::panic::catch_unwind(|| greeting::fall(3)).is_err());
+            std::thread::spawn(|| greeting::LOCAL.with_borrow_mut(|all| all.push(greeting::Last(7)))).join().unwrap();
+            println!(\"{:?}\", std::net::TcpListener::bind(\"127.0.0.1:0\").is_ok());
+        }";
+    for more in [&[][..], &["-C", "relocation-model=static"], &["-C", "opt-level=2"]] {
+        let made = of(library, program);
+        assert_eq!(link(&made, more), WANTS, "{more:?}");
+        let without = made.run();
+        assert!(merge(&made), "{more:?} {}", refusal(&made));
+        assert_eq!(link(&made, more), MERGED, "{more:?}");
+        let with = made.run();
+        assert_eq!((with.status, &with.stdout), (without.status, &without.stdout), "{more:?}");
+        let said = String::from_utf8_lossy(&with.stdout);
+        assert!(said.contains("numbers [11, 22]\n") && said.contains("caught true\n"), "{said}");
+    }
+}
+
+/// Both are in a dependency, where nothing needs them at first.
+#[test]
+fn what_a_dependency_has_is_not_taken_from_elsewhere() {
+    let library = format!(
+        "{LIBRARY}\n
+        std::arch::global_asm!(\".section .text.hypot, \\\"ax\\\"\", \".globl hypot\", \".type hypot, @function\", \"hypot: ret\");
+        std::arch::global_asm!(\".section .text.maybe, \\\"ax\\\"\", \".globl maybe\", \".type maybe, @function\", \"maybe: ret\");"
+    );
+    let program = |declared: &str, value: &str| {
+        format!("{declared}\nfn main() {{ greeting::greet(\"\"); println!(\"{{}}\", {value}) }}")
+    };
+    let shared = "unsafe extern \"C\" { fn hypot(x: f64, y: f64) -> f64; }";
+    let weak = "std::arch::global_asm!(\".weak maybe\"); unsafe extern \"C\" { static maybe: u8; }";
+    for (declared, value, before, says) in [
+        (shared, "unsafe { hypot(std::hint::black_box(3.0), 4.0) }", "std::hint::black_box(1.0)", "3\n"),
+        (weak, "std::hint::black_box(&raw const maybe).is_null()", "std::hint::black_box(true)", "false\n"),
+    ] {
+        let made = of(&library, &program("", before));
+        assert_eq!(link(&made, &[]), WANTS);
+        assert!(merge(&made));
+        assert_eq!(link(&made, &[]), MERGED);
+        fs::write(made.path("program.rs"), program(declared, value)).unwrap();
+        assert_eq!(link(&made, &[]), WANTS, "{value}");
+        assert_says(&made, says);
+    }
+}
+
+#[test]
+fn where_it_could_be_another_program_there_is_none() {
+    let runs = format!(
+        "{LIBRARY}\nextern \"C\" fn before() {{}}\n#[used] #[unsafe(link_section = \".init_array\")] static INIT: extern \"C\" fn() = before;"
+    );
+    let made = of(&runs, PROGRAM);
+    assert_eq!(link(&made, &[]), WANTS);
+    assert!(!merge(&made));
+    assert!(refusal(&made).contains(".init_array"), "{}", refusal(&made));
+    // It is not tried again.
+    assert_eq!(link(&made, &[]), NEITHER);
+    assert_says(&made, "hello wild\n");
+    for more in [["-C", "strip=symbols"], ["-C", "link-arg=-rdynamic"], ["-C", "link-dead-code=yes"]] {
+        let made = Crate::new();
+        assert_eq!(link(&made, &more), NEITHER, "{more:?}");
+        assert_says(&made, "hello wild\n");
+    }
+    // It needs to see what the program has of the dependencies.
+    let made = Crate::new();
+    assert_eq!(link(&made, &[]), WANTS);
+    assert!(Command::new("strip").arg(made.path("program")).status().unwrap().success());
+    assert!(!merge(&made));
+    assert!(refusal(&made).contains("stripped"), "{}", refusal(&made));
+}
+
+#[test]
+fn what_is_kept_of_it_is_mended() {
+    let made = Crate::new();
+    assert_eq!(link(&made, &[]), WANTS);
+    assert!(merge(&made));
+    let object = kept(&made, "o").remove(0);
+    let whole = fs::read(&object).unwrap();
+    for (part, wanted) in [(0, "{"), (7, ""), (100, "[]"), (whole.len() / 2, "{}"), (whole.len() / 3, "")] {
+        fs::write(&object, &whole[..part]).unwrap();
+        if !wanted.is_empty() {
+            fs::write(made.path("kept/merged/wanted.json"), wanted).unwrap();
+        }
+        assert_eq!(link(&made, &[]), WANTS, "{part}");
+        assert_says(&made, "hello wild\n");
+        assert!(merge(&made));
+        assert_eq!(link(&made, &[]), MERGED);
+        assert_says(&made, "hello wild\n");
+    }
+    fs::remove_file(kept(&made, "absent").remove(0)).unwrap();
+    fs::write(made.path("kept/merged/.object.1"), "left by one that was killed").unwrap();
+    assert_eq!(link(&made, &[]), WANTS);
+    assert!(merge(&made));
+    assert_eq!(link(&made, &[]), MERGED);
+    let all = fs::read_dir(made.path("kept/merged")).unwrap().count();
+    assert_eq!(all, 3);
+    // One that fails again and again is given up.
+    for expected in [WANTS, NEITHER, NEITHER] {
+        merge(&made);
+        if let Some(object) = kept(&made, "o").first() {
+            fs::write(object, "broken").unwrap();
+        }
+        assert_eq!(link(&made, &[]), expected);
+        assert_says(&made, "hello wild\n");
+    }
+    assert!(refusal(&made).contains("cannot be linked"));
+    // Nothing was asked for.
+    let made = Crate::new();
+    assert_eq!(link(&made, &[]), WANTS);
+    assert!(merge(&made));
+    fs::write(made.path("kept/merged/wanted.json"), "").unwrap();
+    assert!(!merge(&made));
+    assert_eq!(link(&made, &[]), MERGED);
+}
