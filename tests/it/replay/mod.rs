@@ -3,6 +3,7 @@
 
 mod diagnostics;
 mod held;
+mod merged;
 mod property;
 mod turns;
 
