@@ -123,7 +123,9 @@ fn link_words(folder: &Path, words: &[String], place: &Path) -> Result<Done, Str
     };
     let merged = merged::Merged::of(folder, words);
     if let Some((merged, fewer)) = merged.as_ref().and_then(|merged| Some((merged, merged.words()?)))
-        && link(&fewer).and_then(|()| merged.check(place)).is_ok()
+        && merged.suffices()
+        && link(&fewer).is_ok()
+        && merged.is_right(place)
     {
         return Ok(Done { merged: true, wants_merged: false });
     }

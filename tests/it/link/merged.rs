@@ -3,9 +3,10 @@
 use super::{Crate, LIBRARY, PROGRAM, assert_frame};
 use crate::harness::command;
 use serde_json::Value;
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// A program of these texts.
 fn of(library: &str, program: &str) -> Crate {
@@ -92,6 +93,21 @@ fn what_it_lacks_is_linked_without_it_and_the_next_has_it() {
     }
 }
 
+/// Each is another instance of a function of which the dependencies have some.
+#[test]
+fn a_text_of_another_length_lacks_nothing() {
+    let library =
+        format!("{LIBRARY}\npub fn part(name: &str) -> String {{ format!(\"good bye {{name}}, good bye\") }}");
+    let program =
+        |text: &str| format!("fn main() {{ println!(\"{{}}\", format!(\"{text}\", greeting::greet(\"wild\"))) }}");
+    let made = of(&library, &program("{}, hello"));
+    assert_eq!(link(&made, &[]), WANTS);
+    assert!(merge(&made));
+    fs::write(made.path("program.rs"), program("good bye {}, good bye")).unwrap();
+    assert_eq!(link(&made, &[]), MERGED);
+    assert_says(&made, "good bye hello wild, good bye\n");
+}
+
 #[test]
 fn another_dependency_is_another_object() {
     let made = Crate::new();
@@ -175,6 +191,21 @@ fn what_a_dependency_has_is_not_taken_from_elsewhere() {
         assert_eq!(link(&made, &[]), WANTS, "{value}");
         assert_says(&made, says);
     }
+    // In an object that seems to have been there before.
+    let made = of(&library, &program("", "std::hint::black_box(1.0)"));
+    let object = format!(
+        "#![no_std]\n{shared}\n#[unsafe(no_mangle)] extern \"C\" fn far() -> f64 {{ unsafe {{ hypot(3.0, 4.0) }} }}"
+    );
+    fs::write(made.path("far.rs"), object).unwrap();
+    assert!(made.rustc().args(["--crate-type=lib", "--emit=obj", "far.rs"]).status().unwrap().success());
+    let far = File::options().append(true).open(made.path("far.o")).unwrap();
+    far.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+    assert_eq!(link(&made, &[]), WANTS);
+    assert!(merge(&made));
+    let declared = "unsafe extern \"C\" { fn far() -> f64; }";
+    fs::write(made.path("program.rs"), program(declared, "unsafe { far() }")).unwrap();
+    assert_eq!(link(&made, &["-C", "link-arg=far.o"]), WANTS);
+    assert_says(&made, "3\n");
 }
 
 #[test]

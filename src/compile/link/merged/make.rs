@@ -2,10 +2,10 @@
 //! Never lives here: when it is used.
 
 use super::super::{driver, report};
-use super::{Wanted, absent, each_object, object, read_wanted, refuse, taken};
+use super::{Absent, Wanted, each_object, object, read_wanted, refuse, taken};
 use object::read::elf::{FileHeader as _, SectionHeader as _, Sym as _};
 use object::{LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind, elf};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -26,6 +26,8 @@ const SCRIPT: &str = "SECTIONS {
 ";
 /// What the standard library runs before `main`, in every program.
 const OF_STD: &str = ".init_array.00099";
+/// In bytes.
+const SMALL: u64 = 48;
 /// What is run by the C library, or begins with one of these and a dot.
 const RUN: [&str; 7] = [".preinit_array", ".init_array", ".fini_array", ".init", ".fini", ".ctors", ".dtors"];
 
@@ -35,10 +37,11 @@ pub fn make(folder: &Path, program: &Path) -> Option<()> {
     let wanted = read_wanted(&folder)?;
     remove_others(&folder, &wanted.name);
     let made = report::temporary(&folder, "object");
-    let checked = merge(&folder, &wanted, &made)
-        .and_then(|()| mend(&made))
-        .and_then(|()| check(&wanted, &made, program))
-        .and_then(|lacks| fs::write(absent(&folder, &wanted.name), lacks).map_err(|error| error.to_string()))
+    let checked = Symbols::of(&wanted.dependencies)
+        .and_then(|symbols| merge(&folder, &wanted, &symbols, &made).map(|()| symbols))
+        .and_then(|symbols| mend(&made).map(|()| symbols))
+        .and_then(|symbols| check(&wanted, &symbols, &made, program))
+        .and_then(|absent| absent.write(&folder, &wanted.name).map_err(|error| error.to_string()))
         .and_then(|()| fs::rename(&made, object(&folder, &wanted.name)).map_err(|error| error.to_string()));
     checked
         .inspect_err(|why| {
@@ -58,7 +61,52 @@ fn remove_others(folder: &Path, name: &str) {
     }
 }
 
-fn merge(folder: &Path, wanted: &Wanted, made: &Path) -> Result<(), String> {
+/// What dependencies define.
+#[derive(Default)]
+struct Symbols {
+    /// For others, with their sizes.
+    global: HashMap<String, u64>,
+    local: HashSet<String>,
+}
+
+impl Symbols {
+    fn of(dependencies: &[String]) -> Result<Symbols, String> {
+        let mut symbols = Symbols::default();
+        for dependency in dependencies {
+            each_object(&read(Path::new(dependency))?, |object| {
+                for symbol in object.symbols().filter(|symbol| symbol.is_definition()) {
+                    let (is_global, size) = (symbol.is_global(), symbol.size());
+                    match name(symbol) {
+                        Some(name) if is_global => drop(symbols.global.insert(name.to_owned(), size)),
+                        Some(name) => drop(symbols.local.insert(name.to_owned())),
+                        None => {}
+                    }
+                }
+            });
+        }
+        Ok(symbols)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.global.contains_key(name) || self.local.contains(name)
+    }
+
+    /// The small ones of which the program has another instance: the next edit may well need them (which instance of
+    /// `fmt::Arguments::new` it is depends on the length of a text).
+    fn instances(&self, wanted: &Wanted) -> impl Iterator<Item = &str> {
+        let present: HashSet<&str> = wanted.roots.iter().chain(&wanted.own).filter_map(|name| function(name)).collect();
+        let small = self.global.iter().filter(|(_, size)| **size <= SMALL).map(|(name, _)| name.as_str());
+        small.filter(move |name| function(name).is_some_and(|function| present.contains(function)))
+    }
+}
+
+/// The name of a generic function without that of the instance (rustc's legacy mangling, `17h` and 16 digits).
+fn function(name: &str) -> Option<&str> {
+    let (function, instance) = name.strip_suffix('E')?.split_at_checked(name.len().checked_sub(20)?)?;
+    (name.starts_with("_ZN") && instance.starts_with("17h")).then_some(function)
+}
+
+fn merge(folder: &Path, wanted: &Wanted, symbols: &Symbols, made: &Path) -> Result<(), String> {
     let ld = find()?;
     let script = report::temporary(folder, "script");
     let list = report::temporary(folder, "arguments");
@@ -66,7 +114,8 @@ fn merge(folder: &Path, wanted: &Wanted, made: &Path) -> Result<(), String> {
         return Err("its folder's name is not UTF-8".to_owned());
     };
     let mut arguments = vec!["-r", "--gc-sections", "-z", "noexecstack", "-T", script_name, "-o", made];
-    wanted.roots.iter().for_each(|root| arguments.extend(["-u", root]));
+    let roots = wanted.roots.iter().map(String::as_str).chain(symbols.instances(wanted));
+    roots.for_each(|root| arguments.extend(["-u", root]));
     arguments.push("--start-group");
     arguments.extend(wanted.dependencies.iter().map(String::as_str));
     arguments.push("--end-group");
@@ -130,8 +179,8 @@ fn quoted(argument: &str) -> String {
     format!("\"{}\"\n", argument.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// All that the program has of the dependencies must be in the object. Returns, in lines, what they define for C and it does not.
-fn check(wanted: &Wanted, made: &Path, program: &Path) -> Result<String, String> {
+/// All that the program has of the dependencies must be in the object. Returns what it does not have of them.
+fn check(wanted: &Wanted, symbols: &Symbols, made: &Path, program: &Path) -> Result<Absent, String> {
     let (made, linked) = (read(made)?, read(program)?);
     let parse = |bytes| object::File::parse(bytes).map_err(|error| error.to_string());
     let (made, linked) = (parse(made.as_slice())?, parse(linked.as_slice())?);
@@ -140,20 +189,6 @@ fn check(wanted: &Wanted, made: &Path, program: &Path) -> Result<String, String>
         return Err(format!("a dependency has code that is run without being called: {:?}", section.name()));
     }
     let has: HashSet<&str> = made.symbols().filter(|symbol| symbol.is_definition()).filter_map(name).collect();
-    let mut of_dependencies: HashSet<String> = HashSet::new();
-    let mut for_c: BTreeSet<String> = BTreeSet::new();
-    for dependency in &wanted.dependencies {
-        each_object(&read(Path::new(dependency))?, |object| {
-            for symbol in object.symbols().filter(|symbol| symbol.is_definition()) {
-                let is_global = symbol.is_global();
-                let Some(name) = name(symbol).filter(|name| !has.contains(name)) else { continue };
-                if is_global && !is_mangled(name) {
-                    for_c.insert(name.to_owned());
-                }
-                of_dependencies.insert(name.to_owned());
-            }
-        });
-    }
     let is_something = |symbol: &object::Symbol<'_, '_>| {
         symbol.is_definition() && matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Data | SymbolKind::Tls)
     };
@@ -161,25 +196,49 @@ fn check(wanted: &Wanted, made: &Path, program: &Path) -> Result<String, String>
     if needed.peek().is_none() {
         return Err("the program's symbols are stripped".to_owned());
     }
-    if let Some(name) = needed.find(|name| of_dependencies.contains(*name) && !wanted.own.contains(*name)) {
+    if let Some(name) = needed.find(|name| symbols.has(name) && !has.contains(name) && !wanted.own.contains(*name)) {
         return Err(format!("{name} is missing"));
     }
     let taken = taken(program).ok_or("the program's dynamic symbols cannot be read")?;
-    let for_c = for_c.into_iter().filter(|name| !taken.contains(name));
-    Ok(for_c.map(|name| format!("{name}\n")).collect())
+    // These the program takes from elsewhere, as it was linked with the dependencies.
+    let others = symbols.global.keys().map(String::as_str);
+    Ok(Absent::of(others.filter(|name| !has.contains(name) && !taken.contains(*name))))
 }
 
 fn name<'data>(symbol: object::Symbol<'data, '_>) -> Option<&'data str> {
     symbol.name().ok().filter(|name| !name.is_empty())
 }
 
-/// By Rust: no shared library has such a name by accident.
-fn is_mangled(name: &str) -> bool {
-    name.starts_with("_ZN") || name.starts_with("_R")
-}
-
 fn runs_by_itself(section: &object::Section<'_, '_>) -> bool {
     let name = section.name().unwrap_or_default();
     let is_run = |kind: &str| name.strip_prefix(kind).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
     name != OF_STD && RUN.into_iter().any(is_run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_has_the_name_of_its_function() {
+        let first = "_ZN4core3fmt9Arguments3new17had4b0795bab4b60cE";
+        let second = "_ZN4core3fmt9Arguments3new17h0123456789abcdefE";
+        assert_eq!(function(first), Some("_ZN4core3fmt9Arguments3new"));
+        assert_eq!(function(first), function(second));
+        for other in [
+            "",
+            "E",
+            "_ZN3foo3barE",
+            "malloc",
+            "_RNvXsf_NtCsgEmfK2I1SDS_4core3fmtbNtB5_5Debug3fmt",
+            "_ZN\u{e9}\u{e9}7h0123456789abcdefE",
+        ] {
+            assert_eq!(function(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_arguments_has_them_as_they_are() {
+        assert_eq!(quoted("/a b/\"c\\d"), "\"/a b/\\\"c\\\\d\"\n");
+    }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -75,16 +76,22 @@ impl<'w> Merged<'w> {
         Some(swapped.collect())
     }
 
-    /// What the program takes from a shared library, or does without, must not be what a dependency has and the object has not.
-    pub fn check(&self, program: &Path) -> Result<(), String> {
-        let absent = fs::read_to_string(absent(&self.folder, &self.name));
-        let absent = absent.map_err(|error| format!("the list of what the object lacks: {error}"))?;
-        let absent: BTreeSet<&str> = absent.lines().collect();
-        let taken = taken(program).ok_or("its dynamic symbols cannot be read")?;
-        match taken.iter().find(|name| absent.contains(name.as_str())) {
-            Some(name) => Err(format!("{name} is in a dependency")),
-            None => Ok(()),
-        }
+    /// Whether what was compiled since it was asked for needs nothing that it lacks, at a glance: to try and fail takes longer.
+    pub fn suffices(&self) -> bool {
+        let Some(absent) = Absent::read(&self.folder, &self.name) else { return false };
+        let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
+        let Ok(asked) = written(&self.folder.join(WANTED)) else { return false };
+        // What does not tell when it was written is none of this program's.
+        let is_new = |path: &&Path| written(path).is_ok_and(|when| when >= asked);
+        let mut needed = Needed::default();
+        self.own().filter(is_new).for_each(|path| needed.look(path));
+        !needed.undefined.iter().chain(&needed.weak).any(|name| absent.has(name))
+    }
+
+    /// Whether the program takes nothing from a shared library, and does without nothing, that a dependency has and the object has not.
+    pub fn is_right(&self, program: &Path) -> bool {
+        let absent = Absent::read(&self.folder, &self.name);
+        absent.zip(taken(program)).is_some_and(|(absent, taken)| !taken.iter().any(|name| absent.has(name)))
     }
 
     /// Asks for one that has what these words need. Returns whether one can be had.
@@ -93,8 +100,7 @@ impl<'w> Merged<'w> {
             return false;
         }
         let mut needed = Needed::default();
-        let own = self.words.iter().filter(|word| !self.dependencies.contains(&word.as_str()));
-        own.for_each(|word| needed.look(Path::new(word)));
+        self.own().for_each(|path| needed.look(path));
         let before = read_wanted(&self.folder).filter(|wanted| wanted.name == self.name).unwrap_or_default();
         let roots: BTreeSet<String> = needed.roots().map(str::to_owned).chain(before.roots.iter().cloned()).collect();
         let again = self.words().is_some() && roots == before.roots;
@@ -110,13 +116,52 @@ impl<'w> Merged<'w> {
         let wanted = Wanted { name: self.name.clone(), dependencies, roots, own, again };
         serde_json::to_vec(&wanted).is_ok_and(|text| report::replace(&self.folder, WANTED, &text).is_ok())
     }
+
+    /// What is linked beside the dependencies.
+    fn own(&self) -> impl Iterator<Item = &Path> {
+        self.words.iter().filter(|word| !self.dependencies.contains(&word.as_str())).map(Path::new)
+    }
+}
+
+/// The names that dependencies define and an object lacks.
+struct Absent {
+    /// In order: there are many names, and each link looks for few.
+    hashes: Vec<u64>,
+}
+
+impl Absent {
+    fn of<'n>(names: impl Iterator<Item = &'n str>) -> Absent {
+        let mut hashes: Vec<u64> = names.map(Absent::hash).collect();
+        hashes.sort_unstable();
+        Absent { hashes }
+    }
+
+    fn read(folder: &Path, name: &str) -> Option<Absent> {
+        let bytes = fs::read(absent(folder, name)).ok()?;
+        let (hashes, rest) = bytes.as_chunks();
+        rest.is_empty().then(|| Absent { hashes: hashes.iter().map(|hash| u64::from_le_bytes(*hash)).collect() })
+    }
+
+    fn write(&self, folder: &Path, name: &str) -> io::Result<()> {
+        fs::write(absent(folder, name), self.hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect::<Vec<u8>>())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.hashes.binary_search(&Absent::hash(name)).is_ok()
+    }
+
+    /// As an object is not found any more by a program that hashes in another way, both are made again then.
+    fn hash(name: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 fn object(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.o"))
 }
 
-/// The names that dependencies define and the object does not.
 fn absent(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.absent"))
 }
@@ -149,6 +194,7 @@ fn taken(program: &Path) -> Option<BTreeSet<String>> {
 struct Needed {
     defined: BTreeSet<String>,
     undefined: BTreeSet<String>,
+    weak: BTreeSet<String>,
     local: BTreeSet<String>,
 }
 
@@ -169,7 +215,8 @@ impl Needed {
                 (true, true) => &mut self.defined,
                 (true, false) => &mut self.local,
                 // A weak one takes nothing out of an archive.
-                (false, true) if symbol.is_undefined() && !symbol.is_weak() => &mut self.undefined,
+                (false, true) if symbol.is_weak() => &mut self.weak,
+                (false, true) if symbol.is_undefined() => &mut self.undefined,
                 (false, _) => continue,
             };
             set.insert(name.to_owned());
