@@ -28,7 +28,8 @@ pub fn link(words: &[String], output: &Path) -> Result<(), String> {
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn run(words: &[String]) -> Result<(), String> {
-    let all = || ["ld"].into_iter().chain(words.iter().map(String::as_str));
+    // To write to the pages of a mapped file takes longer than to write the file at once.
+    let all = || ["ld", "--no-mmap-output-file"].into_iter().chain(words.iter().map(String::as_str));
     let warned = Arc::new(Mutex::new(None));
     let heard = Arc::clone(&warned);
     let failed = |error: libwild::error::Error| format!("wild: {}", error.to_string());

@@ -7,7 +7,7 @@ use super::Folder;
 use super::call::Call;
 use crate::compile::link;
 use crate::error::{Result, Tried};
-use crate::process::{Launcher, Running, Stdin};
+use crate::process::{Launcher, Running, Stdin, inherited};
 use std::io::Write;
 use std::process::Stdio;
 
@@ -28,6 +28,11 @@ impl Compiler {
         command.env("TMPDIR", folder.temporary());
         if own_linker {
             command.env(link::FOLDER, folder.link());
+            let (name, value) = link::MEMORY;
+            // What the user has set counts.
+            if inherited(name).is_none() {
+                command.env(name, value);
+            }
             if folder.line_tables {
                 command.env(link::OWN, folder.deps());
             }
