@@ -125,10 +125,10 @@ fn link_words(folder: &Path, words: &[String], place: &Path) -> Result<Done, Str
         wild::link(words, place)
     };
     let merged = merged::Merged::of(folder, words);
-    if let Some((merged, fewer)) = merged.as_ref().and_then(|merged| Some((merged, merged.words()?)))
-        && merged.suffices()
-        && link(&fewer).is_ok()
-        && merged.is_right(place)
+    if let Some(made) = merged.as_ref().and_then(merged::Merged::made)
+        && made.suffices()
+        && link(&made.words).is_ok()
+        && made.is_right(place)
     {
         return Ok(Done { merged: true, wants_merged: false });
     }

@@ -271,6 +271,7 @@ impl Replay {
         let (Ok(plan), Ok(folder)) = (&self.plan, &self.folder) else { return None };
         let mut command = Command::new(format!("/proc/{}/exe", std::process::id()));
         command.arg(link::MERGE).arg(folder.program(&plan.crates.last()?.target.name)).env(link::FOLDER, folder.link());
+        command.env("TMPDIR", folder.temporary());
         let running = launcher.start(&command, Stdio::null(), Stdio::null(), Stdin::Null, &[], false).ok()?;
         running.to_background();
         running.leave().ok()

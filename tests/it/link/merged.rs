@@ -217,10 +217,17 @@ fn where_it_could_be_another_program_there_is_none() {
     assert_eq!(link(&made, &[]), WANTS);
     assert!(!merge(&made));
     assert!(refusal(&made).contains(".init_array"), "{}", refusal(&made));
+    // What no `#[used]` keeps is of a library that is linked as it is needed.
+    let set = format!("{LIBRARY}\nstd::arch::global_asm!(\".section numbers, \\\"aR\\\"; one: .long 1; .text\");");
+    let other = of(&set, PROGRAM);
+    assert_eq!(link(&other, &[]), WANTS);
+    assert!(!merge(&other));
+    assert!(refusal(&other).contains("numbers"), "{}", refusal(&other));
     // It is not tried again.
     assert_eq!(link(&made, &[]), NEITHER);
     assert_says(&made, "hello wild\n");
-    for more in [["-C", "strip=symbols"], ["-C", "link-arg=-rdynamic"], ["-C", "link-dead-code=yes"]] {
+    let others = ["strip=symbols", "link-arg=-rdynamic", "link-dead-code=yes", "link-arg=-lresolv"];
+    for more in others.map(|other| ["-C", other]) {
         let made = Crate::new();
         assert_eq!(link(&made, &more), NEITHER, "{more:?}");
         assert_says(&made, "hello wild\n");
@@ -231,6 +238,55 @@ fn where_it_could_be_another_program_there_is_none() {
     assert!(Command::new("strip").arg(made.path("program")).status().unwrap().success());
     assert!(!merge(&made));
     assert!(refusal(&made).contains("stripped"), "{}", refusal(&made));
+}
+
+/// The shared libraries that it is started with.
+fn libraries(made: &Crate) -> Vec<String> {
+    let said = Command::new("readelf").arg("-d").arg(made.path("program")).output().unwrap();
+    let text = String::from_utf8(said.stdout).unwrap();
+    text.lines().filter(|line| line.contains("(NEEDED)")).map(str::to_owned).collect()
+}
+
+#[test]
+fn what_is_needed_no_more_calls_for_nothing() {
+    let with = "unsafe extern \"C\" { fn cos(x: f64) -> f64; }
+        fn main() { println!(\"{} {}\", greeting::greet(\"\"), unsafe { cos(std::hint::black_box(0.0)) }) }";
+    let without = "fn main() { println!(\"{} {}\", greeting::greet(\"\"), std::hint::black_box(1.0)) }";
+    let made = of(LIBRARY, without);
+    assert_eq!(link(&made, &[]), WANTS);
+    let few = libraries(&made);
+    let made = of(LIBRARY, with);
+    assert_eq!(link(&made, &[]), WANTS);
+    assert!(libraries(&made).len() > few.len());
+    assert!(merge(&made));
+    fs::write(made.path("program.rs"), without).unwrap();
+    assert_eq!(link(&made, &[]), MERGED);
+    assert_eq!(libraries(&made), few);
+}
+
+#[test]
+fn what_is_defined_twice_is_left_to_the_order_of_the_link() {
+    let defines = |kind: &str, is: u32| {
+        let lines = format!(".section .text.twice, \\\"ax\\\"; {kind} twice; twice: mov eax, {is}; ret; .text");
+        format!("std::arch::global_asm!(\"{lines}\");\nunsafe extern \"C\" {{ safe fn twice() -> i32; }}")
+    };
+    let library = format!("{LIBRARY}\n{}\npub fn used() -> i32 {{ twice() }}", defines(".globl", 1));
+    let used = "fn main() { println!(\"{}{}\", greeting::greet(\"\"), greeting::used()) }";
+    let made = of(&library, &format!("{}\n{used}", defines(".weak", 2)));
+    assert_eq!(link(&made, &[]), WANTS);
+    assert_says(&made, "hello 1\n");
+    assert!(!merge(&made));
+    assert!(refusal(&made).contains("twice is defined more than once"), "{}", refusal(&made));
+    // It is the linker that must see it.
+    let unused = "fn main() { println!(\"{}{}\", greeting::greet(\"\"), 1) }";
+    let made = of(&library, unused);
+    assert_eq!(link(&made, &[]), WANTS);
+    assert!(merge(&made));
+    fs::write(made.path("program.rs"), format!("{}\n{unused}", defines(".globl", 2))).unwrap();
+    let said = made.linked().output().unwrap();
+    assert!(!said.status.success());
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert!(text.contains("duplicate symbol") || text.contains("multiple definition"), "{text}");
 }
 
 #[test]
@@ -251,11 +307,17 @@ fn what_is_kept_of_it_is_mended() {
         assert_eq!(link(&made, &[]), MERGED);
         assert_says(&made, "hello wild\n");
     }
-    fs::remove_file(kept(&made, "absent").remove(0)).unwrap();
-    fs::write(made.path("kept/merged/.object.1"), "left by one that was killed").unwrap();
-    assert_eq!(link(&made, &[]), WANTS);
-    assert!(merge(&made));
-    assert_eq!(link(&made, &[]), MERGED);
+    let absent = kept(&made, "absent").remove(0);
+    let whole = fs::read(&absent).unwrap();
+    for broken in [None, Some(0), Some(8), Some(whole.len() - 8), Some(whole.len() - 1)] {
+        match broken {
+            None => fs::remove_file(&absent).unwrap(),
+            Some(part) => fs::write(&absent, &whole[..part]).unwrap(),
+        }
+        assert_eq!(link(&made, &[]), WANTS, "{broken:?}");
+        assert!(merge(&made));
+        assert_eq!(link(&made, &[]), MERGED);
+    }
     let all = fs::read_dir(made.path("kept/merged")).unwrap().count();
     assert_eq!(all, 3);
     // One that fails again and again is given up.

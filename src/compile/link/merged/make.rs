@@ -1,8 +1,8 @@
 //! Makes the object that was asked for, with GNU ld, and compares it with the program that was linked without it.
 //! Never lives here: when it is used.
 
-use super::super::{driver, report};
-use super::{Absent, Wanted, each_object, object, read_wanted, refuse, taken};
+use super::super::driver;
+use super::{Absent, Wanted, defines, each_object, object, read_wanted, refuse, shared_sections, taken};
 use object::read::elf::{FileHeader as _, SectionHeader as _, Sym as _};
 use object::{LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind, elf};
 use std::collections::{HashMap, HashSet};
@@ -31,32 +31,29 @@ const SMALL: u64 = 48;
 /// What is run by the C library, or begins with one of these and a dot.
 const RUN: [&str; 7] = [".preinit_array", ".init_array", ".fini_array", ".init", ".fini", ".ctors", ".dtors"];
 
-/// Makes what was asked for when `program` was linked, the last one. Where that does not succeed, it is not asked for again.
+/// Why there is no object: for good, with the reason, or only this time.
+type Failure = Option<String>;
+
+/// Makes what was asked for when `program` was linked, the last one. What cannot be had is not asked for again.
 pub fn make(folder: &Path, program: &Path) -> Option<()> {
     let folder = folder.join(super::FOLDER);
     let wanted = read_wanted(&folder)?;
-    remove_others(&folder, &wanted.name);
-    let made = report::temporary(&folder, "object");
-    let checked = Symbols::of(&wanted.dependencies)
-        .and_then(|symbols| merge(&folder, &wanted, &symbols, &made).map(|()| symbols))
-        .and_then(|symbols| mend(&made).map(|()| symbols))
-        .and_then(|symbols| check(&wanted, &symbols, &made, program))
-        .and_then(|absent| absent.write(&folder, &wanted.name).map_err(|error| error.to_string()))
-        .and_then(|()| fs::rename(&made, object(&folder, &wanted.name)).map_err(|error| error.to_string()));
-    checked
-        .inspect_err(|why| {
-            fs::remove_file(&made).ok();
-            refuse(&folder, &wanted.name, why);
-        })
-        .ok()
-}
-
-/// Those for other dependencies, and what was left by one that was killed.
-fn remove_others(folder: &Path, name: &str) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let file = entry.file_name();
-        if file != super::WANTED && !file.to_string_lossy().starts_with(name) {
-            fs::remove_file(entry.path()).ok();
+    // In the temporary folder, which whoever ends this process clears.
+    let temporary = tempfile::tempdir().ok()?;
+    let made = temporary.path().join("object");
+    let checked = Symbols::of(&wanted.dependencies).and_then(|symbols| {
+        merge(temporary.path(), &wanted, &symbols, &made)?;
+        mend(&made)?;
+        check(&wanted, &symbols, &made, program)
+    });
+    match checked {
+        Ok(absent) => {
+            absent.write(&folder, &wanted.name).ok()?;
+            fs::rename(&made, object(&folder, &wanted.name)).ok()
+        }
+        Err(why) => {
+            refuse(&folder, &wanted.name, &why?);
+            None
         }
     }
 }
@@ -66,25 +63,32 @@ fn remove_others(folder: &Path, name: &str) {
 struct Symbols {
     /// For others, with their sizes.
     global: HashMap<String, u64>,
+    /// More than once: which of them a program has depends on the order in which they are found.
+    twice: HashSet<String>,
     local: HashSet<String>,
 }
 
 impl Symbols {
-    fn of(dependencies: &[String]) -> Result<Symbols, String> {
+    fn of(dependencies: &[String]) -> Result<Symbols, Failure> {
         let mut symbols = Symbols::default();
         for dependency in dependencies {
-            each_object(&read(Path::new(dependency))?, |object| {
-                for symbol in object.symbols().filter(|symbol| symbol.is_definition()) {
-                    let (is_global, size) = (symbol.is_global(), symbol.size());
-                    match name(symbol) {
-                        Some(name) if is_global => drop(symbols.global.insert(name.to_owned(), size)),
-                        Some(name) => drop(symbols.local.insert(name.to_owned())),
-                        None => {}
-                    }
-                }
-            });
+            each_object(&read(Path::new(dependency))?, |object| symbols.look_at(object));
         }
         Ok(symbols)
+    }
+
+    fn look_at(&mut self, object: &object::File<'_>) {
+        let shared = shared_sections(object);
+        for symbol in object.symbols().filter(defines) {
+            let (is_global, size) = (symbol.is_global(), symbol.size());
+            let is_shared = symbol.section_index().is_some_and(|section| shared.contains(&section));
+            let Some(name) = name(symbol) else { continue };
+            if !is_global {
+                self.local.insert(name.to_owned());
+            } else if self.global.insert(name.to_owned(), size).is_some() && !is_shared {
+                self.twice.insert(name.to_owned());
+            }
+        }
     }
 
     fn has(&self, name: &str) -> bool {
@@ -94,7 +98,8 @@ impl Symbols {
     /// The small ones of which the program has another instance: the next edit may well need them (which instance of
     /// `fmt::Arguments::new` it is depends on the length of a text).
     fn instances(&self, wanted: &Wanted) -> impl Iterator<Item = &str> {
-        let present: HashSet<&str> = wanted.roots.iter().chain(&wanted.own).filter_map(|name| function(name)).collect();
+        let names = wanted.roots.iter().chain(&wanted.own).chain(&wanted.own_besides);
+        let present: HashSet<&str> = names.filter_map(|name| function(name)).collect();
         let small = self.global.iter().filter(|(_, size)| **size <= SMALL).map(|(name, _)| name.as_str());
         small.filter(move |name| function(name).is_some_and(|function| present.contains(function)))
     }
@@ -106,42 +111,51 @@ fn function(name: &str) -> Option<&str> {
     (name.starts_with("_ZN") && instance.starts_with("17h")).then_some(function)
 }
 
-fn merge(folder: &Path, wanted: &Wanted, symbols: &Symbols, made: &Path) -> Result<(), String> {
+fn merge(folder: &Path, wanted: &Wanted, symbols: &Symbols, made: &Path) -> Result<(), Failure> {
     let ld = find()?;
-    let script = report::temporary(folder, "script");
-    let list = report::temporary(folder, "arguments");
-    let (Some(script_name), Some(made)) = (script.to_str(), made.to_str()) else {
-        return Err("its folder's name is not UTF-8".to_owned());
-    };
+    let (script, list) = (folder.join("script"), folder.join("arguments"));
+    let script_name = script.to_str().ok_or(None)?;
+    let made = made.to_str().ok_or(None)?;
     let mut arguments = vec!["-r", "--gc-sections", "-z", "noexecstack", "-T", script_name, "-o", made];
-    let roots = wanted.roots.iter().map(String::as_str).chain(symbols.instances(wanted));
-    roots.for_each(|root| arguments.extend(["-u", root]));
+    // One that is nowhere would stay in the object, and call for a library that nothing needs.
+    let roots = wanted.roots.iter().map(String::as_str).filter(|root| symbols.global.contains_key(*root));
+    roots.chain(symbols.instances(wanted)).for_each(|root| arguments.extend(["-u", root]));
     arguments.push("--start-group");
     arguments.extend(wanted.dependencies.iter().map(String::as_str));
     arguments.push("--end-group");
     let arguments: String = arguments.into_iter().map(quoted).collect();
-    let said = fs::write(&script, SCRIPT).and_then(|()| fs::write(&list, arguments)).and_then(|()| {
-        Command::new(&ld).arg(format!("@{}", list.display())).env("LC_ALL", "C").stdin(Stdio::null()).output()
-    });
-    fs::remove_file(&script).ok();
-    fs::remove_file(&list).ok();
-    let said = said.map_err(|error| format!("{ld}: {error}"))?;
-    // A warning is of something that is not as it was thought to be.
-    if said.status.success() && said.stderr.is_empty() {
-        return Ok(());
+    fs::write(&script, SCRIPT).and_then(|()| fs::write(&list, arguments)).map_err(|_| None)?;
+    let mut command = Command::new(&ld);
+    command.arg(format!("@{}", list.display())).env("LC_ALL", "C").stdin(Stdio::null());
+    let said = command.output().map_err(|_| None)?;
+    // One that was killed may do better the next time. A warning is of something that is not as it was thought to be.
+    match said.status.code() {
+        Some(0) if said.stderr.is_empty() => Ok(()),
+        Some(code) => Err(Some(format!("{ld}: exit status {code}: {}", String::from_utf8_lossy(&said.stderr)))),
+        None => Err(None),
     }
-    Err(format!("{ld}: {}: {}", said.status, String::from_utf8_lossy(&said.stderr)))
+}
+
+/// The linker of the C driver, where it is GNU ld: no other is known to understand the script.
+fn find() -> Result<String, Failure> {
+    let ask = |command: &mut Command| {
+        let said = command.env("LC_ALL", "C").stdin(Stdio::null()).output().map_err(|_| None)?;
+        String::from_utf8(said.stdout).map_err(|_| None)
+    };
+    let name = ask(Command::new(driver::name()).arg("-print-prog-name=ld"))?.trim().to_owned();
+    let version = ask(Command::new(&name).arg("--version"))?;
+    if version.starts_with("GNU ld") { Ok(name) } else { Err(Some(format!("{name} is not GNU ld"))) }
 }
 
 /// GNU ld makes local what only left out parts have needed of others, and no other linker understands that.
-fn mend(made: &Path) -> Result<(), String> {
+fn mend(made: &Path) -> Result<(), Failure> {
     let mut bytes = read(made)?;
-    for place in undefined_locals(&bytes).ok_or("what GNU ld has made is not understood")? {
+    for place in undefined_locals(&bytes).ok_or_else(|| Some("what GNU ld has made is not understood".to_owned()))? {
         // elf(5), Elf64_Sym: the name's place, and the section's number.
         bytes[place..][..4].fill(0);
         bytes[place..][6..8].copy_from_slice(&elf::SHN_ABS.0.to_le_bytes());
     }
-    fs::write(made, bytes).map_err(|error| error.to_string())
+    fs::write(made, bytes).map_err(|_| None)
 }
 
 /// Where these symbols stand.
@@ -159,19 +173,8 @@ fn undefined_locals(bytes: &[u8]) -> Option<Vec<usize>> {
     numbers.map(|number| Some(usize::try_from(table).ok()? + number * size)).collect()
 }
 
-/// The linker of the C driver, where it is GNU ld: no other is known to understand the script.
-fn find() -> Result<String, String> {
-    let ask = |command: &mut Command| {
-        let said = command.env("LC_ALL", "C").stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
-        String::from_utf8(said.stdout).map_err(|error| error.to_string())
-    };
-    let name = ask(Command::new(driver::name()).arg("-print-prog-name=ld"))?.trim().to_owned();
-    let version = ask(Command::new(&name).arg("--version"))?;
-    if version.starts_with("GNU ld") { Ok(name) } else { Err(format!("{name} is not GNU ld")) }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|_| None)
 }
 
 /// As in a file of arguments (ld(1), `@file`).
@@ -179,27 +182,34 @@ fn quoted(argument: &str) -> String {
     format!("\"{}\"\n", argument.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// All that the program has of the dependencies must be in the object. Returns what it does not have of them.
-fn check(wanted: &Wanted, symbols: &Symbols, made: &Path, program: &Path) -> Result<Absent, String> {
+/// All that the program has of the dependencies must be in the object, and nothing that would make it another program. Returns
+/// what it does not have of them.
+fn check(wanted: &Wanted, symbols: &Symbols, made: &Path, program: &Path) -> Result<Absent, Failure> {
     let (made, linked) = (read(made)?, read(program)?);
-    let parse = |bytes| object::File::parse(bytes).map_err(|error| error.to_string());
+    let parse = |bytes| object::File::parse(bytes).map_err(|error| Some(error.to_string()));
     let (made, linked) = (parse(made.as_slice())?, parse(linked.as_slice())?);
-    if let Some(section) = made.sections().find(runs_by_itself) {
-        // Whoever no longer needs anything of that dependency would still have it run.
-        return Err(format!("a dependency has code that is run without being called: {:?}", section.name()));
+    if let Some(section) = made.sections().find(|section| counts_by_itself(section, &made, wanted)) {
+        // Whoever no longer needs anything of that dependency would still have it.
+        let name = section.name().unwrap_or_default();
+        return Err(Some(format!("a dependency has what counts without being called: {name}")));
     }
-    let has: HashSet<&str> = made.symbols().filter(|symbol| symbol.is_definition()).filter_map(name).collect();
+    let has: HashSet<&str> = made.symbols().filter(defines).filter_map(name).collect();
+    let mut offered = made.symbols().filter(|symbol| defines(symbol) && symbol.is_global()).filter_map(name);
+    if let Some(name) = offered.find(|name| symbols.twice.contains(*name) || wanted.own.contains(*name)) {
+        return Err(Some(format!("{name} is defined more than once")));
+    }
     let is_something = |symbol: &object::Symbol<'_, '_>| {
-        symbol.is_definition() && matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Data | SymbolKind::Tls)
+        defines(symbol) && matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Data | SymbolKind::Tls)
     };
     let mut needed = linked.symbols().filter(is_something).filter_map(name).peekable();
     if needed.peek().is_none() {
-        return Err("the program's symbols are stripped".to_owned());
+        return Err(Some("the program's symbols are stripped".to_owned()));
     }
-    if let Some(name) = needed.find(|name| symbols.has(name) && !has.contains(name) && !wanted.own.contains(*name)) {
-        return Err(format!("{name} is missing"));
+    let is_own = |name: &str| wanted.own.contains(name) || wanted.own_besides.contains(name);
+    if let Some(name) = needed.find(|name| symbols.has(name) && !has.contains(name) && !is_own(name)) {
+        return Err(Some(format!("{name} is missing")));
     }
-    let taken = taken(program).ok_or("the program's dynamic symbols cannot be read")?;
+    let taken = taken(program).ok_or(None)?;
     // These the program takes from elsewhere, as it was linked with the dependencies.
     let others = symbols.global.keys().map(String::as_str);
     Ok(Absent::of(others.filter(|name| !has.contains(name) && !taken.contains(*name))))
@@ -209,10 +219,18 @@ fn name<'data>(symbol: object::Symbol<'data, '_>) -> Option<&'data str> {
     symbol.name().ok().filter(|name| !name.is_empty())
 }
 
-fn runs_by_itself(section: &object::Section<'_, '_>) -> bool {
+/// What is run before `main` or after it, and what is found between the start and the stop of its section (ld(1), `__start_` and
+/// `__stop_` symbols) unless the program names it, as it does with Rust's `#[used]`.
+fn counts_by_itself(section: &object::Section<'_, '_>, made: &object::File<'_>, wanted: &Wanted) -> bool {
     let name = section.name().unwrap_or_default();
     let is_run = |kind: &str| name.strip_prefix(kind).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    name != OF_STD && RUN.into_iter().any(is_run)
+    if RUN.into_iter().any(is_run) {
+        return !(name == OF_STD && section.size() == size_of::<u64>() as u64);
+    }
+    let is_named = |symbol: object::Symbol<'_, '_>| self::name(symbol).is_some_and(|name| wanted.roots.contains(name));
+    let is_set = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !name.is_empty();
+    let inside = |symbol: &object::Symbol<'_, '_>| defines(symbol) && symbol.section_index() == Some(section.index());
+    is_set && !made.symbols().filter(inside).all(is_named)
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 
 mod make;
 
-use super::{copies, report};
+use super::{arguments, copies, report};
 use object::read::archive::ArchiveFile;
-use object::{Object as _, ObjectSymbol as _, ReadCache};
+use object::{Object as _, ObjectComdat as _, ObjectSymbol as _, ReadCache, SectionIndex, SymbolKind};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, DirBuilder, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -23,8 +23,10 @@ const WANTED: &str = "wanted.json";
 /// Changes when objects are made in another way.
 const VERSION: u32 = 1;
 /// With one of these, more of the dependencies counts than what the program needs, or nothing tells afterwards what that was.
-const OTHERWISE: [&str; 5] =
-    ["--whole-archive", "--no-gc-sections", "--export-dynamic", "-export-dynamic", "--strip-all"];
+const OTHERWISE: [&str; 6] =
+    ["--whole-archive", "--no-gc-sections", "--export-dynamic", "-export-dynamic", "--strip-all", "-static"];
+/// The libraries of every program. Of another one, it depends on all that is linked whether it is needed, and for what.
+const LIBRARIES: [&str; 9] = ["-lgcc_s", "-lgcc", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc", "-lgcc_eh"];
 
 /// The object for one link's words, whether it is made or not.
 pub struct Merged<'w> {
@@ -40,8 +42,9 @@ struct Wanted {
     dependencies: Vec<String>,
     /// The symbols that it is for.
     roots: BTreeSet<String>,
-    /// What the program has of its own.
+    /// What the program defines itself, alone or not.
     own: BTreeSet<String>,
+    own_besides: BTreeSet<String>,
     /// One for the same symbols has failed.
     again: bool,
 }
@@ -53,7 +56,9 @@ impl<'w> Merged<'w> {
         let copies = folder.join(copies::FOLDER);
         let all = words.iter().map(String::as_str);
         let dependencies: Vec<&str> = all.clone().filter(|word| Path::new(word).starts_with(&copies)).collect();
-        let is_otherwise = all.clone().any(|word| OTHERWISE.contains(&word));
+        let is_library = |word: &str| word.starts_with("-l") && !LIBRARIES.contains(&word);
+        let is_otherwise = all.clone().any(|word| OTHERWISE.contains(&word) || is_library(word))
+            || words.windows(2).any(|two| !two[0].ends_with("-dynamic-linker") && arguments::is_shared(&two[1]));
         if dependencies.is_empty() || is_otherwise || !all.clone().any(|word| word == "--gc-sections") {
             return None;
         }
@@ -63,35 +68,16 @@ impl<'w> Merged<'w> {
         Some(Merged { folder: folder.join(FOLDER), words, dependencies, name })
     }
 
-    /// The words with the object in the dependencies' place, where there is one.
-    pub fn words(&self) -> Option<Vec<String>> {
+    /// The object, where it is made.
+    pub fn made(&self) -> Option<Made<'_>> {
         let object = object(&self.folder, &self.name);
-        let is_whole = object.is_file() && absent(&self.folder, &self.name).is_file();
-        let mut object = is_whole.then(|| object.to_str()).flatten();
+        let mut object = object.is_file().then(|| object.to_str()).flatten();
         object?;
         let swapped = self.words.iter().filter_map(|word| match self.dependencies.contains(&word.as_str()) {
             true => object.take().map(str::to_owned),
             false => Some(word.clone()),
         });
-        Some(swapped.collect())
-    }
-
-    /// Whether what was compiled since it was asked for needs nothing that it lacks, at a glance: to try and fail takes longer.
-    pub fn suffices(&self) -> bool {
-        let Some(absent) = Absent::read(&self.folder, &self.name) else { return false };
-        let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
-        let Ok(asked) = written(&self.folder.join(WANTED)) else { return false };
-        // What does not tell when it was written is none of this program's.
-        let is_new = |path: &&Path| written(path).is_ok_and(|when| when >= asked);
-        let mut needed = Needed::default();
-        self.own().filter(is_new).for_each(|path| needed.look(path));
-        !needed.undefined.iter().chain(&needed.weak).any(|name| absent.has(name))
-    }
-
-    /// Whether the program takes nothing from a shared library, and does without nothing, that a dependency has and the object has not.
-    pub fn is_right(&self, program: &Path) -> bool {
-        let absent = Absent::read(&self.folder, &self.name);
-        absent.zip(taken(program)).is_some_and(|(absent, taken)| !taken.iter().any(|name| absent.has(name)))
+        Some(Made { merged: self, words: swapped.collect(), absent: Absent::read(&self.folder, &self.name)? })
     }
 
     /// Asks for one that has what these words need. Returns whether one can be had.
@@ -101,9 +87,13 @@ impl<'w> Merged<'w> {
         }
         let mut needed = Needed::default();
         self.own().for_each(|path| needed.look(path));
-        let before = read_wanted(&self.folder).filter(|wanted| wanted.name == self.name).unwrap_or_default();
+        let before = read_wanted(&self.folder).filter(|wanted| wanted.name == self.name);
+        if before.is_none() {
+            remove_others(&self.folder, &self.name);
+        }
+        let before = before.unwrap_or_default();
         let roots: BTreeSet<String> = needed.roots().map(str::to_owned).chain(before.roots.iter().cloned()).collect();
-        let again = self.words().is_some() && roots == before.roots;
+        let again = self.made().is_some() && roots == before.roots;
         if again && before.again {
             refuse(&self.folder, &self.name, "the program cannot be linked with it");
             return false;
@@ -112,8 +102,9 @@ impl<'w> Merged<'w> {
         DirBuilder::new().mode(0o700).create(&self.folder).ok();
         fs::remove_file(object(&self.folder, &self.name)).ok();
         let dependencies = self.dependencies.iter().map(ToString::to_string).collect();
-        let own = needed.defined.into_iter().chain(needed.local).collect();
-        let wanted = Wanted { name: self.name.clone(), dependencies, roots, own, again };
+        let Needed { defined: own, local: mut own_besides, shared, .. } = needed;
+        own_besides.extend(shared);
+        let wanted = Wanted { name: self.name.clone(), dependencies, roots, own, own_besides, again };
         serde_json::to_vec(&wanted).is_ok_and(|text| report::replace(&self.folder, WANTED, &text).is_ok())
     }
 
@@ -123,9 +114,38 @@ impl<'w> Merged<'w> {
     }
 }
 
+/// An object that may do for the link.
+pub struct Made<'m> {
+    merged: &'m Merged<'m>,
+    /// Those of the link, with the object in the dependencies' place.
+    pub words: Vec<String>,
+    absent: Absent,
+}
+
+impl Made<'_> {
+    /// Whether what was compiled since it was asked for needs nothing that it lacks, at a glance: to try and fail takes longer.
+    pub fn suffices(&self) -> bool {
+        let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
+        let Ok(asked) = written(&self.merged.folder.join(WANTED)) else { return false };
+        // What does not tell when it was written is none of this program's.
+        let is_new = |path: &&Path| written(path).is_ok_and(|when| when >= asked);
+        let mut needed = Needed::default();
+        self.merged.own().filter(is_new).for_each(|path| needed.look(path));
+        // What it defines itself, too: the linker may find it twice.
+        let Needed { defined, undefined, weak, .. } = &needed;
+        !defined.iter().chain(undefined).chain(weak).any(|name| self.absent.has(name))
+    }
+
+    /// Whether the program takes nothing from a shared library, and does without nothing, that a dependency has and the object has not.
+    pub fn is_right(&self, program: &Path) -> bool {
+        taken(program).is_some_and(|taken| !taken.iter().any(|name| self.absent.has(name)))
+    }
+}
+
 /// The names that dependencies define and an object lacks.
 struct Absent {
-    /// In order: there are many names, and each link looks for few.
+    /// In order: there are many names, and each link looks for few. In the file their number comes first, so that one that was cut is
+    /// seen.
     hashes: Vec<u64>,
 }
 
@@ -138,12 +158,16 @@ impl Absent {
 
     fn read(folder: &Path, name: &str) -> Option<Absent> {
         let bytes = fs::read(absent(folder, name)).ok()?;
-        let (hashes, rest) = bytes.as_chunks();
-        rest.is_empty().then(|| Absent { hashes: hashes.iter().map(|hash| u64::from_le_bytes(*hash)).collect() })
+        let (numbers, rest) = bytes.as_chunks();
+        let mut numbers = numbers.iter().map(|number| u64::from_le_bytes(*number));
+        let count = numbers.next()?;
+        let hashes: Vec<u64> = numbers.collect();
+        (rest.is_empty() && hashes.len() as u64 == count).then_some(Absent { hashes })
     }
 
     fn write(&self, folder: &Path, name: &str) -> io::Result<()> {
-        fs::write(absent(folder, name), self.hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect::<Vec<u8>>())
+        let numbers = [self.hashes.len() as u64].into_iter().chain(self.hashes.iter().copied());
+        fs::write(absent(folder, name), numbers.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
     }
 
     fn has(&self, name: &str) -> bool {
@@ -195,6 +219,8 @@ struct Needed {
     defined: BTreeSet<String>,
     undefined: BTreeSet<String>,
     weak: BTreeSet<String>,
+    /// Defined in each that needs it.
+    shared: BTreeSet<String>,
     local: BTreeSet<String>,
 }
 
@@ -209,9 +235,12 @@ impl Needed {
     }
 
     fn look_at(&mut self, object: &object::File<'_>) {
+        let shared = shared_sections(object);
+        let is_shared = |symbol: &object::Symbol<'_, '_>| symbol.section_index().is_some_and(|at| shared.contains(&at));
         for symbol in object.symbols() {
             let Ok(name) = symbol.name() else { continue };
-            let set = match (symbol.is_definition(), symbol.is_global()) {
+            let set = match (defines(&symbol), symbol.is_global()) {
+                (true, true) if is_shared(&symbol) => &mut self.shared,
                 (true, true) => &mut self.defined,
                 (true, false) => &mut self.local,
                 // A weak one takes nothing out of an archive.
@@ -224,7 +253,27 @@ impl Needed {
     }
 
     fn roots(&self) -> impl Iterator<Item = &str> {
-        self.undefined.difference(&self.defined).map(String::as_str)
+        self.undefined.difference(&self.defined).filter(|name| !self.shared.contains(*name)).map(String::as_str)
+    }
+}
+
+/// Whether it is the name of something in that object. The crate's own `is_definition` leaves out what is thread-local, for one.
+fn defines(symbol: &object::Symbol<'_, '_>) -> bool {
+    !symbol.is_undefined() && !matches!(symbol.kind(), SymbolKind::Section | SymbolKind::File)
+}
+
+/// Of these a program has one, whichever object it is from (ELF, section groups: GRP_COMDAT).
+fn shared_sections(object: &object::File<'_>) -> HashSet<SectionIndex> {
+    object.comdats().flat_map(|comdat| comdat.sections()).collect()
+}
+
+/// Those for other dependencies.
+fn remove_others(folder: &Path, name: &str) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        if file != WANTED && !file.to_string_lossy().starts_with(name) {
+            fs::remove_file(entry.path()).ok();
+        }
     }
 }
 
