@@ -142,7 +142,8 @@ impl Builder {
         // What the user has just saved comes before what might be needed later.
         self.preparing = None;
         self.ready_at = None;
-        self.merging = None;
+        // One that has come to nothing is made when there is time again.
+        self.wants_merged |= self.merging.take().is_some_and(|merging| !merging.has_ended());
         let decided = why_cargo.map_or_else(|| self.replay.decide(changed), |why| Err(why.to_owned()));
         self.how = How { decide: elapsed(now), ..How::at(now) };
         match decided {
@@ -284,6 +285,9 @@ impl Builder {
         self.how.by_replay = false;
         self.how.why_cargo = Some(why);
         self.unlearnt = None;
+        // The program of the last replay is about to be another one.
+        self.ready_at = None;
+        self.wants_merged = false;
         let (sink, number) = (Arc::clone(&self.sink), self.runs);
         let sink: build::Sink = Arc::new(move |said| sink(number, BuildSaid::Cargo(said)));
         self.cargo_began = Some(SystemTime::now());
@@ -424,7 +428,9 @@ impl Builder {
 
     fn note_link(&mut self, run: &replay::Run) {
         let report = run.linked.as_ref();
-        self.wants_merged = report.is_some_and(|report| report.wants_merged);
+        if let Some(report) = report {
+            self.wants_merged = report.wants_merged;
+        }
         if let Some(why) =
             report.and_then(|report| report.reason.as_ref().filter(|_| report.linker != link::Linker::Wild))
         {

@@ -258,6 +258,12 @@ pub struct Leaving {
     reaper: Option<JoinHandle<()>>,
 }
 
+impl Leaving {
+    pub fn has_ended(&self) -> bool {
+        self.reaper.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
 impl Drop for Leaving {
     fn drop(&mut self) {
         // One that has ended needs no signal.

@@ -4,6 +4,7 @@ use super::{Crate, LIBRARY, PROGRAM, assert_frame};
 use crate::harness::command;
 use serde_json::Value;
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
@@ -40,9 +41,13 @@ const NEITHER: (bool, bool) = (false, false);
 
 /// Whether the object was made.
 fn merge(made: &Crate) -> bool {
+    merging(made).output().unwrap().status.success()
+}
+
+fn merging(made: &Crate) -> Command {
     let mut merge = command();
     merge.arg("--merge").arg(made.path("program")).env("CARGO_HOTRUN_LINK", made.path("kept"));
-    merge.output().unwrap().status.success()
+    merge
 }
 
 fn kept(made: &Crate, extension: &str) -> Vec<PathBuf> {
@@ -240,6 +245,35 @@ fn where_it_could_be_another_program_there_is_none() {
     assert!(refusal(&made).contains("stripped"), "{}", refusal(&made));
 }
 
+/// The reason may pass, or not.
+#[test]
+fn where_it_cannot_be_made_it_is_given_up() {
+    let script = |made: &Crate, name: &str, text: &str| {
+        fs::write(made.path(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(made.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let merge = |made: &Crate, ld: &str| {
+        fs::create_dir_all(made.path("bin")).unwrap();
+        script(made, "bin/cc", &format!("echo {ld}"));
+        let path = format!("{}:{}", made.path("bin").display(), std::env::var("PATH").unwrap());
+        assert!(!merging(made).env("PATH", path).output().unwrap().status.success());
+    };
+    for ld in ["no-such-ld", "true"] {
+        let made = Crate::new();
+        assert_eq!(link(&made, &[]), WANTS);
+        merge(&made, ld);
+        assert!(refusal(&made).contains("is not GNU ld"), "{}", refusal(&made));
+        assert_eq!(link(&made, &[]), NEITHER);
+    }
+    let made = Crate::new();
+    script(&made, "ld", "case $1 in --version) echo GNU ld;; *) kill -9 $$;; esac");
+    let ld = made.path("ld");
+    for expected in [WANTS, WANTS, WANTS, NEITHER] {
+        assert_eq!(link(&made, &[]), expected);
+        merge(&made, ld.to_str().unwrap());
+    }
+}
+
 /// The shared libraries that it is started with.
 fn libraries(made: &Crate) -> Vec<String> {
     let said = Command::new("readelf").arg("-d").arg(made.path("program")).output().unwrap();
@@ -277,6 +311,13 @@ fn what_is_defined_twice_is_left_to_the_order_of_the_link() {
     assert_says(&made, "hello 1\n");
     assert!(!merge(&made));
     assert!(refusal(&made).contains("twice is defined more than once"), "{}", refusal(&made));
+    // An own one that comes later.
+    let made = of(&library, used);
+    assert_eq!(link(&made, &[]), WANTS);
+    assert!(merge(&made));
+    fs::write(made.path("program.rs"), format!("{}\n{used}", defines(".weak", 2))).unwrap();
+    assert_eq!(link(&made, &[]), WANTS);
+    assert_says(&made, "hello 1\n");
     // It is the linker that must see it.
     let unused = "fn main() { println!(\"{}{}\", greeting::greet(\"\"), 1) }";
     let made = of(&library, unused);
@@ -307,12 +348,12 @@ fn what_is_kept_of_it_is_mended() {
         assert_eq!(link(&made, &[]), MERGED);
         assert_says(&made, "hello wild\n");
     }
-    let absent = kept(&made, "absent").remove(0);
-    let whole = fs::read(&absent).unwrap();
+    let names = kept(&made, "names").remove(0);
+    let whole = fs::read(&names).unwrap();
     for broken in [None, Some(0), Some(8), Some(whole.len() - 8), Some(whole.len() - 1)] {
         match broken {
-            None => fs::remove_file(&absent).unwrap(),
-            Some(part) => fs::write(&absent, &whole[..part]).unwrap(),
+            None => fs::remove_file(&names).unwrap(),
+            Some(part) => fs::write(&names, &whole[..part]).unwrap(),
         }
         assert_eq!(link(&made, &[]), WANTS, "{broken:?}");
         assert!(merge(&made));

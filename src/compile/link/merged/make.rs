@@ -2,7 +2,7 @@
 //! Never lives here: when it is used.
 
 use super::super::driver;
-use super::{Absent, Wanted, defines, each_object, object, read_wanted, refuse, shared_sections, taken};
+use super::{Hashes, Names, Wanted, defines, each_object, object, read_wanted, refuse, shared_sections, taken};
 use object::read::elf::{FileHeader as _, SectionHeader as _, Sym as _};
 use object::{LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind, elf};
 use std::collections::{HashMap, HashSet};
@@ -26,6 +26,8 @@ const SCRIPT: &str = "SECTIONS {
 ";
 /// What the standard library runs before `main`, in every program.
 const OF_STD: &str = ".init_array.00099";
+/// After as many failures the reason is not one that passes.
+const TRIES: u32 = 3;
 /// In bytes.
 const SMALL: u64 = 48;
 /// What is run by the C library, or begins with one of these and a dot.
@@ -37,32 +39,38 @@ type Failure = Option<String>;
 /// Makes what was asked for when `program` was linked, the last one. What cannot be had is not asked for again.
 pub fn make(folder: &Path, program: &Path) -> Option<()> {
     let folder = folder.join(super::FOLDER);
-    let wanted = read_wanted(&folder)?;
+    let mut wanted = read_wanted(&folder)?;
     // In the temporary folder, which whoever ends this process clears.
     let temporary = tempfile::tempdir().ok()?;
     let made = temporary.path().join("object");
-    let checked = Symbols::of(&wanted.dependencies).and_then(|symbols| {
-        merge(temporary.path(), &wanted, &symbols, &made)?;
+    let checked = find().and_then(|ld| {
+        let symbols = Symbols::of(&wanted.dependencies)?;
+        merge(&ld, temporary.path(), &wanted, &symbols, &made)?;
         mend(&made)?;
         check(&wanted, &symbols, &made, program)
     });
     match checked {
-        Ok(absent) => {
-            absent.write(&folder, &wanted.name).ok()?;
-            fs::rename(&made, object(&folder, &wanted.name)).ok()
+        Ok(names) => {
+            names.write(&folder, &wanted.name).ok()?;
+            return fs::rename(&made, object(&folder, &wanted.name)).ok();
         }
-        Err(why) => {
-            refuse(&folder, &wanted.name, &why?);
-            None
+        Err(Some(why)) => refuse(&folder, &wanted.name, &why),
+        Err(None) if wanted.failures + 1 >= TRIES => {
+            refuse(&folder, &wanted.name, "it could not be made several times")
+        }
+        Err(None) => {
+            wanted.failures += 1;
+            wanted.write(&folder);
         }
     }
+    None
 }
 
 /// What dependencies define.
 #[derive(Default)]
 struct Symbols {
-    /// For others, with their sizes.
-    global: HashMap<String, u64>,
+    /// For others, with their sizes, and whether all have them.
+    global: HashMap<String, (u64, bool)>,
     /// More than once: which of them a program has depends on the order in which they are found.
     twice: HashSet<String>,
     local: HashSet<String>,
@@ -85,7 +93,10 @@ impl Symbols {
             let Some(name) = name(symbol) else { continue };
             if !is_global {
                 self.local.insert(name.to_owned());
-            } else if self.global.insert(name.to_owned(), size).is_some() && !is_shared {
+                continue;
+            }
+            let before = self.global.insert(name.to_owned(), (size, is_shared));
+            if before.is_some_and(|(_, was_shared)| !(was_shared && is_shared)) {
                 self.twice.insert(name.to_owned());
             }
         }
@@ -100,7 +111,7 @@ impl Symbols {
     fn instances(&self, wanted: &Wanted) -> impl Iterator<Item = &str> {
         let names = wanted.roots.iter().chain(&wanted.own).chain(&wanted.own_besides);
         let present: HashSet<&str> = names.filter_map(|name| function(name)).collect();
-        let small = self.global.iter().filter(|(_, size)| **size <= SMALL).map(|(name, _)| name.as_str());
+        let small = self.global.iter().filter(|(_, (size, _))| *size <= SMALL).map(|(name, _)| name.as_str());
         small.filter(move |name| function(name).is_some_and(|function| present.contains(function)))
     }
 }
@@ -111,8 +122,7 @@ fn function(name: &str) -> Option<&str> {
     (name.starts_with("_ZN") && instance.starts_with("17h")).then_some(function)
 }
 
-fn merge(folder: &Path, wanted: &Wanted, symbols: &Symbols, made: &Path) -> Result<(), Failure> {
-    let ld = find()?;
+fn merge(ld: &str, folder: &Path, wanted: &Wanted, symbols: &Symbols, made: &Path) -> Result<(), Failure> {
     let (script, list) = (folder.join("script"), folder.join("arguments"));
     let script_name = script.to_str().ok_or(None)?;
     let made = made.to_str().ok_or(None)?;
@@ -125,14 +135,15 @@ fn merge(folder: &Path, wanted: &Wanted, symbols: &Symbols, made: &Path) -> Resu
     arguments.push("--end-group");
     let arguments: String = arguments.into_iter().map(quoted).collect();
     fs::write(&script, SCRIPT).and_then(|()| fs::write(&list, arguments)).map_err(|_| None)?;
-    let mut command = Command::new(&ld);
+    let mut command = Command::new(ld);
     command.arg(format!("@{}", list.display())).env("LC_ALL", "C").stdin(Stdio::null());
     let said = command.output().map_err(|_| None)?;
-    // One that was killed may do better the next time. A warning is of something that is not as it was thought to be.
-    match said.status.code() {
-        Some(0) if said.stderr.is_empty() => Ok(()),
-        Some(code) => Err(Some(format!("{ld}: exit status {code}: {}", String::from_utf8_lossy(&said.stderr)))),
-        None => Err(None),
+    match said.status.success() {
+        true if said.stderr.is_empty() => Ok(()),
+        // A warning is of something that is not as it was thought to be.
+        true => Err(Some(format!("{ld}: {}", String::from_utf8_lossy(&said.stderr)))),
+        // There may have been no memory, or no space.
+        false => Err(None),
     }
 }
 
@@ -143,7 +154,8 @@ fn find() -> Result<String, Failure> {
         String::from_utf8(said.stdout).map_err(|_| None)
     };
     let name = ask(Command::new(driver::name()).arg("-print-prog-name=ld"))?.trim().to_owned();
-    let version = ask(Command::new(&name).arg("--version"))?;
+    // The C driver hands on a name that it does not find.
+    let version = ask(Command::new(&name).arg("--version")).unwrap_or_default();
     if version.starts_with("GNU ld") { Ok(name) } else { Err(Some(format!("{name} is not GNU ld"))) }
 }
 
@@ -184,7 +196,7 @@ fn quoted(argument: &str) -> String {
 
 /// All that the program has of the dependencies must be in the object, and nothing that would make it another program. Returns
 /// what it does not have of them.
-fn check(wanted: &Wanted, symbols: &Symbols, made: &Path, program: &Path) -> Result<Absent, Failure> {
+fn check(wanted: &Wanted, symbols: &Symbols, made: &Path, program: &Path) -> Result<Names, Failure> {
     let (made, linked) = (read(made)?, read(program)?);
     let parse = |bytes| object::File::parse(bytes).map_err(|error| Some(error.to_string()));
     let (made, linked) = (parse(made.as_slice())?, parse(linked.as_slice())?);
@@ -194,8 +206,9 @@ fn check(wanted: &Wanted, symbols: &Symbols, made: &Path, program: &Path) -> Res
         return Err(Some(format!("a dependency has what counts without being called: {name}")));
     }
     let has: HashSet<&str> = made.symbols().filter(defines).filter_map(name).collect();
-    let mut offered = made.symbols().filter(|symbol| defines(symbol) && symbol.is_global()).filter_map(name);
-    if let Some(name) = offered.find(|name| symbols.twice.contains(*name) || wanted.own.contains(*name)) {
+    let is_offered = |symbol: &object::Symbol<'_, '_>| defines(symbol) && symbol.is_global();
+    let offered: HashSet<&str> = made.symbols().filter(is_offered).filter_map(name).collect();
+    if let Some(name) = offered.iter().find(|name| symbols.twice.contains(**name) || wanted.own.contains(**name)) {
         return Err(Some(format!("{name} is defined more than once")));
     }
     let is_something = |symbol: &object::Symbol<'_, '_>| {
@@ -210,9 +223,12 @@ fn check(wanted: &Wanted, symbols: &Symbols, made: &Path, program: &Path) -> Res
         return Err(Some(format!("{name} is missing")));
     }
     let taken = taken(program).ok_or(None)?;
-    // These the program takes from elsewhere, as it was linked with the dependencies.
-    let others = symbols.global.keys().map(String::as_str);
-    Ok(Absent::of(others.filter(|name| !has.contains(name) && !taken.contains(*name))))
+    let lacking = symbols.global.keys().map(String::as_str).filter(|name| !offered.contains(name));
+    Ok(Names {
+        lacking: Hashes::of(lacking),
+        offered: Hashes::of(offered.iter().copied()),
+        taken: Hashes::of(taken.iter().map(String::as_str)),
+    })
 }
 
 fn name<'data>(symbol: object::Symbol<'data, '_>) -> Option<&'data str> {
@@ -230,7 +246,8 @@ fn counts_by_itself(section: &object::Section<'_, '_>, made: &object::File<'_>, 
     let is_named = |symbol: object::Symbol<'_, '_>| self::name(symbol).is_some_and(|name| wanted.roots.contains(name));
     let is_set = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !name.is_empty();
     let inside = |symbol: &object::Symbol<'_, '_>| defines(symbol) && symbol.section_index() == Some(section.index());
-    is_set && !made.symbols().filter(inside).all(is_named)
+    let mut inside = made.symbols().filter(inside).peekable();
+    is_set && (inside.peek().is_none() || !inside.all(is_named))
 }
 
 #[cfg(test)]

@@ -45,8 +45,16 @@ struct Wanted {
     /// What the program defines itself, alone or not.
     own: BTreeSet<String>,
     own_besides: BTreeSet<String>,
-    /// One for the same symbols has failed.
+    /// One for the same symbols has failed the link.
     again: bool,
+    /// How often it could not be made, for reasons that may pass.
+    failures: u32,
+}
+
+impl Wanted {
+    fn write(&self, folder: &Path) -> bool {
+        serde_json::to_vec(self).is_ok_and(|text| report::replace(folder, WANTED, &text).is_ok())
+    }
 }
 
 impl<'w> Merged<'w> {
@@ -77,7 +85,7 @@ impl<'w> Merged<'w> {
             true => object.take().map(str::to_owned),
             false => Some(word.clone()),
         });
-        Some(Made { merged: self, words: swapped.collect(), absent: Absent::read(&self.folder, &self.name)? })
+        Some(Made { merged: self, words: swapped.collect(), names: Names::read(&self.folder, &self.name)? })
     }
 
     /// Asks for one that has what these words need. Returns whether one can be had.
@@ -102,10 +110,11 @@ impl<'w> Merged<'w> {
         DirBuilder::new().mode(0o700).create(&self.folder).ok();
         fs::remove_file(object(&self.folder, &self.name)).ok();
         let dependencies = self.dependencies.iter().map(ToString::to_string).collect();
+        let failures = if roots == before.roots { before.failures } else { 0 };
         let Needed { defined: own, local: mut own_besides, shared, .. } = needed;
         own_besides.extend(shared);
-        let wanted = Wanted { name: self.name.clone(), dependencies, roots, own, own_besides, again };
-        serde_json::to_vec(&wanted).is_ok_and(|text| report::replace(&self.folder, WANTED, &text).is_ok())
+        let wanted = Wanted { name: self.name.clone(), dependencies, roots, own, own_besides, again, failures };
+        wanted.write(&self.folder)
     }
 
     /// What is linked beside the dependencies.
@@ -119,7 +128,7 @@ pub struct Made<'m> {
     merged: &'m Merged<'m>,
     /// Those of the link, with the object in the dependencies' place.
     pub words: Vec<String>,
-    absent: Absent,
+    names: Names,
 }
 
 impl Made<'_> {
@@ -131,50 +140,68 @@ impl Made<'_> {
         let is_new = |path: &&Path| written(path).is_ok_and(|when| when >= asked);
         let mut needed = Needed::default();
         self.merged.own().filter(is_new).for_each(|path| needed.look(path));
-        // What it defines itself, too: the linker may find it twice.
         let Needed { defined, undefined, weak, .. } = &needed;
-        !defined.iter().chain(undefined).chain(weak).any(|name| self.absent.has(name))
+        let Names { lacking, offered, .. } = &self.names;
+        // Of what it defines itself, there may be another in either, and which of them counts is for the whole link to say.
+        let lacks = |name: &String| lacking.has(name);
+        !undefined.iter().chain(weak).any(lacks) && !defined.iter().any(|name| lacks(name) || offered.has(name))
     }
 
     /// Whether the program takes nothing from a shared library, and does without nothing, that a dependency has and the object has not.
     pub fn is_right(&self, program: &Path) -> bool {
-        taken(program).is_some_and(|taken| !taken.iter().any(|name| self.absent.has(name)))
+        let Names { lacking, taken: before, .. } = &self.names;
+        taken(program).is_some_and(|taken| !taken.iter().any(|name| lacking.has(name) && !before.has(name)))
     }
 }
 
-/// The names that dependencies define and an object lacks.
-struct Absent {
-    /// In order: there are many names, and each link looks for few. In the file their number comes first, so that one that was cut is
-    /// seen.
-    hashes: Vec<u64>,
+/// What is known of an object when it is used.
+struct Names {
+    /// The dependencies define them and the object does not.
+    lacking: Hashes,
+    /// The object defines them for others.
+    offered: Hashes,
+    /// The program took them from elsewhere when it was linked with the dependencies.
+    taken: Hashes,
 }
 
-impl Absent {
-    fn of<'n>(names: impl Iterator<Item = &'n str>) -> Absent {
-        let mut hashes: Vec<u64> = names.map(Absent::hash).collect();
-        hashes.sort_unstable();
-        Absent { hashes }
-    }
-
-    fn read(folder: &Path, name: &str) -> Option<Absent> {
-        let bytes = fs::read(absent(folder, name)).ok()?;
+impl Names {
+    fn read(folder: &Path, name: &str) -> Option<Names> {
+        let bytes = fs::read(names(folder, name)).ok()?;
         let (numbers, rest) = bytes.as_chunks();
         let mut numbers = numbers.iter().map(|number| u64::from_le_bytes(*number));
-        let count = numbers.next()?;
-        let hashes: Vec<u64> = numbers.collect();
-        (rest.is_empty() && hashes.len() as u64 == count).then_some(Absent { hashes })
+        // Each row has its length before it, so that a file that was cut is seen.
+        let mut row = || {
+            let length = numbers.next()?;
+            let hashes: Vec<u64> = numbers.by_ref().take(usize::try_from(length).ok()?).collect();
+            (hashes.len() as u64 == length).then_some(Hashes(hashes))
+        };
+        let (lacking, offered, taken) = (row()?, row()?, row()?);
+        (rest.is_empty() && numbers.next().is_none()).then_some(Names { lacking, offered, taken })
     }
 
     fn write(&self, folder: &Path, name: &str) -> io::Result<()> {
-        let numbers = [self.hashes.len() as u64].into_iter().chain(self.hashes.iter().copied());
-        fs::write(absent(folder, name), numbers.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
+        let rows = [&self.lacking, &self.offered, &self.taken];
+        let numbers =
+            rows.into_iter().flat_map(|Hashes(row)| [row.len() as u64].into_iter().chain(row.iter().copied()));
+        fs::write(names(folder, name), numbers.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
+    }
+}
+
+/// Of names, in order: there are many, and each link looks for few.
+struct Hashes(Vec<u64>);
+
+impl Hashes {
+    fn of<'n>(names: impl Iterator<Item = &'n str>) -> Hashes {
+        let mut hashes: Vec<u64> = names.map(Hashes::hash).collect();
+        hashes.sort_unstable();
+        Hashes(hashes)
     }
 
     fn has(&self, name: &str) -> bool {
-        self.hashes.binary_search(&Absent::hash(name)).is_ok()
+        self.0.binary_search(&Hashes::hash(name)).is_ok()
     }
 
-    /// As an object is not found any more by a program that hashes in another way, both are made again then.
+    /// A program that hashes in another way does not find the object either, and makes both again.
     fn hash(name: &str) -> u64 {
         let mut hasher = DefaultHasher::new();
         name.hash(&mut hasher);
@@ -186,8 +213,8 @@ fn object(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.o"))
 }
 
-fn absent(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("{name}.absent"))
+fn names(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.names"))
 }
 
 /// Says why there is none, and will be none.
