@@ -1,6 +1,6 @@
 //! The dependencies as one object: a program that is linked with it is the one that is linked without it.
 
-use super::{Crate, LIBRARY, PROGRAM, assert_frame};
+use super::{Crate, LIBRARY, PROGRAM, TABLES, assert_frame};
 use crate::harness::command;
 use serde_json::Value;
 use std::fs::{self, File};
@@ -130,28 +130,11 @@ fn another_dependency_is_another_object() {
     assert_ne!(before, after);
 }
 
-/// What is in no symbol table: tables between a start and a stop, what is thread-local, the way of a panic.
 #[test]
 fn it_behaves_as_the_dependencies_do() {
-    let library = "
-        #[used] #[unsafe(link_section = \"numbers\")] static A: u32 = 11;
-        pub struct Last(pub u32);
-        impl Drop for Last { fn drop(&mut self) { println!(\"dropped {}\", self.0) } }
-        thread_local! { pub static LOCAL: std::cell::RefCell<Vec<Last>> = const { std::cell::RefCell::new(Vec::new()) }; }
-        #[inline(never)] pub fn fall(deep: u32) { let _held = Last(deep); if deep == 0 { panic!(\"fallen\") } else { fall(deep - 1) } }
-        pub fn numbers() -> Vec<u32> {
-            unsafe extern \"C\" { #[link_name = \"__start_numbers\"] static START: u32; #[link_name = \"__stop_numbers\"] static STOP: u32; }
-            let range = unsafe { (&raw const START)..(&raw const STOP) };
-            let length = (range.end as usize - range.start as usize) / 4;
-            let mut all = unsafe { std::slice::from_raw_parts(range.start, length) }.to_vec();
-            all.sort();
-            all
-        }";
     let program = "
         #[used] #[unsafe(link_section = \"numbers\")] static B: u32 = 22;
-        static ROUND: &str = \"ROUND\";
         fn main() {
-            println!(\"{}\", ROUND.len());
             println!(\"arguments {}\", std::env::args().count());
             println!(\"numbers {:?}\", greeting::numbers());
             println!(\"caught {}\", std::panic::catch_unwind(|| greeting::fall(3)).is_err());
@@ -159,7 +142,7 @@ fn it_behaves_as_the_dependencies_do() {
             println!(\"{:?}\", std::net::TcpListener::bind(\"127.0.0.1:0\").is_ok());
         }";
     for more in [&[][..], &["-C", "relocation-model=static"], &["-C", "opt-level=2"]] {
-        let made = of(library, program);
+        let made = of(TABLES, program);
         assert_eq!(link(&made, more), WANTS, "{more:?}");
         let without = made.run();
         assert!(merge(&made), "{more:?} {}", refusal(&made));

@@ -18,6 +18,22 @@ const PROGRAM: &str = "
         if std::env::args().count() > 1 { down() }
     }";
 
+/// A library with what is in no symbol table: a row between a start and a stop, what is thread-local, the way of a panic.
+const TABLES: &str = "
+    #[used] #[unsafe(link_section = \"numbers\")] static A: u32 = 11;
+    pub struct Last(pub u32);
+    impl Drop for Last { fn drop(&mut self) { println!(\"dropped {}\", self.0) } }
+    thread_local! { pub static LOCAL: std::cell::RefCell<Vec<Last>> = const { std::cell::RefCell::new(Vec::new()) }; }
+    #[inline(never)] pub fn fall(deep: u32) { let _held = Last(deep); if deep == 0 { panic!(\"fallen\") } else { fall(deep - 1) } }
+    pub fn numbers() -> Vec<u32> {
+        unsafe extern \"C\" { #[link_name = \"__start_numbers\"] static START: u32; #[link_name = \"__stop_numbers\"] static STOP: u32; }
+        let range = unsafe { (&raw const START)..(&raw const STOP) };
+        let length = (range.end as usize - range.start as usize) / 4;
+        let mut all = unsafe { std::slice::from_raw_parts(range.start, length) }.to_vec();
+        all.sort();
+        all
+    }";
+
 /// A program and the library it is linked with, as cargo would have them compiled.
 struct Crate {
     folder: tempfile::TempDir,
@@ -303,20 +319,7 @@ fn a_program_behaves_as_when_the_driver_links_it() {
     let library = "
         pub static BEFORE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         extern \"C\" fn before() { BEFORE.fetch_add(5, std::sync::atomic::Ordering::SeqCst); }
-        #[used] #[unsafe(link_section = \".init_array\")] static INIT: extern \"C\" fn() = before;
-        #[used] #[unsafe(link_section = \"numbers\")] static A: u32 = 11;
-        pub struct Last(pub u32);
-        impl Drop for Last { fn drop(&mut self) { println!(\"dropped {}\", self.0) } }
-        thread_local! { pub static LOCAL: std::cell::RefCell<Vec<Last>> = const { std::cell::RefCell::new(Vec::new()) }; }
-        #[inline(never)] pub fn fall(deep: u32) { let _held = Last(deep); if deep == 0 { panic!(\"fallen\") } else { fall(deep - 1) } }
-        pub fn numbers() -> Vec<u32> {
-            unsafe extern \"C\" { #[link_name = \"__start_numbers\"] static START: u32; #[link_name = \"__stop_numbers\"] static STOP: u32; }
-            let range = unsafe { (&raw const START)..(&raw const STOP) };
-            let length = (range.end as usize - range.start as usize) / 4;
-            let mut all = unsafe { std::slice::from_raw_parts(range.start, length) }.to_vec();
-            all.sort();
-            all
-        }";
+        #[used] #[unsafe(link_section = \".init_array\")] static INIT: extern \"C\" fn() = before;";
     let program = "
         #[used] #[unsafe(link_section = \"numbers\")] static B: u32 = 22;
         #[unsafe(no_mangle)] pub extern \"C\" fn twice(n: i32) -> i32 { n * 2 }
@@ -331,7 +334,7 @@ fn a_program_behaves_as_when_the_driver_links_it() {
             println!(\"{:?}\", std::net::TcpListener::bind(\"127.0.0.1:0\").is_ok());
             println!(\"{:?}\", (twice as *const () as usize) % 2);
         }";
-    fs::write(made.path("greeting.rs"), library).unwrap();
+    fs::write(made.path("greeting.rs"), format!("{TABLES}{library}")).unwrap();
     fs::write(made.path("program.rs"), program).unwrap();
     assert!(made.rustc().args(["--crate-type", "rlib", "-g", "greeting.rs"]).status().unwrap().success());
     for extra in [&[][..], &["-C", "link-arg=-rdynamic"], &["-C", "relocation-model=static"], &["-C", "opt-level=2"]] {
