@@ -40,7 +40,7 @@ impl Report {
     /// For the user.
     pub fn linker_name(&self) -> &'static str {
         match self.linker {
-            Linker::Wild if self.merged => "wild, dependencies merged",
+            Linker::Wild if self.merged => "wild, merged",
             Linker::Wild => "wild",
             Linker::Driver => "cc",
         }

@@ -78,7 +78,7 @@ fn a_save_ends_the_making_of_an_object_and_it_is_made_when_there_is_time() {
     wait_for_object(&plain);
     plain.project.write_by_rename("src/main.rs", &self::plain("2", &[]));
     assert_eq!(plain.next(), "2");
-    assert_eq!(linker(&mut plain), "wild, dependencies merged");
+    assert_eq!(linker(&mut plain), "wild, merged");
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn saves_are_linked_with_the_object_and_what_it_lacks_comes_into_the_next() {
     save(&plain, "2", "\"two\".into()");
     assert_eq!((plain.next(), word(&plain)), ("2".into(), "two".into()));
     assert_replayed(&mut plain);
-    assert_eq!(linker(&mut plain), "wild, dependencies merged");
+    assert_eq!(linker(&mut plain), "wild, merged");
     let folder = "std::env::temp_dir().is_absolute().to_string()";
     save(&plain, "3", folder);
     assert_eq!((plain.next(), word(&plain)), ("3".into(), "true".into()));
@@ -101,5 +101,5 @@ fn saves_are_linked_with_the_object_and_what_it_lacks_comes_into_the_next() {
     wait_for_object(&plain);
     save(&plain, "4", folder);
     assert_eq!((plain.next(), word(&plain)), ("4".into(), "true".into()));
-    assert_eq!(linker(&mut plain), "wild, dependencies merged");
+    assert_eq!(linker(&mut plain), "wild, merged");
 }
