@@ -1,25 +1,20 @@
 //! The C driver: which one it is, and how it would call the linker.
 //! Never lives here: whether that can be done without it.
 
-use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const NAME: &str = "CARGO_HOTRUN_CC";
+/// The driver that rustc would have called.
+pub const NAME: &str = "cc";
 /// What a driver looks at when it says how the linker is called, beside its arguments.
 const LOOKED_AT: [&str; 4] = ["PATH", "COMPILER_PATH", "LIBRARY_PATH", "GCC_EXEC_PREFIX"];
 const LOOKED_AT_BY_CLANG: [&str; 2] = ["CCC_", "CLANG_"];
 
-/// The driver that rustc would have called.
-pub fn name() -> OsString {
-    std::env::var_os(NAME).filter(|name| !name.is_empty()).unwrap_or_else(|| "cc".into())
-}
-
 /// All that decides, beside the arguments, what the driver says. It changes when another driver is installed.
-pub fn identity(name: &OsStr) -> Result<Vec<String>, String> {
-    let found = find(name).ok_or_else(|| format!("{} is not found", name.display()))?;
+pub fn identity() -> Result<Vec<String>, String> {
+    let found = find().ok_or_else(|| format!("{NAME} is not found"))?;
     let file = fs::metadata(&found).map_err(|error| format!("{}: {error}", found.display()))?;
     let folder = std::env::current_dir().map_err(|error| format!("the current directory: {error}"))?;
     let mut identity = vec![
@@ -40,29 +35,26 @@ pub fn identity(name: &OsStr) -> Result<Vec<String>, String> {
     Ok(identity)
 }
 
-fn find(name: &OsStr) -> Option<PathBuf> {
-    let found = if name.as_encoded_bytes().contains(&b'/') {
-        PathBuf::from(name)
-    } else {
-        std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())?
-    };
+fn find() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let found = std::env::split_paths(&path).map(|folder| folder.join(NAME)).find(|path| path.is_file())?;
     fs::canonicalize(found).ok()
 }
 
 /// The arguments with which the driver would call the linker.
-pub fn ask(name: &OsStr, args: &[String]) -> Result<Vec<String>, String> {
-    let told = Command::new(name)
+pub fn ask(args: &[String]) -> Result<Vec<String>, String> {
+    let told = Command::new(NAME)
         .arg("-###")
         .args(args)
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| format!("{}: {error}", name.display()))?;
+        .map_err(|error| format!("{NAME}: {error}"))?;
     if !told.status.success() {
-        return Err(format!("{} does not say how it links: {}", name.display(), told.status));
+        return Err(format!("{NAME} does not say how it links: {}", told.status));
     }
     let text = String::from_utf8(told.stderr).map_err(|_| "what the C driver says is not UTF-8")?;
-    linker_call(&text).ok_or_else(|| format!("what {} says of how it links is not understood", name.display()))
+    linker_call(&text).ok_or_else(|| format!("what {NAME} says of how it links is not understood"))
 }
 
 /// The one command in what `-###` prints (the lines that begin with a space), without its program.

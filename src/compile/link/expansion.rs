@@ -4,7 +4,6 @@
 use super::arguments::Piece;
 use super::{driver, report};
 use serde::{Deserialize, Serialize};
-use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
@@ -27,15 +26,15 @@ struct Stored {
 }
 
 /// The arguments of the linker for these pieces. `Output` is where `place` says, not where the pieces do.
-pub fn expand(folder: &Path, driver: &OsStr, pieces: &[Piece], place: &str) -> Result<Vec<String>, String> {
-    let key = key(driver::identity(driver)?, pieces);
+pub fn expand(folder: &Path, pieces: &[Piece], place: &str) -> Result<Vec<String>, String> {
+    let key = key(driver::identity()?, pieces);
     let known = fs::read(folder.join(NAME)).ok().and_then(|text| serde_json::from_slice::<Stored>(&text).ok());
     if let Some(known) = known.filter(|known| known.key == key)
         && let Some(filled) = fill(&known.tokens, pieces, place)
     {
         return Ok(filled);
     }
-    let said = driver::ask(driver, &request(pieces))?;
+    let said = driver::ask(&request(pieces))?;
     let tokens = learn(said, pieces)?;
     let filled =
         fill(&tokens, pieces, place).ok_or("what the C driver says of how it links does not fit its arguments")?;

@@ -101,7 +101,7 @@ fn link(folder: &Path, args: &[OsString]) -> Result<Done, String> {
     }
     // Beside the output, so that a half file is never at its name; by one name, so that a killed link leaves one at most.
     let place = format!("{output}.linking");
-    let mut words = expansion::expand(folder, &driver::name(), &pieces, &place)?;
+    let mut words = expansion::expand(folder, &pieces, &place)?;
     known::check(&words)?;
     if let Some(own) = std::env::var_os(OWN) {
         let own: Vec<PathBuf> = std::env::split_paths(&own).filter(|own| !own.as_os_str().is_empty()).collect();
@@ -138,8 +138,7 @@ fn link_words(folder: &Path, words: &[String], place: &Path) -> Result<Done, Str
 
 /// Exactly what rustc would have done.
 fn become_driver(args: &[OsString]) -> i32 {
-    let name = driver::name();
-    let error = Command::new(&name).args(args).env_remove(FOLDER).env_remove(OWN).exec();
-    eprintln!("error: {}: {error}", name.display());
+    let error = Command::new(driver::NAME).args(args).env_remove(FOLDER).env_remove(OWN).exec();
+    eprintln!("error: {}: {error}", driver::NAME);
     127
 }

@@ -153,7 +153,7 @@ fn find() -> Result<String, Failure> {
         let said = command.env("LC_ALL", "C").stdin(Stdio::null()).output().map_err(|_| None)?;
         String::from_utf8(said.stdout).map_err(|_| None)
     };
-    let name = ask(Command::new(driver::name()).arg("-print-prog-name=ld"))?.trim().to_owned();
+    let name = ask(Command::new(driver::NAME).arg("-print-prog-name=ld"))?.trim().to_owned();
     // The C driver hands on a name that it does not find.
     let version = ask(Command::new(&name).arg("--version")).unwrap_or_default();
     if version.starts_with("GNU ld") { Ok(name) } else { Err(Some(format!("{name} is not GNU ld"))) }
