@@ -1,25 +1,22 @@
 //! One run of `cargo build`: its start, what it says, and what came of it.
 //! Never lives here: when to build (`cycle`), and what is watched (`sources`).
 
+use super::output::{self, is_sum};
 use crate::config;
-use crate::error::Result;
+use crate::error::{Result, Tried};
 use crate::process::{Launcher, Running, Stdin, clean_environment};
 use cargo_metadata::diagnostic::DiagnosticLevel;
 use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, Target, TargetKind};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use std::io::{BufRead, BufReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What is kept of the compiler's messages; the rest is counted, not shown.
 const MOST_SHOWN: usize = 1 << 20;
-/// How long output may lag behind cargo's end. A daemon left by a build script may keep the pipe open for ever.
-const LAG: Duration = Duration::from_millis(200);
 
 /// What cargo said, or that it ended.
 #[derive(Debug)]
@@ -119,9 +116,8 @@ impl Cargo {
             let sink = Arc::clone(sink);
             thread::spawn(move || read_lines(stderr, &sink));
         }
-        let end = running.end().map_err(|error| crate::error::Error::failure(format!("watch cargo: {error}")))?;
         let sink = Arc::clone(sink);
-        thread::spawn(move || wait_for_end(&end, &sink));
+        running.when_ended(move || sink(Said::Exited)).tried("watch cargo")?;
         Ok(Run {
             running,
             package: self.build.package_id.clone(),
@@ -201,7 +197,7 @@ impl Run {
 
     /// When `ended` should be asked again though nothing was heard.
     pub fn deadline(&self) -> Option<Instant> {
-        self.exited.map(|exited| exited + LAG)
+        self.exited.map(output::over_at)
     }
 
     /// Why cargo does not get on, where it said so.
@@ -228,7 +224,7 @@ impl Run {
     pub fn ended(&mut self, now: Instant) -> Option<Outcome> {
         let exited = self.exited?;
         // Where all is well, cargo's last message says so, and nothing after it matters.
-        let heard = self.open == 0 || now >= exited + LAG || self.finished == Some(true);
+        let heard = self.open == 0 || now >= output::over_at(exited) || self.finished == Some(true);
         if !heard {
             return None;
         }
@@ -360,41 +356,23 @@ fn is_status(plain: &str) -> bool {
     }
 }
 
-/// rustc counts the errors and warnings that the user has just read; cargo passes that over, too.
-pub fn is_sum(message: &str) -> bool {
-    message.starts_with("aborting due to ")
-        || message.ends_with(" warning emitted")
-        || message.ends_with(" warnings emitted")
-}
-
 /// Cargo's own sum.
 fn is_cargos_sum(plain: &str) -> bool {
     plain.starts_with("warning: `") && plain.contains(" generated ") && plain.contains(" warning")
 }
 
 fn read_messages(stdout: impl Read, sink: &Sink) {
-    // Bytes that are no UTF-8 and lines that are no JSON come from build scripts and macros; they must not end a build.
-    for line in BufReader::new(stdout).split(b'\n') {
-        let Ok(line) = line else { break };
-        let text = String::from_utf8_lossy(&line);
-        let message = serde_json::from_str(&text).unwrap_or_else(|_| Message::TextLine(text.into_owned()));
+    for line in output::lines(stdout) {
+        // Lines that are no JSON come from build scripts and macros; they must not end a build.
+        let message = serde_json::from_str(&line).unwrap_or(Message::TextLine(line));
         sink(Said::Message(Box::new(message)));
     }
     sink(Said::OutputClosed);
 }
 
 fn read_lines(stderr: impl Read, sink: &Sink) {
-    for line in BufReader::new(stderr).split(b'\n') {
-        let Ok(line) = line else { break };
-        sink(Said::Cargo(String::from_utf8_lossy(&line).into_owned()));
-    }
+    output::lines(stderr).for_each(|line| sink(Said::Cargo(line)));
     sink(Said::OutputClosed);
-}
-
-fn wait_for_end(end: &OwnedFd, sink: &Sink) {
-    let mut fds = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
-    while poll(&mut fds, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
-    sink(Said::Exited);
 }
 
 #[cfg(test)]

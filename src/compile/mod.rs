@@ -6,6 +6,7 @@ mod builder;
 mod cycle;
 mod dep_info;
 mod link;
+mod output;
 mod project;
 mod replay;
 mod sources;

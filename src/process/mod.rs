@@ -164,6 +164,16 @@ impl Running {
         self.pidfd.try_clone()
     }
 
+    /// Calls that in a thread of its own when the child has ended.
+    pub fn when_ended(&self, tell: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let pidfd = self.end()?;
+        thread::spawn(move || {
+            wait_for_end(&pidfd);
+            tell();
+        });
+        Ok(())
+    }
+
     /// Its gate, where it was started behind one; it can be taken once.
     pub fn gate(&mut self) -> Option<Gate> {
         self.gate.take()
@@ -231,8 +241,7 @@ impl Running {
     pub fn leave(mut self) -> io::Result<Leaving> {
         let pidfd = self.end()?;
         let reaper = thread::spawn(move || {
-            let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-            while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
+            wait_for_end(&self.pidfd);
             self.finish().ok();
         });
         Ok(Leaving { pidfd, reaper: Some(reaper) })
@@ -272,6 +281,11 @@ impl Drop for Leaving {
             let _ = reaper.join();
         }
     }
+}
+
+fn wait_for_end(pidfd: &OwnedFd) {
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
 }
 
 /// Whether a debugger is attached to it (proc_pid_status(5), TracerPid).

@@ -7,25 +7,21 @@ use super::compiler::Compiler;
 use super::plan::{Inputs, Plan, Work};
 use super::record::{Before, Record};
 use super::schedule::Schedule;
-use crate::compile::build::is_sum;
 use crate::compile::link;
-use crate::error::Result;
+use crate::compile::output::{self, is_sum};
+use crate::error::{Result, Tried};
 use crate::process::{Launcher, Running};
 use crate::report::short;
 use cargo_metadata::diagnostic::{Diagnostic, DiagnosticLevel};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Read;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-/// How long output may lag behind the compiler's end, should a macro have left a process behind that holds it open.
-const LAG: Duration = Duration::from_millis(200);
 /// Errors in which rustc cannot use a crate that was compiled before: it is no fault of the sources.
 const OTHER_CRATES: [&str; 13] = [
     "E0455", "E0457", "E0458", "E0459", "E0460", "E0461", "E0462", "E0463", "E0464", "E0465", "E0514", "E0519", "E0786",
@@ -160,7 +156,7 @@ impl Run {
         if self.schedule.is_over() {
             return Some(self.began);
         }
-        self.jobs.values().filter_map(|job| job.exited).map(|exited| exited + LAG).min()
+        self.jobs.values().filter_map(|job| job.exited).map(output::over_at).min()
     }
 
     pub fn hear(&mut self, now: Instant, number: usize, said: Said) {
@@ -183,8 +179,9 @@ impl Run {
 
     /// Takes in what has come to its end. Returns what came of the run when all of it has.
     pub fn ended(&mut self, now: Instant, plan: &mut Plan, folder: &Folder) -> Option<Outcome> {
-        let over =
-            |job: &Job| job.linked.is_some() || job.exited.is_some_and(|exited| job.closed || now >= exited + LAG);
+        let over = |job: &Job| {
+            job.linked.is_some() || job.exited.is_some_and(|exited| job.closed || now >= output::over_at(exited))
+        };
         let ended: Vec<usize> = self.jobs.iter().filter(|(_, job)| over(job)).map(|(number, _)| *number).collect();
         for number in ended {
             if let Some(job) = self.jobs.remove(&number) {
@@ -243,9 +240,8 @@ impl Run {
             let sink = Arc::clone(sink);
             thread::spawn(move || read_messages(stderr, number, &sink));
         }
-        let end = running.end().map_err(|error| crate::error::Error::failure(format!("watch rustc: {error}")))?;
         let sink = Arc::clone(sink);
-        thread::spawn(move || wait_for_end(&end, number, &sink));
+        running.when_ended(move || sink(number, Said::Exited)).tried("watch rustc")?;
         Ok(Job {
             running,
             before,
@@ -348,9 +344,7 @@ struct Artifact {
 }
 
 fn read_messages(stderr: impl Read, number: usize, sink: &Sink) {
-    for line in BufReader::new(stderr).split(b'\n') {
-        let Ok(line) = line else { break };
-        let text = String::from_utf8_lossy(&line);
+    for text in output::lines(stderr) {
         if let Ok(artifact) = serde_json::from_str::<Artifact>(&text) {
             match artifact.emit.as_str() {
                 "metadata" => sink(number, Said::Metadata),
@@ -360,14 +354,8 @@ fn read_messages(stderr: impl Read, number: usize, sink: &Sink) {
         } else if let Ok(diagnostic) = serde_json::from_str(&text) {
             sink(number, Said::Diagnostic(Box::new(diagnostic)));
         } else if !text.starts_with("{\"$message_type\":\"future_incompat\"") {
-            sink(number, Said::Text(text.into_owned()));
+            sink(number, Said::Text(text));
         }
     }
     sink(number, Said::Closed);
-}
-
-fn wait_for_end(end: &OwnedFd, number: usize, sink: &Sink) {
-    let mut fds = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
-    while poll(&mut fds, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
-    sink(number, Said::Exited);
 }
