@@ -1,13 +1,14 @@
 //! How a program is built: by cargo, or by replay where that gives the same; and what is prepared for the next time.
 //! Never lives here: when to build (`cycle`).
 
-use super::build::{self, Built, Cargo, Script, Told};
-use super::replay::{self, Lesson, Plan, Replay};
+use super::build::{self, Built, Cargo, Told};
+use super::last::Last;
+use super::replay::{self, Plan, Replay};
 use super::{BuildSaid, BuildSink, link};
 use crate::error::Result;
 use crate::process::{Launcher, Leaving};
 use crate::report::Notice;
-use cargo_metadata::{Artifact as Unit, Metadata, PackageId};
+use cargo_metadata::Metadata;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,13 +33,8 @@ pub struct Builder {
     wants_merged: bool,
     /// What makes one.
     merging: Option<Leaving>,
-    /// What cargo's last build was like, until it is learnt from.
-    unlearnt: Option<Unlearnt>,
-    /// The folders of that build's dynamic libraries.
-    libraries: Vec<PathBuf>,
-    whole_packages: Vec<PackageId>,
-    /// Messages of that build about what is in no plan.
-    told: Vec<Told>,
+    /// What cargo's last build that succeeded was like.
+    last: Last,
     how: How,
     sink: BuildSink,
     notices: Vec<Notice>,
@@ -49,13 +45,6 @@ pub struct Builder {
 enum Work {
     Cargo(Box<build::Run>),
     Replay(Box<replay::Run>),
-}
-
-struct Unlearnt {
-    units: Vec<Unit>,
-    scripts: Vec<Script>,
-    executable: PathBuf,
-    began: SystemTime,
 }
 
 /// How a program came to be, for `--timings`.
@@ -107,10 +96,7 @@ impl Builder {
             ready_at: None,
             wants_merged: false,
             merging: None,
-            unlearnt: None,
-            libraries: Vec::new(),
-            whole_packages: Vec::new(),
-            told: Vec::new(),
+            last: Last::default(),
             how: How::at(now),
             sink,
             notices: Vec::new(),
@@ -182,7 +168,7 @@ impl Builder {
         self.preparing = None;
         self.ready_at = None;
         self.merging = None;
-        self.unlearnt = None;
+        self.last.outdate();
         self.replay.forget("the session ends");
     }
 
@@ -253,24 +239,18 @@ impl Builder {
             // What there is to learn from is the build that goes on.
             return;
         }
-        let Some(last) = self.unlearnt.take() else { return };
+        if self.last.is_learnt() {
+            return;
+        }
         let known = match self.replay.known() {
             Ok(known) => known,
             Err(why) => {
+                self.last.outdate();
                 self.replay.forget(&why);
                 return;
             }
         };
-        let lesson = Lesson {
-            units: last.units,
-            scripts: last.scripts,
-            executable: last.executable,
-            inputs,
-            settings,
-            whole,
-            began: last.began,
-            known,
-        };
+        let Some(lesson) = self.last.lesson(known, inputs, settings, whole) else { return };
         let (sink, number) = (Arc::clone(&self.sink), self.runs);
         thread::spawn(move || sink(number, BuildSaid::Learnt(Box::new(Plan::learn(lesson)))));
     }
@@ -284,7 +264,7 @@ impl Builder {
         self.runs += 1;
         self.how.by_replay = false;
         self.how.why_cargo = Some(why);
-        self.unlearnt = None;
+        self.last.outdate();
         // The program of the last replay is about to be another one.
         self.ready_at = None;
         self.wants_merged = false;
@@ -299,15 +279,9 @@ impl Builder {
     fn cargo_ended(&mut self, outcome: build::Outcome) -> Outcome {
         match outcome {
             build::Outcome::Built(mut built) => {
-                self.unlearnt = self.cargo_began.map(|began| Unlearnt {
-                    units: std::mem::take(&mut built.units),
-                    scripts: std::mem::take(&mut built.scripts),
-                    executable: built.executable.clone(),
-                    began,
-                });
-                self.libraries.clone_from(&built.libraries);
-                self.whole_packages.clone_from(&built.whole_packages);
-                self.told.clone_from(&built.messages);
+                if let Some(began) = self.cargo_began {
+                    self.last = Last::of(&mut built, began);
+                }
                 Outcome::Built(Box::new(built), self.how.clone(), None)
             }
             build::Outcome::Failed { errors, messages } => {
@@ -346,16 +320,7 @@ impl Builder {
         match outcome {
             replay::Outcome::Built => {
                 let (plan, folder) = self.replay.parts()?;
-                let program = plan.crates.last()?;
-                let built = Built {
-                    executable: folder.program(&program.target.name),
-                    libraries: self.libraries.clone(),
-                    whole_packages: self.whole_packages.clone(),
-                    fresh: false,
-                    messages: known_messages(&self.told, plan, |_| true),
-                    units: Vec::new(),
-                    scripts: Vec::new(),
-                };
+                let built = self.last.made_again(plan, folder)?;
                 let inputs = plan.inputs();
                 let mut how = self.how.clone();
                 how.crates = std::mem::take(&mut run.steps);
@@ -365,7 +330,7 @@ impl Builder {
             replay::Outcome::Failed { errors, messages } => {
                 let (plan, _) = self.replay.parts()?;
                 let own = messages.into_iter().map(|rendered| Told { about: None, rendered });
-                let known = known_messages(&self.told, plan, |number| !run.wants(number));
+                let known = self.last.messages(plan, |number| !run.wants(number));
                 Some(Outcome::Failed { errors, messages: known.into_iter().chain(own).collect() })
             }
             replay::Outcome::Doubtful(why) => match self.start_cargo(why, launcher) {
@@ -450,20 +415,6 @@ impl Builder {
         let asked = self.cargo.build.jobs.as_ref().and_then(|jobs| jobs.parse().ok());
         asked.unwrap_or(processors)
     }
-}
-
-/// What was said when those crates were compiled, and of what is in no plan: cargo says it again with every build.
-fn known_messages(told: &[Told], plan: &Plan, which: impl Fn(usize) -> bool) -> Vec<Told> {
-    let of_others = told.iter().filter(|told| {
-        let about = told.about.as_ref();
-        about.is_none_or(|(package, target)| !plan.has(package, target))
-    });
-    let crates = plan.crates.iter().enumerate().filter(|(number, _)| which(*number));
-    let own = crates.filter_map(|(_, one)| Some((one, one.record.as_ref()?))).flat_map(|(one, record)| {
-        let about = (one.package.clone(), one.target.clone());
-        record.messages.iter().map(move |rendered| Told { about: Some(about.clone()), rendered: rendered.clone() })
-    });
-    of_others.cloned().chain(own).collect()
 }
 
 fn rustc_sink(sink: &BuildSink, number: u64) -> replay::run::Sink {

@@ -5,6 +5,7 @@ mod build;
 mod builder;
 mod cycle;
 mod dep_info;
+mod last;
 mod link;
 mod output;
 mod project;

@@ -1,0 +1,92 @@
+//! What cargo's last build was like: what replay learns from it, and what is still true of a program that replay makes after it.
+//! Never lives here: how a program is built.
+
+use super::build::{Built, Script, Told};
+use super::replay::{Folder, Known, Lesson, Plan};
+use cargo_metadata::{Artifact as Unit, PackageId};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+#[derive(Debug, Default)]
+pub struct Last {
+    /// Until it is learnt from.
+    unlearnt: Option<Unlearnt>,
+    /// The folders of its dynamic libraries.
+    libraries: Vec<PathBuf>,
+    whole_packages: Vec<PackageId>,
+    messages: Vec<Told>,
+}
+
+#[derive(Debug)]
+struct Unlearnt {
+    units: Vec<Unit>,
+    scripts: Vec<Script>,
+    executable: PathBuf,
+    began: SystemTime,
+}
+
+impl Last {
+    /// Takes out of a build that began then what only replay needs of it.
+    pub fn of(built: &mut Built, began: SystemTime) -> Last {
+        Last {
+            unlearnt: Some(Unlearnt {
+                units: std::mem::take(&mut built.units),
+                scripts: std::mem::take(&mut built.scripts),
+                executable: built.executable.clone(),
+                began,
+            }),
+            libraries: built.libraries.clone(),
+            whole_packages: built.whole_packages.clone(),
+            messages: built.messages.clone(),
+        }
+    }
+
+    pub fn is_learnt(&self) -> bool {
+        self.unlearnt.is_none()
+    }
+
+    /// There is nothing to learn from it any more.
+    pub fn outdate(&mut self) {
+        self.unlearnt = None;
+    }
+
+    /// What it teaches, once.
+    pub fn lesson(
+        &mut self,
+        known: Known,
+        inputs: Vec<PathBuf>,
+        settings: Vec<PathBuf>,
+        whole: Vec<PathBuf>,
+    ) -> Option<Lesson> {
+        let Unlearnt { units, scripts, executable, began } = self.unlearnt.take()?;
+        Some(Lesson { units, scripts, executable, inputs, settings, whole, began, known })
+    }
+
+    /// The program that replay has made, as cargo would tell of it.
+    pub fn made_again(&self, plan: &Plan, folder: &Folder) -> Option<Built> {
+        let program = plan.crates.last()?;
+        Some(Built {
+            executable: folder.program(&program.target.name),
+            libraries: self.libraries.clone(),
+            whole_packages: self.whole_packages.clone(),
+            fresh: false,
+            messages: self.messages(plan, |_| true),
+            units: Vec::new(),
+            scripts: Vec::new(),
+        })
+    }
+
+    /// What was said when those crates were compiled, and of what is in no plan: cargo says it again with every build.
+    pub fn messages(&self, plan: &Plan, which: impl Fn(usize) -> bool) -> Vec<Told> {
+        let of_others = self.messages.iter().filter(|told| {
+            let about = told.about.as_ref();
+            about.is_none_or(|(package, target)| !plan.has(package, target))
+        });
+        let crates = plan.crates.iter().enumerate().filter(|(number, _)| which(*number));
+        let own = crates.filter_map(|(_, one)| Some((one, one.record.as_ref()?))).flat_map(|(one, record)| {
+            let about = (one.package.clone(), one.target.clone());
+            record.messages.iter().map(move |rendered| Told { about: Some(about.clone()), rendered: rendered.clone() })
+        });
+        of_others.cloned().chain(own).collect()
+    }
+}
