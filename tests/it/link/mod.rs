@@ -27,7 +27,7 @@ const TABLES: &str = "
     #[inline(never)] pub fn fall(deep: u32) { let _held = Last(deep); if deep == 0 { panic!(\"fallen\") } else { fall(deep - 1) } }
     pub fn numbers() -> Vec<u32> {
         unsafe extern \"C\" { #[link_name = \"__start_numbers\"] static START: u32; #[link_name = \"__stop_numbers\"] static STOP: u32; }
-        let range = unsafe { (&raw const START)..(&raw const STOP) };
+        let range = (&raw const START)..(&raw const STOP);
         let length = (range.end as usize - range.start as usize) / 4;
         let mut all = unsafe { std::slice::from_raw_parts(range.start, length) }.to_vec();
         all.sort();
