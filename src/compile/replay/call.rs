@@ -147,12 +147,17 @@ impl Call {
         })
     }
 
-    /// Whether rustc would find those values when the call is made again in that environment.
-    pub fn finds(&self, variables: &[(String, Option<String>)], environment: impl Fn(&str) -> Option<String>) -> bool {
-        variables.iter().all(|(name, value)| {
+    /// One of those variables for which rustc would find another value, were it called by cargo in that environment.
+    pub fn otherwise<'v>(
+        &self,
+        variables: &'v [(String, Option<String>)],
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Option<&'v str> {
+        let is_other = |(name, value): &&(String, Option<String>)| {
             let changed = self.lasting().find(|(changed, _)| changed == name);
-            changed.map_or_else(|| environment(name), |(_, change)| change.after.clone()) == *value
-        })
+            changed.map_or_else(|| environment(name), |(_, change)| change.after.clone()) != *value
+        };
+        variables.iter().find(is_other).map(|(name, _)| name.as_str())
     }
 
     /// The compiler with that argument, in the call's folder and the present environment.
@@ -441,10 +446,10 @@ mod tests {
         let read = |name: &str, value: Option<&str>| [(name.to_owned(), value.map(str::to_owned))];
         let present = |name: &str| before.get(name).cloned();
         for (name, value) in [("HOME", Some("/h")), ("LEVEL", Some("2")), ("GONE", None), ("NEVER", None)] {
-            assert!(call.finds(&read(name, value), present), "{name}");
+            assert_eq!(call.otherwise(&read(name, value), present), None);
         }
         for (name, value) in [("HOME", None), ("LEVEL", Some("1")), ("GONE", Some("x")), ("NEVER", Some(""))] {
-            assert!(!call.finds(&read(name, value), present), "{name}");
+            assert_eq!(call.otherwise(&read(name, value), present), Some(name));
         }
     }
 }

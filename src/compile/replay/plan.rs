@@ -310,7 +310,8 @@ fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usi
         let whole = lesson.whole.iter().any(|folder| manifest.parent() == Some(folder));
         let read = Inputs::read(call, facts, &facts.out_dir);
         // Whoever stands between this program and cargo may give it variables, as rustup does.
-        let fits = call.fits(inherited) && read.is_some_and(|read| call.finds(&read.variables, inherited));
+        let fits =
+            call.fits(inherited) && read.is_some_and(|read| call.otherwise(&read.variables, inherited).is_none());
         // What cargo takes from these it may have changed since without a new call.
         let old = lesson.settings.iter().find(|path| {
             let is_config = path.ends_with("config.toml") || path.ends_with("config");

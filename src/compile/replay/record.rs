@@ -81,7 +81,8 @@ impl Record {
     /// The record of a crate, where its call is still the same, and what it read of the environment; otherwise nothing that was made by it is of use.
     pub fn read(folder: &Path, one: &Crate, line_tables: bool) -> Option<Record> {
         let record: Record = serde_json::from_slice(&fs::read(file(folder, one)).ok()?).ok()?;
-        let same = record.call == call_of(one, line_tables) && one.call.finds(&record.variables, inherited);
+        let same =
+            record.call == call_of(one, line_tables) && one.call.otherwise(&record.variables, inherited).is_none();
         same.then_some(record)
     }
 
@@ -105,7 +106,7 @@ impl Record {
     pub fn still_holds(&self, call: &Call) -> bool {
         let same = |(path, stamp): &(PathBuf, Option<Stamp>)| stamp.is_some() && Stamp::of_output(path) == *stamp;
         self.externs.iter().all(same)
-            && call.finds(&self.variables, inherited)
+            && call.otherwise(&self.variables, inherited).is_none()
             && self.sources.iter().all(|(path, print)| print.as_ref().is_some_and(|print| print.still_holds(path)))
     }
 

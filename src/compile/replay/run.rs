@@ -10,7 +10,7 @@ use super::schedule::Schedule;
 use crate::compile::link;
 use crate::compile::output::{self, is_sum};
 use crate::error::{Result, Tried};
-use crate::process::{Launcher, Running};
+use crate::process::{Launcher, Running, inherited};
 use crate::report::short;
 use cargo_metadata::diagnostic::{Diagnostic, DiagnosticLevel};
 use nix::sys::signal::Signal;
@@ -301,6 +301,10 @@ impl Run {
             self.doubt = Some(format!("rustc has left no list of sources of {}", one.facts.crate_name));
             return;
         };
+        if let Some(name) = one.call.otherwise(&inputs.variables, inherited) {
+            self.doubt = Some(format!("{} reads {name}, which replay sets for compilers", one.facts.crate_name));
+            return;
+        }
         if one.facts.is_bin() {
             let made = one.facts.outputs(&folder.deps());
             let put = made.first().map_or(Ok(()), |made| fs::rename(made, folder.program(&one.target.name)));

@@ -1,6 +1,6 @@
 //! Build scripts, what they read and what they make; and the environment that a crate reads.
 
-use super::{Served, has, workspace};
+use super::{MAIN, Served, has, workspace};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::time::UNIX_EPOCH;
@@ -173,6 +173,31 @@ fn a_program_whose_own_script_names_no_inputs_always_goes_through_cargo() {
         assert_eq!((built.by.as_str(), served.word().as_str()), ("cargo", word));
     }
     assert_eq!(served.plain.session.count("replay-ready"), 0);
+}
+
+/// Compilers that replay starts have variables of their own.
+#[test]
+fn a_crate_that_reads_what_replay_sets_for_compilers_goes_through_cargo() {
+    let names = ["MALLOC_CONF", "GLIBC_TUNABLES", "TMPDIR"];
+    let project = workspace("replay-own-env", "format!(\"{:?}\", option_env!(\"NOBODYS\"))", "", &[]);
+    let mut served = Served::start_with(project, &[], |command| {
+        for name in names {
+            command.env_remove(name);
+        }
+    });
+    for name in names {
+        served.edit();
+        served.project().edit(MAIN, "NOBODYS", name);
+        let built = served.next();
+        assert!(built.by == "cargo" && built.why.unwrap().contains(name), "{name}");
+        assert_eq!(served.word(), "None");
+        // Nor is any other change replayed as long as it reads it.
+        served.version();
+        assert_eq!(served.next().by, "cargo");
+        served.project().edit(MAIN, name, "NOBODYS");
+        assert_eq!((served.next().by.as_str(), served.word().as_str()), ("cargo", "None"));
+        served.ready();
+    }
 }
 
 /// Variables that a crate has read are no change for a session, whose own stay as they are; for the next session they are.
