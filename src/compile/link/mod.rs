@@ -27,9 +27,10 @@ pub use report::{Linker, Report, forget as forget_report, read as read_report};
 pub const FOLDER: &str = "CARGO_HOTRUN_LINK";
 /// Folders, as in `PATH`, whose rlibs keep their debug data. Unset: all keep it.
 pub const OWN: &str = "CARGO_HOTRUN_OWN";
-/// Has the allocator of the linker take memory in large pieces and pages (glibc manual, "Memory Allocation Tunables"): it is used for
-/// a moment, and to get it page by page takes a sixth of a link. What compiles has an allocator of its own.
-pub const MEMORY: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1:glibc.malloc.top_pad=8388608");
+/// Has the allocator of the linker take memory in large pieces (glibc manual, "Memory Allocation Tunables"): it is used for a moment.
+/// Not in large pages: where a hypervisor takes back what is free (page reporting of a balloon), to get one takes longer than
+/// to get the small ones that are needed. What compiles has an allocator of its own.
+pub const MEMORY: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.top_pad=8388608");
 /// The first argument of a process that makes what the next link is faster with; after it comes the program that was linked last.
 pub const MERGE: &str = "--merge";
 /// Would change what wild does; nobody has set them for this.

@@ -14,10 +14,10 @@ use std::process::Stdio;
 /// Loads the arguments from the standard input.
 const ARGUMENTS: &str = "@/dev/stdin";
 
-/// For rustc's allocator, jemalloc (its manual, "Tuning"): one arena, in large pages. By itself it gives each of the hundreds of threads that
-/// carry over a unit of code an arena, whose memory goes back to the kernel when the thread ends; a quarter of what the kernel does
-/// for a small edit is that. A rustc with another allocator does not look at it.
-const MEMORY: (&str, &str) = ("MALLOC_CONF", "narenas:1,thp:always");
+/// For rustc's allocator, jemalloc (its manual, "Tuning"): one arena. By itself it gives each of the hundreds of threads that carry over
+/// a unit of code an arena of its own, whose memory goes back to the kernel when the thread ends. A rustc with another
+/// allocator does not look at it.
+const MEMORY: (&str, &str) = ("MALLOC_CONF", "narenas:1");
 
 /// A rustc that waits.
 #[derive(Debug)]
