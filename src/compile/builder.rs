@@ -23,6 +23,8 @@ pub struct Builder {
     replay: Replay,
     runs: u64,
     work: Option<(u64, Work)>,
+    /// Why the build by cargo was one that was ended for a newer: that is one for the same reason.
+    superseded: Option<String>,
     /// When cargo was last started.
     cargo_began: Option<SystemTime>,
     /// A replay of what nobody has changed: the next one finds its caches.
@@ -91,6 +93,7 @@ impl Builder {
             replay,
             runs: 0,
             work: None,
+            superseded: None,
             cargo_began: None,
             preparing: None,
             ready_at: None,
@@ -130,7 +133,8 @@ impl Builder {
         self.ready_at = None;
         // One that has come to nothing is made when there is time again.
         self.wants_merged |= self.merging.take().is_some_and(|merging| !merging.has_ended());
-        let decided = why_cargo.map_or_else(|| self.replay.decide(changed), |why| Err(why.to_owned()));
+        let why_cargo = why_cargo.map(str::to_owned).or(self.superseded.take());
+        let decided = why_cargo.map_or_else(|| self.replay.decide(changed), Err);
         self.how = How { decide: elapsed(now), ..How::at(now) };
         match decided {
             Ok(work) => {
@@ -148,7 +152,10 @@ impl Builder {
     /// Asks the running build to end.
     pub fn cancel(&mut self) {
         match &mut self.work {
-            Some((_, Work::Cargo(run))) => run.cancel(),
+            Some((_, Work::Cargo(run))) => {
+                self.superseded.clone_from(&self.how.why_cargo);
+                run.cancel();
+            }
             Some((_, Work::Replay(run))) => run.cancel(),
             None => {}
         }

@@ -81,15 +81,34 @@ fn files_with_old_dates_are_never_taken_for_the_old_ones() {
     served.edit();
 }
 
+/// A script that asks the test before it reads `word.txt`.
+fn gated() -> String {
+    let gate = "use std::io::Read; let mut gate = std::net::TcpStream::connect(std::env::var(\"GATE\").unwrap()).unwrap(); \
+        gate.read_exact(&mut [0]).unwrap();";
+    script("word.txt", "word.txt", "").replace("fn main() {", &format!("fn main() {{ {gate}"))
+}
+
+#[test]
+fn a_build_by_cargo_that_a_save_ends_is_followed_by_one_for_the_same_reason() {
+    let project = workspace("replay-ended", SAID, "", &[]);
+    project.write("word.txt", "one");
+    let mut served = Served::start(project);
+    served.project().write("build.rs", &gated());
+    let arrival = served.plain.gate.arrival();
+    served.version();
+    served.plain.wait_for("superseded");
+    served.plain.gate.arrival().let_go();
+    served.through_cargo("build.rs changed", "one");
+    drop(arrival);
+    served.edit();
+}
+
 /// An input that nobody knew when it was saved, after the build began and before the script did: cargo is started twice more,
 /// first for the input and then because it takes it for old.
 #[test]
 fn replay_is_prepared_after_cargo_was_started_again() {
     let mut served = Served::start(workspace("replay-again", SAID, "", &[]));
-    let gate = "use std::io::Read; let mut gate = std::net::TcpStream::connect(std::env::var(\"GATE\").unwrap()).unwrap(); \
-        gate.read_exact(&mut [0]).unwrap();";
-    let gated = script("word.txt", "word.txt", "").replace("fn main() {", &format!("fn main() {{ {gate}"));
-    served.project().write("build.rs", &gated);
+    served.project().write("build.rs", &gated());
     let arrival = served.plain.gate.arrival();
     served.project().write("word.txt", "one");
     let scripts = fs::read_dir(served.project().path("target/debug/build")).unwrap();
