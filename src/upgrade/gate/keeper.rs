@@ -204,6 +204,8 @@ impl Keeper {
             }
             Order::Drain(which, patience) => {
                 self.shut(which);
+                // Before it is told: a client that comes after that is none of this generation's at any of its sockets.
+                self.retire();
                 let ports = self.uses.iter().map(|used| used.listener.address.port());
                 let mut connections = Connections::to_ports(ports);
                 // Once before it is told: a client that asks again after that is not answered by this generation. What is found
