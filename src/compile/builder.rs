@@ -23,7 +23,7 @@ pub struct Builder {
     replay: Replay,
     runs: u64,
     work: Option<(u64, Work)>,
-    /// Why the build by cargo was one that was ended for a newer: that is one for the same reason.
+    /// Why the build that was ended for a newer one went through cargo: so does that.
     superseded: Option<String>,
     /// When cargo was last started.
     cargo_began: Option<SystemTime>,
@@ -133,7 +133,8 @@ impl Builder {
         self.ready_at = None;
         // One that has come to nothing is made when there is time again.
         self.wants_merged |= self.merging.take().is_some_and(|merging| !merging.has_ended());
-        let why_cargo = why_cargo.map(str::to_owned).or(self.superseded.take());
+        let superseded = self.superseded.take();
+        let why_cargo = why_cargo.map(str::to_owned).or(superseded);
         let decided = why_cargo.map_or_else(|| self.replay.decide(changed), Err);
         self.how = How { decide: elapsed(now), ..How::at(now) };
         match decided {

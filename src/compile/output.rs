@@ -1,4 +1,4 @@
-//! What cargo and the compilers print: how it is read, and when it is over.
+//! What cargo and the compilers print: how it is read, when it is over, and what of it is told already.
 //! Never lives here: what it means for a build.
 
 use std::io::{BufRead, BufReader, Read};
@@ -13,7 +13,7 @@ pub fn over_at(exited: Instant) -> Instant {
     exited + LAG
 }
 
-/// Its lines, until it is closed. Bytes that are no UTF-8 (a build script's, a macro's) are shown as such.
+/// Its lines, until it is closed. Bytes that are no UTF-8, a build script's or a macro's, are replaced: they must not end a build.
 pub fn lines(output: impl Read) -> impl Iterator<Item = String> {
     let lines = BufReader::new(output).split(b'\n').map_while(Result::ok);
     lines.map(|line| String::from_utf8_lossy(&line).into_owned())

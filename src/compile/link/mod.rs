@@ -137,7 +137,7 @@ fn link_words(folder: &Path, words: &[String], place: &Path) -> Result<Done, Str
     Ok(Done { merged: false, wants_merged: merged.is_some_and(|merged| merged.want()) })
 }
 
-/// Exactly what rustc would have done.
+/// What rustc would have done; but for `MEMORY`, which may be the user's.
 fn become_driver(args: &[OsString]) -> i32 {
     let error = Command::new(driver::NAME).args(args).env_remove(FOLDER).env_remove(OWN).exec();
     eprintln!("error: {}: {error}", driver::NAME);

@@ -4,7 +4,7 @@
 
 use super::Known;
 use super::call::{Call, Facts};
-use super::compiler::Compiler;
+use super::compiler::{self, Compiler};
 use super::record::Record;
 use super::schedule::with_dependents;
 use super::surroundings::Surroundings;
@@ -290,6 +290,11 @@ impl Captured {
     }
 }
 
+/// Why a crate is compiled by cargo alone.
+pub fn reads_ours(facts: &Facts, name: &str) -> String {
+    format!("{} reads {name}, which replay sets for compilers", facts.crate_name)
+}
+
 fn unread(facts: &Facts) -> String {
     format!("the list of sources of {} cannot be read", facts.crate_name)
 }
@@ -310,8 +315,12 @@ fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usi
         let whole = lesson.whole.iter().any(|folder| manifest.parent() == Some(folder));
         let read = Inputs::read(call, facts, &facts.out_dir);
         // Whoever stands between this program and cargo may give it variables, as rustup does.
-        let fits =
-            call.fits(inherited) && read.is_some_and(|read| call.otherwise(&read.variables, inherited).is_none());
+        let variables = read.as_ref().map(|read| read.variables.as_slice());
+        let fits = call.fits(inherited) && variables.is_some_and(|read| call.otherwise(read, inherited).is_none());
+        let ours = variables.into_iter().flatten().map(|(name, _)| name).find(|name| compiler::sets(name));
+        if let (Some(name), true) = (ours, is_program(lesson, unit)) {
+            return Err(reads_ours(facts, name));
+        }
         // What cargo takes from these it may have changed since without a new call.
         let old = lesson.settings.iter().find(|path| {
             let is_config = path.ends_with("config.toml") || path.ends_with("config");
@@ -320,7 +329,7 @@ fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usi
         if let (Some(path), true) = (old, is_program(lesson, unit)) {
             return Err(format!("{} was written after cargo compiled {}", short(path), unit.target.name));
         }
-        let fits = fits && old.is_none();
+        let fits = fits && old.is_none() && ours.is_none();
         if facts.can_run_again() && !compiled_for_compiling && !whole && fits {
             candidates.insert(index, unit);
         } else {

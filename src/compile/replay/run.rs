@@ -4,7 +4,7 @@
 use super::Folder;
 use super::call::Rewrite;
 use super::compiler::Compiler;
-use super::plan::{Inputs, Plan, Work};
+use super::plan::{Inputs, Plan, Work, reads_ours};
 use super::record::{Before, Record};
 use super::schedule::Schedule;
 use crate::compile::link;
@@ -302,7 +302,7 @@ impl Run {
             return;
         };
         if let Some(name) = one.call.otherwise(&inputs.variables, inherited) {
-            self.doubt = Some(format!("{} reads {name}, which replay sets for compilers", one.facts.crate_name));
+            self.doubt = Some(reads_ours(&one.facts, name));
             return;
         }
         if one.facts.is_bin() {

@@ -198,7 +198,10 @@ fn a_program_whose_own_script_names_no_inputs_always_goes_through_cargo() {
 #[test]
 fn a_crate_that_reads_what_replay_sets_for_compilers_goes_through_cargo() {
     let names = ["MALLOC_CONF", "GLIBC_TUNABLES", "TMPDIR"];
-    let project = workspace("replay-own-env", "format!(\"{:?}\", option_env!(\"NOBODYS\"))", "", &[]);
+    let reads = "format!(\"{:?}\", option_env!(\"NOBODYS\"))";
+    let leaf = has(reads);
+    let word = format!("format!(\"{{}} {{}}\", leaf::word(), {reads})");
+    let project = workspace("replay-own-env", &word, "leaf = { path = \"leaf\" }", &[("leaf", "", &leaf)]);
     let mut served = Served::start_with(project, &[], |command| {
         for name in names {
             command.env_remove(name);
@@ -209,14 +212,18 @@ fn a_crate_that_reads_what_replay_sets_for_compilers_goes_through_cargo() {
         served.project().edit(MAIN, "NOBODYS", name);
         let built = served.next();
         assert!(built.by == "cargo" && built.why.unwrap().contains(name), "{name}");
-        assert_eq!(served.word(), "None");
-        // Nor is any other change replayed as long as it reads it.
-        served.version();
-        assert_eq!(served.next().by, "cargo");
+        assert_eq!(served.word(), "None None");
         served.project().edit(MAIN, name, "NOBODYS");
-        assert_eq!((served.next().by.as_str(), served.word().as_str()), ("cargo", "None"));
+        assert_eq!((served.next().by.as_str(), served.word().as_str()), ("cargo", "None None"));
         served.ready();
     }
+    // The program itself is replayed where only a library is not.
+    served.project().edit("leaf/src/lib.rs", "NOBODYS", "TMPDIR");
+    served.through_cargo("leaf reads TMPDIR", "None None");
+    served.edit();
+    served.project().edit("leaf/src/lib.rs", "{:?}", "{:?}!");
+    served.through_cargo("leaf/src/lib.rs changed", "None! None");
+    served.edit();
 }
 
 /// Variables that a crate has read are no change for a session, whose own stay as they are; for the next session they are.
