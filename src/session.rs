@@ -200,8 +200,8 @@ impl Session {
         }
         for message in outbox {
             match message {
-                Outbox::Tell(Notice::BuildFailed { errors, cause, serving: _ }) => {
-                    self.tell(&Notice::BuildFailed { errors, cause, serving: self.upgrade.serving() });
+                Outbox::Tell(Notice::BuildFailed { errors, cause, why_cargo, serving: _ }) => {
+                    self.tell(&Notice::BuildFailed { errors, cause, why_cargo, serving: self.upgrade.serving() });
                 }
                 Outbox::Tell(notice) => {
                     if self.clear && matches!(notice, Notice::Building { .. }) {

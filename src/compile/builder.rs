@@ -111,6 +111,11 @@ impl Builder {
         matches!(self.work, Some((_, Work::Cargo(_))))
     }
 
+    /// Why the last build went through cargo, if it did.
+    pub fn why_cargo(&self) -> Option<String> {
+        self.how.why_cargo.clone()
+    }
+
     /// When cargo last began to look at files.
     pub fn cargo_began(&self) -> Option<SystemTime> {
         self.cargo_began
@@ -176,7 +181,7 @@ impl Builder {
         self.preparing = None;
         self.ready_at = None;
         self.merging = None;
-        self.last.outdate();
+        self.last.unlearnt = None;
         self.replay.forget("the session ends");
     }
 
@@ -247,18 +252,15 @@ impl Builder {
             // What there is to learn from is the build that goes on.
             return;
         }
-        if self.last.is_learnt() {
-            return;
-        }
+        let Some(unlearnt) = self.last.unlearnt.take() else { return };
         let known = match self.replay.known() {
             Ok(known) => known,
             Err(why) => {
-                self.last.outdate();
                 self.replay.forget(&why);
                 return;
             }
         };
-        let Some(lesson) = self.last.lesson(known, inputs, settings, whole) else { return };
+        let lesson = unlearnt.lesson(known, inputs, settings, whole);
         let (sink, number) = (Arc::clone(&self.sink), self.runs);
         thread::spawn(move || sink(number, BuildSaid::Learnt(Box::new(Plan::learn(lesson)))));
     }
@@ -272,7 +274,7 @@ impl Builder {
         self.runs += 1;
         self.how.by_replay = false;
         self.how.why_cargo = Some(why);
-        self.last.outdate();
+        self.last.unlearnt = None;
         // The program of the last replay is about to be another one.
         self.ready_at = None;
         self.wants_merged = false;

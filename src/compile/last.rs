@@ -9,20 +9,28 @@ use std::time::SystemTime;
 
 #[derive(Debug, Default)]
 pub struct Last {
-    /// Until it is learnt from.
-    unlearnt: Option<Unlearnt>,
+    /// Until it is learnt from, or a newer build begins.
+    pub unlearnt: Option<Unlearnt>,
     /// The folders of its dynamic libraries.
     libraries: Vec<PathBuf>,
     whole_packages: Vec<PackageId>,
     messages: Vec<Told>,
 }
 
+/// What only replay needs of it.
 #[derive(Debug)]
-struct Unlearnt {
+pub struct Unlearnt {
     units: Vec<Unit>,
     scripts: Vec<Script>,
     executable: PathBuf,
     began: SystemTime,
+}
+
+impl Unlearnt {
+    pub fn lesson(self, known: Known, inputs: Vec<PathBuf>, settings: Vec<PathBuf>, whole: Vec<PathBuf>) -> Lesson {
+        let Unlearnt { units, scripts, executable, began } = self;
+        Lesson { units, scripts, executable, inputs, settings, whole, began, known }
+    }
 }
 
 impl Last {
@@ -39,27 +47,6 @@ impl Last {
             whole_packages: built.whole_packages.clone(),
             messages: built.messages.clone(),
         }
-    }
-
-    pub fn is_learnt(&self) -> bool {
-        self.unlearnt.is_none()
-    }
-
-    /// There is nothing to learn from it any more.
-    pub fn outdate(&mut self) {
-        self.unlearnt = None;
-    }
-
-    /// What it teaches, once.
-    pub fn lesson(
-        &mut self,
-        known: Known,
-        inputs: Vec<PathBuf>,
-        settings: Vec<PathBuf>,
-        whole: Vec<PathBuf>,
-    ) -> Option<Lesson> {
-        let Unlearnt { units, scripts, executable, began } = self.unlearnt.take()?;
-        Some(Lesson { units, scripts, executable, inputs, settings, whole, began, known })
     }
 
     /// The program that replay has made, as cargo would tell of it.

@@ -394,9 +394,9 @@ impl Room {
         if self.settings_changed {
             self.ask_for_metadata();
         }
-        let cause = self.cause.clone();
+        let (cause, why_cargo) = (self.cause.clone(), self.builder.why_cargo());
         // Who serves meanwhile is for the loop to say.
-        self.out.push(Outbox::Tell(Notice::BuildFailed { errors, cause, serving: None }));
+        self.out.push(Outbox::Tell(Notice::BuildFailed { errors, cause, why_cargo, serving: None }));
     }
 
     fn diagnostics(&mut self, messages: Vec<Told>) {

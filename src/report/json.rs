@@ -71,8 +71,11 @@ mod tests {
     fn the_fields_stand_beside_the_event() {
         let out = Shared::default();
         let mut json = Json::new(Box::new(out.clone()));
-        json.tell(Duration::ZERO, &Notice::BuildFailed { errors: 1, cause: "a changed".into(), serving: Some(4) });
-        let expected = r#"{"v":1,"seq":0,"t_us":0,"event":"build-failed","errors":1,"cause":"a changed","serving":4}"#;
+        json.tell(
+            Duration::ZERO,
+            &Notice::BuildFailed { errors: 1, cause: "a changed".into(), why_cargo: None, serving: Some(4) },
+        );
+        let expected = r#"{"v":1,"seq":0,"t_us":0,"event":"build-failed","errors":1,"cause":"a changed","why-cargo":null,"serving":4}"#;
         assert_eq!(out.take(), format!("{expected}\n"));
     }
 

@@ -59,6 +59,8 @@ pub enum Notice {
     BuildFailed {
         errors: usize,
         cause: String,
+        /// Why it went through cargo, if it did.
+        why_cargo: Option<String>,
         serving: Option<Generation>,
     },
     /// The build gave the bytes that already serve.

@@ -103,7 +103,7 @@ impl Text {
             Notice::Superseded { cause } => {
                 self.calm("dropped", &format!("the build that ran, for a newer change ({cause})"))
             }
-            Notice::BuildFailed { errors, cause, serving } => {
+            Notice::BuildFailed { errors, cause, serving, why_cargo: _ } => {
                 let errors = if *errors == 0 { "cargo gave up".to_owned() } else { count(*errors, "error") };
                 self.line(Tone::Bad, "failed", &format!("build ({cause}): {errors}. {}", still(*serving)))
             }
