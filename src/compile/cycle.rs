@@ -80,6 +80,11 @@ impl Cycle {
         matches!(self.state, State::Idle)
     }
 
+    /// Whether a build runs whose end is waited for.
+    pub fn is_building(&self) -> bool {
+        matches!(self.state, State::Building { .. })
+    }
+
     /// When `tick` has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {

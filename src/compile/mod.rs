@@ -10,6 +10,7 @@ mod link;
 mod output;
 mod project;
 mod replay;
+mod seen;
 mod sources;
 mod stamp;
 mod watch;
@@ -304,6 +305,11 @@ impl Room {
         let Some(outcome) = outcome else { return };
         if by_cargo {
             self.sources.accept_lock_file();
+        }
+        if self.cycle.is_building() {
+            // As if it had been seen a moment ago.
+            let found = self.sources.build_ended();
+            self.found(now, found, now, launcher);
         }
         let kind = match &outcome {
             Outcome::Built(..) => cycle::Outcome::Built,

@@ -2,7 +2,7 @@
 //! Never lives here: watching (`watch`), and what follows from a change (`cycle`).
 
 use crate::compile::project;
-use crate::compile::stamp::{self, MOST_HASHED, Stamp};
+use crate::compile::seen::{Change, Seen};
 use crate::config::{self, DataAction};
 use crate::error::Tried;
 use crate::report::short;
@@ -42,7 +42,7 @@ pub struct Sources {
     built: bool,
     /// Touched since the running build began, and no input as far as is known.
     touched: BTreeSet<PathBuf>,
-    seen: HashMap<PathBuf, Seen>,
+    seen: Seen,
     env_file: Option<PathBuf>,
     root: PathBuf,
 }
@@ -61,15 +61,6 @@ pub struct Found {
     pub data: Vec<(PathBuf, DataAction)>,
     /// Folders that came or went.
     pub folders: Vec<PathBuf>,
-}
-
-/// A file as it was last looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
-    stamp: Option<Stamp>,
-    content: u64,
-    /// It has nothing in it, or is not there.
-    empty: bool,
 }
 
 impl Sources {
@@ -93,7 +84,7 @@ impl Sources {
             wide: true,
             built: false,
             touched: BTreeSet::new(),
-            seen: HashMap::new(),
+            seen: Seen::default(),
             env_file: config.program.env_file.clone(),
             root: metadata.workspace_root.clone().into_std_path_buf(),
         };
@@ -146,6 +137,21 @@ impl Sources {
     /// A build begins: what is touched from now on may be an input of it that nobody knows yet.
     pub fn build_began(&mut self) {
         self.touched.clear();
+        self.seen.build_began();
+    }
+
+    /// A build comes to its end: what has changed without an event until now, and what was written meanwhile though it is as it was,
+    /// as when a text comes and goes within moments. The build may have read what was there only then.
+    pub fn build_ended(&mut self) -> Found {
+        let below = self.seen.paths().filter(|path| self.whole.iter().any(|folder| path.starts_with(folder)));
+        let inputs = self.exact.iter().chain(&self.settings).chain(below);
+        let is_written = |path: &&PathBuf| self.seen.knows(path) && self.seen.is_worth_a_look(path);
+        let written: Vec<PathBuf> = inputs.filter(is_written).cloned().collect();
+        let mut found = self.look(&written);
+        let doubtful = self.seen.doubtful();
+        found.emptied &= doubtful.is_empty();
+        found.changed.extend(doubtful.iter().cloned());
+        found
     }
 
     /// Relative where `build.dep-info-basedir` is set, which is then most likely the root.
@@ -161,7 +167,7 @@ impl Sources {
         let (folders, files): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = ours.partition(|path| path.is_dir());
         // A file that was no input until now may have changed unnoticed since it was last looked at.
         for path in files.difference(&self.exact) {
-            self.seen.insert(path.clone(), Seen::at(path));
+            self.seen.remember(path.clone());
         }
         self.exact = files;
         self.whole = whole_packages.iter().filter_map(|id| self.packages.get(id)).cloned().chain(folders).collect();
@@ -182,24 +188,21 @@ impl Sources {
 
     /// Dates inputs to now, so that cargo sees that they have changed: it compares times, and takes a file for old that was
     /// saved within the first milliseconds of a build. Says whether there was one.
-    pub fn date_anew(&self, paths: &BTreeSet<PathBuf>) -> bool {
-        let inputs = paths.iter().filter(|path| self.is_input(path));
-        let dated = inputs.filter(|path| {
-            // A file that may not be written keeps its date, and cargo its opinion.
-            let file = fs::File::options().append(true).open(path);
-            file.is_ok_and(|file| file.set_modified(SystemTime::now()).is_ok())
-        });
-        dated.count() > 0
+    pub fn date_anew(&mut self, paths: &BTreeSet<PathBuf>) -> bool {
+        // A file that may not be written keeps its date, and cargo its opinion.
+        let inputs: Vec<&PathBuf> = paths.iter().filter(|path| self.is_input(path)).collect();
+        inputs.into_iter().filter(|path| self.seen.date(path)).count() > 0
     }
 
     /// As `date_anew`, of inputs that were moved here with a date before that moment: cargo would never see that they have
     /// changed, neither now nor when it builds for another reason.
-    pub fn date_the_old_anew(&self, paths: &BTreeSet<PathBuf>, moment: SystemTime) {
+    pub fn date_the_old_anew(&mut self, paths: &BTreeSet<PathBuf>, moment: SystemTime) {
         let is_old = |path: &&PathBuf| {
             let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
             modified.is_ok_and(|modified| modified < moment)
         };
-        self.date_anew(&paths.iter().filter(is_old).cloned().collect());
+        let old = paths.iter().filter(is_old).cloned().collect();
+        self.date_anew(&old);
     }
 
     /// Of the compiler, or of a build script.
@@ -216,7 +219,7 @@ impl Sources {
     pub fn accept_lock_file(&mut self) {
         let locks: Vec<PathBuf> = self.settings.iter().filter(|path| path.ends_with("Cargo.lock")).cloned().collect();
         for path in locks {
-            self.remember(path);
+            self.seen.remember(path);
         }
     }
 
@@ -250,13 +253,13 @@ impl Sources {
         let mut walked: Option<BTreeSet<PathBuf>> = None;
         for path in paths {
             let path = self.real.get(path).unwrap_or(path).clone();
-            let was_folder = !self.seen.contains_key(&path) && self.seen.keys().any(|seen| seen.starts_with(&path));
+            let was_folder = !self.seen.knows(&path) && self.seen.paths().any(|seen| seen.starts_with(&path));
             if path.is_dir() || was_folder {
                 found.folders.push(path);
                 continue;
             }
             if let Some(action) = self.data_action(&path) {
-                if self.changed(&path).is_some() {
+                if let Change::Content { .. } = self.seen.look_at(&path) {
                     found.data.push((path, action));
                 }
                 continue;
@@ -265,12 +268,16 @@ impl Sources {
                 self.touched.insert(path);
                 continue;
             }
-            if let Some(now) = self.changed(&path) {
-                found.settings |= self.settings.contains(&path) || self.coming.contains(&path);
-                found.start_anyway |= self.env_file.as_ref() == Some(&path)
-                    || (!self.exact.contains(&path) && self.extra.iter().any(|extra| path.starts_with(extra)));
-                found.emptied &= now.empty;
-                found.changed.push(path);
+            match self.seen.look_at(&path) {
+                Change::Content { empty } => {
+                    found.settings |= self.settings.contains(&path) || self.coming.contains(&path);
+                    found.start_anyway |= self.env_file.as_ref() == Some(&path)
+                        || (!self.exact.contains(&path) && self.extra.iter().any(|extra| path.starts_with(extra)));
+                    found.emptied &= empty;
+                    found.changed.push(path);
+                }
+                Change::Rewritten => self.seen.rewritten(path),
+                Change::Nothing => {}
             }
         }
         found.emptied &= !found.changed.is_empty();
@@ -279,29 +286,10 @@ impl Sources {
 
     /// Looks at everything, as events were lost or cannot be had. Only files whose size, time or inode differ are read.
     pub fn look_again(&mut self) -> Found {
-        let mut paths: BTreeSet<PathBuf> = self.seen.keys().cloned().collect();
+        let mut paths: BTreeSet<PathBuf> = self.seen.paths().cloned().collect();
         paths.extend(self.all_files());
-        let touched: Vec<PathBuf> = paths
-            .into_iter()
-            .filter(|path| self.seen.get(path).is_none_or(|seen| seen.stamp != Stamp::of(path)))
-            .collect();
+        let touched: Vec<PathBuf> = paths.into_iter().filter(|path| self.seen.is_worth_a_look(path)).collect();
         self.look(&touched)
-    }
-
-    fn changed(&mut self, path: &Path) -> Option<Seen> {
-        let now = Seen::at(path);
-        let before = self.seen.insert(path.to_path_buf(), now.clone());
-        let same = match &before {
-            Some(before) => before.content == now.content && before.stamp.is_some() == now.stamp.is_some(),
-            // Never looked at: it is new, unless it was only there for a moment.
-            None => now.stamp.is_none(),
-        };
-        (!same).then_some(now)
-    }
-
-    fn remember(&mut self, path: PathBuf) {
-        let seen = Seen::at(&path);
-        self.seen.insert(path, seen);
     }
 
     fn data_action(&self, path: &Path) -> Option<DataAction> {
@@ -322,7 +310,7 @@ impl Sources {
         if !roots.clone().any(|root| path.starts_with(root)) {
             return false;
         }
-        let was_there = self.seen.get(path).is_some_and(|seen| seen.stamp.is_some());
+        let was_there = self.seen.was_there(path);
         // What the old program writes into its own package is not what a failed build lacks, unless it came or went.
         let may_be_source = path.extension().is_some_and(|extension| extension == "rs" || extension == "toml");
         let is_whole = self.whole.iter().any(|root| path.starts_with(root));
@@ -335,8 +323,8 @@ impl Sources {
 
     fn look_at_all(&mut self) {
         for path in self.all_files() {
-            if !self.seen.contains_key(&path) {
-                self.remember(path);
+            if !self.seen.knows(&path) {
+                self.seen.remember(path);
             }
         }
     }
@@ -385,22 +373,6 @@ impl Found {
             [first, ..] => format!("{} files changed ({} and others)", self.changed.len(), short(first)),
             [] => "nothing changed".to_owned(),
         }
-    }
-}
-
-impl Seen {
-    fn at(path: &Path) -> Seen {
-        let stamp = Stamp::of(path);
-        let (content, empty) = match &stamp {
-            None => (0, true),
-            Some(stamp) if stamp.size > MOST_HASHED => (stamp::content_of(format!("{stamp:?}").as_bytes()), false),
-            Some(_) => {
-                // Gone between the two looks: its event is on the way.
-                let bytes = fs::read(path).unwrap_or_default();
-                (stamp::content_of(&bytes), bytes.is_empty())
-            }
-        };
-        Seen { stamp, content, empty }
     }
 }
 

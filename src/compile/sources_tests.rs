@@ -2,6 +2,7 @@
 
 use super::*;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 struct Project {
     folder: tempfile::TempDir,
@@ -32,7 +33,7 @@ impl Project {
             wide: true,
             built: false,
             touched: BTreeSet::new(),
-            seen: HashMap::new(),
+            seen: Seen::default(),
             env_file: Some(root.join(".env")),
             root: root.clone(),
         };
@@ -145,6 +146,53 @@ fn lost_events_are_made_up_for() {
     fs::write(project.path("notes.txt"), "no input").unwrap();
     assert_eq!(project.sources.look_again().changed, [project.path("src/a.rs")]);
     assert_eq!(project.sources.look_again(), Found::default());
+}
+
+#[test]
+fn what_is_written_during_a_build_makes_it_doubtful_once() {
+    let mut project = Project::new();
+    let _ = project.built(&["src/main.rs", "src/a.rs"]);
+    let a = project.path("src/a.rs");
+    let as_it_was = Found::default();
+    // Before it, and without a word to write.
+    assert_eq!(project.write("src/a.rs", ""), as_it_was);
+    project.sources.build_began();
+    fs::set_permissions(&a, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(project.sources.look(std::slice::from_ref(&a)), as_it_was);
+    assert!(project.sources.date_anew(&[a.clone()].into()));
+    assert_eq!(project.sources.build_ended(), as_it_was);
+
+    for is_seen in [true, false] {
+        project.sources.build_began();
+        if is_seen {
+            assert_eq!(project.write("src/a.rs", ""), as_it_was);
+        } else {
+            fs::write(&a, "").unwrap();
+        }
+        assert_eq!(project.sources.build_ended().changed, [a.clone()]);
+        project.sources.build_began();
+        assert_eq!(project.sources.build_ended(), as_it_was);
+    }
+    // What has changed without an event is a change as any other.
+    project.sources.build_began();
+    fs::write(&a, "fn new() {}").unwrap();
+    assert_eq!(project.sources.build_ended().changed, [a.clone()]);
+    project.sources.build_began();
+    // And what no build reads is none.
+    fs::write(project.path("notes.txt"), "y").unwrap();
+    assert_eq!(project.sources.build_ended(), as_it_was);
+}
+
+#[test]
+fn what_every_build_writes_is_its_own() {
+    let mut project = Project::new();
+    let _ = project.built(&["src/main.rs", "src/a.rs"]);
+    let a = project.path("src/a.rs");
+    for changed in [vec![a.clone()], vec![], vec![]] {
+        project.sources.build_began();
+        fs::write(&a, "").unwrap();
+        assert_eq!(project.sources.build_ended().changed, changed);
+    }
 }
 
 #[test]

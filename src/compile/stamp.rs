@@ -48,7 +48,17 @@ impl Stamp {
     /// Of a regular file that a compiler has made, which is never dated back: without what changes when another name is given to
     /// it, as rustc does with metadata for its incremental cache after others have been told that they can use it.
     pub fn of_output(path: &Path) -> Option<Stamp> {
-        Stamp::of(path).map(|stamp| Stamp { changed: (0, 0), ..stamp })
+        Stamp::of(path).map(Stamp::of_writing)
+    }
+
+    /// Without what changes when a file gets another name, or is for others to read.
+    fn of_writing(self) -> Stamp {
+        Stamp { changed: (0, 0), ..self }
+    }
+
+    /// Whether the file was written, moved there or dated in between.
+    pub fn is_written_since(&self, before: &Stamp) -> bool {
+        self.clone().of_writing() != before.clone().of_writing()
     }
 
     /// Whether it was written, moved here or dated at that moment or later.
@@ -94,9 +104,9 @@ impl Print {
         Print::of(path, began)
     }
 
-    /// Whether the file has been written, and has the content that it had: what whoever read it meanwhile has read is not known.
-    pub fn was_rewritten(&self, path: &Path) -> bool {
-        Stamp::of(path).is_some_and(|now| now != self.stamp) && self.still_holds(path)
+    /// Whether nobody has written the file since: what was read of it meanwhile is what is known here.
+    pub fn is_untouched(&self, path: &Path) -> bool {
+        Stamp::of(path).as_ref() == Some(&self.stamp)
     }
 
     /// Whether the file is as it was.

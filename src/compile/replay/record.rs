@@ -17,7 +17,7 @@ use std::time::SystemTime;
 pub struct Record {
     /// Of all that the call was made of.
     call: u64,
-    /// `None` is a file that was not there to be looked at: it holds no longer than until it is asked for.
+    /// `None` is a file of which it is not known what was read: it holds no longer than until it is asked for.
     sources: Vec<(PathBuf, Option<Print>)>,
     externs: Vec<(PathBuf, Option<Stamp>)>,
     outputs: Vec<PathBuf>,
@@ -54,16 +54,13 @@ impl Before {
         }
     }
 
-    /// A source that was written since, though it is as it was. Where it is another by now, a newer build is on its way.
-    pub fn rewritten(&self) -> Option<&Path> {
-        let mut prints = self.sources.iter().filter_map(|(path, print)| Some((path, print.as_ref()?)));
-        prints.find(|(path, print)| print.was_rewritten(path)).map(|(path, _)| path.as_path())
-    }
-
-    /// Of a compilation that has succeeded, and read that.
+    /// Of a compilation that has succeeded, and read that. Of a source that was written since, nobody knows what was read.
     pub fn record(mut self, inputs: Inputs, outputs: Vec<PathBuf>, messages: Vec<String>) -> Record {
         let sources = inputs.sources.into_iter().map(|path| {
-            let print = self.sources.remove(&path).unwrap_or_else(|| Print::after(&path, self.began));
+            let print = match self.sources.remove(&path) {
+                Some(print) => print.filter(|print| print.is_untouched(&path)),
+                None => Print::after(&path, self.began),
+            };
             (path, print)
         });
         Record {

@@ -11,7 +11,6 @@ use crate::compile::link;
 use crate::compile::output::{self, is_sum};
 use crate::error::{Result, Tried};
 use crate::process::{Launcher, Running, inherited};
-use crate::report::short;
 use cargo_metadata::diagnostic::{Diagnostic, DiagnosticLevel};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
@@ -291,10 +290,6 @@ impl Run {
             }
             self.errors += errors;
             self.messages.extend(rendered);
-            return;
-        }
-        if let Some(path) = before.rewritten() {
-            self.doubt = Some(format!("{} was written while it was compiled", short(path)));
             return;
         }
         let Some(inputs) = Inputs::read(&one.call, &one.facts, &folder.deps()) else {

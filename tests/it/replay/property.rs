@@ -88,6 +88,8 @@ enum Save {
 #[derive(Debug, Clone, Copy)]
 enum Second {
     AtOnce,
+    /// What was changed is changed back.
+    AtOnceBack,
     WhileTheFirstIsBuilt,
     /// While the next replay is being prepared, where the first went through cargo.
     WhenTheFirstServes,
@@ -114,7 +116,7 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
-    let when = vec![Second::AtOnce, Second::WhileTheFirstIsBuilt, Second::WhenTheFirstServes];
+    let when = vec![Second::AtOnce, Second::AtOnceBack, Second::WhileTheFirstIsBuilt, Second::WhenTheFirstServes];
     let second = prop::option::weighted(0.35, (prop::sample::select(when), change()));
     let save = prop::sample::select(&[Save::InPlace, Save::ByRename, Save::DatedBack][..]);
     (change(), second, save, prop::bool::weighted(0.8)).prop_map(|(first, second, save, mends)| Edit {
@@ -257,17 +259,21 @@ impl Tried {
         if edit.mends {
             model.broken = None;
         }
+        let before = model.clone();
         model.change(&edit.first);
         let module = self.model.module;
         let mut replayable = self.save(model.clone(), edit.save);
         let mut came = self.model.module != module;
         if let Some((when, second)) = &edit.second {
             match when {
-                Second::AtOnce => {}
+                Second::AtOnce | Second::AtOnceBack => {}
                 Second::WhileTheFirstIsBuilt => self.plain.mark(),
                 Second::WhenTheFirstServes => drop(self.settle()),
             }
-            model.change(second);
+            match when {
+                Second::AtOnceBack => model = before,
+                _ => model.change(second),
+            }
             let module = self.model.module;
             replayable &= self.save(model, edit.save);
             came |= self.model.module != module;
@@ -368,7 +374,9 @@ impl Tried {
             return;
         }
         assert!(trouble.is_null(), "{state}; {}", self.plain.session.stderr());
-        assert_eq!(answer, self.model.answer(), "{:#?}", self.model);
+        let told =
+            || self.plain.session.log.iter().rev().take(60).rev().map(Value::to_string).collect::<Vec<_>>().join("\n");
+        assert_eq!(answer, self.model.answer(), "{}", told());
         self.good = vec![answer];
         if let Some(position) = by_cargo {
             let is_later = |event: &Value| is(event, "replay-ready");
