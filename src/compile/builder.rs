@@ -7,7 +7,7 @@ use super::replay::{self, Plan, Replay};
 use super::{BuildSaid, BuildSink, link};
 use crate::error::Result;
 use crate::process::{Launcher, Leaving};
-use crate::report::Notice;
+use crate::report::{Notice, short};
 use cargo_metadata::Metadata;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -23,6 +23,8 @@ pub struct Builder {
     replay: Replay,
     runs: u64,
     work: Option<(u64, Work)>,
+    /// A replay is run again, as a source was written meanwhile.
+    again: bool,
     /// Why the build that was ended for a newer one went through cargo: so does that.
     superseded: Option<String>,
     /// When cargo was last started.
@@ -93,6 +95,7 @@ impl Builder {
             replay,
             runs: 0,
             work: None,
+            again: false,
             superseded: None,
             cargo_began: None,
             preparing: None,
@@ -136,6 +139,7 @@ impl Builder {
         // What the user has just saved comes before what might be needed later.
         self.preparing = None;
         self.ready_at = None;
+        self.again = false;
         // One that has come to nothing is made when there is time again.
         self.wants_merged |= self.merging.take().is_some_and(|merging| !merging.has_ended());
         let superseded = self.superseded.take();
@@ -215,8 +219,9 @@ impl Builder {
         heard
     }
 
-    /// What came of the build, if it has come to its end; and whatever else is to go on goes on.
-    pub fn ended(&mut self, now: Instant, launcher: &mut Launcher) -> Option<Outcome> {
+    /// What came of the build, if it has come to its end; and whatever else is to go on goes on. `newer`: another one follows in any
+    /// case.
+    pub fn ended(&mut self, now: Instant, newer: bool, launcher: &mut Launcher) -> Option<Outcome> {
         self.go_on_preparing(now, launcher);
         if let Some((_, edited)) = self.ready_at.take_if(|(at, _)| *at <= now) {
             self.replay.ready(edited, launcher);
@@ -241,7 +246,7 @@ impl Builder {
                     self.work = Some((number, Work::Replay(run)));
                     return None;
                 };
-                self.replay_ended(now, *run, outcome, launcher)
+                self.replay_ended(now, *run, outcome, newer, launcher)
             }
         }
     }
@@ -323,10 +328,20 @@ impl Builder {
         now: Instant,
         mut run: replay::Run,
         outcome: replay::Outcome,
+        newer: bool,
         launcher: &mut Launcher,
     ) -> Option<Outcome> {
         self.note_link(&run);
         self.ready_at = Some((now + BREATHER, run.first));
+        if let Some(path) = run.written.take().filter(|_| !newer) {
+            if self.again {
+                // Most likely what is compiled writes it itself.
+                return self.ask_cargo(format!("{} is written while it is compiled", short(&path)), launcher);
+            }
+            // It is as it was before, or its save is about to be seen.
+            self.replay_again(now, launcher);
+            return None;
+        }
         match outcome {
             replay::Outcome::Built => {
                 let (plan, folder) = self.replay.parts()?;
@@ -343,14 +358,26 @@ impl Builder {
                 let known = self.last.messages(plan, |number| !run.wants(number));
                 Some(Outcome::Failed { errors, messages: known.into_iter().chain(own).collect() })
             }
-            replay::Outcome::Doubtful(why) => match self.start_cargo(why, launcher) {
-                Ok(()) => None,
-                Err(error) => {
-                    let told = Told { about: None, rendered: error.to_string() };
-                    Some(Outcome::Failed { errors: 0, messages: vec![told] })
-                }
-            },
+            replay::Outcome::Doubtful(why) => self.ask_cargo(why, launcher),
         }
+    }
+
+    /// Again, of what is not known to be compiled as it is now.
+    fn replay_again(&mut self, now: Instant, launcher: &mut Launcher) -> Option<()> {
+        let work = self.replay.parts()?.0.work();
+        self.again = true;
+        self.ready_at = None;
+        self.runs += 1;
+        let run = self.replay_run(now, &work, false, launcher)?;
+        self.work = Some((self.runs, Work::Replay(Box::new(run))));
+        Some(())
+    }
+
+    /// In place of a replay that has come to nothing.
+    fn ask_cargo(&mut self, why: String, launcher: &mut Launcher) -> Option<Outcome> {
+        let error = self.start_cargo(why, launcher).err()?;
+        let told = Told { about: None, rendered: error.to_string() };
+        Some(Outcome::Failed { errors: 0, messages: vec![told] })
     }
 
     fn learnt(&mut self, now: Instant, number: u64, plan: Result<Plan, String>, launcher: &mut Launcher) {

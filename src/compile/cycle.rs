@@ -80,9 +80,9 @@ impl Cycle {
         matches!(self.state, State::Idle)
     }
 
-    /// Whether a build runs whose end is waited for.
-    pub fn is_building(&self) -> bool {
-        matches!(self.state, State::Building { .. })
+    /// Whether something has changed since the running build began that the next one will build.
+    pub fn has_newer(&self) -> bool {
+        matches!(self.state, State::Building { newer: Some(_) })
     }
 
     /// When `tick` has something to do.

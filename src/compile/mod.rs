@@ -7,6 +7,7 @@ mod cycle;
 mod dep_info;
 mod last;
 mod link;
+mod outbox;
 mod output;
 mod project;
 mod replay;
@@ -15,7 +16,7 @@ mod sources;
 mod stamp;
 mod watch;
 
-use crate::config::{Config, DataAction};
+use crate::config::Config;
 use crate::error::Result;
 use crate::process::Launcher;
 use crate::report::{Notice, short};
@@ -34,6 +35,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use builder::How;
+pub use outbox::{Artifact, Outbox};
 pub use project::{MetadataFlags, depends_on, metadata};
 pub use watch::FileEvent;
 
@@ -60,29 +62,6 @@ pub fn hidden_entry(args: impl Fn() -> Vec<OsString>) -> Option<i32> {
     link::hidden_entry(args().into_iter()).or_else(|| replay::call::hidden_entry(args().into_iter()))
 }
 
-/// What hot compile ends in: a program, and what is known of how it came to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Artifact {
-    pub executable: PathBuf,
-    /// Folders with its dynamic libraries.
-    pub libraries: Vec<PathBuf>,
-    /// When the change it contains was saved, and when its build ended.
-    pub saved: Instant,
-    pub build_ended: Instant,
-    /// Something has changed that is for the running program: it is started again even if the bytes are the same.
-    pub start_anyway: bool,
-    pub how: How,
-}
-
-/// What the loop is told.
-#[derive(Debug)]
-pub enum Outbox {
-    Tell(Notice),
-    Built(Artifact),
-    /// A file that the running program reads by itself has changed.
-    Data(PathBuf, DataAction),
-}
-
 /// Where this room's threads send what they see and hear.
 pub struct Sinks {
     pub files: watch::Sink,
@@ -99,6 +78,10 @@ pub struct Room {
     cause: String,
     /// The next build goes through cargo, for this reason.
     why_cargo: Option<String>,
+    /// The next build is only for a doubt about the last one. A build that is one of these is not doubted itself: there is no end to that
+    /// where it writes its own sources, as some build scripts do.
+    confirms_next: bool,
+    confirms: bool,
     saved: Option<Instant>,
     build_began: Instant,
     settings_changed: bool,
@@ -141,6 +124,8 @@ impl Room {
             package: config.build.package.clone(),
             cause: String::new(),
             why_cargo: None,
+            confirms_next: false,
+            confirms: false,
             saved: None,
             build_began: now,
             settings_changed: false,
@@ -178,9 +163,7 @@ impl Room {
     pub fn rebuild(&mut self, now: Instant, cause: &str, launcher: &mut Launcher) -> Vec<Outbox> {
         self.saved = Some(now);
         // Whoever asks may know of something that has changed unseen.
-        self.why_cargo = Some(cause.to_owned());
-        let actions = self.cycle.asked(now, cause.to_owned());
-        self.perform(now, actions, launcher);
+        self.ask_cargo(now, cause.to_owned(), launcher);
         self.take()
     }
 
@@ -284,6 +267,7 @@ impl Room {
     fn start_run(&mut self, now: Instant, cause: String, launcher: &mut Launcher) {
         self.build_began = now;
         self.to_learn = None;
+        self.confirms = std::mem::take(&mut self.confirms_next);
         self.sources.build_began();
         self.out.push(Outbox::Tell(Notice::Building { package: self.package.clone(), cause: cause.clone() }));
         self.cause = cause;
@@ -300,16 +284,11 @@ impl Room {
 
     fn end_run(&mut self, now: Instant, launcher: &mut Launcher) {
         let by_cargo = self.builder.runs_cargo();
-        let outcome = self.builder.ended(now, launcher);
+        let outcome = self.builder.ended(now, self.cycle.has_newer(), launcher);
         self.out.extend(self.builder.notices().into_iter().map(Outbox::Tell));
         let Some(outcome) = outcome else { return };
         if by_cargo {
             self.sources.accept_lock_file();
-        }
-        if self.cycle.is_building() {
-            // As if it had been seen a moment ago.
-            let found = self.sources.build_ended();
-            self.found(now, found, now, launcher);
         }
         let kind = match &outcome {
             Outcome::Built(..) => cycle::Outcome::Built,
@@ -322,17 +301,18 @@ impl Room {
             Outcome::Built(built, how, inputs) if actions.contains(&Action::Deliver) => {
                 // Where a build follows anyway, it will see them.
                 let last = !actions.iter().any(|action| matches!(action, Action::Build { .. }));
-                let overlooked = last && built.fresh && self.sources.date_anew(&changed);
+                let overlooked = last && built.fresh && !self.confirms && self.sources.date_anew(&changed);
                 self.deliver(now, *built, how, inputs);
                 if overlooked {
-                    self.why_cargo = Some(format!("{}, which cargo took for old", self.cause));
-                    let again = self.cycle.asked(now, format!("{}, which cargo took for old", self.cause));
-                    self.perform(now, again, launcher);
+                    self.ask_cargo(now, format!("{}, which cargo took for old", self.cause), launcher);
                 }
             }
             Outcome::Failed { errors, messages } if actions.contains(&Action::Fail) => {
                 self.diagnostics(messages);
                 self.failed(errors);
+                if by_cargo {
+                    self.confirm(now, launcher);
+                }
             }
             Outcome::Built(..) | Outcome::Failed { .. } => {}
         }
@@ -376,6 +356,8 @@ impl Room {
                     // Saved while they were compiled for the first time: nobody knows which half was compiled.
                     self.why_cargo = Some("a new source was saved while it was compiled".to_owned());
                     self.found(now, Found { changed: missed, ..Found::default() }, now, launcher);
+                } else if by_cargo {
+                    self.confirm(now, launcher);
                 }
             }
             Err(error) => {
@@ -388,6 +370,22 @@ impl Room {
         }
         self.watch(now);
         self.say_what_is_watched();
+    }
+
+    /// Has cargo build again where it may have read what was in a source only for a moment. Replay sees that by itself.
+    fn confirm(&mut self, now: Instant, launcher: &mut Launcher) {
+        let rewritten = self.sources.rewritten();
+        let Some(path) = rewritten.first().filter(|_| !self.confirms && self.cycle.is_idle()) else { return };
+        let why = format!("{} was written while it was compiled", short(path));
+        self.changed.extend(rewritten);
+        self.confirms_next = true;
+        self.ask_cargo(now, why, launcher);
+    }
+
+    fn ask_cargo(&mut self, now: Instant, why: String, launcher: &mut Launcher) {
+        self.why_cargo = Some(why.clone());
+        let actions = self.cycle.asked(now, why);
+        self.perform(now, actions, launcher);
     }
 
     fn learn(&mut self, inputs: Vec<PathBuf>) {

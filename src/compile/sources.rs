@@ -42,6 +42,8 @@ pub struct Sources {
     built: bool,
     /// Touched since the running build began, and no input as far as is known.
     touched: BTreeSet<PathBuf>,
+    /// Inputs that were written since the running build began, though nothing in them is new.
+    rewritten: BTreeSet<PathBuf>,
     seen: Seen,
     env_file: Option<PathBuf>,
     root: PathBuf,
@@ -84,6 +86,7 @@ impl Sources {
             wide: true,
             built: false,
             touched: BTreeSet::new(),
+            rewritten: BTreeSet::new(),
             seen: Seen::default(),
             env_file: config.program.env_file.clone(),
             root: metadata.workspace_root.clone().into_std_path_buf(),
@@ -137,21 +140,12 @@ impl Sources {
     /// A build begins: what is touched from now on may be an input of it that nobody knows yet.
     pub fn build_began(&mut self) {
         self.touched.clear();
-        self.seen.build_began();
+        self.rewritten.clear();
     }
 
-    /// A build comes to its end: what has changed without an event until now, and what was written meanwhile though it is as it was,
-    /// as when a text comes and goes within moments. The build may have read what was there only then.
-    pub fn build_ended(&mut self) -> Found {
-        let below = self.seen.paths().filter(|path| self.whole.iter().any(|folder| path.starts_with(folder)));
-        let inputs = self.exact.iter().chain(&self.settings).chain(below);
-        let is_written = |path: &&PathBuf| self.seen.knows(path) && self.seen.is_worth_a_look(path);
-        let written: Vec<PathBuf> = inputs.filter(is_written).cloned().collect();
-        let mut found = self.look(&written);
-        let doubtful = self.seen.doubtful();
-        found.emptied &= doubtful.is_empty();
-        found.changed.extend(doubtful.iter().cloned());
-        found
+    /// Inputs that were written since the build began, and are as they were: it may have read what was there only for a moment.
+    pub fn rewritten(&mut self) -> BTreeSet<PathBuf> {
+        std::mem::take(&mut self.rewritten)
     }
 
     /// Relative where `build.dep-info-basedir` is set, which is then most likely the root.
@@ -276,8 +270,8 @@ impl Sources {
                     found.emptied &= empty;
                     found.changed.push(path);
                 }
-                Change::Rewritten => self.seen.rewritten(path),
-                Change::Nothing => {}
+                Change::Rewritten if self.is_input(&path) => drop(self.rewritten.insert(path)),
+                Change::Rewritten | Change::Nothing => {}
             }
         }
         found.emptied &= !found.changed.is_empty();

@@ -48,17 +48,7 @@ impl Stamp {
     /// Of a regular file that a compiler has made, which is never dated back: without what changes when another name is given to
     /// it, as rustc does with metadata for its incremental cache after others have been told that they can use it.
     pub fn of_output(path: &Path) -> Option<Stamp> {
-        Stamp::of(path).map(Stamp::of_writing)
-    }
-
-    /// Without what changes when a file gets another name, or is for others to read.
-    fn of_writing(self) -> Stamp {
-        Stamp { changed: (0, 0), ..self }
-    }
-
-    /// Whether the file was written, moved there or dated in between.
-    pub fn is_written_since(&self, before: &Stamp) -> bool {
-        self.clone().of_writing() != before.clone().of_writing()
+        Stamp::of(path).map(|stamp| Stamp { changed: (0, 0), ..stamp })
     }
 
     /// Whether it was written, moved here or dated at that moment or later.

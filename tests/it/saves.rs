@@ -359,23 +359,25 @@ fn a_build_script_that_names_no_inputs_has_all_files() {
     assert_eq!(plain.wait_for("unchanged")["serving"], 2);
 }
 
-/// Each time with the same text, which is no change; whether a build has read what it was before is asked once.
+/// Each time with the same text. Whether a build has read another one is asked once.
 #[test]
 fn a_build_script_that_writes_a_source_is_not_run_for_ever() {
     let project = project("saves-script-writes", "");
-    let script = "fn main() { std::fs::write(\"src/made.rs\", include_bytes!(\"src/made.rs\")).unwrap(); }\n";
-    project.write("build.rs", script);
+    project.write(
+        "build.rs",
+        "fn main() { std::fs::write(\"src/made.rs\", include_bytes!(\"src/made.rs\")).unwrap(); }\n",
+    );
     project.write("src/made.rs", "pub const WORD: &str = \"made\";\n");
     let lines = ["fn at_start() {} mod made;", "fn word() -> String { made::WORD.into() }"];
     project.write(MAIN, &self::plain("1", &lines));
     let mut plain = Plain::start(project);
-    for version in ["2", "3", "4"] {
+    for version in ["2", "3"] {
         save(&plain, version, &lines);
         assert_eq!((plain.next().as_str(), word(&plain).as_str()), (version, "made"));
+        plain.wait_for("unchanged");
     }
-    let mut expected = vec!["first build", "src/made.rs changed"];
-    expected.extend(["src/main.rs changed"; 3]);
-    assert_eq!(causes(plain), expected);
+    let twice = ["src/main.rs changed", "src/made.rs was written while it was compiled"];
+    assert_eq!(causes(plain), [vec!["first build"], twice.repeat(2)].concat());
 }
 
 #[test]

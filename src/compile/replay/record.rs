@@ -54,7 +54,16 @@ impl Before {
         }
     }
 
-    /// Of a compilation that has succeeded, and read that. Of a source that was written since, nobody knows what was read.
+    /// A source that was written since: of it nobody knows what was read.
+    pub fn written(&self) -> Option<&Path> {
+        let is_written = |path: &Path, print: &Option<Print>| match print {
+            Some(print) => !print.is_untouched(path),
+            None => path.exists(),
+        };
+        self.sources.iter().find(|(path, print)| is_written(path, print)).map(|(path, _)| path.as_path())
+    }
+
+    /// Of a compilation that has succeeded, and read that.
     pub fn record(mut self, inputs: Inputs, outputs: Vec<PathBuf>, messages: Vec<String>) -> Record {
         let sources = inputs.sources.into_iter().map(|path| {
             let print = match self.sources.remove(&path) {

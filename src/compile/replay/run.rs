@@ -17,6 +17,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Instant, SystemTime};
@@ -77,6 +78,8 @@ pub struct Run {
     errors: usize,
     messages: Vec<String>,
     doubt: Option<String>,
+    /// A source that was written while it was compiled: it is not known what was compiled of it.
+    pub written: Option<PathBuf>,
     pub steps: Vec<Step>,
     /// The crate that came first: most likely the one that was edited.
     pub first: Option<usize>,
@@ -119,6 +122,7 @@ impl Run {
             errors: 0,
             messages: Vec::new(),
             doubt: None,
+            written: None,
             steps: Vec::new(),
             first: work.crates.first().copied(),
             linked: None,
@@ -191,6 +195,9 @@ impl Run {
             return None;
         }
         let messages = std::mem::take(&mut self.messages);
+        if self.cancelled || self.doubt.is_some() {
+            self.written = None;
+        }
         Some(match self.doubt.take() {
             _ if self.cancelled => Outcome::Failed { errors: 0, messages: Vec::new() },
             Some(doubt) => Outcome::Doubtful(doubt),
@@ -280,6 +287,7 @@ impl Run {
         if self.cancelled {
             return;
         }
+        self.written = self.written.take().or_else(|| before.written().map(Path::to_path_buf));
         if let Some(failure) = failure {
             if errors == 0 || odd.is_some() {
                 let what = odd.or(text).unwrap_or(failure);

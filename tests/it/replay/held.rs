@@ -3,7 +3,6 @@
 
 use super::{add_crate, assert_replayed, built_by, is, ready, word};
 use crate::harness::plain::{Plain, plain, project};
-use crate::harness::server::freeze;
 use crate::harness::{Project, leavings, processes, send, version, wait_for_end};
 use nix::sys::signal::Signal;
 use std::fs::{self, Permissions};
@@ -12,9 +11,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 
-const MAIN: &str = "src/main.rs";
+pub const MAIN: &str = "src/main.rs";
 /// Both expand to nothing: one once the test lets it go, the other so that the compiler does not end before the test lets it go.
-const WAITS: &str = "
+pub const WAITS: &str = "
 extern \"C\" fn wait() {
     let mut gate = std::net::TcpStream::connect(std::env::var(\"GATE\").unwrap()).unwrap();
     std::io::Read::read_exact(&mut gate, &mut [0]).unwrap();
@@ -31,16 +30,16 @@ pub fn at_the_end(_: proc_macro::TokenStream) -> proc_macro::TokenStream {
     proc_macro::TokenStream::new()
 }
 ";
-const HELD: &str = "fn at_start() {} waits::here!();";
+pub const HELD: &str = "fn at_start() {} waits::here!();";
 const HELD_AT_ITS_END: &str = "fn at_start() {} waits::at_the_end!();";
 
-fn with_macro(name: &str) -> Project {
+pub fn with_macro(name: &str) -> Project {
     let project = project(name, "");
     add_crate(&project, "waits", "[lib]\nproc-macro = true", WAITS);
     project
 }
 
-fn save(plain: &Plain, version: &str, lines: &[&str]) {
+pub fn save(plain: &Plain, version: &str, lines: &[&str]) {
     plain.project.write_by_rename(MAIN, &self::plain(version, lines));
 }
 
@@ -228,67 +227,6 @@ fn a_cargo_that_holds_the_lock_delays_no_save() {
     assert!(second.wait().unwrap().success(), "{rest:?}");
     save(&plain, "4", &[]);
     assert_eq!(plain.next(), "4");
-}
-
-/// Compiled by replay, and by cargo.
-#[test]
-fn a_text_that_was_there_only_while_it_was_compiled_is_not_served() {
-    for (name, metadata) in [("replay-meanwhile", ""), ("replay-meanwhile-cargo", "replay = false")] {
-        let project = project(name, metadata);
-        add_crate(&project, "waits", "[lib]\nproc-macro = true", WAITS);
-        let waits = "fn at_start() {} waits::here!(); waits::at_the_end!();";
-        let lines = [waits, "fn word() -> String { include_str!(\"../texts/word.txt\").into() }"];
-        project.write("texts/word.txt", "one");
-        project.write(MAIN, &self::plain("1", &lines[1..]));
-        let mut plain = Plain::begin(project, &["--timings"]);
-        plain.next();
-        if metadata.is_empty() {
-            plain.wait_for("replay-ready");
-        }
-        save(&plain, "2", &lines);
-        let held = plain.gate.arrival();
-        // The session sees nothing of it: the text is as it was when it looks again.
-        freeze(plain.session.pid());
-        plain.project.write("texts/word.txt", "two");
-        held.let_go();
-        let held = plain.gate.arrival();
-        plain.project.write("texts/word.txt", "one");
-        plain.session.signal(Signal::SIGCONT);
-        held.let_go();
-        plain.gate.arrival().let_go();
-        plain.gate.arrival().let_go();
-        assert_eq!(plain.next(), "2");
-        assert_eq!(word(&plain), "one");
-        assert_eq!(plain.causes()[1..], ["src/main.rs changed", "texts/word.txt changed"]);
-        assert_eq!(built_by(&mut plain).0, if metadata.is_empty() { "replay" } else { "cargo" });
-    }
-}
-
-/// What was looked at before is not what was compiled.
-#[test]
-fn a_text_that_was_there_only_before_it_was_compiled_is_not_taken_for_compiled() {
-    let project = with_macro("replay-before");
-    let lines = [HELD, "fn word() -> String { include_str!(\"../texts/word.txt\").into() }"];
-    project.write("texts/word.txt", "one");
-    project.write(MAIN, &self::plain("1", &lines[1..]));
-    let mut plain = ready(project);
-    // By another name of the same file, in a folder that nobody watches, so that it is seen when it is looked for only.
-    let unseen = "target/word.txt";
-    fs::hard_link(plain.project.path("texts/word.txt"), plain.project.path(unseen)).unwrap();
-    plain.project.write(unseen, "two");
-    save(&plain, "2", &lines);
-    let held = plain.gate.arrival();
-    plain.project.write(unseen, "one");
-    held.let_go();
-    // Once more, as nobody knows which of the two it was.
-    plain.gate.arrival().let_go();
-    assert_eq!((plain.next().as_str(), word(&plain).as_str()), ("2", "one"));
-    assert_replayed(&mut plain);
-    plain.project.write_by_rename("texts/word.txt", "two");
-    plain.gate.arrival().let_go();
-    plain.next();
-    assert_eq!(word(&plain), "two");
-    assert_replayed(&mut plain);
 }
 
 #[test]

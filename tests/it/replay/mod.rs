@@ -3,6 +3,7 @@
 
 mod diagnostics;
 mod held;
+mod meanwhile;
 mod merged;
 mod property;
 mod turns;
