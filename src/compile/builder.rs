@@ -339,8 +339,8 @@ impl Builder {
                 return self.ask_cargo(format!("{} is written while it is compiled", short(&path)), launcher);
             }
             // It is as it was before, or its save is about to be seen.
-            self.replay_again(now, launcher);
-            return None;
+            self.how.crates.append(&mut run.steps);
+            return self.replay_again(now, launcher);
         }
         match outcome {
             replay::Outcome::Built => {
@@ -348,7 +348,7 @@ impl Builder {
                 let built = self.last.made_again(plan, folder)?;
                 let inputs = plan.inputs();
                 let mut how = self.how.clone();
-                how.crates = std::mem::take(&mut run.steps);
+                how.crates.append(&mut run.steps);
                 how.link = run.linked.map(|link| (link.took, link.linker_name().to_owned()));
                 Some(Outcome::Built(Box::new(built), how, Some(inputs)))
             }
@@ -362,15 +362,15 @@ impl Builder {
         }
     }
 
-    /// Again, of what is not known to be compiled as it is now.
-    fn replay_again(&mut self, now: Instant, launcher: &mut Launcher) -> Option<()> {
+    /// What is not known to be compiled as it is now.
+    fn replay_again(&mut self, now: Instant, launcher: &mut Launcher) -> Option<Outcome> {
         let work = self.replay.parts()?.0.work();
         self.again = true;
         self.ready_at = None;
         self.runs += 1;
         let run = self.replay_run(now, &work, false, launcher)?;
         self.work = Some((self.runs, Work::Replay(Box::new(run))));
-        Some(())
+        None
     }
 
     /// In place of a replay that has come to nothing.

@@ -78,8 +78,7 @@ pub struct Room {
     cause: String,
     /// The next build goes through cargo, for this reason.
     why_cargo: Option<String>,
-    /// The next build is only for a doubt about the last one. A build that is one of these is not doubted itself: there is no end to that
-    /// where it writes its own sources, as some build scripts do.
+    /// The next build is only for a doubt about the last one; the running one is.
     confirms_next: bool,
     confirms: bool,
     saved: Option<Instant>,
@@ -311,7 +310,7 @@ impl Room {
                 self.diagnostics(messages);
                 self.failed(errors);
                 if by_cargo {
-                    self.confirm(now, launcher);
+                    self.confirm(now, true, launcher);
                 }
             }
             Outcome::Built(..) | Outcome::Failed { .. } => {}
@@ -357,7 +356,7 @@ impl Room {
                     self.why_cargo = Some("a new source was saved while it was compiled".to_owned());
                     self.found(now, Found { changed: missed, ..Found::default() }, now, launcher);
                 } else if by_cargo {
-                    self.confirm(now, launcher);
+                    self.confirm(now, false, launcher);
                 }
             }
             Err(error) => {
@@ -373,9 +372,13 @@ impl Room {
     }
 
     /// Has cargo build again where it may have read what was in a source only for a moment. Replay sees that by itself.
-    fn confirm(&mut self, now: Instant, launcher: &mut Launcher) {
-        let rewritten = self.sources.rewritten();
-        let Some(path) = rewritten.first().filter(|_| !self.confirms && self.cycle.is_idle()) else { return };
+    fn confirm(&mut self, now: Instant, failed: bool, launcher: &mut Launcher) {
+        if !self.cycle.is_idle() {
+            // Another build reads it as it is.
+            return;
+        }
+        let rewritten = self.sources.rewritten(failed, self.confirms);
+        let Some(path) = rewritten.first() else { return };
         let why = format!("{} was written while it was compiled", short(path));
         self.changed.extend(rewritten);
         self.confirms_next = true;

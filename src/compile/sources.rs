@@ -42,8 +42,12 @@ pub struct Sources {
     built: bool,
     /// Touched since the running build began, and no input as far as is known.
     touched: BTreeSet<PathBuf>,
-    /// Inputs that were written since the running build began, though nothing in them is new.
+    /// Written since the running build began, though nothing in them is new.
     rewritten: BTreeSet<PathBuf>,
+    /// Those of these for which a build is made again.
+    doubted: BTreeSet<PathBuf>,
+    /// Those that builds themselves write, as some build scripts do, until there is something new in them.
+    written_by_builds: BTreeSet<PathBuf>,
     seen: Seen,
     env_file: Option<PathBuf>,
     root: PathBuf,
@@ -87,6 +91,8 @@ impl Sources {
             built: false,
             touched: BTreeSet::new(),
             rewritten: BTreeSet::new(),
+            doubted: BTreeSet::new(),
+            written_by_builds: BTreeSet::new(),
             seen: Seen::default(),
             env_file: config.program.env_file.clone(),
             root: metadata.workspace_root.clone().into_std_path_buf(),
@@ -143,9 +149,21 @@ impl Sources {
         self.rewritten.clear();
     }
 
-    /// Inputs that were written since the build began, and are as they were: it may have read what was there only for a moment.
-    pub fn rewritten(&mut self) -> BTreeSet<PathBuf> {
-        std::mem::take(&mut self.rewritten)
+    /// What was written since a build of cargo began, and is as it was: the build may have read what was there only for a moment. Which
+    /// files it reads it has said, unless it has failed. `again`: it was made for what the one before it gave here.
+    pub fn rewritten(&mut self, failed: bool, again: bool) -> BTreeSet<PathBuf> {
+        if !again {
+            self.doubted.clear();
+        }
+        let mut rewritten = std::mem::take(&mut self.rewritten);
+        // That cargo writes the lock file is no news, and the other is for the program.
+        let is_setting = |path: &PathBuf| failed || self.settings.contains(path);
+        let is_other = |path: &PathBuf| path.ends_with("Cargo.lock") || self.env_file.as_ref() == Some(path);
+        rewritten.retain(|path| self.is_input(path) || is_setting(path) && !is_other(path));
+        let (again, new): (BTreeSet<PathBuf>, _) = rewritten.into_iter().partition(|path| self.doubted.contains(path));
+        self.written_by_builds.extend(again);
+        self.doubted.extend(BTreeSet::clone(&new));
+        new
     }
 
     /// Relative where `build.dep-info-basedir` is set, which is then most likely the root.
@@ -268,9 +286,10 @@ impl Sources {
                     found.start_anyway |= self.env_file.as_ref() == Some(&path)
                         || (!self.exact.contains(&path) && self.extra.iter().any(|extra| path.starts_with(extra)));
                     found.emptied &= empty;
+                    self.written_by_builds.remove(&path);
                     found.changed.push(path);
                 }
-                Change::Rewritten if self.is_input(&path) => drop(self.rewritten.insert(path)),
+                Change::Rewritten if !self.written_by_builds.contains(&path) => drop(self.rewritten.insert(path)),
                 Change::Rewritten | Change::Nothing => {}
             }
         }

@@ -34,6 +34,8 @@ impl Project {
             built: false,
             touched: BTreeSet::new(),
             rewritten: BTreeSet::new(),
+            doubted: BTreeSet::new(),
+            written_by_builds: BTreeSet::new(),
             seen: Seen::default(),
             env_file: Some(root.join(".env")),
             root: root.clone(),
@@ -149,30 +151,67 @@ fn lost_events_are_made_up_for() {
     assert_eq!(project.sources.look_again(), Found::default());
 }
 
+/// Another file each time: on some kernels the times of two writes may be the same.
+fn rewrite(project: &mut Project, path: &str) {
+    let path = project.path(path);
+    fs::copy(&path, path.with_extension("new")).unwrap();
+    fs::rename(path.with_extension("new"), &path).unwrap();
+    // Twice, as every file is looked at.
+    for _ in 0..2 {
+        assert_eq!(project.sources.look(std::slice::from_ref(&path)), Found::default());
+    }
+}
+
 #[test]
-fn an_input_that_was_written_during_a_build_and_is_as_it_was_is_known() {
+fn what_was_written_during_a_build_and_is_as_it_was_is_known() {
     let mut project = Project::new();
     let _ = project.built(&["src/main.rs"]);
-    let main = project.path("src/main.rs");
-    // Another file each time: on some kernels the time of two writes may be the same.
-    let rewrite = |project: &mut Project, path: &str| {
-        let path = project.path(path);
-        fs::copy(&path, path.with_extension("new")).unwrap();
-        fs::rename(path.with_extension("new"), &path).unwrap();
-        assert_eq!(project.sources.look(std::slice::from_ref(&path)), Found::default());
-    };
+    let files = ["Cargo.toml", "Cargo.lock", ".env"];
+    for path in files {
+        fs::write(project.path(path), "").unwrap();
+        project.sources.settings.insert(project.path(path));
+        project.sources.seen.remember(project.path(path));
+    }
+    let nothing = BTreeSet::new();
     rewrite(&mut project, "src/main.rs");
     project.sources.build_began();
-    assert_eq!(project.sources.rewritten(), BTreeSet::new());
-    ["src/main.rs", "src/a.rs", "notes.txt"].iter().for_each(|path| rewrite(&mut project, path));
-    // Looked at twice, as every file is.
-    assert_eq!(project.sources.look(std::slice::from_ref(&main)), Found::default());
-    assert_eq!(project.sources.rewritten(), [main.clone()].into());
-    assert_eq!(project.sources.rewritten(), BTreeSet::new());
+    assert_eq!(project.sources.rewritten(false, false), nothing);
+    for path in files.into_iter().chain(["src/main.rs", "src/a.rs", "notes.txt"]) {
+        rewrite(&mut project, path);
+    }
+    let expected = ["src/main.rs", "Cargo.toml"].map(|path| project.path(path));
+    assert_eq!(project.sources.rewritten(false, false), expected.into());
+    assert_eq!(project.sources.rewritten(false, false), nothing);
     // What this program does to a file itself is nothing that the user has done.
+    let main = project.path("src/main.rs");
     assert!(project.sources.date_anew(&[main.clone()].into()));
     assert_eq!(project.sources.look(std::slice::from_ref(&main)), Found::default());
-    assert_eq!(project.sources.rewritten(), BTreeSet::new());
+    assert_eq!(project.sources.rewritten(false, false), nothing);
+    // What a build has read that has failed it does not say.
+    project.sources.failed();
+    rewrite(&mut project, "src/a.rs");
+    assert_eq!(project.sources.rewritten(true, false), [project.path("src/a.rs")].into());
+}
+
+#[test]
+fn what_is_written_by_every_build_is_known_to_be_until_it_is_another() {
+    let mut project = Project::new();
+    let inputs = ["src/main.rs", "src/a.rs"];
+    let _ = project.built(&inputs);
+    let [main, a] = inputs.map(|path| project.path(path));
+    let mut next = |written: &[&str], again: bool| {
+        project.sources.build_began();
+        written.iter().for_each(|path| rewrite(&mut project, path));
+        project.sources.rewritten(false, again)
+    };
+    assert_eq!(next(&["src/a.rs"], false), [a.clone()].into());
+    assert_eq!(next(&["src/a.rs", "src/main.rs"], true), [main.clone()].into());
+    assert_eq!(next(&["src/a.rs"], true), BTreeSet::new());
+    assert_eq!(next(&["src/a.rs", "src/main.rs"], false), [main].into());
+    assert_eq!(project.write("src/a.rs", "new").changed.len(), 1);
+    project.sources.build_began();
+    rewrite(&mut project, "src/a.rs");
+    assert_eq!(project.sources.rewritten(false, false), [a].into());
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl Print {
         Print::of(path, began)
     }
 
-    /// Whether nobody has written the file since: what was read of it meanwhile is what is known here.
+    /// Whether nobody has written the file since, as far as times tell (see `RACY`): what was read of it meanwhile is what is known here.
     pub fn is_untouched(&self, path: &Path) -> bool {
         Stamp::of(path).as_ref() == Some(&self.stamp)
     }

@@ -58,7 +58,7 @@ impl Before {
     pub fn written(&self) -> Option<&Path> {
         let is_written = |path: &Path, print: &Option<Print>| match print {
             Some(print) => !print.is_untouched(path),
-            None => path.exists(),
+            None => Stamp::of(path).is_some(),
         };
         self.sources.iter().find(|(path, print)| is_written(path, print)).map(|(path, _)| path.as_path())
     }

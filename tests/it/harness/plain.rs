@@ -2,7 +2,7 @@
 //! compiled in a moment, and waits for nobody's lock.
 
 use super::server::{Gate, server};
-use super::{Project, Session, free_address, version};
+use super::{Project, Session, command, free_address, version};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Write;
@@ -134,6 +134,18 @@ impl Plain {
         self.marks += 1;
         self.project.write("mark", &self.marks.to_string());
         self.note("mark changed");
+    }
+
+    /// Waits until all that has happened to files so far has had its effect; what `cargo hotrun wait` says then.
+    pub fn settle(&mut self) -> Value {
+        self.fence();
+        let output = command()
+            .args(["wait", "--message-format", "json", "--pid", &self.session.pid().to_string(), "--target-dir"])
+            .arg(self.project.path("target"))
+            .current_dir(self.project.root())
+            .output()
+            .unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
     }
 
     fn note(&mut self, text: &str) {

@@ -3,7 +3,7 @@
 
 use super::{add_crate, is, ready};
 use crate::harness::plain::{Plain, plain, project};
-use crate::harness::{Project, command, get};
+use crate::harness::{Project, get};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
@@ -330,15 +330,7 @@ impl Tried {
 
     /// Waits until all edits so far have had their effect, and the programs before have gone.
     fn settle(&mut self) -> Value {
-        self.plain.fence();
-        let session = &self.plain.session;
-        let output = command()
-            .args(["wait", "--message-format", "json", "--pid", &session.pid().to_string(), "--target-dir"])
-            .arg(self.plain.project.path("target"))
-            .current_dir(self.plain.project.root())
-            .output()
-            .unwrap();
-        let state: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        let state = self.plain.settle();
         // All that was told until then.
         self.plain.fence();
         let served = |event: &&Value| is(event, "serving") && event["generation"] != state["generation"];
