@@ -381,6 +381,7 @@ impl Room {
         let Some(path) = rewritten.first() else { return };
         let why = format!("{} was written while it was compiled", short(path));
         self.changed.extend(rewritten);
+        self.saved = Some(now);
         self.confirms_next = true;
         self.ask_cargo(now, why, launcher);
     }
