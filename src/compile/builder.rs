@@ -362,7 +362,7 @@ impl Builder {
         }
     }
 
-    /// What is not known to be compiled as it is now.
+    /// Compiles again, without cargo, what is not known to be compiled as it is now.
     fn replay_again(&mut self, now: Instant, launcher: &mut Launcher) -> Option<Outcome> {
         let work = self.replay.parts()?.0.work();
         self.again = true;

@@ -310,7 +310,7 @@ impl Room {
                 self.diagnostics(messages);
                 self.failed(errors);
                 if by_cargo {
-                    self.confirm(now, true, launcher);
+                    self.confirm(now, launcher);
                 }
             }
             Outcome::Built(..) | Outcome::Failed { .. } => {}
@@ -356,7 +356,7 @@ impl Room {
                     self.why_cargo = Some("a new source was saved while it was compiled".to_owned());
                     self.found(now, Found { changed: missed, ..Found::default() }, now, launcher);
                 } else if by_cargo {
-                    self.confirm(now, false, launcher);
+                    self.confirm(now, launcher);
                 }
             }
             Err(error) => {
@@ -372,12 +372,12 @@ impl Room {
     }
 
     /// Has cargo build again where it may have read what was in a source only for a moment. Replay sees that by itself.
-    fn confirm(&mut self, now: Instant, failed: bool, launcher: &mut Launcher) {
+    fn confirm(&mut self, now: Instant, launcher: &mut Launcher) {
         if !self.cycle.is_idle() {
             // Another build reads it as it is.
             return;
         }
-        let rewritten = self.sources.rewritten(failed, self.confirms);
+        let rewritten = self.sources.rewritten(self.confirms);
         let Some(path) = rewritten.first() else { return };
         let why = format!("{} was written while it was compiled", short(path));
         self.changed.extend(rewritten);

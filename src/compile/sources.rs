@@ -151,13 +151,13 @@ impl Sources {
 
     /// What was written since a build of cargo began, and is as it was: the build may have read what was there only for a moment. Which
     /// files it reads it has said, unless it has failed. `again`: it was made for what the one before it gave here.
-    pub fn rewritten(&mut self, failed: bool, again: bool) -> BTreeSet<PathBuf> {
+    pub fn rewritten(&mut self, again: bool) -> BTreeSet<PathBuf> {
         if !again {
             self.doubted.clear();
         }
         let mut rewritten = std::mem::take(&mut self.rewritten);
         // That cargo writes the lock file is no news, and the other is for the program.
-        let is_setting = |path: &PathBuf| failed || self.settings.contains(path);
+        let is_setting = |path: &PathBuf| self.wide || self.settings.contains(path);
         let is_other = |path: &PathBuf| path.ends_with("Cargo.lock") || self.env_file.as_ref() == Some(path);
         rewritten.retain(|path| self.is_input(path) || is_setting(path) && !is_other(path));
         let (again, new): (BTreeSet<PathBuf>, _) = rewritten.into_iter().partition(|path| self.doubted.contains(path));

@@ -175,22 +175,22 @@ fn what_was_written_during_a_build_and_is_as_it_was_is_known() {
     let nothing = BTreeSet::new();
     rewrite(&mut project, "src/main.rs");
     project.sources.build_began();
-    assert_eq!(project.sources.rewritten(false, false), nothing);
+    assert_eq!(project.sources.rewritten(false), nothing);
     for path in files.into_iter().chain(["src/main.rs", "src/a.rs", "notes.txt"]) {
         rewrite(&mut project, path);
     }
     let expected = ["src/main.rs", "Cargo.toml"].map(|path| project.path(path));
-    assert_eq!(project.sources.rewritten(false, false), expected.into());
-    assert_eq!(project.sources.rewritten(false, false), nothing);
+    assert_eq!(project.sources.rewritten(false), expected.into());
+    assert_eq!(project.sources.rewritten(false), nothing);
     // What this program does to a file itself is nothing that the user has done.
     let main = project.path("src/main.rs");
     assert!(project.sources.date_anew(&[main.clone()].into()));
     assert_eq!(project.sources.look(std::slice::from_ref(&main)), Found::default());
-    assert_eq!(project.sources.rewritten(false, false), nothing);
+    assert_eq!(project.sources.rewritten(false), nothing);
     // What a build has read that has failed it does not say.
     project.sources.failed();
     rewrite(&mut project, "src/a.rs");
-    assert_eq!(project.sources.rewritten(true, false), [project.path("src/a.rs")].into());
+    assert_eq!(project.sources.rewritten(false), [project.path("src/a.rs")].into());
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn what_is_written_by_every_build_is_known_to_be_until_it_is_another() {
     let mut next = |written: &[&str], again: bool| {
         project.sources.build_began();
         written.iter().for_each(|path| rewrite(&mut project, path));
-        project.sources.rewritten(false, again)
+        project.sources.rewritten(again)
     };
     assert_eq!(next(&["src/a.rs"], false), [a.clone()].into());
     assert_eq!(next(&["src/a.rs", "src/main.rs"], true), [main.clone()].into());
@@ -211,7 +211,7 @@ fn what_is_written_by_every_build_is_known_to_be_until_it_is_another() {
     assert_eq!(project.write("src/a.rs", "new").changed.len(), 1);
     project.sources.build_began();
     rewrite(&mut project, "src/a.rs");
-    assert_eq!(project.sources.rewritten(false, false), [a].into());
+    assert_eq!(project.sources.rewritten(false), [a].into());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 pub const MAIN: &str = "src/main.rs";
 /// Both expand to nothing: one once the test lets it go, the other so that the compiler does not end before the test lets it go.
-pub const WAITS: &str = "
+const WAITS: &str = "
 extern \"C\" fn wait() {
     let mut gate = std::net::TcpStream::connect(std::env::var(\"GATE\").unwrap()).unwrap();
     std::io::Read::read_exact(&mut gate, &mut [0]).unwrap();
@@ -33,8 +33,8 @@ pub fn at_the_end(_: proc_macro::TokenStream) -> proc_macro::TokenStream {
 pub const HELD: &str = "fn at_start() {} waits::here!();";
 const HELD_AT_ITS_END: &str = "fn at_start() {} waits::at_the_end!();";
 
-pub fn with_macro(name: &str) -> Project {
-    let project = project(name, "");
+pub fn with_macro(name: &str, metadata: &str) -> Project {
+    let project = project(name, metadata);
     add_crate(&project, "waits", "[lib]\nproc-macro = true", WAITS);
     project
 }
@@ -63,7 +63,7 @@ fn generations(plain: &Plain) -> usize {
 
 #[test]
 fn a_save_during_a_replay_ends_it_and_its_program_never_serves() {
-    let mut plain = ready(with_macro("replay-cancel"));
+    let mut plain = ready(with_macro("replay-cancel", ""));
     save(&plain, "2", &[HELD]);
     let old = plain.gate.arrival();
     let compilers = processes(&temporary(&plain.project));
@@ -80,7 +80,7 @@ fn a_save_during_a_replay_ends_it_and_its_program_never_serves() {
 /// The text from before was compiled already, but what lies there is of neither.
 #[test]
 fn a_save_during_a_replay_may_bring_the_text_from_before() {
-    let project = with_macro("replay-back");
+    let project = with_macro("replay-back", "");
     let library = |word: &str, more: &str| format!("{more}\npub fn word() -> String {{ \"{word}\".into() }}\n");
     add_crate(&project, "library", "[dependencies]\nwaits.path = \"../waits\"", &library("one", ""));
     let lines = ["fn word() -> String { library::word() }"];
@@ -111,7 +111,7 @@ fn a_save_during_a_replay_may_bring_the_text_from_before() {
 
 #[test]
 fn saves_that_come_faster_than_replays_do_not_starve() {
-    let mut plain = ready(with_macro("replay-burst"));
+    let mut plain = ready(with_macro("replay-burst", ""));
     save(&plain, "2", &[HELD]);
     for version in ["3", "4", "5"] {
         let old = plain.gate.arrival();
@@ -134,7 +134,7 @@ fn saves_that_come_faster_than_replays_do_not_starve() {
 
 #[test]
 fn a_save_while_replay_is_prepared_comes_first() {
-    let project = with_macro("replay-prepared");
+    let project = with_macro("replay-prepared", "");
     project.write(MAIN, &self::plain("1", &[HELD]));
     let mut plain = Plain::begin(project, &["--timings"]);
     plain.gate.arrival().let_go();
@@ -231,7 +231,7 @@ fn a_cargo_that_holds_the_lock_delays_no_save() {
 
 #[test]
 fn when_a_compiler_dies_cargo_is_asked_and_later_saves_are_replayed() {
-    let mut plain = ready(with_macro("replay-died"));
+    let mut plain = ready(with_macro("replay-died", ""));
     save(&plain, "2", &[HELD]);
     let held = plain.gate.arrival();
     let compilers = processes(&temporary(&plain.project));
@@ -254,7 +254,7 @@ fn when_a_compiler_dies_cargo_is_asked_and_later_saves_are_replayed() {
 /// Else it would remove objects that the next one has made.
 #[test]
 fn a_compiler_that_cleans_up_delays_nothing_and_is_gone_before_the_next() {
-    let mut plain = ready(with_macro("replay-cleans-up"));
+    let mut plain = ready(with_macro("replay-cleans-up", ""));
     save(&plain, "2", &[HELD_AT_ITS_END]);
     assert_eq!(plain.next(), "2");
     assert_replayed(&mut plain);

@@ -1,7 +1,7 @@
 //! Files that are written while they are compiled: what was there for a moment only is not served for longer, and not taken for what
 //! is there.
 
-use super::held::{HELD, MAIN, WAITS, save, with_macro};
+use super::held::{HELD, MAIN, save, with_macro};
 use super::{add_crate, assert_replayed, built_by, ready, word};
 use crate::harness::Project;
 use crate::harness::plain::{Plain, plain, project};
@@ -34,8 +34,7 @@ fn with_a_text_for_a_moment(plain: &mut Plain, lines: &[&str], moment: &str) {
 }
 
 fn with_a_text(name: &str, metadata: &str) -> Project {
-    let project = project(name, metadata);
-    add_crate(&project, "waits", "[lib]\nproc-macro = true", WAITS);
+    let project = with_macro(name, metadata);
     project.write(TEXT, "one");
     project.write(MAIN, &plain("1", &HELD_TWICE[1..]));
     project
@@ -108,7 +107,7 @@ fn a_source_that_a_macro_writes_is_left_to_cargo() {
 /// What was looked at before is not what was compiled.
 #[test]
 fn a_text_that_was_there_only_before_it_was_compiled_is_not_taken_for_compiled() {
-    let project = with_macro("replay-before");
+    let project = with_macro("replay-before", "");
     let lines = [HELD, "fn word() -> String { include_str!(\"../texts/word.txt\").into() }"];
     project.write(TEXT, "one");
     project.write(MAIN, &self::plain("1", &lines[1..]));
