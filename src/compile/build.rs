@@ -54,6 +54,8 @@ pub struct Built {
     /// What was compiled, or was as it should be.
     pub units: Vec<Unit>,
     pub scripts: Vec<Script>,
+    /// Files made of packages that have no registry.
+    pub compiled: Vec<PathBuf>,
 }
 
 /// A message for the user, and the package and target that it is about; cargo's own are about none.
@@ -239,7 +241,10 @@ impl Run {
                 let units = std::mem::take(&mut self.units);
                 let (scripts, whole_packages) = what_they_name(&std::mem::take(&mut self.scripts), &units);
                 let libraries = std::mem::take(&mut self.libraries);
-                Some(Outcome::Built(Built { executable, libraries, whole_packages, fresh, messages, units, scripts }))
+                let files = units.iter().filter(|unit| is_local(&unit.package_id)).flat_map(|unit| &unit.filenames);
+                let compiled = files.map(|path| path.clone().into_std_path_buf()).collect();
+                let built = Built { executable, libraries, whole_packages, fresh, messages, units, scripts, compiled };
+                Some(Outcome::Built(built))
             }
             Some(_) | None => {
                 // Where the compiler has spoken, cargo only adds that it has failed.
@@ -318,7 +323,7 @@ impl Run {
 fn what_they_name(scripts: &[BuildScript], units: &[Unit]) -> (Vec<Script>, Vec<PackageId>) {
     let mut whole = Vec::new();
     let named = scripts.iter().map(|script| {
-        let local = script.package_id.repr.starts_with("path+") || script.package_id.repr.contains("(path+");
+        let local = is_local(&script.package_id);
         let unit = units.iter().find(|unit| unit.package_id == script.package_id);
         let folder = unit.and_then(|unit| unit.manifest_path.parent()).map(|folder| folder.as_std_path());
         let output =
@@ -333,6 +338,11 @@ fn what_they_name(scripts: &[BuildScript], units: &[Unit]) -> (Vec<Script>, Vec<
         Script { output, inputs, missing }
     });
     (named.collect(), whole)
+}
+
+/// It is on this disk, not in a registry or a repository.
+fn is_local(package: &PackageId) -> bool {
+    package.repr.starts_with("path+") || package.repr.contains("(path+")
 }
 
 /// What a build script's output, which cargo keeps beside its folder, says in `rerun-if-changed`. Where it cannot be read, the

@@ -1,11 +1,34 @@
 //! Dep-info, the Makefile rule in which cargo and rustc name the inputs of an output.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The inputs that cargo has written beside an executable.
 pub fn beside(executable: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(inputs(&std::fs::read_to_string(executable.with_extension("d"))?))
+}
+
+/// The inputs as rustc has named them, of a file that it has made, where what it wrote is found. Cargo gives that file a second
+/// name, without the hash, as a hard link.
+pub fn of_rustc(made: &Path) -> Option<Vec<PathBuf>> {
+    let name = made.file_stem()?.to_str()?;
+    let folder = made.parent()?;
+    let own = folder.join(name.strip_prefix("lib").unwrap_or(name)).with_extension("d");
+    let is_hash = |hash: &str| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // Beside the second name stands what cargo has made of it.
+    if name.rsplit_once('-').is_some_and(|(_, hash)| is_hash(hash)) && own.is_file() {
+        return Some(inputs(&std::fs::read_to_string(own).ok()?));
+    }
+    let (made, prefix) = (std::fs::metadata(made).ok()?, format!("{}-", name.replace('-', "_")));
+    let mut entries = [folder.join("deps"), folder.to_path_buf()].into_iter().flat_map(std::fs::read_dir).flatten();
+    let hashed = entries.find_map(|entry| {
+        let path = entry.ok()?.path();
+        let is_of_crate = path.file_name()?.to_str()?.starts_with(&prefix);
+        let is_same = |other: std::fs::Metadata| (other.dev(), other.ino()) == (made.dev(), made.ino());
+        (is_of_crate && path.extension().is_none() && is_same(std::fs::metadata(&path).ok()?)).then_some(path)
+    })?;
+    Some(inputs(&std::fs::read_to_string(hashed.with_extension("d")).ok()?))
 }
 
 /// The inputs of the first rule; later ones only make each input a target of its own.

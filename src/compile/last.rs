@@ -60,6 +60,7 @@ impl Last {
             messages: self.messages(plan, |_| true),
             units: Vec::new(),
             scripts: Vec::new(),
+            compiled: Vec::new(),
         })
     }
 

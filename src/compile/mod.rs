@@ -1,6 +1,7 @@
 //! Room 1, hot compile: watches what the program is made of, builds, and ends in an `Artifact`.
 //! Never lives here: what becomes of it. This room does not know that programs are run.
 
+mod asked;
 mod build;
 mod builder;
 mod cycle;
@@ -9,16 +10,20 @@ mod last;
 mod link;
 mod outbox;
 mod output;
+mod places;
 mod project;
 mod replay;
+mod scripts;
 mod seen;
 mod sources;
 mod stamp;
+mod walk;
 mod watch;
 
 use crate::config::Config;
 use crate::error::Result;
 use crate::process::Launcher;
+use crate::report::clean::plain;
 use crate::report::{Notice, short};
 use build::{Cargo, Told};
 use builder::{Builder, Outcome};
@@ -32,7 +37,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 pub use builder::How;
 pub use outbox::{Artifact, Outbox};
@@ -106,6 +111,8 @@ struct Unread {
     whole_packages: Vec<PackageId>,
     /// As replay knows them; cargo writes them into a file.
     inputs: Option<Vec<PathBuf>>,
+    /// What rustc has made of local packages: beside it stands what cargo does not tell of, the links by which files are named.
+    compiled: Vec<PathBuf>,
 }
 
 impl Room {
@@ -167,6 +174,7 @@ impl Room {
     }
 
     pub fn files(&mut self, now: Instant, event: FileEvent, launcher: &mut Launcher) -> Vec<Outbox> {
+        self.sources.cargo_runs(self.builder.cargo_began().filter(|_| self.builder.runs_cargo()));
         let (found, at) = match event {
             FileEvent::Touched(paths, at) => (self.sources.look(&paths), at),
             FileEvent::Quiet(paths) => (self.sources.look(&paths), now),
@@ -224,14 +232,23 @@ impl Room {
             self.watch(now);
             // What was put into a new folder before it was watched made no event.
             let more = self.sources.look_again();
-            found.emptied &= more.changed.is_empty();
+            let emptied = |found: &Found| found.emptied || found.changed.is_empty();
+            found.emptied = emptied(&found) && emptied(&more);
             found.changed.extend(more.changed);
+            found.by_script.extend(more.by_script);
             found.settings |= more.settings;
             found.start_anyway |= more.start_anyway;
             found.data.extend(more.data);
         }
         for (path, action) in std::mem::take(&mut found.data) {
             self.out.push(Outbox::Data(path, action));
+        }
+        for (path, package) in std::mem::take(&mut found.by_script) {
+            self.note(format!(
+                "{} is written anew by every build, by the build script of {package}: that is no change from now on, until \
+                 somebody else writes it. Have the script write to OUT_DIR, or name its inputs with cargo::rerun-if-changed",
+                short(&path)
+            ));
         }
         // Cargo itself writes the lock file.
         if self.builder.runs_cargo() {
@@ -267,7 +284,7 @@ impl Room {
         self.build_began = now;
         self.to_learn = None;
         self.confirms = std::mem::take(&mut self.confirms_next);
-        self.sources.build_began();
+        self.sources.build_began(SystemTime::now());
         self.out.push(Outbox::Tell(Notice::Building { package: self.package.clone(), cause: cause.clone() }));
         self.cause = cause;
         if let Some(moment) = self.builder.cargo_began() {
@@ -276,6 +293,7 @@ impl Room {
         let why_cargo = self.why_cargo.take();
         if let Err(error) = self.builder.start(now, &self.changed, why_cargo.as_deref(), launcher) {
             self.out.push(Outbox::Tell(Notice::Diagnostic { rendered: error.to_string() }));
+            self.sources.failed([]);
             self.failed(0);
             let _ = self.cycle.ended(now, cycle::Outcome::Failed);
         }
@@ -307,9 +325,16 @@ impl Room {
                 }
             }
             Outcome::Failed { errors, messages } if actions.contains(&Action::Fail) => {
+                let texts: Vec<String> = messages.iter().map(|told| plain(&told.rendered)).collect();
+                self.sources.failed(texts.iter().map(String::as_str));
+                // Before it is asked what is there: what comes later makes an event.
+                self.watch(now);
                 self.diagnostics(messages);
                 self.failed(errors);
-                if by_cargo {
+                let changed = self.sources.came_meanwhile();
+                if !changed.is_empty() {
+                    self.found(now, Found { changed, ..Found::default() }, now, launcher);
+                } else if by_cargo {
                     self.confirm(now, launcher);
                 }
             }
@@ -328,8 +353,8 @@ impl Room {
             start_anyway: std::mem::take(&mut self.start_anyway),
             how,
         }));
-        let (executable, whole_packages) = (built.executable, built.whole_packages);
-        self.unread = Some(Unread { executable, whole_packages, inputs });
+        let (executable, whole_packages, compiled) = (built.executable, built.whole_packages, built.compiled);
+        self.unread = Some(Unread { executable, whole_packages, inputs, compiled });
     }
 
     /// What the last build says of the program's inputs, read while the program starts.
@@ -343,7 +368,9 @@ impl Room {
         let inputs = unread.inputs.map_or_else(|| dep_info::beside(&unread.executable), Ok);
         match inputs {
             Ok(inputs) => {
-                let inputs = self.sources.absolute(inputs);
+                let mut inputs = self.sources.absolute(inputs);
+                let by_rustc = unread.compiled.iter().filter_map(|path| dep_info::of_rustc(path)).flatten();
+                inputs.extend(self.sources.as_compiled(by_rustc.collect()));
                 let missed = self.sources.built(inputs.clone(), &unread.whole_packages);
                 match by_cargo {
                     // It says which settings there are.
@@ -360,7 +387,7 @@ impl Room {
                 }
             }
             Err(error) => {
-                self.sources.failed();
+                self.sources.failed([]);
                 self.note(format!(
                     "cargo's list of inputs cannot be read ({}: {error}); every file of the packages counts as one",
                     short(&unread.executable.with_extension("d"))
@@ -397,7 +424,6 @@ impl Room {
     }
 
     fn failed(&mut self, errors: usize) {
-        self.sources.failed();
         // What is broken may be a package that has just come.
         if self.settings_changed {
             self.ask_for_metadata();

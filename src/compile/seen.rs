@@ -44,6 +44,11 @@ impl Seen {
         self.0.get(path).is_some_and(|look| look.stamp.is_some())
     }
 
+    /// Whether it is there, and was written, moved there or dated since that moment, as far as is known.
+    pub fn came_since(&self, path: &Path, moment: SystemTime) -> bool {
+        self.0.get(path).and_then(|look| look.stamp.as_ref()).is_some_and(|stamp| stamp.is_since(moment))
+    }
+
     /// Whether a look could show anything new.
     pub fn is_worth_a_look(&self, path: &Path) -> bool {
         self.0.get(path).is_none_or(|look| look.stamp != Stamp::of(path))

@@ -1,14 +1,16 @@
 //! What the program is made of, and whether a touched path has really changed it.
 //! Never lives here: watching (`watch`), and what follows from a change (`cycle`).
 
-use crate::compile::project;
+use crate::compile::places::{self, Places};
+use crate::compile::scripts::{Author, Scripts};
 use crate::compile::seen::{Change, Seen};
+use crate::compile::walk::{self, Below, Passed};
+use crate::compile::{asked, project};
 use crate::config::{self, DataAction};
 use crate::error::Tried;
 use crate::report::short;
 use cargo_metadata::{DependencyKind, Metadata, PackageId};
 use globset::GlobSet;
-use ignore::WalkBuilder;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,20 +24,30 @@ const EDITORS: [&str; 6] = ["**/*~", "**/.#*", "**/#*#", "**/*.sw?", "**/4913", 
 pub struct Sources {
     /// Folders of the package and of its path dependencies.
     packages: BTreeMap<PackageId, PathBuf>,
+    /// Those before a change of the manifests, until a build has succeeded: what was renamed may get its name back.
+    former: BTreeSet<PathBuf>,
+    /// The names of those that have a build script, by their folders.
+    scripted: BTreeMap<PathBuf, String>,
     target_dir: PathBuf,
+    /// Where cargo keeps what it needs itself, which is mostly the same.
+    build_dir: PathBuf,
     /// Manifests, lock file, cargo's configuration, toolchain file: they say what is built and how.
     settings: BTreeSet<PathBuf>,
     /// Files that are not there, and would change what is built by their coming.
     coming: BTreeSet<PathBuf>,
     /// Named by the compiler's dep-info.
     exact: BTreeSet<PathBuf>,
-    /// Real paths of inputs that are symlinks, or are reached through one.
-    real: HashMap<PathBuf, PathBuf>,
+    /// What the last failed build has named in its messages, there or not.
+    asked: BTreeSet<PathBuf>,
+    /// Where the names of all that matters lead, as of the last look at the folders.
+    places: Places,
+    /// Where links have led when the last build succeeded: where cargo looks.
+    led: HashMap<PathBuf, PathBuf>,
     /// Packages all of whose files are inputs.
     whole: BTreeSet<PathBuf>,
     extra: Vec<PathBuf>,
     ignore: GlobSet,
-    data: Vec<(GlobSet, DataAction)>,
+    data: Vec<Data>,
     /// Before the first build that succeeds, and after one that failed: any file of the packages may be what is missing.
     wide: bool,
     /// Whether a build has succeeded: then a file that counts for being one of the package's is a source by its name.
@@ -48,9 +60,23 @@ pub struct Sources {
     doubted: BTreeSet<PathBuf>,
     /// Those that builds themselves write, as some build scripts do, until there is something new in them.
     written_by_builds: BTreeSet<PathBuf>,
+    /// Those that build scripts write, each time with something new.
+    scripts: Scripts,
+    /// When the build that runs, or ran last, began; and that by cargo which runs.
+    began: Option<SystemTime>,
+    cargo_runs: Option<SystemTime>,
     seen: Seen,
     env_file: Option<PathBuf>,
     root: PathBuf,
+}
+
+/// Files that the running program reads.
+#[derive(Debug)]
+struct Data {
+    glob: GlobSet,
+    action: DataAction,
+    /// Before the first sign in the glob that is a pattern.
+    base: PathBuf,
 }
 
 /// What a look at touched paths has found.
@@ -65,8 +91,10 @@ pub struct Found {
     /// One of those is for the program that runs, not for the compiler: it is started again whatever comes of the build.
     pub start_anyway: bool,
     pub data: Vec<(PathBuf, DataAction)>,
-    /// Folders that came or went.
+    /// Places of folders that came or went, and of links that lead elsewhere.
     pub folders: Vec<PathBuf>,
+    /// Files that the build script of that package is now known to write in every build.
+    pub by_script: Vec<(PathBuf, String)>,
 }
 
 impl Sources {
@@ -74,15 +102,20 @@ impl Sources {
         let ignore = config.watch.ignore.iter().map(String::as_str).chain(EDITORS);
         let data = config.watch.data.iter().map(|data| {
             let glob = config::glob_set([data.glob.as_str()]).tried("read the globs of `data`")?;
-            Ok((glob, data.action))
+            Ok(Data { glob, action: data.action, base: literal(&data.glob) })
         });
         let mut sources = Sources {
             packages: BTreeMap::new(),
+            former: BTreeSet::new(),
+            scripted: BTreeMap::new(),
             target_dir: metadata.target_directory.clone().into_std_path_buf(),
+            build_dir: metadata.build_directory.as_ref().unwrap_or(&metadata.target_directory).clone().into(),
             settings: BTreeSet::new(),
             coming: BTreeSet::new(),
             exact: BTreeSet::new(),
-            real: HashMap::new(),
+            asked: BTreeSet::new(),
+            places: Places::default(),
+            led: HashMap::new(),
             whole: BTreeSet::new(),
             extra: config.watch.extra.clone(),
             ignore: config::glob_set(ignore).tried("read the globs of `ignore`")?,
@@ -93,11 +126,17 @@ impl Sources {
             rewritten: BTreeSet::new(),
             doubted: BTreeSet::new(),
             written_by_builds: BTreeSet::new(),
+            scripts: Scripts::default(),
+            began: None,
+            cargo_runs: None,
             seen: Seen::default(),
             env_file: config.program.env_file.clone(),
             root: metadata.workspace_root.clone().into_std_path_buf(),
         };
         if let Some(folder) = &config.build.target_dir {
+            if sources.build_dir == sources.target_dir {
+                sources.build_dir.clone_from(folder);
+            }
             sources.target_dir.clone_from(folder);
         }
         sources.set_packages(metadata, &config.build.package_id);
@@ -107,10 +146,23 @@ impl Sources {
 
     /// The package and its path dependencies, from a new look at the manifests.
     pub fn set_packages(&mut self, metadata: &Metadata, package: &PackageId) {
-        self.packages = local_packages(metadata, package);
+        let packages = local_packages(metadata, package);
+        if packages.is_empty() {
+            // It has gone, and may come back where it was.
+            return;
+        }
+        let former = std::mem::replace(&mut self.packages, packages).into_values();
+        self.former.extend(former);
+        self.former.retain(|folder| !self.packages.values().any(|now| now == folder));
+        let scripted =
+            metadata.packages.iter().filter(|package| package.targets.iter().any(|target| target.is_custom_build()));
+        let of_ours =
+            scripted.filter_map(|package| Some((self.packages.get(&package.id)?.clone(), package.name.to_string())));
+        self.scripted = of_ours.collect();
         let root = metadata.workspace_root.as_std_path();
         self.settings = [root.join("Cargo.toml"), root.join("Cargo.lock")].into_iter().collect();
-        self.settings.extend(self.packages.values().map(|folder| folder.join("Cargo.toml")));
+        let manifests: Vec<PathBuf> = self.folders_of_packages().map(|folder| folder.join("Cargo.toml")).collect();
+        self.settings.extend(manifests);
         let (there, absent): (Vec<PathBuf>, Vec<PathBuf>) =
             settings_files(root).into_iter().partition(|path| path.is_file());
         self.settings.extend(there);
@@ -143,10 +195,16 @@ impl Sources {
         self.whole.iter().cloned().collect()
     }
 
-    /// A build begins: what is touched from now on may be an input of it that nobody knows yet.
-    pub fn build_began(&mut self) {
+    /// A build begins at that time of day: what is touched from now on may be an input of it that nobody knows yet.
+    pub fn build_began(&mut self, now: SystemTime) {
+        self.began = Some(now);
         self.touched.clear();
         self.rewritten.clear();
+    }
+
+    /// Since when cargo runs, if it does.
+    pub fn cargo_runs(&mut self, since: Option<SystemTime>) {
+        self.cargo_runs = since;
     }
 
     /// What was written since a build of cargo began, and is as it was: the build may have read what was there only for a moment. Which
@@ -168,13 +226,21 @@ impl Sources {
 
     /// Relative where `build.dep-info-basedir` is set, which is then most likely the root.
     pub fn absolute(&self, inputs: Vec<PathBuf>) -> Vec<PathBuf> {
-        inputs.into_iter().map(|path| self.root.join(path)).collect()
+        inputs.into_iter().map(|path| places::plain(self.root.join(path))).collect()
+    }
+
+    /// What a compiler names that was started in the root, or in the package's folder where that is no member of the workspace.
+    pub fn as_compiled(&self, inputs: Vec<PathBuf>) -> Vec<PathBuf> {
+        let folders = || std::iter::once(&self.root).chain(self.packages.values());
+        let named =
+            inputs.into_iter().filter_map(|path| folders().map(|folder| folder.join(&path)).find(|path| path.exists()));
+        named.map(places::plain).collect()
     }
 
     /// Takes the exact inputs that a build has named. Returns what was touched during the build and has turned out to be an
     /// input.
     pub fn built(&mut self, inputs: Vec<PathBuf>, whole_packages: &[PackageId]) -> Vec<PathBuf> {
-        let ours = inputs.into_iter().filter(|path| !path.starts_with(&self.target_dir));
+        let ours = inputs.into_iter().filter(|path| !self.is_made(path));
         // A folder is what a build script may name; all below it is meant.
         let (folders, files): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = ours.partition(|path| path.is_dir());
         // A file that was no input until now may have changed unnoticed since it was last looked at.
@@ -185,17 +251,15 @@ impl Sources {
         self.whole = whole_packages.iter().filter_map(|id| self.packages.get(id)).cloned().chain(folders).collect();
         self.wide = false;
         self.built = true;
-        self.real = HashMap::new();
-        for path in &self.exact {
-            if let Ok(real) = path.canonicalize()
-                && real != *path
-            {
-                self.real.insert(real, path.clone());
-            }
-        }
+        self.asked.clear();
+        self.former.clear();
+        let real = |path: &PathBuf| Some((path.clone(), path.canonicalize().ok().filter(|real| real != path)?));
+        self.led = self.exact.iter().filter_map(real).collect();
         self.look_at_all();
+        self.follow();
         let touched = std::mem::take(&mut self.touched);
-        touched.into_iter().filter(|path| self.counts(path, &mut None)).collect()
+        let names: BTreeSet<PathBuf> = touched.iter().flat_map(|place| self.places.names(place)).collect();
+        names.into_iter().filter(|name| self.counts(name, &mut None)).collect()
     }
 
     /// Dates inputs to now, so that cargo sees that they have changed: it compares times, and takes a file for old that was
@@ -203,15 +267,20 @@ impl Sources {
     pub fn date_anew(&mut self, paths: &BTreeSet<PathBuf>) -> bool {
         // A file that may not be written keeps its date, and cargo its opinion.
         let inputs: Vec<&PathBuf> = paths.iter().filter(|path| self.is_input(path)).collect();
-        inputs.into_iter().filter(|path| self.seen.date(path)).count() > 0
+        // Where a link has led is where cargo looks.
+        let led = inputs.iter().filter_map(|path| self.led.get(*path)).filter(|place| place.is_file());
+        let files: BTreeSet<PathBuf> = inputs.iter().copied().chain(led).cloned().collect();
+        files.into_iter().filter(|path| self.seen.date(path)).count() > 0
     }
 
-    /// As `date_anew`, of inputs that were moved here with a date before that moment: cargo would never see that they have
-    /// changed, neither now nor when it builds for another reason.
+    /// As `date_anew`, of inputs that were moved here with a date before that moment, and of those that a link has led to until now:
+    /// cargo would never see that they have changed, neither now nor when it builds for another reason.
     pub fn date_the_old_anew(&mut self, paths: &BTreeSet<PathBuf>, moment: SystemTime) {
         let is_old = |path: &&PathBuf| {
             let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+            let led = self.led.get(*path);
             modified.is_ok_and(|modified| modified < moment)
+                || led.is_some() && path.canonicalize().ok().as_ref() != led
         };
         let old = paths.iter().filter(is_old).cloned().collect();
         self.date_anew(&old);
@@ -222,9 +291,22 @@ impl Sources {
         self.exact.contains(path) || self.whole.iter().any(|folder| path.starts_with(folder))
     }
 
-    /// A build failed: what it lacks may be any file.
-    pub fn failed(&mut self) {
+    /// A build failed: what it lacks may be any file of the packages, and whatever its messages name.
+    pub fn failed<'t>(&mut self, messages: impl IntoIterator<Item = &'t str>) {
         self.wide = true;
+        let folders: Vec<PathBuf> = std::iter::once(&self.root).chain(self.packages.values()).cloned().collect();
+        let asked = messages.into_iter().flat_map(|text| asked::paths(text, &folders));
+        let is_meant = |path: &PathBuf| !self.is_made(path) && !self.ignore.is_match(path) && !path.is_dir();
+        self.asked = asked.filter(is_meant).collect();
+    }
+
+    /// What of the files that a failed build has named is there and was written since it began, and was never looked at: it may have
+    /// come too late to be read.
+    pub fn came_meanwhile(&mut self) -> Vec<PathBuf> {
+        let unknown: Vec<PathBuf> = self.asked.iter().filter(|path| !self.seen.knows(path)).cloned().collect();
+        unknown.iter().for_each(|path| self.seen.remember(path.clone()));
+        let came = |path: &PathBuf| self.began.is_some_and(|began| self.seen.came_since(path, began));
+        unknown.into_iter().filter(came).collect()
     }
 
     /// Cargo may write the lock file while it builds; that is no change of the user's.
@@ -243,80 +325,172 @@ impl Sources {
         self.packages.len().saturating_sub(1)
     }
 
-    /// Every folder in which something may change the program.
-    pub fn folders(&self) -> BTreeSet<PathBuf> {
-        let mut folders: BTreeSet<PathBuf> = self.packages.values().cloned().collect();
-        let (inner, _) = self.walk(self.packages.values().chain(&self.whole));
-        folders.extend(inner);
-        let (extra, files) = self.walk(&self.extra);
-        folders.extend(extra);
-        let single = files.iter().chain(&self.exact).chain(&self.settings).chain(self.real.keys()).chain(&self.extra);
-        folders.extend(single.filter_map(|path| path.parent()).map(Path::to_path_buf));
-        // Where the folder of what may come is not there either, the one in which it would come is.
-        let coming = self.coming.iter().filter_map(|path| path.ancestors().skip(1).find(|folder| folder.is_dir()));
-        folders.extend(coming.map(Path::to_path_buf));
-        folders
+    /// Every folder in which something may change the program, by its place.
+    pub fn folders(&mut self) -> BTreeSet<PathBuf> {
+        self.follow();
+        self.places.folders()
     }
 
-    /// Looks at paths that were touched.
-    pub fn look(&mut self, paths: &[PathBuf]) -> Found {
+    fn follow(&mut self) {
+        let roots = self.folders_of_packages().chain(&self.whole);
+        let mut folders = walk::visible(roots, &self.passed()).folders;
+        folders.extend(self.folders_of_packages().cloned());
+        let named = self.named();
+        folders.extend(named.folders);
+        let single = self.exact.iter().chain(&self.settings).chain(&self.extra).chain(&self.asked).chain(&self.coming);
+        let files: BTreeSet<PathBuf> = single.chain(&named.files).cloned().collect();
+        folders.extend(files.iter().filter_map(|path| path.parent()).map(Path::to_path_buf));
+        self.places = Places::of(&folders, &files);
+    }
+
+    /// What the user has named: for `watch` without what git ignores in it, unless that is all; for `data` with it.
+    fn named(&self) -> Below {
+        let passed = self.passed();
+        let mut named = Below::default();
+        for root in &self.extra {
+            let mut below = walk::visible([root], &passed);
+            if below.files.is_empty() && !self.holds_packages(root) {
+                below = walk::all(root, &passed);
+            }
+            named.extend(below);
+        }
+        for data in self.data.iter().filter(|data| !self.holds_packages(&data.base)) {
+            let mut below = walk::all(&data.base, &passed);
+            below.files.retain(|path| data.glob.is_match(path));
+            below.folders.extend(data.base.parent().map(Path::to_path_buf));
+            named.extend(below);
+        }
+        named
+    }
+
+    /// Of such a folder not all is meant.
+    fn holds_packages(&self, folder: &Path) -> bool {
+        self.packages.values().any(|package| package.starts_with(folder))
+    }
+
+    fn folders_of_packages(&self) -> impl Iterator<Item = &PathBuf> {
+        self.packages.values().chain(&self.former)
+    }
+
+    fn passed(&self) -> Passed<'_> {
+        let packages = self.folders_of_packages().cloned().collect();
+        Passed { made: [&self.target_dir, &self.build_dir], packages, ignore: &self.ignore }
+    }
+
+    /// By cargo.
+    fn is_made(&self, path: &Path) -> bool {
+        path.starts_with(&self.target_dir) || path.starts_with(&self.build_dir)
+    }
+
+    /// Looks at places that were touched.
+    pub fn look(&mut self, touched: &[PathBuf]) -> Found {
         let mut found = Found { emptied: true, ..Found::default() };
         // Asked for once a look, as it walks the packages.
         let mut walked: Option<BTreeSet<PathBuf>> = None;
-        for path in paths {
-            let path = self.real.get(path).unwrap_or(path).clone();
-            let was_folder = !self.seen.knows(&path) && self.seen.paths().any(|seen| seen.starts_with(&path));
-            if path.is_dir() || was_folder {
-                found.folders.push(path);
+        for place in touched {
+            let names = self.places.names(place);
+            let was_folder =
+                |name: &PathBuf| !self.seen.knows(name) && self.seen.paths().any(|seen| seen.starts_with(name));
+            let is_known = || names.iter().any(|name| self.seen.knows(name) || was_folder(name));
+            if self.places.has_link(place) || place.is_symlink() && is_known() {
+                // What it leads to now is looked at with everything else.
+                found.folders.push(place.clone());
                 continue;
             }
-            if let Some(action) = self.data_action(&path) {
-                if let Change::Content { .. } = self.seen.look_at(&path) {
-                    found.data.push((path, action));
-                }
+            if place.is_dir() || names.iter().any(was_folder) {
+                found.changed.extend(names.into_iter().find(|name| self.asked.contains(name) && name.is_dir()));
+                found.folders.push(place.clone());
                 continue;
             }
-            if !self.counts(&path, &mut walked) {
-                self.touched.insert(path);
-                continue;
-            }
-            match self.seen.look_at(&path) {
-                Change::Content { empty } => {
-                    found.settings |= self.settings.contains(&path) || self.coming.contains(&path);
-                    found.start_anyway |= self.env_file.as_ref() == Some(&path)
-                        || (!self.exact.contains(&path) && self.extra.iter().any(|extra| path.starts_with(extra)));
-                    found.emptied &= empty;
-                    self.written_by_builds.remove(&path);
-                    found.changed.push(path);
-                }
-                Change::Rewritten if !self.written_by_builds.contains(&path) => drop(self.rewritten.insert(path)),
-                Change::Rewritten | Change::Nothing => {}
-            }
+            self.look_at(place, &names, &mut found, &mut walked);
         }
         found.emptied &= !found.changed.is_empty();
         found
     }
 
+    /// Looks at a file by all its names; it is one change.
+    fn look_at(
+        &mut self,
+        place: &Path,
+        names: &BTreeSet<PathBuf>,
+        found: &mut Found,
+        walked: &mut Option<BTreeSet<PathBuf>>,
+    ) {
+        if let Some((name, action)) = names.iter().find_map(|name| Some((name, self.data_action(name)?))) {
+            if let Change::Content { .. } = self.seen.look_at(name) {
+                found.data.push((name.clone(), action));
+            }
+            return;
+        }
+        let (counting, others): (Vec<_>, Vec<_>) = names.iter().partition(|name| self.counts(name, walked));
+        if counting.is_empty() {
+            self.touched.extend(others.into_iter().cloned());
+            return;
+        }
+        let mut changed = Vec::new();
+        for name in counting {
+            match self.seen.look_at(name) {
+                Change::Content { empty } => {
+                    if !self.is_somebodys(place, name, found) {
+                        continue;
+                    }
+                    found.settings |= self.settings.contains(name) || self.coming.contains(name);
+                    found.start_anyway |= self.env_file.as_ref() == Some(name)
+                        || (!self.exact.contains(name) && self.extra.iter().any(|extra| name.starts_with(extra)));
+                    found.emptied &= empty;
+                    self.written_by_builds.remove(name);
+                    changed.push(name);
+                }
+                Change::Rewritten if !self.written_by_builds.contains(name) => {
+                    self.rewritten.insert(name.clone());
+                }
+                Change::Rewritten | Change::Nothing => {}
+            }
+        }
+        // It is told by the name by which the project reaches it.
+        let by_link = changed.iter().find(|name| **name != place && name.starts_with(&self.root));
+        found.changed.extend(by_link.or(changed.first()).map(|name| (*name).clone()));
+    }
+
+    fn is_somebodys(&mut self, place: &Path, name: &Path, found: &mut Found) -> bool {
+        let package = self.scripted.iter().filter(|(folder, _)| name.starts_with(folder));
+        let package = package.max_by_key(|(folder, _)| folder.as_os_str().len()).map(|(_, name)| name.clone());
+        match self.scripts.author(place, self.cargo_runs, &self.build_dir, package.as_deref()) {
+            Author::Somebody => true,
+            Author::BuildAgain => false,
+            Author::Build => {
+                found.by_script.extend(package.map(|package| (name.to_path_buf(), package)));
+                false
+            }
+        }
+    }
+
     /// Looks at everything, as events were lost or cannot be had. Only files whose size, time or inode differ are read.
     pub fn look_again(&mut self) -> Found {
-        let mut paths: BTreeSet<PathBuf> = self.seen.paths().cloned().collect();
-        paths.extend(self.all_files());
-        let touched: Vec<PathBuf> = paths.into_iter().filter(|path| self.seen.is_worth_a_look(path)).collect();
-        self.look(&touched)
+        let mut names: BTreeSet<PathBuf> = self.seen.paths().cloned().collect();
+        names.extend(self.all_files());
+        let touched: Vec<PathBuf> = names.into_iter().filter(|name| self.seen.is_worth_a_look(name)).collect();
+        let mut found = Found { emptied: true, ..Found::default() };
+        let mut walked = None;
+        for name in touched {
+            self.look_at(&name, &[name.clone()].into(), &mut found, &mut walked);
+        }
+        found.emptied &= !found.changed.is_empty();
+        found
     }
 
     fn data_action(&self, path: &Path) -> Option<DataAction> {
-        self.data.iter().find(|(glob, _)| glob.is_match(path)).map(|(_, action)| *action)
+        self.data.iter().find(|data| data.glob.is_match(path)).map(|data| data.action)
     }
 
     fn counts(&self, path: &Path, walked: &mut Option<BTreeSet<PathBuf>>) -> bool {
         if self.exact.contains(path) || self.settings.contains(path) || self.coming.contains(path) {
             return true;
         }
-        if path.starts_with(&self.target_dir) || self.ignore.is_match(path) {
+        if self.is_made(path) || self.ignore.is_match(path) {
             return false;
         }
-        if self.extra.iter().any(|extra| path.starts_with(extra)) {
+        if self.asked.iter().chain(&self.extra).any(|root| path.starts_with(root)) {
             return true;
         }
         let roots = self.whole.iter().chain(self.packages.values().filter(|_| self.wide));
@@ -331,7 +505,7 @@ impl Sources {
             return false;
         }
         // A file that was one of them counts when it has gone, too.
-        was_there || walked.get_or_insert_with(|| self.walk(roots).1).contains(path)
+        was_there || walked.get_or_insert_with(|| walk::visible(roots, &self.passed()).files).contains(path)
     }
 
     fn look_at_all(&mut self) {
@@ -343,38 +517,10 @@ impl Sources {
     }
 
     fn all_files(&self) -> BTreeSet<PathBuf> {
-        let roots = self.whole.iter().chain(&self.extra).chain(self.packages.values());
-        let (_, mut files) = self.walk(roots);
-        files.extend(self.exact.iter().chain(&self.settings).chain(&self.coming).cloned());
+        let mut files = walk::visible(self.whole.iter().chain(self.packages.values()), &self.passed()).files;
+        files.extend(self.named().files);
+        files.extend(self.exact.iter().chain(&self.settings).chain(&self.coming).chain(&self.asked).cloned());
         files
-    }
-
-    /// Folders and files below the roots that git would not ignore, without hidden ones and without what cargo makes.
-    fn walk<'a>(&self, roots: impl IntoIterator<Item = &'a PathBuf>) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
-        let (mut folders, mut files) = (BTreeSet::new(), BTreeSet::new());
-        for root in roots {
-            let (root, target_dir) = (root.clone(), self.target_dir.clone());
-            let packages: BTreeSet<PathBuf> = self.packages.values().cloned().collect();
-            let walk = WalkBuilder::new(&root)
-                .require_git(false)
-                .filter_entry(move |entry| {
-                    let path = entry.path();
-                    // A crate that is no path dependency is another program's.
-                    let stranger = || path != root && !packages.contains(path) && path.join("Cargo.toml").is_file();
-                    path != target_dir && entry.file_name() != "target" && !stranger()
-                })
-                .build();
-            // What cannot be read cannot be compiled either; the compiler will say so.
-            for entry in walk.filter_map(|entry| entry.ok()) {
-                let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
-                if is_folder {
-                    folders.insert(entry.into_path());
-                } else if !self.ignore.is_match(entry.path()) {
-                    files.insert(entry.into_path());
-                }
-            }
-        }
-        (folders, files)
     }
 }
 
@@ -387,6 +533,18 @@ impl Found {
             [] => "nothing changed".to_owned(),
         }
     }
+}
+
+/// The part of a glob that is no pattern: a folder, or the file itself.
+fn literal(glob: &str) -> PathBuf {
+    let plain = |part: std::path::Component<'_>| {
+        let part = part.as_os_str().to_string_lossy().into_owned();
+        // As `globset::escape` writes signs that are meant.
+        let signs = ['*', '?', '[', ']', '{', '}'];
+        let plain = signs.iter().fold(part.clone(), |part, sign| part.replace(&format!("[{sign}]"), &sign.to_string()));
+        (globset::escape(&plain) == part).then_some(plain)
+    };
+    Path::new(glob).components().map_while(plain).collect()
 }
 
 /// Where cargo's configuration and the choice of the toolchain may stand.

@@ -21,21 +21,33 @@ impl Project {
         }
         let mut sources = Sources {
             packages: [(PackageId { repr: "p".into() }, root.clone())].into_iter().collect(),
+            former: BTreeSet::new(),
+            scripted: BTreeMap::new(),
             target_dir: root.join("target"),
+            build_dir: root.join("target"),
             settings: [root.join("Cargo.toml")].into_iter().collect(),
             coming: [root.join("build.rs")].into_iter().collect(),
             exact: BTreeSet::new(),
-            real: HashMap::new(),
+            asked: BTreeSet::new(),
+            places: Places::default(),
+            led: HashMap::new(),
             whole: BTreeSet::new(),
             extra: vec![root.join("migrations")],
             ignore: config::glob_set(EDITORS).unwrap(),
-            data: vec![(config::glob_set(["**/*.tera"]).unwrap(), DataAction::None)],
+            data: vec![Data {
+                glob: config::glob_set(["**/*.tera"]).unwrap(),
+                action: DataAction::None,
+                base: root.clone(),
+            }],
             wide: true,
             built: false,
             touched: BTreeSet::new(),
             rewritten: BTreeSet::new(),
             doubted: BTreeSet::new(),
             written_by_builds: BTreeSet::new(),
+            scripts: Scripts::default(),
+            began: None,
+            cargo_runs: None,
             seen: Seen::default(),
             env_file: Some(root.join(".env")),
             root: root.clone(),
@@ -88,7 +100,7 @@ fn before_a_build_every_file_counts_and_after_it_those_that_were_named() {
     assert_eq!(project.write("junk", "named by include_str").changed.len(), 1);
     assert_eq!(project.write("Cargo.toml", "[package]").changed.len(), 1);
     assert_eq!(project.write("migrations/1.sql", "asked for").changed.len(), 1);
-    project.sources.failed();
+    project.sources.failed([]);
     assert_eq!(project.write("src/c.rs", "perhaps what is missing").changed.len(), 1);
     assert!(project.write("notes.txt", "the old program's log").changed.is_empty());
     assert_eq!(project.write("schema.sql", "a file that came").changed.len(), 1);
@@ -102,11 +114,11 @@ fn a_file_that_becomes_an_input_is_looked_at_again() {
     let _ = project.built(&["src/main.rs"]);
     // Known as it was at the start; changed while it was no input.
     assert!(project.write("src/a.rs", "second").changed.is_empty());
-    project.sources.build_began();
+    project.sources.build_began(SystemTime::now());
     assert_eq!(project.built(&["src/main.rs", "src/a.rs"]), Vec::<PathBuf>::new());
     assert_eq!(project.write("src/a.rs", "").changed.len(), 1, "back to how it was at the start");
 
-    project.sources.build_began();
+    project.sources.build_began(SystemTime::now());
     assert!(project.write("src/new.rs", "saved while it is compiled for the first time").changed.is_empty());
     let missed = project.built(&["src/main.rs", "src/a.rs", "src/new.rs"]);
     assert_eq!(missed, [project.path("src/new.rs")]);
@@ -174,7 +186,7 @@ fn what_was_written_during_a_build_and_is_as_it_was_is_known() {
     }
     let nothing = BTreeSet::new();
     rewrite(&mut project, "src/main.rs");
-    project.sources.build_began();
+    project.sources.build_began(SystemTime::now());
     assert_eq!(project.sources.rewritten(false), nothing);
     for path in files.into_iter().chain(["src/main.rs", "src/a.rs", "notes.txt"]) {
         rewrite(&mut project, path);
@@ -188,7 +200,7 @@ fn what_was_written_during_a_build_and_is_as_it_was_is_known() {
     assert_eq!(project.sources.look(std::slice::from_ref(&main)), Found::default());
     assert_eq!(project.sources.rewritten(false), nothing);
     // What a build has read that has failed it does not say.
-    project.sources.failed();
+    project.sources.failed([]);
     rewrite(&mut project, "src/a.rs");
     assert_eq!(project.sources.rewritten(false), [project.path("src/a.rs")].into());
 }
@@ -200,7 +212,7 @@ fn what_is_written_by_every_build_is_known_to_be_until_it_is_another() {
     let _ = project.built(&inputs);
     let [main, a] = inputs.map(|path| project.path(path));
     let mut next = |written: &[&str], again: bool| {
-        project.sources.build_began();
+        project.sources.build_began(SystemTime::now());
         written.iter().for_each(|path| rewrite(&mut project, path));
         project.sources.rewritten(again)
     };
@@ -209,7 +221,7 @@ fn what_is_written_by_every_build_is_known_to_be_until_it_is_another() {
     assert_eq!(next(&["src/a.rs"], true), BTreeSet::new());
     assert_eq!(next(&["src/a.rs", "src/main.rs"], false), [main].into());
     assert_eq!(project.write("src/a.rs", "new").changed.len(), 1);
-    project.sources.build_began();
+    project.sources.build_began(SystemTime::now());
     rewrite(&mut project, "src/a.rs");
     assert_eq!(project.sources.rewritten(false), [a].into());
 }

@@ -53,9 +53,13 @@ impl Stamp {
 
     /// Whether it was written, moved here or dated at that moment or later.
     pub fn is_since(&self, moment: SystemTime) -> bool {
-        let moment = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.changed() >= moment
+    }
+
+    /// When it was last written, moved here or dated.
+    pub fn changed(&self) -> SystemTime {
         let (seconds, nanos) = self.changed;
-        Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0)) >= moment
+        UNIX_EPOCH + Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0))
     }
 }
 

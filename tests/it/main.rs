@@ -24,4 +24,5 @@ mod saves;
 mod terminal;
 mod tidy;
 mod under_load;
+mod watching;
 mod zero_change;

@@ -9,6 +9,7 @@ use super::record::Record;
 use super::schedule::with_dependents;
 use super::surroundings::Surroundings;
 use crate::compile::build::Script;
+use crate::compile::places::plain;
 use crate::compile::{dep_info, stamp};
 use crate::process::{Leaving, inherited};
 use crate::report::short;
@@ -16,7 +17,7 @@ use cargo_metadata::{Artifact as Unit, PackageId, Target, TargetKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// What there is to learn from, when cargo has built.
@@ -154,7 +155,7 @@ impl Plan {
             if let Some(folder) = self.nameless.iter().find(|folder| path.starts_with(folder)) {
                 return Err(names_no_inputs(folder));
             }
-            let is_source = self.crates.iter().any(|one| one.is_source(path));
+            let is_source = self.is_source(path);
             let is_other = self.surroundings.contains(path) || self.named.iter().any(|folder| path.starts_with(folder));
             if !is_source || is_other {
                 return Err(format!("{} changed", short(path)));
@@ -164,6 +165,16 @@ impl Plan {
             return Err(format!("{} changed", short(path)));
         }
         Ok(self.work())
+    }
+
+    /// Of a crate here, by this name or by way of a link.
+    fn is_source(&self, path: &PathBuf) -> bool {
+        let by_link = || {
+            let sources = self.crates.iter().flat_map(Crate::sources);
+            path.canonicalize()
+                .is_ok_and(|real| sources.filter_map(|path| path.canonicalize().ok()).any(|one| one == real))
+        };
+        self.crates.iter().any(|one| one.is_source(path)) || by_link()
     }
 
     /// All crates that are not as their sources are.
@@ -224,27 +235,9 @@ impl Inputs {
     /// From what rustc wrote beside the crate in that folder.
     pub fn read(call: &Call, facts: &Facts, folder: &Path) -> Option<Inputs> {
         let text = fs::read_to_string(facts.dep_info(folder)).ok()?;
-        let sources = dep_info::inputs(&text).into_iter().map(|path| as_cargo_names(call.folder.join(path)));
+        let sources = dep_info::inputs(&text).into_iter().map(|path| plain(call.folder.join(path)));
         Some(Inputs { sources: sources.collect(), variables: dep_info::variables(&text) })
     }
-}
-
-/// Without `..`, where that is the same file: rustc leaves it in the names of files that a source names.
-fn as_cargo_names(path: PathBuf) -> PathBuf {
-    if !path.components().any(|part| part == Component::ParentDir) {
-        return path;
-    }
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => drop(plain.pop()),
-            Component::CurDir => {}
-            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => plain.push(part),
-        }
-    }
-    // Behind a symlink it is another.
-    let same = path.canonicalize().is_ok_and(|real| plain.canonicalize().is_ok_and(|other| real == other));
-    if same { plain } else { path }
 }
 
 /// All calls that were written down, and what they made.
@@ -401,7 +394,10 @@ fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Result<Plan
     let mut surroundings = Surroundings::default();
     let (named, nameless) = lesson.folders();
     let own: BTreeSet<PathBuf> = crates.iter().flat_map(|one| one.sources.iter().cloned()).collect();
-    let other_inputs: Vec<PathBuf> = lesson.inputs.into_iter().filter(|path| !own.contains(path)).collect();
+    // Cargo names some files by where a link has led.
+    let places: BTreeSet<PathBuf> = own.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    let is_own = |path: &PathBuf| own.contains(path) || path.canonicalize().is_ok_and(|place| places.contains(&place));
+    let other_inputs: Vec<PathBuf> = lesson.inputs.into_iter().filter(|path| !is_own(path)).collect();
     other_inputs.iter().for_each(|path| surroundings.add_tree(path, now));
     for path in lesson.settings.iter().filter(|path| !own.contains(*path)) {
         surroundings.add_file(path, now);
@@ -438,26 +434,4 @@ fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Result<Plan
         surroundings.add_artifact(&one.call.program);
     }
     Ok(Plan { crates, surroundings, nameless, named, other_inputs, began: lesson.began })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_named_as_cargo_names_it_unless_that_is_another_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().canonicalize().unwrap().join(name);
-        for inner in ["src", "texts", "far/src", "far/texts"] {
-            fs::create_dir_all(path(inner)).unwrap();
-        }
-        fs::write(path("texts/a"), "near").unwrap();
-        fs::write(path("far/texts/a"), "far").unwrap();
-        std::os::unix::fs::symlink(path("far/src"), path("linked")).unwrap();
-        assert_eq!(as_cargo_names(path("src/../texts/a")), path("texts/a"));
-        assert_eq!(as_cargo_names(path("src/./../src/../texts/a")), path("texts/a"));
-        for other in ["linked/../texts/a", "src/../texts/none", "texts/a", "src/..a"] {
-            assert_eq!(as_cargo_names(path(other)), path(other));
-        }
-    }
 }
