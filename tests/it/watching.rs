@@ -35,6 +35,20 @@ fn with_part(project: &Project, lib: &str) {
     );
 }
 
+/// Makes a workspace of it, in whose root no package is and nothing else of it.
+fn into_workspace(project: &Project) {
+    fs::create_dir_all(project.path("crates/server")).unwrap();
+    fs::rename(project.path("src"), project.path("crates/server/src")).unwrap();
+    if project.path("part").exists() {
+        fs::rename(project.path("part"), project.path("crates/part")).unwrap();
+    }
+    let manifest = project.read("Cargo.toml").replace("path = \"part\"", "path = \"../part\"");
+    let (manifest, rest) = manifest.split_once("[workspace]").unwrap();
+    project.write("crates/server/Cargo.toml", manifest);
+    let of_all = rest.replace("[package.", "[workspace.");
+    project.write("Cargo.toml", &format!("[workspace]\nmembers = [\"crates/*\"]\nresolver = \"3\"\n{of_all}"));
+}
+
 /// Waits for the next generation, and for what it says.
 fn says(plain: &mut Plain, expected: &str) {
     plain.next();
@@ -168,8 +182,8 @@ fn files_behind_two_links_as_kubernetes_makes_them_are_watched() {
     let mut plain = Plain::start(project);
     for version in ["2", "3"] {
         point(&plain.project.path("config/..data"), &format!("..{version}"));
-        fs::remove_dir_all(plain.project.path(&format!("config/..{}", version.parse::<u32>().unwrap() - 1))).unwrap();
         says(&mut plain, &format!("{version}b"));
+        fs::remove_dir_all(plain.project.path(&format!("config/..{}", version.parse::<u32>().unwrap() - 1))).unwrap();
     }
     plain.project.write("config/..3/b", "c");
     says(&mut plain, "3c");
@@ -230,18 +244,45 @@ fn data_in_ignored_and_in_hidden_folders_signals() {
 }
 
 #[test]
-fn a_package_that_is_renamed_and_gets_its_name_back_is_built_again() {
+fn the_folder_of_a_workspace_member_may_be_renamed_and_renamed_back() {
     let project = saying("watching-renamed", "part::WORD");
     with_part(&project, "pub const WORD: &str = \"one\";\n");
+    // With all that cargo finds by its name, so that none of it is waited for.
+    project.write("part/build.rs", "fn main() { println!(\"cargo::rerun-if-changed=build.rs\"); }\n");
+    project.write("part/src/main.rs", "fn main() {}\n");
+    project.edit("part/Cargo.toml", "[package]\n", "[package]\nautobins = false\n");
+    into_workspace(&project);
     let mut plain = Plain::start(project);
-    let [part, other] = ["part", "other"].map(|folder| plain.project.path(folder));
-    fs::rename(&part, &other).unwrap();
-    plain.wait_for("build-failed");
-    plain.project.write("other/src/lib.rs", "pub const WORD: &str = \"two\";\n");
-    fs::rename(&other, &part).unwrap();
-    says(&mut plain, "two");
-    plain.project.write("part/src/lib.rs", "pub const WORD: &str = \"three\";\n");
-    says(&mut plain, "three");
+    for (member, lib, word) in [("part", "other", "two"), ("server", "part", "three")] {
+        let [own, other] = [member, "other"].map(|folder| plain.project.path("crates").join(folder));
+        fs::rename(&own, &other).unwrap();
+        plain.wait_for("build-failed");
+        // What happened until now is looked at twice, and is over.
+        plain.fence();
+        plain.project.write(&format!("crates/{lib}/src/lib.rs"), &format!("pub const WORD: &str = {word:?};\n"));
+        fs::rename(&other, &own).unwrap();
+        plain.session.wait("the member that came back", |event| event["event"] == "serving");
+        assert_eq!(self::word(&plain), word);
+    }
+}
+
+/// Its name is part of what cargo calls it by.
+#[test]
+fn a_package_may_be_renamed_in_its_manifest_and_renamed_back() {
+    let project = saying("watching-named", "1");
+    into_workspace(&project);
+    let mut plain = Plain::start(project);
+    let manifest = "crates/server/Cargo.toml";
+    let ended =
+        |event: &serde_json::Value| ["build-failed", "serving", "unchanged"].iter().any(|name| event["event"] == *name);
+    plain.project.edit(manifest, "name = \"watching-named\"", "name = \"watching-renamed\"");
+    plain.session.wait("the renamed one", ended);
+    plain.settle();
+    plain.project.edit(manifest, "name = \"watching-renamed\"", "name = \"watching-named\"");
+    plain.session.wait("the one of old", ended);
+    let state = plain.settle();
+    assert_eq!(state["trouble"], serde_json::Value::Null, "{state}");
+    assert_eq!(word(&plain), "1");
 }
 
 /// Each build is the reason of the next one.
