@@ -247,7 +247,7 @@ impl Sources {
         for path in files.difference(&self.exact) {
             self.seen.remember(path.clone());
         }
-        self.exact = files;
+        let known = std::mem::replace(&mut self.exact, files);
         self.whole = whole_packages.iter().filter_map(|id| self.packages.get(id)).cloned().chain(folders).collect();
         self.wide = false;
         self.built = true;
@@ -259,7 +259,11 @@ impl Sources {
         self.follow();
         let touched = std::mem::take(&mut self.touched);
         let names: BTreeSet<PathBuf> = touched.iter().flat_map(|place| self.places.names(place)).collect();
-        names.into_iter().filter(|name| self.counts(name, &mut None)).collect()
+        let missed = names.into_iter().filter(|name| self.counts(name, &mut None)).collect::<Vec<_>>();
+        // Those that a link leads to since it leads elsewhere were looked at by its name.
+        let is_new =
+            |name: &PathBuf| !known.contains(name) || matches!(self.seen.look_at(name), Change::Content { .. });
+        missed.into_iter().filter(is_new).collect()
     }
 
     /// Dates inputs to now, so that cargo sees that they have changed: it compares times, and takes a file for old that was
@@ -473,7 +477,9 @@ impl Sources {
         let mut found = Found { emptied: true, ..Found::default() };
         let mut walked = None;
         for name in touched {
-            self.look_at(&name, &[name.clone()].into(), &mut found, &mut walked);
+            let mut names = self.places.names(&name);
+            names.insert(name.clone());
+            self.look_at(&name, &names, &mut found, &mut walked);
         }
         found.emptied &= !found.changed.is_empty();
         found

@@ -165,6 +165,41 @@ fn a_link_that_leads_elsewhere_is_a_change_and_its_new_target_is_watched() {
     says(&mut plain, "linkyz");
 }
 
+/// The compiler names them with the links and without `..`, cargo the other way round. And what replay has compiled, cargo compiles
+/// when it is asked, though no file has changed that it knows of.
+#[test]
+fn what_is_reached_by_dots_and_by_links_is_replayed_and_never_stale_for_cargo() {
+    let project = saying("watching-replayed", "format!(\"{}{}\", include_str!(\"../text\"), part::WORD)");
+    with_part(&project, "pub const WORD: &str = include_str!(\"../../texts/word\");\n");
+    project.write("texts/word", "a");
+    for version in ["1", "2", "3"] {
+        write_old(&project.path(&format!("texts/{version}")), version);
+    }
+    symlink("texts/1", project.path("text")).unwrap();
+    let mut plain = Plain::begin(project, &["--timings"]);
+    says(&mut plain, "1a");
+    plain.wait_for("replay-ready");
+    let mut replayed = |plain: &mut Plain, expected: &str| {
+        says(plain, expected);
+        let generation = plain.generation;
+        let timings = |event: &serde_json::Value| event["event"] == "timings" && event["generation"] == generation;
+        let timings = plain.session.see("timings", timings);
+        assert_eq!(timings["built-by"], "replay", "{timings}");
+    };
+    plain.project.write("texts/word", "b");
+    replayed(&mut plain, "1b");
+    point(&plain.project.path("text"), "texts/2");
+    replayed(&mut plain, "2b");
+    plain.project.write("texts/2", "x");
+    replayed(&mut plain, "xb");
+    point(&plain.project.path("text"), "texts/3");
+    replayed(&mut plain, "3b");
+    plain.session.signal(nix::sys::signal::Signal::SIGUSR1);
+    plain.session.wait("what cargo gives", |event| event["event"] == "serving" || event["event"] == "unchanged");
+    plain.settle();
+    assert_eq!(word(&plain), "3b");
+}
+
 /// A folder of versions, the link to the current one, and links to the files through it.
 #[test]
 fn files_behind_two_links_as_kubernetes_makes_them_are_watched() {
