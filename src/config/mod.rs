@@ -41,7 +41,7 @@ args = []
 env = {}                # { RUST_LOG = "debug" }
 # env-file = ".env"     # default: none is read
 listen = []             # "127.0.0.1:3000", or a list, or { http = "3000", admin = "unix:target/admin.sock" }
-watch = []              # besides what the program is made of: ["migrations"]
+watch = []              # files that the program reads at its start, ["locales"]: a change starts it again
 ignore = []             # besides what git ignores: ["*.snap"]
 data = {}               # read by the running program: { "config/**" = "signal:HUP", "templates/**" = "none" }
 strategy = "upgrade"    # or "restart"

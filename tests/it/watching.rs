@@ -5,7 +5,7 @@ use crate::harness::plain::{Plain, plain, project};
 use crate::harness::{Project, get};
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 const MAIN: &str = "src/main.rs";
@@ -81,6 +81,41 @@ fn one_folder_by_two_spellings_is_watched_for_both() {
         says(&mut plain, expected);
         assert_eq!(plain.causes().last(), Some(&format!("migrations/{file}.sql changed").as_str()));
     }
+}
+
+/// The kernel tells of it by one of the two.
+#[test]
+fn one_folder_that_is_mounted_twice_is_watched_for_both() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root may mount");
+        return;
+    }
+    let project = saying("watching-mounted", "format!(\"{}{}\", include_str!(\"../a/x\"), include_str!(\"../b/y\"))");
+    for file in ["a/x", "a/y", "b/hidden"] {
+        project.write(file, "1");
+    }
+    let [a, b] = ["a", "b"].map(|folder| project.path(folder));
+    let mut plain = Plain::begin_with(project, &[], |command| mount_twice(command, a, b));
+    says(&mut plain, "11");
+    for (file, expected) in [("x", "21"), ("y", "22")] {
+        plain.project.write(&format!("a/{file}"), "2");
+        says(&mut plain, expected);
+    }
+}
+
+/// For the command alone, and what it starts.
+fn mount_twice(command: &mut std::process::Command, folder: PathBuf, other: PathBuf) {
+    use nix::mount::{MsFlags, mount};
+    use std::os::unix::process::CommandExt;
+    let nothing: Option<&str> = None;
+    let enter = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+        mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
+        mount(Some(&folder), &other, nothing, MsFlags::MS_BIND, nothing)?;
+        Ok(())
+    };
+    // SAFETY: three system calls, with paths that are short enough to need no memory (nix keeps them on the stack).
+    unsafe { command.pre_exec(enter) };
 }
 
 #[test]
@@ -198,6 +233,26 @@ fn what_is_reached_by_dots_and_by_links_is_replayed_and_never_stale_for_cargo() 
     plain.session.wait("what cargo gives", |event| event["event"] == "serving" || event["event"] == "unchanged");
     plain.settle();
     assert_eq!(word(&plain), "3b");
+}
+
+/// As the README says it: cargo knows nothing of such a folder but by a build script.
+#[test]
+fn a_folder_that_a_macro_reads_counts_with_the_line_that_the_readme_has() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let line = readme.lines().find(|line| line.contains("rerun-if-changed=migrations")).unwrap();
+    let project = saying("watching-macro", "watching_macro_macros::count!()");
+    project.write("build.rs", &format!("fn main() {{\n{line}\n}}\n"));
+    let manifest = "[package]\nname = \"watching-macro-macros\"\nedition = \"2024\"\n[lib]\nproc-macro = true\n";
+    project.write("macros/Cargo.toml", manifest);
+    let count = "#[proc_macro]\npub fn count(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n    \
+        std::fs::read_dir(\"migrations\").unwrap().count().to_string().parse().unwrap()\n}\n";
+    project.write("macros/src/lib.rs", count);
+    project.edit("Cargo.toml", "[dependencies]\n", "[dependencies]\nwatching-macro-macros.path = \"macros\"\n");
+    project.write("migrations/1.sql", "");
+    let mut plain = Plain::start(project);
+    assert_eq!(word(&plain), "1");
+    plain.project.write("migrations/2.sql", "");
+    says(&mut plain, "2");
 }
 
 /// A folder of versions, the link to the current one, and links to the files through it.
