@@ -229,6 +229,7 @@ impl Room {
             if let Some(eyes) = &mut self.eyes {
                 found.folders.iter().for_each(|folder| eyes.forget(folder));
             }
+            self.sources.follow();
             self.watch(now);
             // What was put into a new folder before it was watched made no event.
             let more = self.sources.look_again();

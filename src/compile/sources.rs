@@ -172,6 +172,7 @@ impl Sources {
         let below = absent.into_iter().filter(|path| path.starts_with(root));
         self.coming = below.chain(found.filter(|path| !path.exists())).collect();
         self.settings.extend(self.env_file.clone());
+        self.follow();
     }
 
     pub fn target_dir(&self) -> &Path {
@@ -299,9 +300,9 @@ impl Sources {
     pub fn failed<'t>(&mut self, messages: impl IntoIterator<Item = &'t str>) {
         self.wide = true;
         let folders: Vec<PathBuf> = std::iter::once(&self.root).chain(self.packages.values()).cloned().collect();
-        let asked = messages.into_iter().flat_map(|text| asked::paths(text, &folders));
         let is_meant = |path: &PathBuf| !self.is_made(path) && !self.ignore.is_match(path) && !path.is_dir();
-        self.asked = asked.filter(is_meant).collect();
+        self.asked = asked::paths(messages, &folders).into_iter().filter(is_meant).collect();
+        self.follow();
     }
 
     /// What of the files that a failed build has named is there and was written since it began, and was never looked at: it may have
@@ -330,12 +331,12 @@ impl Sources {
     }
 
     /// Every folder in which something may change the program, by its place.
-    pub fn folders(&mut self) -> BTreeSet<PathBuf> {
-        self.follow();
+    pub fn folders(&self) -> BTreeSet<PathBuf> {
         self.places.folders()
     }
 
-    fn follow(&mut self) {
+    /// Looks where all names lead now, as folders came or went, or links lead elsewhere.
+    pub fn follow(&mut self) {
         let roots = self.folders_of_packages().chain(&self.whole);
         let mut folders = walk::visible(roots, &self.passed()).folders;
         folders.extend(self.folders_of_packages().cloned());

@@ -53,6 +53,7 @@ impl Project {
             root: root.clone(),
         };
         sources.look_at_all();
+        sources.follow();
         Project { folder, sources }
     }
 

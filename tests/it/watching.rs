@@ -214,7 +214,7 @@ fn what_is_reached_by_dots_and_by_links_is_replayed_and_never_stale_for_cargo() 
     let mut plain = Plain::begin(project, &["--timings"]);
     says(&mut plain, "1a");
     plain.wait_for("replay-ready");
-    let mut replayed = |plain: &mut Plain, expected: &str| {
+    let replayed = |plain: &mut Plain, expected: &str| {
         says(plain, expected);
         let generation = plain.generation;
         let timings = |event: &serde_json::Value| event["event"] == "timings" && event["generation"] == generation;
