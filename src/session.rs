@@ -230,7 +230,7 @@ impl Session {
             Asked::Rebuild => self.rebuild(now, "asked for by SIGUSR1"),
             Asked::Upgrade => self.upgrade.again(now, &mut self.launcher),
             Asked::Suspend => {
-                if let Some(keys) = &self.keys {
+                if let Some(keys) = &mut self.keys {
                     keys.suspend();
                 }
                 self.upgrade.suspend(&self.launcher);
