@@ -24,6 +24,7 @@ use build::{Cargo, Told};
 use builder::{Builder, Outcome};
 use cargo_metadata::{Metadata, PackageId};
 use cycle::{Action, Cycle};
+use output::Words;
 use project::{cargo_program, own_settings, unit_estimate};
 use replay::Replay;
 use sources::{Found, Sources};
@@ -275,7 +276,7 @@ impl Room {
         }
         let why_cargo = self.why_cargo.take();
         if let Err(error) = self.builder.start(now, &self.changed, why_cargo.as_deref(), launcher) {
-            self.out.push(Outbox::Tell(Notice::Diagnostic { rendered: error.to_string() }));
+            self.out.push(Outbox::Tell(Notice::Diagnostic { rendered: error.to_string(), message: None }));
             self.failed(0);
             let _ = self.cycle.ended(now, cycle::Outcome::Failed);
         }
@@ -408,8 +409,8 @@ impl Room {
     }
 
     fn diagnostics(&mut self, messages: Vec<Told>) {
-        let rendered = messages.into_iter().map(|told| told.rendered);
-        self.out.extend(rendered.map(|rendered| Outbox::Tell(Notice::Diagnostic { rendered })));
+        let words = messages.into_iter().map(|told| told.words);
+        self.out.extend(words.map(|Words { rendered, message }| Outbox::Tell(Notice::Diagnostic { rendered, message })));
     }
 
     /// Asks cargo which packages there are now. It may have to wait for a lock, or for the network.

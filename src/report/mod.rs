@@ -44,9 +44,11 @@ pub enum Notice {
         total: usize,
         waiting: Option<String>,
     },
-    /// A rendered message of the compiler or of cargo.
+    /// A rendered message of the compiler or of cargo. `message` is the compiler's own object, as cargo gives it; cargo's
+    /// own lines have none.
     Diagnostic {
         rendered: String,
+        message: Option<serde_json::Value>,
     },
     /// The running build was ended for a newer change.
     Superseded {

@@ -93,7 +93,7 @@ impl Text {
                 self.calm("building", &format!("{}, waiting for {name}", self.package))
             }
             Notice::Progress { .. } => String::new(),
-            Notice::Diagnostic { rendered } => {
+            Notice::Diagnostic { rendered, message: _ } => {
                 let mut text = if self.look.colour { clean::clean(rendered) } else { clean::plain(rendered) };
                 if !text.is_empty() && !text.ends_with('\n') {
                     text.push('\n');

@@ -36,7 +36,10 @@ pub fn every_notice() -> Vec<Notice> {
         Notice::Listening { name: "http".into(), address: "127.0.0.1:3000".into() },
         Notice::Building { package: "api".into(), cause: "src/routes.rs changed".into() },
         Notice::Progress { done: 12, total: 87, waiting: Some("syn".into()) },
-        Notice::Diagnostic { rendered: "\x1b[1;31merror\x1b[0m: no\x1b]52;c;eA==\x07".into() },
+        Notice::Diagnostic {
+            rendered: "\x1b[1;31merror\x1b[0m: no\x1b]52;c;eA==\x07".into(),
+            message: Some(serde_json::json!({ "level": "error", "message": "no" })),
+        },
         Notice::Superseded { cause: "src/main.rs changed".into() },
         Notice::BuildFailed { errors: 1, cause: "src/routes.rs changed".into(), why_cargo: None, serving: Some(4) },
         Notice::BuildFailed { errors: 0, cause: "first build".into(), why_cargo: None, serving: None },
