@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 
 pub use builder::How;
 pub use outbox::{Artifact, Outbox};
-pub use project::{MetadataFlags, depends_on, metadata};
+pub use project::{depends_on, metadata};
 pub use watch::FileEvent;
 
 /// How often to look at the files where watching cannot be had.
@@ -83,6 +83,8 @@ pub struct Room {
     confirms_next: bool,
     confirms: bool,
     saved: Option<Instant>,
+    /// Whether a file was, or the build was asked for.
+    was_saved: bool,
     build_began: Instant,
     settings_changed: bool,
     /// Inputs that have changed since a build last came to its end.
@@ -127,6 +129,7 @@ impl Room {
             confirms_next: false,
             confirms: false,
             saved: None,
+            was_saved: false,
             build_began: now,
             settings_changed: false,
             changed: BTreeSet::new(),
@@ -161,7 +164,7 @@ impl Room {
     }
 
     pub fn rebuild(&mut self, now: Instant, cause: &str, launcher: &mut Launcher) -> Vec<Outbox> {
-        self.saved = Some(now);
+        (self.saved, self.was_saved) = (Some(now), false);
         // Whoever asks may know of something that has changed unseen.
         self.ask_cargo(now, cause.to_owned(), launcher);
         self.take()
@@ -244,7 +247,7 @@ impl Room {
         self.settings_changed |= found.settings;
         self.start_anyway |= found.start_anyway;
         self.changed.extend(found.changed.iter().cloned());
-        self.saved = Some(at);
+        (self.saved, self.was_saved) = (Some(at), true);
         let actions = self.cycle.changed(now, found.cause(), found.emptied);
         self.perform(now, actions, launcher);
     }
@@ -325,6 +328,7 @@ impl Room {
             executable: built.executable.clone(),
             libraries: built.libraries,
             saved: self.saved.unwrap_or(self.build_began),
+            was_saved: self.was_saved,
             build_ended: now,
             start_anyway: std::mem::take(&mut self.start_anyway),
             how,
@@ -410,7 +414,8 @@ impl Room {
 
     fn diagnostics(&mut self, messages: Vec<Told>) {
         let words = messages.into_iter().map(|told| told.words);
-        self.out.extend(words.map(|Words { rendered, message }| Outbox::Tell(Notice::Diagnostic { rendered, message })));
+        self.out
+            .extend(words.map(|Words { rendered, message }| Outbox::Tell(Notice::Diagnostic { rendered, message })));
     }
 
     /// Asks cargo which packages there are now. It may have to wait for a lock, or for the network.
