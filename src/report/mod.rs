@@ -149,7 +149,7 @@ pub enum Notice {
     Stopped,
 }
 
-/// Vintage program a generation runs.
+/// Which program a generation runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Vintage {

@@ -63,7 +63,7 @@ impl<P: Clone + PartialEq> Handover<P> {
         self.starting.as_ref().map(|starting| starting.generation)
     }
 
-    /// Vintage program that is: what the newest sources are, or one from before.
+    /// Which program that is: what the newest sources are, or one from before.
     pub fn vintage(&self, program: &P) -> Vintage {
         self.history.vintage(program)
     }

@@ -1,4 +1,4 @@
-//! Vintage programs have served, in their order, which one the newest sources are, and to which ones the user went back: part of
+//! Which programs have served, in their order, which one the newest sources are, and to which ones the user went back: part of
 //! the pure core of hot upgrade.
 //! Never lives here: generations, which run programs (`handover`).
 
