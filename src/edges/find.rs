@@ -120,7 +120,7 @@ impl Here {
     }
 
     fn has(&self, session: &Listed) -> bool {
-        is_same(&session.root, &self.root) || session.is_of(&self.manifest)
+        session.is_in(&self.root) || session.is_of(&self.manifest)
     }
 }
 

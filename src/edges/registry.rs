@@ -39,8 +39,9 @@ pub struct Listed {
     /// When it began, as the kernel counts, so that a later process of the same number is not taken for it.
     started: u64,
     place: Place,
-    /// The folder of its package, should it be moved.
+    /// The folders of its package and its workspace, should they be moved.
     folder: Option<(u64, u64)>,
+    root_folder: Option<(u64, u64)>,
     #[serde(flatten)]
     session: Session,
 }
@@ -113,6 +114,7 @@ impl Registry {
             started: started(pid).unwrap_or_default(),
             place: Place::here(),
             folder: session.manifest.parent().and_then(identity),
+            root_folder: identity(&session.root),
             session: session.clone(),
         };
         let mut wrote = Ok(());
@@ -207,6 +209,12 @@ impl Listed {
         }
         !self.manifest.exists() && self.folder.is_some() && self.folder == manifest.parent().and_then(identity)
     }
+
+    /// Whether it is of the workspace in that folder, by its path or as above.
+    pub fn is_in(&self, root: &Path) -> bool {
+        is_same(&self.root, root)
+            || (!self.root.exists() && self.root_folder.is_some() && self.root_folder == identity(root))
+    }
 }
 
 /// Whether both paths lead to one file or folder; also where it is not there any more.
@@ -260,6 +268,7 @@ pub mod tests {
             started: started(std::process::id()).unwrap(),
             place: Place::here(),
             folder: manifest.parent().and_then(identity),
+            root_folder: identity(root),
             session: Session {
                 root: root.to_path_buf(),
                 manifest,
@@ -353,12 +362,12 @@ pub mod tests {
         fs::write(old.join("Cargo.toml"), "").unwrap();
         let session = listed(1, &old, "", "api");
         fs::rename(&old, &new).unwrap();
-        assert!(session.is_of(&new.join("Cargo.toml")));
+        assert!(session.is_of(&new.join("Cargo.toml")) && session.is_in(&new));
         std::os::unix::fs::symlink(&new, home.path().join("link")).unwrap();
         assert!(session.is_of(&home.path().join("link/Cargo.toml")));
         fs::create_dir(&old).unwrap();
         fs::write(old.join("Cargo.toml"), "").unwrap();
         assert!(session.is_of(&old.join("Cargo.toml")), "made anew at its place");
-        assert!(!session.is_of(&new.join("Cargo.toml")));
+        assert!(!session.is_of(&new.join("Cargo.toml")) && !session.is_in(&new));
     }
 }

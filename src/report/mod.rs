@@ -73,6 +73,11 @@ pub enum Notice {
     Unchanged {
         serving: Generation,
     },
+    /// The program that was built cannot be kept, and so not be started.
+    NotKept {
+        why: String,
+        serving: Option<Generation>,
+    },
     /// A generation was started and is not ready yet.
     Starting {
         generation: Generation,

@@ -25,6 +25,7 @@ impl Standing {
             Notice::StartFailed { end, .. } | Notice::RolledBack { end, .. } | Notice::Died { end, .. } => {
                 self.start = Some(format!("the newest program did not stay up: {end}"));
             }
+            Notice::NotKept { why, .. } => self.start = Some(format!("the newest program cannot be started: {why}")),
             Notice::Refused { asked, why } => self.refused = Some(format!("{asked} is not possible: {why}")),
             Notice::Serving { program: Vintage::Newest, .. } => self.start = None,
             Notice::Serving { .. }

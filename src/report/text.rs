@@ -115,6 +115,9 @@ impl Text {
             Notice::Unchanged { serving } => {
                 self.calm("unchanged", &format!("the build gave what generation {serving} serves already"))
             }
+            Notice::NotKept { why, serving } => {
+                self.line(Tone::Bad, "failed", &ended("the new program cannot be started", why, &still(*serving)))
+            }
             Notice::Starting { .. } => {
                 self.shared = true;
                 String::new()

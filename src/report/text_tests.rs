@@ -47,6 +47,7 @@ pub fn every_notice() -> Vec<Notice> {
         Notice::BuildFailed { errors: 0, cause: "first build".into(), why_cargo: None, serving: None },
         Notice::ReplayReady { crates: 2 },
         Notice::Unchanged { serving: 4 },
+        Notice::NotKept { why: "keep a as b: no space".into(), serving: Some(4) },
         Notice::Starting { generation: 4, pid: 4711 },
         Notice::NotReady { generation: 4, after: 2_001, given_up: 60_000 },
         Notice::Serving {
@@ -138,6 +139,7 @@ error: no
    failed  build (src/routes.rs changed): 1 error. Still serving generation 4
    failed  build (first build): cargo gave up. Nothing serves yet
 unchanged  the build gave what generation 4 serves already
+   failed  the new program cannot be started: keep a as b: no space. Still serving generation 4
  starting  generation 4 is not ready, 2001 ms after its start (given up after 60.0 s)
   serving  generation 4, pid 4711, http://127.0.0.1:3000 (handed over by the library) · saved to live 412 ms
            (compile 371, start 3, ready 38, switch 2)
@@ -204,20 +206,21 @@ fn index(notice: &Notice) -> usize {
         Notice::BuildFailed { .. } => 6,
         Notice::ReplayReady { .. } => 7,
         Notice::Unchanged { .. } => 8,
-        Notice::Starting { .. } => 9,
-        Notice::NotReady { .. } => 10,
-        Notice::Serving { .. } => 11,
-        Notice::Timings(_) => 12,
-        Notice::StartFailed { .. } => 13,
-        Notice::RolledBack { .. } => 14,
-        Notice::Died { .. } => 15,
-        Notice::Finished { .. } => 16,
-        Notice::Draining { .. } => 17,
-        Notice::Drained { .. } => 18,
-        Notice::Note { .. } => 19,
-        Notice::Refused { .. } => 20,
-        Notice::Stopping { .. } => 21,
-        Notice::Stopped => 22,
+        Notice::NotKept { .. } => 9,
+        Notice::Starting { .. } => 10,
+        Notice::NotReady { .. } => 11,
+        Notice::Serving { .. } => 12,
+        Notice::Timings(_) => 13,
+        Notice::StartFailed { .. } => 14,
+        Notice::RolledBack { .. } => 15,
+        Notice::Died { .. } => 16,
+        Notice::Finished { .. } => 17,
+        Notice::Draining { .. } => 18,
+        Notice::Drained { .. } => 19,
+        Notice::Note { .. } => 20,
+        Notice::Refused { .. } => 21,
+        Notice::Stopping { .. } => 22,
+        Notice::Stopped => 23,
     }
 }
 
@@ -225,7 +228,7 @@ fn index(notice: &Notice) -> usize {
 fn every_variant_has_a_sample() {
     let mut seen: Vec<usize> = every_notice().iter().map(index).collect();
     seen.dedup();
-    assert_eq!(seen, (0..23).collect::<Vec<_>>());
+    assert_eq!(seen, (0..24).collect::<Vec<_>>());
 }
 
 #[test]
@@ -247,7 +250,7 @@ fn colour_changes_nothing_but_colour() {
 fn quiet_tells_trouble_and_what_was_asked_for() {
     let text = rendered(Look { quiet: true, ..Look::default() }, &every_notice());
     let markers: Vec<&str> = text.lines().filter_map(|line| line.get(..MARKER)).map(str::trim).collect();
-    let before = ["error: no", "failed", "failed", "timings"];
+    let before = ["error: no", "failed", "failed", "failed", "timings"];
     let after = ["failed", "", "", "reverted", "died", "died", "died", "died", "drained", "refused"];
     assert_eq!(markers, [&before[..], &[""; 9], &after].concat());
 }

@@ -122,6 +122,11 @@ impl<P: Clone + PartialEq> Handover<P> {
         }
     }
 
+    /// The newest sources were built, into something that cannot be offered.
+    pub fn outdated(&mut self) {
+        self.history.lost();
+    }
+
     fn switch_to(&mut self, now: Instant, program: P, style: Style) -> Vec<Action<P>> {
         if self.stopping {
             return Vec::new();

@@ -390,9 +390,11 @@ fn each_rollback_goes_one_further_and_a_build_ends_it() {
     assert_eq!(vintage(&handover), Some(Vintage::Newest));
     assert_eq!(handover.rollback(now, Style::Overlap), [start(8, "two")], "what served before");
     take_over(&mut handover, now);
-    // Where a build gives what serves, it is what the newest sources are.
+    // Where a build gives what serves, it is what the newest sources are; where it gives what cannot be kept, nothing is.
     handover.unchanged();
     assert_eq!(vintage(&handover), Some(Vintage::Newest));
+    handover.outdated();
+    assert_eq!(vintage(&handover), Some(Vintage::FallenBack));
 }
 
 #[test]
@@ -504,6 +506,7 @@ enum Input {
     Pass(u64),
     Rollback,
     Again,
+    Unchanged,
 }
 
 fn input() -> impl Strategy<Value = Input> {
@@ -518,6 +521,7 @@ fn input() -> impl Strategy<Value = Input> {
         (1..70_000u64).prop_map(Input::Pass),
         Just(Input::Rollback),
         Just(Input::Again),
+        Just(Input::Unchanged),
     ]
 }
 
@@ -587,6 +591,13 @@ proptest! {
                     actions
                 }
                 Input::Again => handover.again(now, style),
+                Input::Unchanged => {
+                    if let Some(program) = handover.coming_program().or(handover.current_program()).copied() {
+                        (newest, went_back) = (Some(program), false);
+                    }
+                    handover.unchanged();
+                    Vec::new()
+                }
             };
             for action in &actions {
                 match action {

@@ -30,6 +30,12 @@ impl<P: Clone + PartialEq> History<P> {
         self.asked.clear();
     }
 
+    /// What the newest sources were built into is none of those that are known.
+    pub fn lost(&mut self) {
+        self.newest = None;
+        self.asked.clear();
+    }
+
     pub fn vintage(&self, program: &P) -> Vintage {
         if self.newest.as_ref() == Some(program) {
             Vintage::Newest

@@ -232,7 +232,10 @@ impl Room {
                 let actions = self.handover.offer(now, published, self.style());
                 self.perform(now, actions, launcher);
             }
-            Err(error) => self.note(error.to_string()),
+            Err(error) => {
+                self.handover.outdated();
+                self.out.push(Notice::NotKept { why: error.to_string(), serving: self.handover.current() });
+            }
         }
     }
 
@@ -401,6 +404,8 @@ impl Room {
         // A probe that asks for an answer is a client as any other.
         let waits = self.handover.current().is_some() && !matches!(self.ready, Ready::Http(_));
         let sockets = Sockets { by, handed: &handed, behind, waits };
+        // Where it cannot be put back, it cannot be run, which is told.
+        program.restore().ok();
         match self.start.run(generation, program, &sockets, launcher, &self.sink) {
             Ok((mut started, refused)) => {
                 if let Some(error) = refused {

@@ -61,8 +61,11 @@ fn a_session_is_found_after_its_target_folder_was_cleaned() {
     assert!(!it.project.path("target").exists());
     let said = ask(it.project.root(), &["status"]);
     assert!(serves(&said, &it), "{said:?}");
-    it.project.write_by_rename("src/main.rs", &plain("2", &[]));
+    // Its program is started again all the same.
+    assert_eq!(ask(it.project.root(), &["upgrade"]).1, Some(0));
     it.session.wait_serving(2);
+    it.project.write_by_rename("src/main.rs", &plain("2", &[]));
+    it.session.wait_serving(3);
     assert_eq!(ask(it.project.root(), &["stop"]).1, Some(0));
     assert!(it.session.finish().0.success());
 }
