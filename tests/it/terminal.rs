@@ -97,6 +97,8 @@ fn every_key_does_what_the_help_says() {
     front.terminal.wait_for("refused  rollback");
     front.terminal.press("r");
     assert_eq!(front.serves(5), "2");
+    // Nothing was saved.
+    front.terminal.wait_for(" · built in ");
     front.terminal.press("c");
     front.terminal.wait_for("\x1b[2J");
     front.terminal.press("q");
