@@ -1,6 +1,8 @@
 //! What can be typed after `cargo hotrun`: the subcommands, the flags and their help, and the shell completions.
 //! Never lives here: what a flag's text means. `config` reads it, together with the manifests, and refuses it by name.
 
+mod words;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -26,7 +28,6 @@ use crate::scaffold::Template;
     after_long_help = format!("The keys for Cargo.toml, with their defaults:\n\n{}", config::DEFAULTS),
     styles = clap_cargo::style::CLAP_STYLING,
     args_conflicts_with_subcommands = true,
-    disable_help_subcommand = true,
     max_term_width = 100
 )]
 pub struct Cli {
@@ -84,15 +85,18 @@ pub struct Demo {
 }
 
 /// Which running session is meant.
-#[derive(Debug, Clone, PartialEq, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 pub struct Control {
-    /// The Cargo.toml of the project that the session runs on [default: the one here]
+    /// The package that the session runs, of this workspace [default: that of the current directory, or the only one]
+    #[arg(short, long, value_name = "SPEC")]
+    pub package: Option<String>,
+    /// The Cargo.toml of the project that the session runs on [default: the nearest one, from here upwards]
     #[arg(long, value_name = "PATH")]
     pub manifest_path: Option<PathBuf>,
-    /// The target directory that the session builds to [default: cargo's]
-    #[arg(long, value_name = "DIRECTORY")]
+    /// The target directory that the session builds to, where several run on the project
+    #[arg(long, value_name = "DIR")]
     pub target_dir: Option<PathBuf>,
-    /// The session's process id, where several run on the project
+    /// The session's process id; alone, of whichever project
     #[arg(long)]
     pub pid: Option<u32>,
     /// How to answer [default: human]
@@ -284,7 +288,8 @@ where
     if args.get(1).is_some_and(|first| first == "hotrun") {
         args.remove(1);
     }
-    Cli::try_parse_from(args)
+    words::put_the_command_first(&mut args);
+    Cli::try_parse_from(&args).map_err(|error| words::with_a_better_tip(error, &args))
 }
 
 /// The completion script. It completes the name that `cargo` looks for, `cargo-hotrun`.

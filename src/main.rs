@@ -42,6 +42,9 @@ fn main() {
 }
 
 fn run(cli: cli::Cli) -> Result<i32> {
+    if matches!(cli.command, None | Some(cli::Command::Demo(_))) {
+        process::leave_a_stale_one();
+    }
     match cli.command {
         None => match session::run(&cli.session)? {
             End::Quit => {}

@@ -7,15 +7,16 @@ use crate::compile::{self, Artifact, BuildSaid, FileEvent, Outbox};
 use crate::config::{self, Color, Config, DataAction, Format};
 use crate::edges::control::{self, Reply, Request, State};
 use crate::edges::keys::{Key, Keys};
+use crate::edges::registry::{self, Registry};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
 use crate::process::{Launcher, Stdin};
-use crate::report::{Behind, BuiltBy, CrateTiming, Json, Notice, Reporter, Text, Timing, Timings};
+use crate::report::{Behind, Json, Notice, Reporter, Standing, Text, Vintage};
 use crate::upgrade::{self, Generation, Known, Program, Said, Since};
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// All that can happen.
 #[derive(Debug)]
@@ -74,13 +75,11 @@ struct Session {
     /// How the program that was offered last was built, until its times are told.
     offered: Option<Artifact>,
     package: String,
-    /// Why the newest sources do not serve, where they were tried and do not: no program, or none that stays up.
-    build_trouble: Option<String>,
-    start_trouble: Option<String>,
-    /// Why what was asked for last cannot be done.
-    refused: Option<String>,
+    standing: Standing,
     /// Those who are answered when there is nothing more to do.
     waiting: Vec<Reply>,
+    /// By which it is found; removed with it.
+    _entry: Option<registry::Entered>,
     /// For the sockets on which programs say READY=1; removed with it.
     _notify_folder: tempfile::TempDir,
 }
@@ -100,7 +99,11 @@ impl Session {
         let notify_folder = tempfile::Builder::new().prefix("hotrun-").tempdir().tried("make a temporary folder")?;
         let target = config.build.target_dir.clone().unwrap_or_else(|| metadata.target_directory.clone().into());
         let run_folder = target.join("hotrun/run").join(std::process::id().to_string());
-        let launcher = Launcher::new(&[&run_folder, notify_folder.path()], config.upgrade.kill_timeout)?;
+        let registry = Registry::of_user();
+        let entry = registry.as_ref().map(|registry| registry.own_file());
+        let mut left = vec![run_folder.as_path(), notify_folder.path()];
+        left.extend(entry.as_deref().ok());
+        let launcher = Launcher::new(&left, config.upgrade.kill_timeout)?;
 
         let send = tell(events);
         let keys = if config.output.keys && config.output.format == Format::Human {
@@ -118,7 +121,17 @@ impl Session {
 
         let send = tell(events);
         let tell_request = move |request, reply| send(Event::Control(request, reply));
-        control::listen(notify_folder.path(), &run_folder, tell_request).tried("open the control socket")?;
+        let socket = control::listen(notify_folder.path(), tell_request).tried("open the control socket")?;
+        let entry = registry.and_then(|registry| {
+            registry.enter(&registry::Session {
+                root: metadata.workspace_root.clone().into(),
+                manifest: config.build.manifest_path.clone(),
+                package: config.build.package.clone(),
+                target: format!("{} {}", config.build.target.kind(), config.build.target.name()),
+                target_dir: target,
+                socket,
+            })
+        });
 
         let (files, build) = (tell(events), tell(events));
         let sinks = compile::Sinks {
@@ -126,7 +139,7 @@ impl Session {
             build: Arc::new(move |number, said| build(Event::Build(number, said))),
         };
         let compile = compile::Room::open(config, metadata, color(config), sinks, began)?;
-        Ok(Session {
+        let mut session = Session {
             keys,
             compile,
             upgrade,
@@ -138,12 +151,18 @@ impl Session {
             timings: config.output.timings,
             offered: None,
             package: config.build.package.clone(),
-            build_trouble: None,
-            start_trouble: None,
-            refused: None,
+            standing: Standing::default(),
             waiting: Vec::new(),
+            _entry: None,
             _notify_folder: notify_folder,
-        })
+        };
+        match entry {
+            Ok(entry) => session._entry = Some(entry),
+            Err(error) => session.tell(&Notice::Note {
+                text: format!("`status`, `stop` and their like will not find this session: {error}"),
+            }),
+        }
+        Ok(session)
     }
 
     fn first_build(&mut self) {
@@ -188,9 +207,8 @@ impl Session {
             self.tell(&notice);
         }
         if !self.waiting.is_empty() && !self.is_busy() {
-            let state = self.state();
+            let state = State { refused: self.standing.take_refused(), ..self.state() };
             self.waiting.drain(..).for_each(|reply| reply.send(&state));
-            self.refused = None;
         }
     }
 
@@ -230,7 +248,7 @@ impl Session {
             Asked::Rebuild => self.rebuild(now, "asked for by SIGUSR1"),
             Asked::Upgrade => self.upgrade.again(now, &mut self.launcher),
             Asked::Suspend => {
-                if let Some(keys) = &self.keys {
+                if let Some(keys) = &mut self.keys {
                     keys.suspend();
                 }
                 self.upgrade.suspend(&self.launcher);
@@ -257,12 +275,15 @@ impl Session {
     }
 
     fn control(&mut self, now: Instant, request: Request, reply: Reply) {
+        if request == Request::Status {
+            return reply.send(&self.state());
+        }
+        if self.waiting.is_empty() {
+            // What was refused before was not for whoever asks now.
+            self.standing.take_refused();
+        }
         match request {
-            Request::Status => {
-                reply.send(&self.state());
-                return;
-            }
-            Request::Wait => {}
+            Request::Status | Request::Wait => {}
             Request::Rebuild => self.rebuild(now, "asked for"),
             Request::Upgrade => self.upgrade.again(now, &mut self.launcher),
             Request::Rollback => self.upgrade.rollback(now, &mut self.launcher),
@@ -279,14 +300,17 @@ impl Session {
     }
 
     fn state(&self) -> State {
-        let serving = self.upgrade.serving_process();
+        let (serving, vintage) = (self.upgrade.serving_process(), self.upgrade.vintage());
         State {
             package: self.package.clone(),
             generation: serving.map(|(generation, _)| generation),
             pid: serving.map(|(_, pid)| pid),
             addresses: self.upgrade.addresses(),
             busy: self.is_busy(),
-            trouble: [&self.refused, &self.build_trouble, &self.start_trouble].into_iter().flatten().next().cloned(),
+            trouble: self.standing.trouble(vintage).filter(|_| self.end.is_none()),
+            rolled_back: vintage == Some(Vintage::RolledBack),
+            refused: None,
+            stopped: self.end.is_some() && self.upgrade.is_over(),
         }
     }
 
@@ -320,84 +344,24 @@ impl Session {
     }
 
     fn tell(&mut self, notice: &Notice) {
-        match notice {
-            Notice::Building { .. } | Notice::Unchanged { .. } => {
-                if matches!(notice, Notice::Unchanged { .. }) {
-                    // It is not started.
-                    self.offered = None;
-                }
-                self.build_trouble = None;
-                self.start_trouble = None;
-            }
-            Notice::Serving { .. } if self.upgrade.serves_wanted() => self.start_trouble = None,
-            Notice::BuildFailed { .. } => {
-                self.build_trouble = Some("the build of the newest sources has failed".to_owned());
-            }
-            Notice::StartFailed { end, .. } | Notice::RolledBack { end, .. } | Notice::Died { end, .. } => {
-                self.start_trouble = Some(format!("the newest program did not stay up: {end}"));
-            }
-            // For whoever asked, if that was by the control socket.
-            Notice::Refused { asked, why } if !self.waiting.is_empty() => {
-                self.refused = Some(format!("{asked} is not possible: {why}"));
-            }
-            Notice::Serving { .. }
-            | Notice::Timings(_)
-            | Notice::Starting { .. }
-            | Notice::Refused { .. }
-            | Notice::Watching { .. }
-            | Notice::Listening { .. }
-            | Notice::Progress { .. }
-            | Notice::Diagnostic { .. }
-            | Notice::Superseded { .. }
-            | Notice::ReplayReady { .. }
-            | Notice::Finished { .. }
-            | Notice::Draining { .. }
-            | Notice::Drained { .. }
-            | Notice::Note { .. }
-            | Notice::Stopping { .. }
-            | Notice::Stopped => {}
+        if matches!(notice, Notice::Unchanged { .. }) {
+            // It is not started.
+            self.offered = None;
         }
+        self.standing.hear(notice);
         let at = now().saturating_duration_since(self.began);
         self.reporter.tell(at, notice);
         if let Notice::Serving { generation, timing: Some(timing), .. } = notice
             && let Some(artifact) = self.offered.take()
         {
-            self.reporter.tell(at, &Notice::Timings(timings(*generation, timing, &artifact)));
+            self.reporter.tell(at, &Notice::Timings(artifact.timings(*generation, timing)));
         }
-    }
-}
-
-/// The waterfall of a save.
-fn timings(generation: Generation, timing: &Timing, artifact: &Artifact) -> Timings {
-    let since_save = |at: Instant| at.saturating_duration_since(artifact.saved).as_secs_f64() * 1000.0;
-    let how = &artifact.how;
-    let millis = |span: Duration| span.as_secs_f64() * 1000.0;
-    let (detect, decide) = (since_save(how.began), millis(how.decide));
-    let crates = how.crates.iter().map(|step| CrateTiming {
-        name: step.name.clone(),
-        began: since_save(step.began),
-        ended: since_save(step.ended),
-    });
-    Timings {
-        generation,
-        built_by: if how.by_replay { BuiltBy::Replay } else { BuiltBy::Cargo },
-        why_cargo: how.why_cargo.clone(),
-        total: timing.saved_to_live,
-        detect,
-        decide,
-        compile: (timing.compile - detect - decide).max(0.0),
-        link: how.link.as_ref().map(|(took, _)| millis(*took)),
-        linker: how.link.as_ref().map(|(_, linker)| linker.clone()),
-        start: timing.start,
-        ready: timing.ready,
-        switch: timing.switch,
-        crates: crates.collect(),
     }
 }
 
 /// The one line in which an artifact becomes a program.
 fn program(artifact: compile::Artifact) -> Program {
-    let since = Some(Since { saved: artifact.saved, built: artifact.build_ended });
+    let since = Some(Since { saved: artifact.saved, was_saved: artifact.was_saved, built: artifact.build_ended });
     let start_anyway = artifact.start_anyway;
     Program { executable: artifact.executable, libraries: artifact.libraries, since, start_anyway }
 }

@@ -1,7 +1,7 @@
 //! One run of `cargo build`: its start, what it says, and what came of it.
 //! Never lives here: when to build (`cycle`), and what is watched (`sources`).
 
-use super::output::{self, is_sum};
+use super::output::{self, Words, is_sum};
 use crate::config;
 use crate::error::{Result, Tried};
 use crate::process::{Launcher, Running, Stdin, clean_environment};
@@ -62,7 +62,7 @@ pub struct Built {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
     pub about: Option<(PackageId, Target)>,
-    pub rendered: String,
+    pub words: Words,
 }
 
 /// A build script that was run, now or earlier.
@@ -213,7 +213,7 @@ impl Run {
                     return Some(waiting.strip_prefix("waiting for ").unwrap_or(waiting).to_owned());
                 }
                 if !is_status(&plain) && !is_cargos_sum(&plain) {
-                    self.show(None, line, |run| &mut run.cargo_lines);
+                    self.show(None, Words::text(line), |run| &mut run.cargo_lines);
                 }
             }
             Said::OutputClosed => self.open = self.open.saturating_sub(1),
@@ -273,12 +273,12 @@ impl Run {
                 if matches!(message.message.level, DiagnosticLevel::Error | DiagnosticLevel::Ice) {
                     self.errors += 1;
                 }
-                if let Some(rendered) = message.message.rendered {
-                    self.show(Some((message.package_id, message.target)), rendered, |run| &mut run.rendered);
+                if let Some(words) = Words::of(&message.message) {
+                    self.show(Some((message.package_id, message.target)), words, |run| &mut run.rendered);
                 }
             }
             Message::BuildFinished(finished) => self.finished = Some(finished.success),
-            Message::TextLine(line) => self.show(None, line, |run| &mut run.rendered),
+            Message::TextLine(line) => self.show(None, Words::text(line), |run| &mut run.rendered),
             // A later cargo's.
             _ => {}
         }
@@ -310,10 +310,10 @@ impl Run {
         self.scripts.push(script);
     }
 
-    fn show(&mut self, about: Option<(PackageId, Target)>, rendered: String, to: impl Fn(&mut Self) -> &mut Vec<Told>) {
+    fn show(&mut self, about: Option<(PackageId, Target)>, words: Words, to: impl Fn(&mut Self) -> &mut Vec<Told>) {
         if self.shown < MOST_SHOWN {
-            self.shown += rendered.len();
-            to(self).push(Told { about, rendered });
+            self.shown += words.rendered.len();
+            to(self).push(Told { about, words });
         }
     }
 }

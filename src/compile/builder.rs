@@ -3,6 +3,7 @@
 
 use super::build::{self, Built, Cargo, Told};
 use super::last::Last;
+use super::output::Words;
 use super::replay::{self, Plan, Replay};
 use super::{BuildSaid, BuildSink, link};
 use crate::error::Result;
@@ -354,7 +355,7 @@ impl Builder {
             }
             replay::Outcome::Failed { errors, messages } => {
                 let (plan, _) = self.replay.parts()?;
-                let own = messages.into_iter().map(|rendered| Told { about: None, rendered });
+                let own = messages.into_iter().map(|words| Told { about: None, words });
                 let known = self.last.messages(plan, |number| !run.wants(number));
                 Some(Outcome::Failed { errors, messages: known.into_iter().chain(own).collect() })
             }
@@ -376,7 +377,7 @@ impl Builder {
     /// In place of a replay that has come to nothing.
     fn ask_cargo(&mut self, why: String, launcher: &mut Launcher) -> Option<Outcome> {
         let error = self.start_cargo(why, launcher).err()?;
-        let told = Told { about: None, rendered: error.to_string() };
+        let told = Told { about: None, words: Words::text(error.to_string()) };
         Some(Outcome::Failed { errors: 0, messages: vec![told] })
     }
 

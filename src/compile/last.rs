@@ -73,7 +73,7 @@ impl Last {
         let crates = plan.crates.iter().enumerate().filter(|(number, _)| which(*number));
         let own = crates.filter_map(|(_, one)| Some((one, one.record.as_ref()?))).flat_map(|(one, record)| {
             let about = (one.package.clone(), one.target.clone());
-            record.messages.iter().map(move |rendered| Told { about: Some(about.clone()), rendered: rendered.clone() })
+            record.messages.iter().map(move |words| Told { about: Some(about.clone()), words: words.clone() })
         });
         of_others.cloned().chain(own).collect()
     }

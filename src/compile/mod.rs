@@ -29,6 +29,7 @@ use build::{Cargo, Told};
 use builder::{Builder, Outcome};
 use cargo_metadata::{Metadata, PackageId};
 use cycle::{Action, Cycle};
+use output::Words;
 use project::{cargo_program, own_settings, unit_estimate};
 use replay::Replay;
 use sources::{Found, Sources};
@@ -41,7 +42,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use builder::How;
 pub use outbox::{Artifact, Outbox};
-pub use project::{MetadataFlags, depends_on, metadata};
+pub use project::{depends_on, metadata};
 pub use watch::FileEvent;
 
 /// How often to look at the files where watching cannot be had.
@@ -87,6 +88,8 @@ pub struct Room {
     confirms_next: bool,
     confirms: bool,
     saved: Option<Instant>,
+    /// Whether a file was, or the build was asked for.
+    was_saved: bool,
     build_began: Instant,
     settings_changed: bool,
     /// Inputs that have changed since a build last came to its end.
@@ -133,6 +136,7 @@ impl Room {
             confirms_next: false,
             confirms: false,
             saved: None,
+            was_saved: false,
             build_began: now,
             settings_changed: false,
             changed: BTreeSet::new(),
@@ -167,7 +171,7 @@ impl Room {
     }
 
     pub fn rebuild(&mut self, now: Instant, cause: &str, launcher: &mut Launcher) -> Vec<Outbox> {
-        self.saved = Some(now);
+        (self.saved, self.was_saved) = (Some(now), false);
         // Whoever asks may know of something that has changed unseen.
         self.ask_cargo(now, cause.to_owned(), launcher);
         self.take()
@@ -261,7 +265,7 @@ impl Room {
         self.settings_changed |= found.settings;
         self.start_anyway |= found.start_anyway;
         self.changed.extend(found.changed.iter().cloned());
-        self.saved = Some(at);
+        (self.saved, self.was_saved) = (Some(at), true);
         let actions = self.cycle.changed(now, found.cause(), found.emptied);
         self.perform(now, actions, launcher);
     }
@@ -293,7 +297,7 @@ impl Room {
         }
         let why_cargo = self.why_cargo.take();
         if let Err(error) = self.builder.start(now, &self.changed, why_cargo.as_deref(), launcher) {
-            self.out.push(Outbox::Tell(Notice::Diagnostic { rendered: error.to_string() }));
+            self.out.push(Outbox::Tell(Notice::Diagnostic { rendered: error.to_string(), message: None }));
             self.sources.failed([]);
             self.failed(0);
             let _ = self.cycle.ended(now, cycle::Outcome::Failed);
@@ -350,6 +354,7 @@ impl Room {
             executable: built.executable.clone(),
             libraries: built.libraries,
             saved: self.saved.unwrap_or(self.build_began),
+            was_saved: self.was_saved,
             build_ended: now,
             start_anyway: std::mem::take(&mut self.start_anyway),
             how,
@@ -435,8 +440,9 @@ impl Room {
     }
 
     fn diagnostics(&mut self, messages: Vec<Told>) {
-        let rendered = messages.into_iter().map(|told| told.rendered);
-        self.out.extend(rendered.map(|rendered| Outbox::Tell(Notice::Diagnostic { rendered })));
+        let words = messages.into_iter().map(|told| told.words);
+        self.out
+            .extend(words.map(|Words { rendered, message }| Outbox::Tell(Notice::Diagnostic { rendered, message })));
     }
 
     /// Asks cargo which packages there are now. It may have to wait for a lock, or for the network.

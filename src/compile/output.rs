@@ -1,12 +1,36 @@
 //! What cargo and the compilers print: how it is read, when it is over, and what of it is told already.
 //! Never lives here: what it means for a build.
 
+use cargo_metadata::diagnostic::Diagnostic;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
 
 /// How long output may lag behind the end of whoever prints it. A daemon that a build script or a macro has left behind may keep the
 /// pipe open for ever.
 const LAG: Duration = Duration::from_millis(200);
+
+/// What the user is told: as the compiler rendered it, and the object that it was in, as cargo passes it on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Words {
+    pub rendered: String,
+    pub message: Option<Value>,
+}
+
+impl Words {
+    /// Of a line that is no message.
+    pub fn text(rendered: String) -> Words {
+        Words { rendered, message: None }
+    }
+
+    /// Nothing where the compiler has rendered nothing.
+    pub fn of(diagnostic: &Diagnostic) -> Option<Words> {
+        let rendered = diagnostic.rendered.clone()?;
+        // Made from JSON, it becomes JSON again.
+        Some(Words { rendered, message: serde_json::to_value(diagnostic).ok() })
+    }
+}
 
 /// When output is over for certain, of what ended then.
 pub fn over_at(exited: Instant) -> Instant {
@@ -24,4 +48,21 @@ pub fn is_sum(message: &str) -> bool {
     message.starts_with("aborting due to ")
         || message.ends_with(" warning emitted")
         || message.ends_with(" warnings emitted")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_keeps_the_structure_that_the_compiler_gave_it() {
+        let given = r#"{"message":"mismatched types","code":{"code":"E0308","explanation":null},"level":"error","spans":[
+            {"file_name":"src/main.rs","byte_start":3,"byte_end":4,"line_start":2,"line_end":2,"column_start":5,
+            "column_end":6,"is_primary":true,"text":[{"text":"    1","highlight_start":5,"highlight_end":6}],"label":"expected",
+            "suggested_replacement":null,"suggestion_applicability":null,"expansion":null}],"children":[],
+            "rendered":"error[E0308]"}"#;
+        let words = Words::of(&serde_json::from_str(given).unwrap()).unwrap();
+        assert_eq!(words.rendered, "error[E0308]");
+        assert_eq!(words.message, Some(serde_json::from_str(given).unwrap()), "nothing is lost, nothing added");
+    }
 }

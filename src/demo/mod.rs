@@ -92,7 +92,7 @@ impl Demo {
             }
         })?;
         progress.wipe();
-        println!("It serves on {addr}.\n");
+        println!("It serves on {}.\n", crate::report::urls(&[addr.to_string()]));
         let file = project.join("src/main.rs");
         let (gone, live) = (BTreeSet::new(), Vec::new());
         Ok(Demo { file, addr, session, serving, swaps: 0, cut: 0, gone, live })

@@ -1,9 +1,11 @@
 //! The control socket, both ends: what editors and scripts ask of a running session, and the commands that ask.
 //! Never lives here: answering; the session does.
 
+use super::find;
+use super::registry::Listed;
 use crate::cli;
-use crate::compile::{self, MetadataFlags};
 use crate::error::{Error, Result, Tried};
+use crate::report::urls;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -14,8 +16,8 @@ use std::time::Duration;
 /// The longest request, and how long it may take to come: whoever connects has one thing to say.
 const LONGEST: u64 = 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
-/// In the session's folder; it holds the path of the socket, which may not be as long as that folder's.
-const POINTER: &str = "control";
+/// How long a session may take to be gone once nothing of it runs any more.
+const ENDING: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -29,7 +31,7 @@ pub enum Request {
 }
 
 /// What a session says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct State {
     pub package: String,
@@ -41,6 +43,15 @@ pub struct State {
     pub busy: bool,
     /// Why the newest sources do not serve, where they were tried and do not.
     pub trouble: Option<String>,
+    /// The program that serves is one from before, by the user's wish.
+    #[serde(default)]
+    pub rolled_back: bool,
+    /// Why what was asked for cannot be done.
+    #[serde(default)]
+    pub refused: Option<String>,
+    /// The session has ended.
+    #[serde(default)]
+    pub stopped: bool,
 }
 
 /// Somebody who waits for an answer.
@@ -55,11 +66,10 @@ impl Reply {
     }
 }
 
-/// Listens in the private folder, and leaves word of it in the session's.
-pub fn listen(private: &Path, session: &Path, tell: impl Fn(Request, Reply) + Send + 'static) -> io::Result<()> {
+/// Listens in the private folder; returns where.
+pub fn listen(private: &Path, tell: impl Fn(Request, Reply) + Send + 'static) -> io::Result<PathBuf> {
     let path = private.join("control");
     let listener = UnixListener::bind(&path)?;
-    std::fs::write(session.join(POINTER), path.as_os_str().as_encoded_bytes())?;
     thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(stream) = stream else { continue };
@@ -69,7 +79,7 @@ pub fn listen(private: &Path, session: &Path, tell: impl Fn(Request, Reply) + Se
             }
         }
     });
-    Ok(())
+    Ok(path)
 }
 
 fn read(stream: &UnixStream) -> io::Result<Request> {
@@ -80,76 +90,125 @@ fn read(stream: &UnixStream) -> io::Result<Request> {
     Ok(serde_json::from_str(line.trim())?)
 }
 
-/// Asks the session of this project, prints what it says, and returns the exit code: 1 where the newest sources do not serve.
+/// Asks the session that is meant, prints what it says, and returns the exit code: 1 where what was asked for did not come about.
 pub fn ask(args: &cli::Control, request: Request) -> Result<i32> {
-    let state = exchange(&find(args)?, request)?;
+    let session = find::session(args)?;
+    let state = exchange(&session, request)?;
     if args.message_format == Some(cli::Format::Json) {
         println!("{}", serde_json::to_string(&state).tried("write the answer")?);
     } else {
-        println!("{}", sentence(&state));
+        println!("{}", sentence(&state, request));
     }
-    Ok(i32::from(state.trouble.is_some() || (state.generation.is_none() && request != Request::Stop)))
+    Ok(code(&state, request))
 }
 
-fn exchange(socket: &Path, request: Request) -> Result<State> {
-    let asking = format!("ask the session at {}", socket.display());
-    let mut stream = UnixStream::connect(socket).tried(&asking)?;
+fn code(state: &State, request: Request) -> i32 {
+    let newest_serves = state.generation.is_some() && state.trouble.is_none();
+    let done = match request {
+        // It has answered.
+        Request::Status => true,
+        Request::Wait => newest_serves,
+        Request::Rebuild | Request::Upgrade => newest_serves && state.refused.is_none(),
+        Request::Rollback => state.rolled_back && state.generation.is_some() && state.refused.is_none(),
+        Request::Stop => state.stopped,
+    };
+    i32::from(!done)
+}
+
+fn exchange(session: &Listed, request: Request) -> Result<State> {
+    let asking = format!("ask the session of {} (pid {})", session.package, session.pid);
+    let mut stream = UnixStream::connect(&session.socket)
+        .map_err(|error| Error::failure(format!("{asking} at {}: {error}", session.socket.display())))
+        .map_err(|error| error.help(format!("its socket is gone; `kill {}` ends it all the same", session.pid)))?;
     let line = serde_json::to_string(&request).tried(&asking)? + "\n";
     stream.write_all(line.as_bytes()).tried(&asking)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).tried(&asking)?;
-    serde_json::from_str(answer.trim()).map_err(|_| Error::failure(format!("{asking}: it ended without an answer")))
-}
-
-/// The sockets of the sessions that run on this project's target folder.
-fn find(args: &cli::Control) -> Result<PathBuf> {
-    let target = match &args.target_dir {
-        Some(folder) => folder.clone(),
-        None => compile::metadata(args.manifest_path.as_deref(), &NoFlags)?.target_directory.into_std_path_buf(),
-    };
-    let folder = target.join("hotrun/run");
-    let sessions = std::fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| entry.ok());
-    let mut found: Vec<(String, PathBuf)> = sessions
-        .filter_map(|session| {
-            let pid = session.file_name().into_string().ok()?;
-            let socket = PathBuf::from(std::fs::read_to_string(session.path().join(POINTER)).ok()?);
-            let wanted = args.pid.is_none_or(|wanted| pid == wanted.to_string());
-            (wanted && UnixStream::connect(&socket).is_ok()).then_some((pid, socket))
-        })
-        .collect();
-    match (found.pop(), found.pop()) {
-        (Some((_, socket)), None) => Ok(socket),
-        (None, _) => {
-            Err(Error::failure(format!("no session of this project runs (none is known in {})", folder.display()))
-                .help("start one with `cargo hotrun`, or name the project with --manifest-path"))
-        }
-        (Some((one, _)), Some((other, _))) => {
-            Err(Error::usage(format!("several sessions of this project run, {one} and {other} among them"))
-                .help("choose one by its process id with --pid"))
-        }
+    let state: Option<State> = serde_json::from_str(answer.trim()).ok();
+    // Nothing of it is left when this command ends; one that was stopping already may have had no time to answer.
+    let ended = request == Request::Stop && session.has_ended(ENDING);
+    match state {
+        None if ended => Ok(State { package: session.package.clone(), stopped: true, ..State::default() }),
+        state => state.ok_or_else(|| Error::failure(format!("{asking}: it ended without an answer"))),
     }
 }
 
-fn sentence(state: &State) -> String {
+fn sentence(state: &State, request: Request) -> String {
+    if state.stopped {
+        return format!("{}: stopped", state.package);
+    }
     let serving = match (state.generation, state.pid) {
         (Some(generation), Some(pid)) => {
-            let at =
-                if state.addresses.is_empty() { String::new() } else { format!(", {}", state.addresses.join(", ")) };
+            let at = if state.addresses.is_empty() { String::new() } else { format!(", {}", urls(&state.addresses)) };
             format!("{}: generation {generation} serves, pid {pid}{at}", state.package)
         }
         _ => format!("{}: nothing serves", state.package),
     };
-    let busy = if state.busy { "; something newer is on its way" } else { "" };
-    match &state.trouble {
-        Some(trouble) => format!("{serving}{busy}; {trouble}"),
-        None => format!("{serving}{busy}"),
-    }
+    let overtaken = request == Request::Rollback && !state.rolled_back && state.refused.is_none();
+    let parts = [
+        state.busy.then(|| "something newer is on its way".to_owned()),
+        state.refused.clone(),
+        overtaken.then(|| "the program before does not serve: a newer one has come meanwhile".to_owned()),
+        state.trouble.clone(),
+    ];
+    parts.into_iter().flatten().fold(serving, |text, part| format!("{text}; {part}"))
 }
 
-struct NoFlags;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl MetadataFlags for NoFlags {
-    fn flags(&self) -> Vec<String> {
-        vec!["--no-deps".to_owned()]
+    fn state() -> State {
+        State {
+            package: "api".into(),
+            generation: Some(4),
+            pid: Some(7),
+            addresses: vec!["0.0.0.0:3000".into(), "unix:a".into()],
+            busy: false,
+            trouble: None,
+            rolled_back: false,
+            refused: None,
+            stopped: false,
+        }
+    }
+
+    const ALL: [Request; 6] =
+        [Request::Status, Request::Wait, Request::Rebuild, Request::Upgrade, Request::Rollback, Request::Stop];
+
+    fn codes(state: &State) -> [i32; 6] {
+        ALL.map(|request| code(state, request))
+    }
+
+    #[test]
+    fn the_code_is_about_what_was_asked_for() {
+        assert_eq!(codes(&state()), [0, 0, 0, 0, 1, 1]);
+        let trouble = Some("the build has failed".to_owned());
+        assert_eq!(codes(&State { trouble: trouble.clone(), ..state() }), [0, 1, 1, 1, 1, 1]);
+        let back = State { rolled_back: true, trouble: Some("rolled back".into()), ..state() };
+        assert_eq!(codes(&back), [0, 1, 1, 1, 0, 1]);
+        let refused = State { refused: Some("no".into()), ..back.clone() };
+        assert_eq!(codes(&refused), [0, 1, 1, 1, 1, 1]);
+        let nothing = State { generation: None, pid: None, ..state() };
+        assert_eq!(codes(&nothing), [0, 1, 1, 1, 1, 1]);
+        assert_eq!(codes(&State { stopped: true, ..nothing }), [0, 1, 1, 1, 1, 0]);
+    }
+
+    #[test]
+    fn the_sentence_says_what_serves_and_what_does_not() {
+        let serves = "api: generation 4 serves, pid 7, http://127.0.0.1:3000, unix:a";
+        assert_eq!(sentence(&state(), Request::Wait), serves);
+        let back = State { rolled_back: true, trouble: Some("rolled back".into()), ..state() };
+        assert_eq!(sentence(&back, Request::Rollback), format!("{serves}; rolled back"));
+        let refused = State { refused: Some("rollback is not possible".into()), ..state() };
+        assert_eq!(sentence(&refused, Request::Rollback), format!("{serves}; rollback is not possible"));
+        assert!(sentence(&state(), Request::Rollback).contains("a newer one has come"));
+        let stopped = State { generation: None, pid: None, stopped: true, ..state() };
+        assert_eq!(sentence(&stopped, Request::Stop), "api: stopped");
+    }
+
+    #[test]
+    fn an_answer_of_an_older_session_is_understood() {
+        let older = r#"{"package":"api","generation":4,"pid":7,"addresses":["0.0.0.0:3000","unix:a"],"busy":false,"trouble":null}"#;
+        assert_eq!(serde_json::from_str::<State>(older).unwrap(), state());
     }
 }

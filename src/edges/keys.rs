@@ -32,9 +32,12 @@ impl Key {
     }
 }
 
-/// A shell says nothing to a running job that it fetches from the background. What was typed for another job is looked at
-/// again after this time, in milliseconds; without such, nothing is looked at.
+/// A shell says nothing to a running job that it fetches from the background, and the terminal says nothing of a key before Enter
+/// is pressed. So while the terminal is another job's, it is asked whose it is each time that so many milliseconds have passed.
 const LOOK_AGAIN: u16 = 300;
+
+const OURS: u8 = b'!';
+const ANOTHERS: u8 = b'?';
 
 /// The terminal as it was before keys were read from it; kept where a panic hook finds it.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
@@ -43,7 +46,7 @@ static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 #[derive(Debug)]
 pub struct Keys {
     thread: Option<JoinHandle<()>>,
-    /// A byte says that the terminal may be ours again; closed to end the thread.
+    /// `OURS` or `ANOTHERS`: whose the terminal is now; closed to end the thread.
     wake: Option<PipeWriter>,
 }
 
@@ -69,18 +72,23 @@ impl Keys {
     }
 
     /// The terminal is another's for a while.
-    pub fn suspend(&self) {
+    pub fn suspend(&mut self) {
         put_back();
+        self.wake(ANOTHERS);
     }
 
     /// It is ours again, if it is: a job that goes on in the background gets the same signal.
     pub fn resume(&mut self) {
         if in_foreground() {
             take();
-            if let Some(wake) = &mut self.wake {
-                // The thread has gone with its terminal, and there are no keys to read any more.
-                wake.write_all(b"!").ok();
-            }
+            self.wake(OURS);
+        }
+    }
+
+    fn wake(&mut self, whose: u8) {
+        if let Some(wake) = &mut self.wake {
+            // The thread has gone with its terminal, and there are no keys to read any more.
+            wake.write_all(&[whose]).ok();
         }
     }
 }
@@ -131,33 +139,32 @@ fn before() -> std::sync::MutexGuard<'static, Option<Termios>> {
 
 fn read(mut woken: PipeReader, mut ours: bool, tell: &impl Fn(Key)) {
     let mut byte = [0];
-    // Whether what was typed is for another job: reading it would stop this one (SIGTTIN).
-    let mut strange = false;
     loop {
         let stdin = io::stdin();
-        let keys = if strange { PollFlags::empty() } else { PollFlags::POLLIN };
+        // What is typed meanwhile is for another job: reading it would stop this one (SIGTTIN).
+        let keys = if ours { PollFlags::POLLIN } else { PollFlags::empty() };
         let mut fds = [PollFd::new(stdin.as_fd(), keys), PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
         // An interrupted call is repeated.
-        poll(&mut fds, if strange { LOOK_AGAIN.into() } else { PollTimeout::NONE }).ok();
+        poll(&mut fds, if ours { PollTimeout::NONE } else { LOOK_AGAIN.into() }).ok();
         let hung_up = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
         if fds[0].revents().is_some_and(|events| events.intersects(hung_up)) {
             // The terminal is gone, and no key will ever come.
             return;
         }
         let [key, wake] = fds.map(|fd| fd.any().unwrap_or(false));
-        strange = false;
         if wake {
             match woken.read(&mut byte) {
-                Ok(1) => ours = true,
+                Ok(1) => ours = byte[0] == OURS,
                 Ok(_) | Err(_) => return,
             }
-        } else if key && !in_foreground() {
-            (strange, ours) = (true, false);
-        } else if key {
-            if !ours {
+        } else if !ours {
+            if in_foreground() {
                 take();
                 ours = true;
             }
+        } else if key && !in_foreground() {
+            ours = false;
+        } else if key {
             // One byte at a time and unbuffered: what is typed ahead is found by the next poll.
             match nix::unistd::read(stdin.as_fd(), &mut byte) {
                 Ok(1) => Key::of(byte[0]).into_iter().for_each(tell),

@@ -36,12 +36,12 @@ pub struct Handle(Arc<Mutex<Option<OwnedFd>>>);
 const GATES: usize = 64;
 
 impl Guard {
-    pub fn start(folders: &[&Path], kill_timeout: Duration) -> io::Result<Guard> {
+    pub fn start(left: &[&Path], kill_timeout: Duration) -> io::Result<Guard> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let (mut awake, wakes) = io::pipe()?;
         let child = launch::guard_command()
             .arg(kill_timeout.as_millis().to_string())
-            .args(folders)
+            .args(left)
             .stdin(theirs)
             .stdout(wakes)
             .stderr(Stdio::null())
@@ -169,9 +169,9 @@ pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
     if let Some(terminal) = terminal {
         terminal.restore();
     }
-    for folder in args {
+    for path in args.map(PathBuf::from) {
         // Gone already, or never made.
-        std::fs::remove_dir_all(PathBuf::from(folder)).ok();
+        std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path)).ok();
     }
     0
 }

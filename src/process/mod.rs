@@ -5,6 +5,7 @@
 mod guard;
 mod launch;
 pub mod seccomp;
+mod temporary;
 
 use crate::error::{Error, Result, Tried};
 use nix::errno::Errno;
@@ -23,6 +24,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 pub use launch::hidden_entry;
+pub use temporary::leave_a_stale_one;
 
 /// For what is done before it is needed (nice(2)).
 const BACKGROUND: i32 = 10;
@@ -53,10 +55,10 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// `folders` are removed, and children still running are ended, should this process die without doing so itself.
+    /// `left`, folders and files, are removed, and children still running are ended, should this process die without doing so itself.
     /// They have `kill_timeout` to leave after SIGTERM.
-    pub fn new(folders: &[&Path], kill_timeout: Duration) -> Result<Self> {
-        Ok(Launcher { guard: guard::Guard::start(folders, kill_timeout).tried("start the guard process")? })
+    pub fn new(left: &[&Path], kill_timeout: Duration) -> Result<Self> {
+        Ok(Launcher { guard: guard::Guard::start(left, kill_timeout).tried("start the guard process")? })
     }
 
     /// Runs the command with `fds` at the numbers from 3 and nothing else open but the standard three. Stdout and stderr are

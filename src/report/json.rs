@@ -86,7 +86,7 @@ mod tests {
         json.tell(Duration::ZERO, &Notice::Timings(timings()));
         let expected = concat!(
             r#"{"v":1,"seq":0,"t_us":0,"event":"timings","generation":4,"built-by":"replay","why-cargo":null,"#,
-            r#""total":312.0,"detect":1.2,"decide":0.8,"compile":280.0,"link":70.0,"linker":"wild","start":0.4,"#,
+            r#""saved":true,"total":312.0,"detect":1.2,"decide":0.8,"compile":280.0,"link":70.0,"linker":"wild","start":0.4,"#,
             r#""ready":3.6,"switch":26.0,"crates":[{"name":"api","began":102.0,"ended":282.0},"#,
             r#"{"name":"core-lib","began":2.0,"ended":100.0}]}"#,
         );

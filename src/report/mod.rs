@@ -4,7 +4,9 @@
 mod behind;
 pub mod clean;
 mod json;
+mod standing;
 mod text;
+mod url;
 mod waterfall;
 
 use serde::Serialize;
@@ -12,7 +14,9 @@ use std::path::PathBuf;
 
 pub use behind::Behind;
 pub use json::Json;
+pub use standing::Standing;
 pub use text::Text;
+pub use url::urls;
 
 /// Counter of generations in one session, from 1.
 pub type Generation = u64;
@@ -44,9 +48,11 @@ pub enum Notice {
         total: usize,
         waiting: Option<String>,
     },
-    /// A rendered message of the compiler or of cargo.
+    /// A rendered message of the compiler or of cargo. `message` is the compiler's own object, as cargo gives it; cargo's
+    /// own lines have none.
     Diagnostic {
         rendered: String,
+        message: Option<serde_json::Value>,
     },
     /// The running build was ended for a newer change.
     Superseded {
@@ -67,10 +73,21 @@ pub enum Notice {
     Unchanged {
         serving: Generation,
     },
+    /// The program that was built cannot be kept, and so not be started.
+    NotKept {
+        why: String,
+        serving: Option<Generation>,
+    },
     /// A generation was started and is not ready yet.
     Starting {
         generation: Generation,
         pid: u32,
+    },
+    /// It is still not ready. `given_up` is how long after its start it is given up.
+    NotReady {
+        generation: Generation,
+        after: u64,
+        given_up: u64,
     },
     /// From now on every new connection is answered by this generation.
     Serving {
@@ -78,6 +95,7 @@ pub enum Notice {
         pid: u32,
         addresses: Vec<String>,
         by: HandOver,
+        program: Vintage,
         timing: Option<Timing>,
     },
     /// Where the time from a save to its generation went; said where it was asked for.
@@ -86,6 +104,7 @@ pub enum Notice {
     StartFailed {
         generation: Generation,
         end: String,
+        program: Vintage,
         serving: Option<Generation>,
     },
     /// It died in the probation window, and the one before accepts again.
@@ -94,27 +113,31 @@ pub enum Notice {
         to: Generation,
         end: String,
     },
-    /// The current one died; `again_in` is when it is started again.
+    /// The current one died; `again_in` is when it is started again, or, where it keeps dying, the program before it.
     Died {
         generation: Generation,
         end: String,
         again_in: Option<u64>,
+        falls_back: bool,
     },
     /// A program without held sockets came to its end.
     Finished {
         generation: Generation,
         end: String,
     },
-    /// An old generation is still busy with `live` connections.
+    /// An old generation is still busy with `live` connections: said when it begins to leave, and again if it takes long.
     Draining {
         generation: Generation,
         live: usize,
+        after: u64,
     },
     /// An old generation has left. `cut` counts connections that were ended by force, where the program tells of them.
     Drained {
         generation: Generation,
         cut: Option<usize>,
         end: String,
+        /// How long it has taken to leave.
+        took: u64,
     },
     /// A sentence that is neither of the others: advice said once, a limit met, an address let go.
     Note {
@@ -129,6 +152,18 @@ pub enum Notice {
         cause: String,
     },
     Stopped,
+}
+
+/// Which program a generation runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vintage {
+    /// What the newest sources were built into.
+    Newest,
+    /// One from before, to which the user went back.
+    RolledBack,
+    /// One from before, as the newest does not stay up.
+    FallenBack,
 }
 
 /// How the generation got its sockets.
@@ -149,6 +184,8 @@ pub enum HandOver {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Timing {
+    /// Whether a file was saved; otherwise it counts from when the build was asked for.
+    pub saved: bool,
     pub saved_to_live: f64,
     pub compile: f64,
     pub start: f64,
@@ -164,7 +201,9 @@ pub struct Timings {
     pub built_by: BuiltBy,
     /// Why no replay would do.
     pub why_cargo: Option<String>,
-    /// From the save to the switch.
+    /// Whether a file was saved; otherwise all counts from when the build was asked for.
+    pub saved: bool,
+    /// From there to the switch.
     pub total: f64,
     /// From the file system's event to the loop.
     pub detect: f64,

@@ -1,7 +1,7 @@
 //! Notices as lines for a person: a marker word, then cause and state. The progress of the first build is one line drawn in
 //! place and wiped before anything else is written. Never lives here: deciding what is said, and the server's own output.
 
-use super::{HandOver, Notice, Reporter, Timing, clean, waterfall};
+use super::{HandOver, Notice, Reporter, Timing, Vintage, clean, urls, waterfall};
 use console::Style;
 use std::io::Write;
 use std::time::Duration;
@@ -9,6 +9,8 @@ use std::time::Duration;
 /// How wide a marker word is set, and how far its text stands from the left.
 const MARKER: usize = 9;
 const INDENT: usize = MARKER + 2;
+/// How long an old generation may take to leave, in milliseconds, before its end is worth a line.
+const LONG_LEAVE: u64 = 2_000;
 /// How wide lines may be where no terminal says so.
 const COLUMNS: usize = 80;
 
@@ -84,7 +86,9 @@ impl Text {
                 };
                 self.calm("hotrun", &text)
             }
-            Notice::Listening { name, address } => self.calm("listening", &format!("{name} on {address}")),
+            Notice::Listening { name, address } => {
+                self.calm("listening", &format!("{name} on {}", urls(&address.split(", ").collect::<Vec<_>>())))
+            }
             Notice::Building { package, cause } => {
                 self.package = package.clone();
                 self.calm("building", &format!("{package} ({cause})"))
@@ -93,7 +97,7 @@ impl Text {
                 self.calm("building", &format!("{}, waiting for {name}", self.package))
             }
             Notice::Progress { .. } => String::new(),
-            Notice::Diagnostic { rendered } => {
+            Notice::Diagnostic { rendered, message: _ } => {
                 let mut text = if self.look.colour { clean::clean(rendered) } else { clean::plain(rendered) };
                 if !text.is_empty() && !text.ends_with('\n') {
                     text.push('\n');
@@ -111,18 +115,33 @@ impl Text {
             Notice::Unchanged { serving } => {
                 self.calm("unchanged", &format!("the build gave what generation {serving} serves already"))
             }
-            Notice::Starting { generation, pid } => {
-                self.shared = true;
-                self.calm("starting", &format!("generation {generation}, pid {pid}"))
+            Notice::NotKept { why, serving } => {
+                self.line(Tone::Bad, "failed", &ended("the new program cannot be started", why, &still(*serving)))
             }
-            Notice::Serving { generation, pid, addresses, by, timing } => {
+            Notice::Starting { .. } => {
+                self.shared = true;
+                String::new()
+            }
+            Notice::NotReady { generation, after, given_up } => {
+                let (after, given_up) = (span(*after as f64), span(*given_up as f64));
+                let text = format!(
+                    "generation {generation} is not ready, {after} after its start (given up after {given_up})"
+                );
+                self.calm("starting", &text)
+            }
+            Notice::Serving { generation, pid, addresses, by, program, timing } => {
                 let mut text = format!("generation {generation}, pid {pid}");
                 if !addresses.is_empty() {
-                    text = format!("{text}, {}", addresses.join(", "));
+                    text = format!("{text}, {}", urls(addresses));
                 }
                 text = format!("{text} ({})", hand_over(*by));
+                match program {
+                    Vintage::Newest => {}
+                    Vintage::RolledBack => text.push_str(" · rolled back: the newest sources do not serve"),
+                    Vintage::FallenBack => text.push_str(" · a program from before: the newest did not stay up"),
+                }
                 if let Some(timing) = timing {
-                    text = format!("{text} · saved to live {}\n{}", span(timing.saved_to_live), parts(timing));
+                    text = format!("{text} · {}", took(timing));
                 }
                 if quiet { String::new() } else { self.line(Tone::Good, "serving", &text) }
             }
@@ -131,7 +150,7 @@ impl Text {
                 let columns = self.look.width.map_or(COLUMNS, |width| width());
                 self.line(Tone::Calm, "timings", &waterfall::text(timings, columns.saturating_sub(INDENT)))
             }
-            Notice::StartFailed { generation, end, serving } => {
+            Notice::StartFailed { generation, end, program: _, serving } => {
                 let text = ended(&format!("generation {generation} never became ready"), end, &still(*serving));
                 self.line(Tone::Bad, "failed", &text)
             }
@@ -139,28 +158,34 @@ impl Text {
                 let cause = format!("generation {from} ended on probation");
                 self.line(Tone::Bad, "reverted", &ended(&cause, end, &format!("Generation {to} accepts again")))
             }
-            Notice::Died { generation, end, again_in } => {
+            Notice::Died { generation, end, again_in, falls_back } => {
+                let what =
+                    if *falls_back { "It keeps dying: starting the program before" } else { "Starting it again" };
                 let state = match again_in {
                     None => "Its successor is being started already".to_owned(),
-                    Some(0) => "Starting it again now".to_owned(),
-                    Some(wait) => format!("Starting it again in {}", span(*wait as f64)),
+                    Some(0) => format!("{what} now"),
+                    Some(wait) => format!("{what} in {}", span(*wait as f64)),
                 };
                 self.line(Tone::Bad, "died", &ended(&format!("generation {generation}"), end, &state))
             }
             Notice::Finished { generation, end } => self.calm("finished", &format!("generation {generation}: {end}")),
-            Notice::Draining { generation, live } => {
-                self.calm("draining", &format!("generation {generation}, {} still live", count(*live, "connection")))
+            // As nearly all do, for a moment.
+            Notice::Draining { after: 0, .. } => String::new(),
+            Notice::Draining { generation, live, after } => {
+                let (live, after) = (count(*live, "connection"), span(*after as f64));
+                self.calm("draining", &format!("generation {generation}, {live} still live after {after}"))
             }
-            // A program that does not tell of its connections.
-            Notice::Drained { generation, cut: None, end } => {
-                self.calm("ended", &format!("generation {generation} ({end})"))
-            }
-            Notice::Drained { generation, cut: Some(0), end } => {
-                self.calm("drained", &format!("generation {generation}, 0 cut ({end})"))
-            }
-            Notice::Drained { generation, cut: Some(cut), end } => {
+            Notice::Drained { generation, cut: Some(cut @ 1..), end, took: _ } => {
                 let text = format!("generation {generation}, {} cut ({end})", count(*cut, "connection"));
                 self.line(Tone::Warn, "drained", &text)
+            }
+            Notice::Drained { end, took: 0..LONG_LEAVE, .. } if is_ordinary(end) => String::new(),
+            // A program that does not tell of its connections.
+            Notice::Drained { generation, cut: None, end, took } => {
+                self.calm("ended", &format!("generation {generation}{} ({end})", after(*took)))
+            }
+            Notice::Drained { generation, cut: Some(_), end, took } => {
+                self.calm("drained", &format!("generation {generation}{}, 0 cut ({end})", after(*took)))
             }
             Notice::Note { text } => self.calm("hotrun", text),
             Notice::Refused { asked, why } => self.line(Tone::Warn, "refused", &format!("{asked}: {why}")),
@@ -255,13 +280,29 @@ pub(super) fn span(ms: f64) -> String {
     if ms < 10_000.0 { format!("{ms:.0} ms") } else { format!("{:.1} s", ms / 1000.0) }
 }
 
-fn parts(timing: &Timing) -> String {
-    let Timing { saved_to_live: _, compile, start, ready, switch } = *timing;
+/// How an old program ends that was asked to: by itself, or by SIGTERM, which some make an exit status.
+fn is_ordinary(end: &str) -> bool {
+    ["exit status 0", "signal 15 (SIGTERM)", "exit status 143"].contains(&end)
+}
+
+fn after(took: u64) -> String {
+    if took < LONG_LEAVE { String::new() } else { format!(", after {}", span(took as f64)) }
+}
+
+/// Where nothing was saved, there is no time from a save.
+fn took(timing: &Timing) -> String {
+    let Timing { saved, saved_to_live, compile, start, ready, switch } = *timing;
     // Bare numbers are milliseconds, like the total before them; a long one gives every part its unit.
     let bare = [compile, start, ready, switch].iter().all(|ms| *ms < 10_000.0);
     let show = |ms: f64| if bare { format!("{ms:.0}") } else { span(ms) };
-    let (compile, start, ready, switch) = (show(compile), show(start), show(ready), show(switch));
-    format!("(compile {compile}, start {start}, ready {ready}, switch {switch})")
+    let (parts, start, ready, switch) = (show(compile), show(start), show(ready), show(switch));
+    if saved {
+        let total = span(saved_to_live);
+        format!("saved to live {total}\n(compile {parts}, start {start}, ready {ready}, switch {switch})")
+    } else {
+        let built = if compile < 1_000.0 { span(compile) } else { format!("{:.1} s", compile / 1_000.0) };
+        format!("built in {built}\n(start {start}, ready {ready}, switch {switch})")
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What every notice looks like. The samples also serve the tests of `json`.
 
-use super::super::{BuiltBy, CrateTiming, Timings};
+use super::super::{BuiltBy, CrateTiming, Timings, Vintage};
 use super::*;
 use std::sync::{Arc, Mutex};
 
@@ -27,8 +27,10 @@ impl Write for Shared {
 
 /// At least one of each.
 pub fn every_notice() -> Vec<Notice> {
-    let timing = Timing { saved_to_live: 412.4, compile: 371.0, start: 3.2, ready: 38.1, switch: 1.6 };
-    let slow = Timing { saved_to_live: 12_340.0, compile: 12_300.0, start: 3.0, ready: 37.0, switch: 0.4 };
+    let timing = Timing { saved: true, saved_to_live: 412.4, compile: 371.0, start: 3.2, ready: 38.1, switch: 1.6 };
+    let slow = Timing { saved: true, saved_to_live: 12_340.0, compile: 12_300.0, start: 3.0, ready: 37.0, switch: 0.4 };
+    let first = Timing { saved: false, saved_to_live: 7_140.0, compile: 7_100.0, ..slow };
+    let asked = Timing { saved: false, saved_to_live: 470.0, compile: 430.0, ..slow };
     let panic = "exit status: 101; its last lines:\nthread 'main' panicked at src/main.rs:3:5:\nno database";
     vec![
         Notice::Watching { files: 14, package: "api".into(), path_dependencies: 2 },
@@ -36,44 +38,74 @@ pub fn every_notice() -> Vec<Notice> {
         Notice::Listening { name: "http".into(), address: "127.0.0.1:3000".into() },
         Notice::Building { package: "api".into(), cause: "src/routes.rs changed".into() },
         Notice::Progress { done: 12, total: 87, waiting: Some("syn".into()) },
-        Notice::Diagnostic { rendered: "\x1b[1;31merror\x1b[0m: no\x1b]52;c;eA==\x07".into() },
+        Notice::Diagnostic {
+            rendered: "\x1b[1;31merror\x1b[0m: no\x1b]52;c;eA==\x07".into(),
+            message: Some(serde_json::json!({ "level": "error", "message": "no" })),
+        },
         Notice::Superseded { cause: "src/main.rs changed".into() },
         Notice::BuildFailed { errors: 1, cause: "src/routes.rs changed".into(), why_cargo: None, serving: Some(4) },
         Notice::BuildFailed { errors: 0, cause: "first build".into(), why_cargo: None, serving: None },
         Notice::ReplayReady { crates: 2 },
         Notice::Unchanged { serving: 4 },
+        Notice::NotKept { why: "keep a as b: no space".into(), serving: Some(4) },
         Notice::Starting { generation: 4, pid: 4711 },
+        Notice::NotReady { generation: 4, after: 2_001, given_up: 60_000 },
         Notice::Serving {
             generation: 4,
             pid: 4711,
             addresses: vec!["127.0.0.1:3000".into()],
             by: HandOver::Library,
+            program: Vintage::Newest,
             timing: Some(timing),
         },
-        Notice::Serving { generation: 1, pid: 7, addresses: vec![], by: HandOver::StopAndStart, timing: Some(slow) },
+        stopped_and_started(Vintage::Newest, Some(slow)),
+        stopped_and_started(Vintage::Newest, Some(first)),
+        stopped_and_started(Vintage::Newest, Some(asked)),
+        stopped_and_started(Vintage::RolledBack, None),
+        stopped_and_started(Vintage::FallenBack, None),
         Notice::Serving {
             generation: 2,
             pid: 8,
             addresses: vec!["127.0.0.1:3000".into(), "unix:a.sock".into()],
             by: HandOver::ListenFds,
+            program: Vintage::Newest,
             timing: None,
         },
         Notice::Timings(timings()),
-        Notice::StartFailed { generation: 5, end: panic.into(), serving: Some(4) },
+        Notice::StartFailed { generation: 5, end: panic.into(), program: Vintage::Newest, serving: Some(4) },
         Notice::RolledBack { from: 5, to: 4, end: "signal: 11 (SIGSEGV)".into() },
-        Notice::Died { generation: 4, end: "signal: 6 (SIGABRT)".into(), again_in: Some(1000) },
-        Notice::Died { generation: 4, end: "exit status: 0".into(), again_in: Some(0) },
-        Notice::Died { generation: 4, end: "exit status: 0".into(), again_in: None },
+        died("signal: 6 (SIGABRT)", Some(1000), false),
+        died("exit status: 0", Some(0), false),
+        died("exit status: 0", None, false),
+        died("exit status: 0", Some(1000), true),
         Notice::Finished { generation: 1, end: "exit status: 0".into() },
-        Notice::Draining { generation: 3, live: 1 },
-        Notice::Drained { generation: 2, cut: None, end: "signal: 15 (SIGTERM)".into() },
-        Notice::Drained { generation: 3, cut: Some(0), end: "exit status: 0".into() },
-        Notice::Drained { generation: 3, cut: Some(2), end: "signal: 9 (SIGKILL)".into() },
+        Notice::Draining { generation: 3, live: 1, after: 0 },
+        Notice::Draining { generation: 3, live: 1, after: 2_000 },
+        drained(None, "signal 15 (SIGTERM)", 10),
+        drained(Some(0), "exit status 0", 10),
+        drained(Some(0), "exit status 143", 10),
+        drained(None, "exit status 101", 10),
+        drained(Some(0), "signal 9 (SIGKILL)", 10),
+        drained(None, "signal 15 (SIGTERM)", 2_000),
+        drained(Some(0), "exit status 0", 4_200),
+        drained(Some(2), "signal 9 (SIGKILL)", 10),
         Notice::Note { text: "one\ntwo".into() },
         Notice::Refused { asked: "rollback".into(), why: "generation 1 has nothing before it".into() },
         Notice::Stopping { cause: "SIGTERM".into() },
         Notice::Stopped,
     ]
+}
+
+fn stopped_and_started(program: Vintage, timing: Option<Timing>) -> Notice {
+    Notice::Serving { generation: 1, pid: 7, addresses: vec![], by: HandOver::StopAndStart, program, timing }
+}
+
+fn died(end: &str, again_in: Option<u64>, falls_back: bool) -> Notice {
+    Notice::Died { generation: 4, end: end.into(), again_in, falls_back }
+}
+
+fn drained(cut: Option<usize>, end: &str, took: u64) -> Notice {
+    Notice::Drained { generation: 3, cut, end: end.into(), took }
 }
 
 /// As of a change in a library, with a program that depends on it.
@@ -83,6 +115,7 @@ pub fn timings() -> Timings {
         generation: 4,
         built_by: BuiltBy::Replay,
         why_cargo: None,
+        saved: true,
         total: 312.0,
         detect: 1.2,
         decide: 0.8,
@@ -99,19 +132,26 @@ pub fn timings() -> Timings {
 const EXPECTED: &str = "
    hotrun  watching 14 files of api and 2 path dependencies
    hotrun  watching 1 file of api
-listening  http on 127.0.0.1:3000
+listening  http on http://127.0.0.1:3000
  building  api (src/routes.rs changed)
 error: no
   dropped  the build that ran, for a newer change (src/main.rs changed)
    failed  build (src/routes.rs changed): 1 error. Still serving generation 4
    failed  build (first build): cargo gave up. Nothing serves yet
 unchanged  the build gave what generation 4 serves already
- starting  generation 4, pid 4711
-  serving  generation 4, pid 4711, 127.0.0.1:3000 (handed over by the library) · saved to live 412 ms
+   failed  the new program cannot be started: keep a as b: no space. Still serving generation 4
+ starting  generation 4 is not ready, 2001 ms after its start (given up after 60.0 s)
+  serving  generation 4, pid 4711, http://127.0.0.1:3000 (handed over by the library) · saved to live 412 ms
            (compile 371, start 3, ready 38, switch 2)
   serving  generation 1, pid 7 (stopped and started) · saved to live 12.3 s
            (compile 12.3 s, start 3 ms, ready 37 ms, switch 0 ms)
-  serving  generation 2, pid 8, 127.0.0.1:3000, unix:a.sock (handed over through LISTEN_FDS)
+  serving  generation 1, pid 7 (stopped and started) · built in 7.1 s
+           (start 3, ready 37, switch 0)
+  serving  generation 1, pid 7 (stopped and started) · built in 430 ms
+           (start 3, ready 37, switch 0)
+  serving  generation 1, pid 7 (stopped and started) · rolled back: the newest sources do not serve
+  serving  generation 1, pid 7 (stopped and started) · a program from before: the newest did not stay up
+  serving  generation 2, pid 8, http://127.0.0.1:3000, unix:a.sock (handed over through LISTEN_FDS)
   timings  generation 4 · 312 ms from the save · compiled by replay
            detect        ▏                                               1.2 ms
            decide        ▎                                               0.8 ms
@@ -129,11 +169,14 @@ unchanged  the build gave what generation 4 serves already
      died  generation 4: signal: 6 (SIGABRT). Starting it again in 1000 ms
      died  generation 4: exit status: 0. Starting it again now
      died  generation 4: exit status: 0. Its successor is being started already
+     died  generation 4: exit status: 0. It keeps dying: starting the program before in 1000 ms
  finished  generation 1: exit status: 0
- draining  generation 3, 1 connection still live
-    ended  generation 2 (signal: 15 (SIGTERM))
-  drained  generation 3, 0 cut (exit status: 0)
-  drained  generation 3, 2 connections cut (signal: 9 (SIGKILL))
+ draining  generation 3, 1 connection still live after 2000 ms
+    ended  generation 3 (exit status 101)
+  drained  generation 3, 0 cut (signal 9 (SIGKILL))
+    ended  generation 3, after 2000 ms (signal 15 (SIGTERM))
+  drained  generation 3, after 4200 ms, 0 cut (exit status 0)
+  drained  generation 3, 2 connections cut (signal 9 (SIGKILL))
    hotrun  one
            two
   refused  rollback: generation 1 has nothing before it
@@ -163,19 +206,21 @@ fn index(notice: &Notice) -> usize {
         Notice::BuildFailed { .. } => 6,
         Notice::ReplayReady { .. } => 7,
         Notice::Unchanged { .. } => 8,
-        Notice::Starting { .. } => 9,
-        Notice::Serving { .. } => 10,
-        Notice::Timings(_) => 11,
-        Notice::StartFailed { .. } => 12,
-        Notice::RolledBack { .. } => 13,
-        Notice::Died { .. } => 14,
-        Notice::Finished { .. } => 15,
-        Notice::Draining { .. } => 16,
-        Notice::Drained { .. } => 17,
-        Notice::Note { .. } => 18,
-        Notice::Refused { .. } => 19,
-        Notice::Stopping { .. } => 20,
-        Notice::Stopped => 21,
+        Notice::NotKept { .. } => 9,
+        Notice::Starting { .. } => 10,
+        Notice::NotReady { .. } => 11,
+        Notice::Serving { .. } => 12,
+        Notice::Timings(_) => 13,
+        Notice::StartFailed { .. } => 14,
+        Notice::RolledBack { .. } => 15,
+        Notice::Died { .. } => 16,
+        Notice::Finished { .. } => 17,
+        Notice::Draining { .. } => 18,
+        Notice::Drained { .. } => 19,
+        Notice::Note { .. } => 20,
+        Notice::Refused { .. } => 21,
+        Notice::Stopping { .. } => 22,
+        Notice::Stopped => 23,
     }
 }
 
@@ -183,7 +228,7 @@ fn index(notice: &Notice) -> usize {
 fn every_variant_has_a_sample() {
     let mut seen: Vec<usize> = every_notice().iter().map(index).collect();
     seen.dedup();
-    assert_eq!(seen, (0..22).collect::<Vec<_>>());
+    assert_eq!(seen, (0..24).collect::<Vec<_>>());
 }
 
 #[test]
@@ -205,8 +250,8 @@ fn colour_changes_nothing_but_colour() {
 fn quiet_tells_trouble_and_what_was_asked_for() {
     let text = rendered(Look { quiet: true, ..Look::default() }, &every_notice());
     let markers: Vec<&str> = text.lines().filter_map(|line| line.get(..MARKER)).map(str::trim).collect();
-    let before = ["error: no", "failed", "failed", "timings"];
-    let after = ["failed", "", "", "reverted", "died", "died", "died", "drained", "refused"];
+    let before = ["error: no", "failed", "failed", "failed", "timings"];
+    let after = ["failed", "", "", "reverted", "died", "died", "died", "died", "drained", "refused"];
     assert_eq!(markers, [&before[..], &[""; 9], &after].concat());
 }
 
@@ -238,10 +283,7 @@ fn no_progress_is_drawn_where_a_program_writes() {
     let look = Look { width: Some(|| 80), ..Look::default() };
     let starting = Notice::Starting { generation: 1, pid: 7 };
     let text = rendered(look, &[starting, building, progress(None), progress(Some("the lock")), progress(None)]);
-    assert_eq!(
-        text,
-        " starting  generation 1, pid 7\n building  api (asked for)\n building  api, waiting for the lock\n"
-    );
+    assert_eq!(text, " building  api (asked for)\n building  api, waiting for the lock\n");
 }
 
 #[test]

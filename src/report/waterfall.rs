@@ -24,7 +24,8 @@ pub(super) fn text(timings: &Timings, columns: usize) -> String {
         (BuiltBy::Cargo, Some(why)) => format!("cargo: {}", one_line(why)),
     };
     let total = known(timings.total);
-    let mut text = format!("generation {} · {} from the save · compiled by {by}", timings.generation, span(total));
+    let from = if timings.saved { "from the save" } else { "from when the build was asked for" };
+    let mut text = format!("generation {} · {} {from} · compiled by {by}", timings.generation, span(total));
 
     let rows = rows(timings);
     let end = rows.iter().map(|row| row.ended).fold(total, f64::max);

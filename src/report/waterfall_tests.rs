@@ -15,6 +15,7 @@ fn bare(built_by: BuiltBy, why_cargo: Option<&str>) -> Timings {
         generation: 2,
         built_by,
         why_cargo: why_cargo.map(str::to_owned),
+        saved: true,
         total: 12_000.0,
         detect: 0.0,
         decide: 0.0,

@@ -65,7 +65,7 @@ impl Room {
             Seen::Live { live, busy } => {
                 self.handover.live(generation, busy);
                 if !std::mem::replace(&mut started.said_draining, true) {
-                    self.out.push(Notice::Draining { generation, live });
+                    self.out.push(Notice::Draining { generation, live, after: 0 });
                 }
             }
             Seen::Drained => {

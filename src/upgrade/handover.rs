@@ -2,7 +2,9 @@
 //! Never lives here: a clock, a process, a socket. Time is an argument; what should be done is returned.
 
 use super::action::{Action, Style, Timeouts};
-use crate::report::{Generation, Notice};
+use super::history::{History, KEPT};
+use super::stage::{After, Current, Leaving, Next, Paused, SLOW, Starting, Step};
+use crate::report::{Generation, Notice, Vintage};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -27,71 +29,10 @@ pub struct Handover<P> {
     style: Style,
     /// The generation that is live as soon as the other has stopped accepting.
     announced: Option<(Generation, Generation)>,
-    /// The program that last became ready, and the one before it.
-    served: Option<P>,
-    good: Option<P>,
-    /// The program that was offered last.
-    wanted: Option<P>,
+    history: History<P>,
     /// Deaths in a row of programs that had not proved themselves.
     deaths: u32,
     stopping: bool,
-}
-
-#[derive(Debug)]
-struct Starting<P> {
-    generation: Generation,
-    program: P,
-    since: Instant,
-    /// It has an address that its successor would be refused until it is gone.
-    bound: bool,
-}
-
-#[derive(Debug)]
-struct Current<P> {
-    generation: Generation,
-    program: P,
-    started: Instant,
-    ready: Instant,
-}
-
-#[derive(Debug)]
-struct Paused<P> {
-    was: Current<P>,
-    until: Instant,
-}
-
-#[derive(Debug)]
-struct Leaving {
-    step: Step,
-    until: Instant,
-    /// Connections, where it tells.
-    live: Option<usize>,
-    /// Whether the user is told of its end: it has served.
-    told: bool,
-    /// It has an address that others are refused until it is gone.
-    bound: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Drain,
-    Terminate,
-    Kill,
-}
-
-/// A program that is to be started when both conditions hold.
-#[derive(Debug)]
-struct Next<P> {
-    program: P,
-    not_before: Instant,
-    after: After,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum After {
-    Nothing,
-    Gone(Generation),
-    AllGone,
 }
 
 impl<P: Clone + PartialEq> Handover<P> {
@@ -106,9 +47,7 @@ impl<P: Clone + PartialEq> Handover<P> {
             next: None,
             style: Style::Overlap,
             announced: None,
-            served: None,
-            good: None,
-            wanted: None,
+            history: History::new(),
             deaths: 0,
             stopping: false,
         }
@@ -124,9 +63,9 @@ impl<P: Clone + PartialEq> Handover<P> {
         self.starting.as_ref().map(|starting| starting.generation)
     }
 
-    /// Whether the program that was offered last is the one that serves.
-    pub fn serves_wanted(&self) -> bool {
-        self.current_program().is_some_and(|current| self.wanted.as_ref() == Some(current))
+    /// Which program that is: what the newest sources are, or one from before.
+    pub fn vintage(&self, program: &P) -> Vintage {
+        self.history.vintage(program)
     }
 
     pub fn current_program(&self) -> Option<&P> {
@@ -143,7 +82,7 @@ impl<P: Clone + PartialEq> Handover<P> {
     pub fn programs(&self) -> impl Iterator<Item = &P> {
         let running = self.current_program().into_iter().chain(self.coming_program());
         let paused = self.paused.as_ref().map(|paused| &paused.was.program);
-        running.chain(paused).chain(&self.served).chain(&self.good)
+        running.chain(paused).chain(self.history.programs())
     }
 
     /// Whether no generation is starting, is about to, or has yet to take over.
@@ -159,15 +98,36 @@ impl<P: Clone + PartialEq> Handover<P> {
 
     /// When `tick` has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let starting = self.starting.as_ref().map(|starting| starting.since + self.timeouts.ready);
+        let starting = self.starting.as_ref().map(|starting| {
+            let next = if starting.said_slow { self.timeouts.ready } else { SLOW.min(self.timeouts.ready) };
+            starting.since + next
+        });
         let paused = self.paused.as_ref().map(|paused| paused.until);
         let next = self.next.as_ref().filter(|next| self.is_after(next.after)).map(|next| next.not_before);
-        let leaving = self.leaving.values().filter(|leaving| leaving.step != Step::Kill).map(|leaving| leaving.until);
+        let leaving = self.leaving.values().filter(|leaving| leaving.step != Step::Kill);
+        let leaving = leaving.map(|leaving| if leaving.is_to_tell() { leaving.slow_at() } else { leaving.until });
         leaving.chain(starting).chain(paused).chain(next).min()
     }
 
-    /// A program that is to serve from now on: a new one, or one that is started again.
+    /// What the newest sources were built into: it is to serve from now on.
     pub fn offer(&mut self, now: Instant, program: P, style: Style) -> Vec<Action<P>> {
+        self.history.built(program.clone());
+        self.switch_to(now, program, style)
+    }
+
+    /// The newest sources were built into what is on its way, or else serves, already.
+    pub fn unchanged(&mut self) {
+        if let Some(program) = self.coming_program().or(self.current_program()).cloned() {
+            self.history.built(program);
+        }
+    }
+
+    /// The newest sources were built, into something that cannot be offered.
+    pub fn outdated(&mut self) {
+        self.history.lost();
+    }
+
+    fn switch_to(&mut self, now: Instant, program: P, style: Style) -> Vec<Action<P>> {
         if self.stopping {
             return Vec::new();
         }
@@ -175,7 +135,6 @@ impl<P: Clone + PartialEq> Handover<P> {
         self.style = style;
         self.deaths = 0;
         self.next = None;
-        self.wanted = Some(program.clone());
         if let Some(starting) = self.starting.take() {
             actions.push(self.dismiss_start(now, &starting));
         }
@@ -202,25 +161,28 @@ impl<P: Clone + PartialEq> Handover<P> {
     /// The current generation has stopped accepting though nobody here asked it to: somebody else did.
     pub fn leaves(&mut self, now: Instant, generation: Generation) -> Vec<Action<P>> {
         let Some(current) = self.current.take_if(|current| current.generation == generation) else { return Vec::new() };
-        let until = now + self.timeouts.drain;
-        self.leaving.insert(generation, Leaving { step: Step::Drain, until, live: None, told: true, bound: false });
+        self.leaving.insert(generation, Leaving::new(Step::Drain, now, self.timeouts.drain, true));
         self.announced = None;
         self.current_died(now, current, "somebody has asked it to stop".to_owned(), true)
     }
 
     /// The same program again, as a new generation.
     pub fn again(&mut self, now: Instant, style: Style) -> Vec<Action<P>> {
-        match self.coming_program().or(self.current_program()).or(self.served.as_ref()).cloned() {
-            Some(program) => self.offer(now, program, style),
+        match self.coming_program().or(self.current_program()).or(self.history.served()).cloned() {
+            Some(program) => self.switch_to(now, program, style),
             None => refused("upgrade", "nothing has been built yet"),
         }
     }
 
-    /// Back to the program that served before the current one.
+    /// Back to the program that served before the current one; asked for again, to the one before that.
     pub fn rollback(&mut self, now: Instant, style: Style) -> Vec<Action<P>> {
-        match self.good.clone() {
-            Some(program) => self.offer(now, program, style),
-            None => refused("rollback", "no other program has served in this session"),
+        let coming = self.coming_program().cloned();
+        match self.history.back(coming.as_ref()) {
+            Some(program) => self.switch_to(now, program, style),
+            None => refused(
+                "rollback",
+                &format!("no program from before this one is kept (the last {KEPT} of a session are)"),
+            ),
         }
     }
 
@@ -229,9 +191,7 @@ impl<P: Clone + PartialEq> Handover<P> {
             return Vec::new();
         };
         let mut actions = vec![Action::Commit(generation)];
-        if self.served.as_ref() != Some(&starting.program) {
-            self.good = self.served.replace(starting.program.clone());
-        }
+        self.history.is_ready(&starting.program);
         let new = Current { generation, program: starting.program, started: starting.since, ready: now };
         if let Some(paused) = self.paused.take() {
             actions.push(self.dismiss(now, paused.was.generation, Step::Drain, true));
@@ -291,17 +251,18 @@ impl<P: Clone + PartialEq> Handover<P> {
         let mut actions = self.stopped_accepting(generation);
         let end = end.to_owned();
         if let Some(starting) = self.starting.take_if(|starting| starting.generation == generation) {
-            actions.push(Action::Tell(Notice::StartFailed { generation, end, serving: self.current() }));
+            actions.push(self.start_failed(&starting, end));
             actions.extend(self.after_failed_start(now, starting));
         } else if let Some(current) = self.current.take_if(|current| current.generation == generation) {
             self.announced = None;
             actions.extend(self.current_died(now, current, end, serves));
         } else if self.paused.take_if(|paused| paused.was.generation == generation).is_some() {
-            actions.push(Action::Tell(Notice::Drained { generation, cut: None, end }));
+            actions.push(Action::Tell(Notice::Drained { generation, cut: None, end, took: 0 }));
         } else if let Some(left) = self.leaving.remove(&generation) {
             let cut = left.live.map(|live| if left.step == Step::Drain { 0 } else { live });
             if left.told {
-                actions.push(Action::Tell(Notice::Drained { generation, cut, end }));
+                let took = millis(now.saturating_duration_since(left.since));
+                actions.push(Action::Tell(Notice::Drained { generation, cut, end, took }));
             }
         }
         actions.extend(self.start_if_due(now));
@@ -317,16 +278,26 @@ impl<P: Clone + PartialEq> Handover<P> {
         let mut actions = Vec::new();
         if let Some(late) = self.starting.take_if(|starting| starting.since + self.timeouts.ready <= now) {
             let end = format!("not ready after {} s", self.timeouts.ready.as_secs_f64());
-            let generation = late.generation;
-            actions.push(Action::Tell(Notice::StartFailed { generation, end, serving: self.current() }));
+            actions.push(self.start_failed(&late, end));
             actions.push(self.dismiss_start(now, &late));
             actions.extend(self.after_failed_start(now, late));
+        }
+        if let Some(slow) = self.starting.as_mut().filter(|slow| !slow.said_slow && slow.since + SLOW <= now) {
+            slow.said_slow = true;
+            let (generation, after) = (slow.generation, millis(now.saturating_duration_since(slow.since)));
+            actions.push(Action::Tell(Notice::NotReady { generation, after, given_up: millis(self.timeouts.ready) }));
         }
         if let Some(paused) = self.paused.take_if(|paused| paused.until <= now) {
             actions.push(self.dismiss(now, paused.was.generation, Step::Drain, true));
         }
         for (generation, leaving) in &mut self.leaving {
             if leaving.until > now {
+                if leaving.is_to_tell() && leaving.slow_at() <= now {
+                    leaving.said_slow = true;
+                    let (generation, live) = (*generation, leaving.live.unwrap_or(0));
+                    let after = millis(now.saturating_duration_since(leaving.since));
+                    actions.push(Action::Tell(Notice::Draining { generation, live, after }));
+                }
                 continue;
             }
             match leaving.step {
@@ -396,7 +367,8 @@ impl<P: Clone + PartialEq> Handover<P> {
         let next = self.next.take_if(|_| due)?;
         self.last += 1;
         let program = next.program.clone();
-        self.starting = Some(Starting { generation: self.last, program: next.program, since: now, bound: false });
+        let (generation, since) = (self.last, now);
+        self.starting = Some(Starting { generation, program: next.program, since, bound: false, said_slow: false });
         Some(Action::Start { generation: self.last, program })
     }
 
@@ -414,8 +386,13 @@ impl<P: Clone + PartialEq> Handover<P> {
             Step::Terminate => (self.timeouts.kill, Action::Terminate(generation)),
             Step::Kill => (Duration::ZERO, Action::Kill(generation)),
         };
-        self.leaving.insert(generation, Leaving { step, until: now + timeout, live: None, told, bound: false });
+        self.leaving.insert(generation, Leaving::new(step, now, timeout, told));
         action
+    }
+
+    fn start_failed(&self, failed: &Starting<P>, end: String) -> Action<P> {
+        let (generation, program) = (failed.generation, self.vintage(&failed.program));
+        Action::Tell(Notice::StartFailed { generation, end, program, serving: self.current() })
     }
 
     /// Nobody serves after a start that failed: the program that served before comes back.
@@ -424,11 +401,11 @@ impl<P: Clone + PartialEq> Handover<P> {
             return Vec::new();
         }
         // A first program that never was ready has nothing to come back to: its next version is waited for.
-        let Some(served) = self.served.clone() else { return Vec::new() };
+        let Some(served) = self.history.served().cloned() else { return Vec::new() };
         let (program, not_before) = if served == failed.program {
             self.deaths += 1;
-            let program = if self.deaths < KEEPS_DYING { served } else { self.good.clone().unwrap_or(served) };
-            (program, (failed.since + RESTART_INTERVAL).max(now))
+            let good = self.history.good().filter(|_| self.deaths >= KEEPS_DYING).cloned();
+            (good.unwrap_or(served), (failed.since + RESTART_INTERVAL).max(now))
         } else {
             (served, now)
         };
@@ -439,33 +416,34 @@ impl<P: Clone + PartialEq> Handover<P> {
         let generation = dead.generation;
         if let Some(paused) = self.paused.take() {
             let (to, program) = (paused.was.generation, paused.was.program.clone());
-            let served = self.served.replace(program.clone());
-            self.good = self.good.take().filter(|good| Some(good) != served.as_ref() && *good != program);
+            self.history.reverted(&program, dead.program);
             self.current = Some(paused.was);
             return vec![Action::Resume(to), Action::Tell(Notice::RolledBack { from: generation, to, end })];
         }
         if self.stopping {
-            return vec![Action::Tell(Notice::Drained { generation, cut: None, end })];
+            return vec![Action::Tell(Notice::Drained { generation, cut: None, end, took: 0 })];
         }
         if !serves {
             return vec![Action::Tell(Notice::Finished { generation, end })];
         }
         if self.starting.is_some() || self.next.is_some() {
             // Its successor is on the way already.
-            return vec![Action::Tell(Notice::Died { generation, end, again_in: None })];
+            return vec![Action::Tell(Notice::Died { generation, end, again_in: None, falls_back: false })];
         }
         self.deaths = if now.saturating_duration_since(dead.ready) < PROVED { self.deaths + 1 } else { 1 };
-        let program = match &self.good {
-            Some(good) if self.deaths >= KEEPS_DYING => good.clone(),
-            Some(_) | None => dead.program,
-        };
+        let good = self.history.good().filter(|_| self.deaths >= KEEPS_DYING).cloned();
+        let falls_back = good.is_some();
+        let program = good.unwrap_or(dead.program);
         let at = (dead.started + RESTART_INTERVAL).max(now);
-        let wait = at.saturating_duration_since(now);
-        let again_in = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let mut actions = vec![Action::Tell(Notice::Died { generation, end, again_in })];
+        let again_in = Some(millis(at.saturating_duration_since(now)));
+        let mut actions = vec![Action::Tell(Notice::Died { generation, end, again_in, falls_back })];
         actions.extend(self.start_when(now, program, at));
         actions
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn refused<P>(asked: &str, why: &str) -> Vec<Action<P>> {

@@ -17,7 +17,37 @@ fn start(generation: Generation, program: &'static str) -> Act {
 }
 
 fn drained(generation: Generation, cut: impl Into<Option<usize>>, end: &str) -> Act {
-    Action::Tell(Notice::Drained { generation, cut: cut.into(), end: end.into() })
+    drained_after(0, generation, cut, end)
+}
+
+fn drained_after(took: u64, generation: Generation, cut: impl Into<Option<usize>>, end: &str) -> Act {
+    Action::Tell(Notice::Drained { generation, cut: cut.into(), end: end.into(), took })
+}
+
+fn failed(generation: Generation, end: &str, serving: Option<Generation>) -> Act {
+    Action::Tell(Notice::StartFailed { generation, end: end.into(), program: Vintage::Newest, serving })
+}
+
+fn not_ready(generation: Generation, after: u64) -> Act {
+    Action::Tell(Notice::NotReady { generation, after, given_up: 60_000 })
+}
+
+/// Which program it is that serves.
+fn vintage(handover: &Handover<&'static str>) -> Option<Vintage> {
+    handover.current_program().map(|program| handover.vintage(program))
+}
+
+/// That program is offered, and takes over from the one that serves.
+fn swap(handover: &mut Handover<&'static str>, now: Instant, program: &'static str) {
+    let _ = handover.offer(now, program, Style::Overlap);
+    take_over(handover, now);
+}
+
+/// What starts becomes ready, and the old one leaves.
+fn take_over(handover: &mut Handover<&'static str>, now: Instant) {
+    let (old, new) = (handover.current().unwrap(), handover.starting().unwrap());
+    let _ = handover.ready(now, new);
+    let _ = handover.exited(now, old, "exit status 0", true);
 }
 
 /// A session in which "one" serves as generation 1.
@@ -79,7 +109,12 @@ fn a_start_that_has_bound_an_address_must_be_gone_before_the_next() {
 fn one_that_was_asked_to_stop_by_somebody_else_is_replaced_while_it_drains() {
     let (mut handover, now) = serving(TIMEOUTS);
     let now = now + secs(5);
-    let died = Notice::Died { generation: 1, end: "somebody has asked it to stop".into(), again_in: Some(0) };
+    let died = Notice::Died {
+        generation: 1,
+        end: "somebody has asked it to stop".into(),
+        again_in: Some(0),
+        falls_back: false,
+    };
     assert_eq!(handover.leaves(now, 1), [Action::Tell(died), start(2, "one")]);
     assert_eq!(handover.leaves(now, 1), [], "once");
     assert_eq!(handover.ready(now, 2), [Action::Commit(2), Action::Live(2)]);
@@ -96,7 +131,7 @@ fn a_newer_program_that_waits_is_not_forgotten_for_the_old_one() {
     let _ = handover.offer(now, "two", Style::Overlap);
     handover.bound(2);
     let _ = handover.offer(now, "three", Style::Overlap);
-    let died = Notice::Died { generation: 1, end: "signal 9".into(), again_in: None };
+    let died = Notice::Died { generation: 1, end: "signal 9".into(), again_in: None, falls_back: false };
     assert_eq!(handover.exited(now, 1, "signal 9", true), [Action::Tell(died)]);
     assert_eq!(handover.exited(now, 2, "signal 15", true), [start(3, "three")]);
 }
@@ -114,21 +149,21 @@ fn an_address_bound_at_the_last_moment_is_waited_for_too() {
 #[test]
 fn what_serves_is_known_from_what_was_wanted() {
     let (mut handover, now) = serving(TIMEOUTS);
-    assert!(handover.serves_wanted());
+    assert_eq!(vintage(&handover), Some(Vintage::Newest));
     let _ = handover.offer(now, "two", Style::StopFirst);
     let _ = handover.exited(now, 1, "exit status 0", true);
     let _ = handover.exited(now, 2, "exit status 1", true);
     let _ = handover.ready(now, 3);
     assert_eq!(handover.current_program(), Some(&"one"));
-    assert!(!handover.serves_wanted());
+    assert_eq!(vintage(&handover), Some(Vintage::FallenBack));
 }
 
 #[test]
 fn a_failed_start_leaves_the_old_one_alone() {
     let (mut handover, now) = serving(TIMEOUTS);
     let _ = handover.offer(now, "two", Style::Overlap);
-    let failed = Notice::StartFailed { generation: 2, end: "exit status 101".into(), serving: Some(1) };
-    assert_eq!(handover.exited(now, 2, "exit status 101", true), [Action::Tell(failed)]);
+    let failed = failed(2, "exit status 101", Some(1));
+    assert_eq!(handover.exited(now, 2, "exit status 101", true), [failed]);
     assert_eq!(handover.current(), Some(1));
     assert_eq!(handover.deadline(), None, "nothing is tried again before the next change");
 }
@@ -137,10 +172,13 @@ fn a_failed_start_leaves_the_old_one_alone() {
 fn a_start_that_hangs_is_ended_in_two_steps() {
     let (mut handover, now) = serving(TIMEOUTS);
     let _ = handover.offer(now, "two", Style::Overlap);
+    assert_eq!(handover.deadline(), Some(now + secs(2)));
+    assert_eq!(handover.tick(now + secs(1)), []);
+    assert_eq!(handover.tick(now + secs(2)), [not_ready(2, 2_000)]);
     assert_eq!(handover.deadline(), Some(now + secs(60)));
-    assert_eq!(handover.tick(now + secs(59)), []);
-    let failed = Notice::StartFailed { generation: 2, end: "not ready after 60 s".into(), serving: Some(1) };
-    assert_eq!(handover.tick(now + secs(60)), [Action::Tell(failed), Action::Terminate(2)]);
+    assert_eq!(handover.tick(now + secs(59)), [], "said once");
+    let failed = failed(2, "not ready after 60 s", Some(1));
+    assert_eq!(handover.tick(now + secs(60)), [failed, Action::Terminate(2)]);
     assert_eq!(handover.tick(now + secs(62)), [Action::Kill(2)]);
     assert_eq!(handover.exited(now + secs(62), 2, "signal 9", true), []);
     assert_eq!(handover.current(), Some(1));
@@ -151,8 +189,8 @@ fn a_first_program_that_fails_waits_for_its_next_version() {
     let (_, now) = serving(TIMEOUTS);
     let mut handover = Handover::new(TIMEOUTS);
     let _ = handover.offer(now, "one", Style::Overlap);
-    let failed = Notice::StartFailed { generation: 1, end: "exit status 1".into(), serving: None };
-    assert_eq!(handover.exited(now, 1, "exit status 1", true), [Action::Tell(failed)]);
+    let failed = failed(1, "exit status 1", None);
+    assert_eq!(handover.exited(now, 1, "exit status 1", true), [failed]);
     assert_eq!(handover.deadline(), None);
 }
 
@@ -191,14 +229,14 @@ fn a_third_program_inside_the_window_ends_the_first() {
 #[test]
 fn a_current_one_that_dies_is_started_again_at_once_if_it_had_stayed_up() {
     let (mut handover, now) = serving(TIMEOUTS);
-    let died = Notice::Died { generation: 1, end: "signal 11".into(), again_in: Some(0) };
+    let died = Notice::Died { generation: 1, end: "signal 11".into(), again_in: Some(0), falls_back: false };
     assert_eq!(handover.exited(now + secs(30), 1, "signal 11", true), [Action::Tell(died), start(2, "one")]);
 }
 
 #[test]
 fn one_that_dies_at_once_is_started_again_a_second_later() {
     let (mut handover, now) = serving(TIMEOUTS);
-    let died = Notice::Died { generation: 1, end: "signal 11".into(), again_in: Some(1000) };
+    let died = Notice::Died { generation: 1, end: "signal 11".into(), again_in: Some(1000), falls_back: false };
     assert_eq!(handover.exited(now, 1, "signal 11", true), [Action::Tell(died)]);
     assert_eq!(handover.deadline(), Some(now + secs(1)));
     assert_eq!(handover.tick(now + secs(1)), [start(2, "one")]);
@@ -253,7 +291,7 @@ fn draining_has_a_deadline_and_what_was_cut_is_counted() {
     handover.live(1, 0);
     assert_eq!(handover.tick(now + secs(7)), [Action::Kill(1)]);
     assert_eq!(handover.deadline(), None, "a killed process needs no more");
-    assert_eq!(handover.exited(now + secs(7), 1, "signal 9", true)[1], drained(1, 4, "signal 9"));
+    assert_eq!(handover.exited(now + secs(7), 1, "signal 9", true)[1], drained_after(7_000, 1, 4, "signal 9"));
 }
 
 #[test]
@@ -266,7 +304,10 @@ fn one_that_has_nothing_left_to_finish_is_ended_at_once() {
     assert_eq!(handover.drained(now + secs(1), 1), [Action::Terminate(1)]);
     assert_eq!(handover.drained(now + secs(1), 1), [], "once");
     assert_eq!(handover.tick(now + secs(3)), [Action::Kill(1)], "it takes no notice");
-    assert_eq!(handover.exited(now + secs(3), 1, "signal 9", true), [Action::Live(2), drained(1, 0, "signal 9")]);
+    assert_eq!(
+        handover.exited(now + secs(3), 1, "signal 9", true),
+        [Action::Live(2), drained_after(3_000, 1, 0, "signal 9")]
+    );
 }
 
 #[test]
@@ -310,21 +351,131 @@ fn stop_first_brings_the_old_program_back_when_the_new_one_fails() {
     let (mut handover, now) = serving(TIMEOUTS);
     let _ = handover.offer(now, "two", Style::StopFirst);
     let _ = handover.exited(now, 1, "exit status 0", true);
-    let failed = Notice::StartFailed { generation: 2, end: "exit status 101".into(), serving: None };
-    assert_eq!(handover.exited(now, 2, "exit status 101", true), [Action::Tell(failed), start(3, "one")]);
+    let failed = failed(2, "exit status 101", None);
+    assert_eq!(handover.exited(now, 2, "exit status 101", true), [failed, start(3, "one")]);
 }
 
 #[test]
 fn rollback_goes_to_the_one_before_and_upgrade_to_the_same() {
     let (mut handover, now) = serving(TIMEOUTS);
     assert!(matches!(&handover.rollback(now, Style::Overlap)[..], [Action::Tell(Notice::Refused { .. })]));
+    swap(&mut handover, now, "two");
+    assert_eq!(handover.again(now, Style::Overlap), [start(3, "two")]);
+    take_over(&mut handover, now);
+    assert_eq!(handover.rollback(now, Style::Overlap), [start(4, "one")]);
+    take_over(&mut handover, now);
+    assert_eq!(vintage(&handover), Some(Vintage::RolledBack));
+    assert!(
+        matches!(&handover.rollback(now, Style::Overlap)[..], [Action::Tell(Notice::Refused { .. })]),
+        "not forth again"
+    );
+    assert_eq!(handover.again(now, Style::Overlap), [start(5, "one")]);
+    take_over(&mut handover, now);
+    assert_eq!(vintage(&handover), Some(Vintage::RolledBack), "an upgrade without a build changes nothing of that");
+}
+
+#[test]
+fn each_rollback_goes_one_further_and_a_build_ends_it() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    for program in ["two", "three", "four"] {
+        swap(&mut handover, now, program);
+    }
+    assert_eq!(handover.rollback(now, Style::Overlap), [start(5, "three")]);
+    // Before that one is ready.
+    assert_eq!(handover.rollback(now, Style::Overlap), [Action::Terminate(5), start(6, "two")]);
+    let _ = handover.exited(now, 5, "signal 15", true);
+    take_over(&mut handover, now);
+    assert_eq!((handover.current_program(), vintage(&handover)), (Some(&"two"), Some(Vintage::RolledBack)));
+    swap(&mut handover, now, "five");
+    assert_eq!(vintage(&handover), Some(Vintage::Newest));
+    assert_eq!(handover.rollback(now, Style::Overlap), [start(8, "two")], "what served before");
+    take_over(&mut handover, now);
+    // Where a build gives what serves, it is what the newest sources are; where it gives what cannot be kept, nothing is.
+    handover.unchanged();
+    assert_eq!(vintage(&handover), Some(Vintage::Newest));
+    handover.outdated();
+    assert_eq!(vintage(&handover), Some(Vintage::FallenBack));
+}
+
+#[test]
+fn a_rollback_that_fails_leaves_what_serves_as_it_was() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    swap(&mut handover, now, "two");
+    let _ = handover.rollback(now, Style::Overlap);
+    let end = "exit status 1".to_owned();
+    let failed = Notice::StartFailed { generation: 3, end, program: Vintage::RolledBack, serving: Some(2) };
+    assert_eq!(handover.exited(now, 3, "exit status 1", true), [Action::Tell(failed)]);
+    assert_eq!((handover.current_program(), vintage(&handover)), (Some(&"two"), Some(Vintage::Newest)));
+    assert_eq!(handover.rollback(now, Style::Overlap), [start(4, "one")], "it may be tried again");
+}
+
+#[test]
+fn a_rollback_on_probation_that_dies_goes_forth_again() {
+    let (mut handover, now) = serving(Timeouts { probation: secs(5), ..TIMEOUTS });
+    swap(&mut handover, now, "two");
+    let _ = handover.rollback(now, Style::Overlap);
+    let _ = handover.ready(now, 3);
+    assert_eq!(handover.current_program(), Some(&"one"));
+    let _ = handover.exited(now, 3, "signal 6", true);
+    assert_eq!((handover.current_program(), vintage(&handover)), (Some(&"two"), Some(Vintage::Newest)));
+    assert_eq!(handover.rollback(now, Style::Overlap), [start(4, "one")]);
+}
+
+#[test]
+fn only_a_handful_of_programs_is_kept() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let later = ["2", "3", "4", "5", "6", "7", "8"];
+    for program in later {
+        swap(&mut handover, now, program);
+    }
+    assert_eq!(handover.programs().collect::<std::collections::BTreeSet<_>>().len(), KEPT + 1);
+    for program in later.iter().rev().skip(1).take(KEPT) {
+        let _ = handover.rollback(now, Style::Overlap);
+        take_over(&mut handover, now);
+        assert_eq!(handover.current_program(), Some(program));
+    }
+    assert!(matches!(&handover.rollback(now, Style::Overlap)[..], [Action::Tell(Notice::Refused { .. })]));
+}
+
+#[test]
+fn the_one_that_was_fallen_back_to_is_neither_the_newest_nor_asked_for() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    swap(&mut handover, now, "two");
+    let mut falls = Vec::new();
+    for death in 0..3u64 {
+        let time = now + secs(death);
+        for action in handover.exited(time, 2 + death, "signal 11", true) {
+            if let Action::Tell(Notice::Died { falls_back, .. }) = action {
+                falls.push(falls_back);
+            }
+        }
+        let _ = handover.tick(time + secs(1));
+        let _ = handover.ready(time + secs(1), 3 + death);
+    }
+    assert_eq!(falls, [false, false, true]);
+    assert_eq!((handover.current_program(), vintage(&handover)), (Some(&"one"), Some(Vintage::FallenBack)));
+    let _ = handover.again(now + secs(9), Style::Overlap);
+    take_over(&mut handover, now + secs(9));
+    assert_eq!(vintage(&handover), Some(Vintage::FallenBack), "an upgrade makes it no newer");
+    assert!(matches!(&handover.rollback(now, Style::Overlap)[..], [Action::Tell(Notice::Refused { .. })]));
+}
+
+#[test]
+fn what_takes_long_is_told_of_meanwhile() {
+    let (mut handover, now) = serving(TIMEOUTS);
     let _ = handover.offer(now, "two", Style::Overlap);
     let _ = handover.ready(now, 2);
-    assert_eq!(handover.again(now, Style::Overlap), [start(3, "two")]);
-    let _ = handover.ready(now, 3);
-    assert_eq!(handover.rollback(now, Style::Overlap), [start(4, "one")]);
-    let _ = handover.ready(now, 4);
-    assert_eq!(handover.rollback(now, Style::Overlap), [start(5, "two")], "and forth again");
+    handover.live(1, 3);
+    assert_eq!(handover.deadline(), Some(now + secs(2)));
+    let draining = Notice::Draining { generation: 1, live: 3, after: 2_000 };
+    assert_eq!(handover.tick(now + secs(2)), [Action::Tell(draining)]);
+    assert_eq!(handover.tick(now + secs(3)), [], "once");
+    assert_eq!(handover.deadline(), Some(now + secs(5)));
+    // A time-out that is shorter says it all.
+    let mut handover = Handover::new(Timeouts { ready: secs(1), ..TIMEOUTS });
+    let _ = handover.offer(now, "one", Style::Overlap);
+    assert_eq!(handover.deadline(), Some(now + secs(1)));
+    assert!(matches!(&handover.tick(now + secs(3))[0], Action::Tell(Notice::StartFailed { .. })));
 }
 
 #[test]
@@ -355,6 +506,7 @@ enum Input {
     Pass(u64),
     Rollback,
     Again,
+    Unchanged,
 }
 
 fn input() -> impl Strategy<Value = Input> {
@@ -369,6 +521,7 @@ fn input() -> impl Strategy<Value = Input> {
         (1..70_000u64).prop_map(Input::Pass),
         Just(Input::Rollback),
         Just(Input::Again),
+        Just(Input::Unchanged),
     ]
 }
 
@@ -387,6 +540,8 @@ proptest! {
         let mut handover = Handover::new(Timeouts { probation: secs(probation), ..TIMEOUTS });
         let mut running: BTreeMap<Generation, bool> = BTreeMap::new(); // whether it was told to leave
         let mut programs = 0u32;
+        // What the newest sources are, and whether anybody has gone back since.
+        let (mut newest, mut went_back) = (None, false);
         for input in inputs {
             let before = handover.current();
             let exit = |generation: Option<Generation>, handover: &mut Handover<u32>, running: &mut BTreeMap<_, _>| {
@@ -399,6 +554,7 @@ proptest! {
             let actions = match input {
                 Input::Offer(new) => {
                     programs += u32::from(new);
+                    (newest, went_back) = (Some(programs), false);
                     handover.offer(now, programs, style)
                 }
                 Input::Ready => match handover.starting.as_ref().map(|starting| starting.generation) {
@@ -423,8 +579,25 @@ proptest! {
                     now += Duration::from_millis(millis);
                     handover.tick(now)
                 }
-                Input::Rollback => handover.rollback(now, style),
+                Input::Rollback => {
+                    went_back = true;
+                    let serving = handover.current_program().copied();
+                    let actions = handover.rollback(now, style);
+                    let target = actions.iter().find_map(|action| match action {
+                        Action::Start { program, .. } => Some(*program),
+                        _ => None,
+                    });
+                    prop_assert!(target.is_none() || target != serving, "back to what serves");
+                    actions
+                }
                 Input::Again => handover.again(now, style),
+                Input::Unchanged => {
+                    if let Some(program) = handover.coming_program().or(handover.current_program()).copied() {
+                        (newest, went_back) = (Some(program), false);
+                    }
+                    handover.unchanged();
+                    Vec::new()
+                }
             };
             for action in &actions {
                 match action {
@@ -444,6 +617,15 @@ proptest! {
             if overlap && !exits && before.is_some() {
                 prop_assert!(handover.current().is_some(), "a switch left nobody serving");
             }
+            // What is said of the program that serves is true.
+            if let Some(program) = handover.current_program() {
+                let vintage = handover.vintage(program);
+                prop_assert_eq!(vintage == Vintage::Newest, newest == Some(*program));
+                prop_assert!(vintage != Vintage::RolledBack || went_back);
+            }
+            let kept: std::collections::BTreeSet<_> = handover.history.programs().collect();
+            prop_assert!(kept.len() <= KEPT + 1, "{kept:?}");
+            prop_assert_eq!(kept.len(), handover.history.programs().count(), "one stands twice");
             // Everything that runs is known, and everything known runs.
             let mut known: Vec<Generation> = handover.leaving.keys().copied().collect();
             known.extend(handover.starting.as_ref().map(|starting| starting.generation));

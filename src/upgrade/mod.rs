@@ -7,17 +7,20 @@ mod gate;
 mod gated;
 mod generation;
 mod handover;
+mod history;
 mod library;
+mod live;
 mod probe;
 mod proc;
 mod ready;
 mod sockets;
+mod stage;
 mod store;
 
 use crate::config::{Config, HandOff, Ready, Strategy};
 use crate::error::Result;
 use crate::process::{Launcher, Stdin, describe};
-use crate::report::{HandOver, Notice, Timing};
+use crate::report::{HandOver, Notice, Vintage};
 use action::{Action, Style, Timeouts};
 use generation::{Sockets, Start, Started};
 use handover::Handover;
@@ -46,7 +49,9 @@ pub struct Program {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Since {
+    /// Or asked for, where nothing was saved.
     pub saved: Instant,
+    pub was_saved: bool,
     pub built: Instant,
 }
 
@@ -171,9 +176,9 @@ impl Room {
         self.handover.current()
     }
 
-    /// Whether the program that serves is the one that was asked for last.
-    pub fn serves_wanted(&self) -> bool {
-        self.handover.serves_wanted()
+    /// Which program it is that serves.
+    pub fn vintage(&self) -> Option<Vintage> {
+        self.handover.current_program().map(|program| self.handover.vintage(program))
     }
 
     pub fn serving_process(&self) -> Option<(Generation, u32)> {
@@ -207,24 +212,30 @@ impl Room {
     pub fn offer(&mut self, now: Instant, program: &Program, launcher: &mut Launcher) {
         match self.handover.coming_program() {
             _ if program.start_anyway => {}
-            Some(coming) if coming.same_bytes(program) => return,
+            Some(coming) if coming.same_bytes(program) => return self.handover.unchanged(),
             Some(_) => {}
             None => {
                 if self.handover.current_program().is_some_and(|serving| serving.same_bytes(program))
                     && let Some(serving) = self.handover.current()
                 {
                     self.out.push(Notice::Unchanged { serving });
-                    return;
+                    return self.handover.unchanged();
                 }
             }
         }
-        match self.store.publish(program) {
+        // Started again for what it reads: it is no other program, and so none to go back from.
+        let same = |serving: &&Published| serving.libraries == program.libraries && serving.same_bytes(program);
+        let same = self.handover.current_program().filter(|_| program.start_anyway).filter(same).cloned();
+        match same.map_or_else(|| self.store.publish(program), Ok) {
             Ok(published) => {
                 self.since = program.since.map(|since| (published.clone(), since));
                 let actions = self.handover.offer(now, published, self.style());
                 self.perform(now, actions, launcher);
             }
-            Err(error) => self.note(error.to_string()),
+            Err(error) => {
+                self.handover.outdated();
+                self.out.push(Notice::NotKept { why: error.to_string(), serving: self.handover.current() });
+            }
         }
     }
 
@@ -234,7 +245,7 @@ impl Room {
         self.perform(now, actions, launcher);
     }
 
-    /// The program before this one.
+    /// The program before this one; asked for again, the one before that.
     pub fn rollback(&mut self, now: Instant, launcher: &mut Launcher) {
         let actions = self.handover.rollback(now, self.style());
         self.perform(now, actions, launcher);
@@ -393,6 +404,8 @@ impl Room {
         // A probe that asks for an answer is a client as any other.
         let waits = self.handover.current().is_some() && !matches!(self.ready, Ready::Http(_));
         let sockets = Sockets { by, handed: &handed, behind, waits };
+        // Where it cannot be put back, it cannot be run, which is told.
+        program.restore().ok();
         match self.start.run(generation, program, &sockets, launcher, &self.sink) {
             Ok((mut started, refused)) => {
                 if let Some(error) = refused {
@@ -451,31 +464,6 @@ impl Room {
         if let Some(started) = self.generations.get(&generation) {
             started.running.signal_group(signal);
         }
-    }
-
-    fn live(&mut self, now: Instant, generation: Generation) {
-        let Some(started) = self.generations.get(&generation) else { return };
-        let millis = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64() * 1000.0;
-        let ready = started.ready_at.unwrap_or(now);
-        let since = self.since.take_if(|(program, _)| *program == started.program);
-        let timing = since.map(|(_, since)| Timing {
-            saved_to_live: millis(since.saved, now),
-            compile: millis(since.saved, since.built),
-            start: millis(since.built, started.at),
-            ready: millis(started.at, ready),
-            switch: millis(ready, now),
-        });
-        let by = match started.by {
-            // There was nothing to hand over.
-            HandOver::Bind if started.listens.is_empty() => HandOver::StopAndStart,
-            by => by,
-        };
-        let addresses = match by {
-            HandOver::Library | HandOver::ListenFds | HandOver::Bind => self.addresses(),
-            HandOver::StopAndStart => Vec::new(),
-        };
-        let pid = started.running.pid();
-        self.out.push(Notice::Serving { generation, pid, addresses, by, timing });
     }
 
     fn note(&mut self, text: String) {

@@ -6,8 +6,10 @@ use super::Program;
 use crate::error::{Result, Tried};
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A program with a file of its own.
 #[derive(Debug, Clone)]
@@ -15,6 +17,8 @@ pub struct Published {
     number: u64,
     pub path: PathBuf,
     pub libraries: Vec<PathBuf>,
+    /// Open, as `cargo clean` removes the path.
+    file: Arc<File>,
 }
 
 impl PartialEq for Published {
@@ -26,14 +30,28 @@ impl PartialEq for Published {
 impl Published {
     /// Whether a file has the same bytes as this program.
     pub fn same_bytes(&self, program: &Program) -> bool {
-        same_bytes(&self.path, &program.executable).unwrap_or(false)
+        same_bytes(&self.open(), &program.executable).unwrap_or(false)
+    }
+
+    /// Puts it back where it was, should it have been removed.
+    pub fn restore(&self) -> io::Result<()> {
+        if self.path.exists() {
+            return Ok(());
+        }
+        self.path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::copy(self.open(), &self.path).map(drop)
+    }
+
+    /// A path that leads to the file for as long as it is open here (proc_pid_fd(5)).
+    fn open(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }
 
     /// Whether the library is linked in, and not just depended on: then the name of its variable stands in the file. A file
     /// that cannot be read is given the benefit of the doubt.
     pub fn uses_library(&self) -> bool {
         let name = hotrun::wire::HOTRUN_CTL.as_bytes();
-        fs::read(&self.path).map_or(true, |bytes| memchr::memmem::find(&bytes, name).is_some())
+        fs::read(self.open()).map_or(true, |bytes| memchr::memmem::find(&bytes, name).is_some())
     }
 }
 
@@ -63,7 +81,8 @@ impl Store {
             .or_else(|_| fs::copy(&program.executable, &path).map(drop))
             .tried(format!("keep {} as {}", program.executable.display(), path.display()))?;
         self.numbers.push(self.last);
-        Ok(Published { number: self.last, path, libraries: program.libraries.clone() })
+        let file = Arc::new(File::open(&path).tried(format!("open {}", path.display()))?);
+        Ok(Published { number: self.last, path, libraries: program.libraries.clone(), file })
     }
 
     /// Removes all but these.
@@ -135,6 +154,12 @@ mod tests {
         let two = store.publish(&program(&built, "two")).unwrap();
         assert_eq!(fs::read_to_string(&one.path).unwrap(), "one");
         assert_eq!(one.path.file_name(), built.file_name(), "it is called what it is called");
+        // As `cargo clean` does it.
+        fs::remove_dir_all(folder.path().join("hotrun")).unwrap();
+        assert!(one.same_bytes(&program(&built, "one")));
+        one.restore().unwrap();
+        two.restore().unwrap();
+        assert_eq!(fs::read_to_string(&one.path).unwrap(), "one");
         store.keep(std::slice::from_ref(&two), std::iter::empty());
         assert!(!one.path.exists() && two.path.exists());
         drop(store);

@@ -67,6 +67,49 @@ fn the_help_has_its_groups_and_every_key() {
 }
 
 #[test]
+fn help_is_a_command_too() {
+    for (args, part) in [
+        (&["help"][..], "--drain-timeout"),
+        (&["help", "stop"], "End a running session"),
+        (&["hotrun", "help"], "Usage: cargo hotrun"),
+    ] {
+        let Output { stdout, status, .. } = command().args(args).output().unwrap();
+        assert!(status.success(), "{args:?}");
+        assert!(text(&stdout).contains(part), "{args:?}: {}", text(&stdout));
+    }
+}
+
+#[test]
+fn an_argument_for_the_program_is_told_where_it_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = refused(folder.path(), &["--port", "3000"], 2);
+    assert!(said.contains("cargo hotrun -- --port 3000") && !said.contains("--probation"), "{said}");
+    let said = refused(folder.path(), &["--lisen", "3000"], 2);
+    assert!(said.contains("'--listen'"), "{said}");
+}
+
+#[test]
+fn a_folder_for_temporary_files_that_is_gone_is_told_and_not_used() {
+    let project = plain::project("cli-temporary", "");
+    // What the server is given is no folder that is not there.
+    let line = "fn word() -> String { format!(\"{:?}\", std::env::var_os(\"TMPDIR\")) }";
+    project.write("src/main.rs", &plain::plain("1", &[line]));
+    let mut plain = plain::Plain::begin_with(project, &[], |command| {
+        command.env("TMPDIR", "/tmp/hotrun-test-nowhere/gone");
+    });
+    assert_eq!(plain.next(), "1");
+    let said = plain.session.stderr();
+    assert!(said.contains("warning: TMPDIR is \"/tmp/hotrun-test-nowhere/gone\""), "{said}");
+    assert_eq!(said.matches("TMPDIR").count(), 1, "once: {said}");
+    let answer = crate::harness::get(plain.address, "/").unwrap();
+    assert!(answer.contains("word: None"), "{answer}");
+    // It is one process still, which is asked and ended as ever.
+    plain.session.signal(nix::sys::signal::Signal::SIGTERM);
+    let (status, _) = plain.session.finish();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15));
+}
+
+#[test]
 fn completions_are_what_their_shell_reads() {
     for (shell, sign) in
         [("bash", "complete -F _cargo"), ("zsh", "#compdef cargo-hotrun"), ("fish", "complete -c cargo-hotrun")]

@@ -3,8 +3,8 @@
 use crate::harness::plain::{self, GATED, PLAIN};
 use crate::harness::server::{Arrival, Gate, SERVER, change, hold, server};
 use crate::harness::{
-    Project, Session, free_address, get, hotrun_dependency, leavings, process, processes, send, target_folder, version,
-    wait_for_end,
+    Project, Session, free_address, get, hotrun_dependency, leavings, listed, process, processes, send, target_folder,
+    version, wait_for_end,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -64,12 +64,14 @@ impl Running {
         }
         assert_eq!(leavings(self.temporary.path()), Vec::<String>::new());
         assert!(!self.run_folder().exists());
+        assert!(!listed(self.session.pid()).exists());
         (status.signal(), log)
     }
 
     /// Kills the session and nothing else.
     fn kill(&mut self) {
         assert!(self.run_folder().exists());
+        assert!(listed(self.session.pid()).exists());
         assert!(processes(self.temporary.path()).len() > 2, "what is there to be left?");
         self.session.signal(Signal::SIGKILL);
         assert_eq!(self.nothing_is_left().0, Some(Signal::SIGKILL as i32));

@@ -151,6 +151,26 @@ fn one_that_is_not_ready_in_time_is_killed_when_it_does_not_go() {
 }
 
 #[test]
+fn a_start_and_a_drain_that_take_long_are_told_of_meanwhile() {
+    let mut it = start("gen-long", &["--drain-timeout", "1h"]);
+    let held = hold(it.address);
+    change(&it.project, "2", &["fn at_start() { gate() }"]);
+    let hanging = it.arrival();
+    let told = it.session.wait_for("not-ready");
+    assert_eq!((&told["generation"], &told["given-up"]), (&2.into(), &60_000.into()));
+    assert!(told["after"].as_u64().unwrap() >= 2_000, "{told}");
+    hanging.let_go();
+    it.session.wait_serving(2);
+    let told = it
+        .session
+        .wait("the old one to take long", |event| is(event, "draining", 1) && event["after"].as_u64().unwrap() > 0);
+    assert!(told["live"] == 1 && told["after"].as_u64().unwrap() >= 2_000, "{told}");
+    assert_eq!(who(&held.release().unwrap()), it.first());
+    let drained = it.session.wait_for("drained");
+    assert!(drained["cut"] == 0 && drained["took"].as_u64() >= told["after"].as_u64(), "{drained}");
+}
+
+#[test]
 fn a_crash_on_probation_brings_the_old_process_back() {
     let mut it = start("gen-probation", &["--probation", "1h"]);
     let load = Load::start(it.address, FRESH);

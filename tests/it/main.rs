@@ -21,6 +21,7 @@ mod programs;
 mod replay;
 mod replay_inputs;
 mod saves;
+mod sessions;
 mod terminal;
 mod tidy;
 mod under_load;

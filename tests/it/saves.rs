@@ -576,7 +576,7 @@ fn hostile_output_of_a_build_does_not_reach_the_terminal() {
     project.write_by_rename(MAIN, &format!("{}// FAIL\n", with_macro("2")));
     terminal.wait_for("Still serving generation 1");
     project.write_by_rename(MAIN, &with_macro("3"));
-    terminal.wait_for("generation 1, 0 cut (signal 15");
+    terminal.wait_for("generation 2, pid ");
     assert_eq!(version(address), "3");
     terminal.press("q");
     assert!(terminal.finish().success());

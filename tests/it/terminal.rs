@@ -20,6 +20,8 @@ struct Front {
     gate: Gate,
     temporary: tempfile::TempDir,
     terminal: Terminal,
+    /// The process that serves.
+    serving: Option<u32>,
 }
 
 impl Front {
@@ -39,14 +41,15 @@ impl Front {
         arguments(&mut start, &project, address);
         start.args(["--color", "never"]).env("GATE", gate.address()).env("TMPDIR", temporary.path());
         let terminal = Terminal::run(start);
-        Front { project, address, gate, temporary, terminal }
+        Front { project, address, gate, temporary, terminal, serving: None }
     }
 
-    /// Waits until that generation serves, alone.
+    /// Waits until that generation serves, alone: that the one before has left is not worth a line.
     fn serves(&mut self, generation: u32) -> String {
         self.terminal.wait_for(&format!(" serving  generation {generation}, pid "));
-        if generation > 1 {
-            self.terminal.wait_for(&format!("drained  generation {}, 0 cut", generation - 1));
+        let pid = self.terminal.wait_for(", ").trim_end_matches(", ").parse().unwrap();
+        if let Some(before) = self.serving.replace(pid) {
+            wait_for_end(before);
         }
         version(self.address)
     }
@@ -81,15 +84,21 @@ fn every_key_does_what_the_help_says() {
     front.terminal.wait_for("building  terminal-keys (asked for)");
     front.terminal.wait_for("unchanged  the build gave what generation 1 serves");
     front.terminal.press("b");
-    front.terminal.wait_for("refused  rollback: no other program has served");
+    front.terminal.wait_for("refused  rollback: no program from before this one is kept");
     front.terminal.press("u");
     assert_eq!(front.serves(2), "1");
     front.save("2");
     assert_eq!(front.serves(3), "2");
     front.terminal.press("b");
     assert_eq!(front.serves(4), "1");
+    front.terminal.wait_for("rolled back: the newest sources do not serve");
+    // Not forth again.
     front.terminal.press("b");
+    front.terminal.wait_for("refused  rollback");
+    front.terminal.press("r");
     assert_eq!(front.serves(5), "2");
+    // Nothing was saved.
+    front.terminal.wait_for(" · built in ");
     front.terminal.press("c");
     front.terminal.wait_for("\x1b[2J");
     front.terminal.press("q");
@@ -197,13 +206,55 @@ fn started_in_the_background_and_fetched_it_reads_keys() {
     front.serves(1);
     assert!(front.is_as_before());
     front.terminal.press("\n");
-    // The shell says which job it is, and gives it the terminal. What is typed is kept for it meanwhile.
+    // The shell says which job it is, and gives it the terminal. What is typed is kept for it meanwhile, and needs no Enter.
     front.terminal.wait_for("\"$@\"\r\n");
-    front.terminal.press("q\n");
+    front.terminal.press("q");
     front.terminal.wait_for("stopping  asked for");
     front.terminal.wait_for("ended 0");
     front.terminal.finish();
     assert!(front.is_as_before());
+}
+
+#[test]
+fn stopped_and_sent_to_the_background_and_fetched_it_reads_keys() {
+    let script = "set -m; \"$@\"; echo stopped; bg; read line; fg; echo \"ended $?\"";
+    let mut front = Front::under(project("terminal-back-and-forth", ""), Some(script));
+    front.serves(1);
+    front.terminal.press("\x1a");
+    front.terminal.wait_for("stopped");
+    // It runs on, and the shell reads.
+    front.save("2");
+    assert_eq!(front.serves(2), "2");
+    assert!(front.is_as_before());
+    front.terminal.press("\n");
+    front.terminal.wait_for("\"$@\"\r\n");
+    front.terminal.press("q");
+    front.terminal.wait_for("stopping  asked for");
+    front.terminal.wait_for("ended 0");
+    front.terminal.finish();
+    assert!(front.is_as_before());
+}
+
+#[test]
+fn an_ordinary_save_is_two_lines_and_the_address_a_link() {
+    let mut front = Front::start(project("terminal-lines", ""));
+    front.serves(1);
+    front.save("2");
+    assert_eq!(front.serves(2), "2");
+    front.terminal.press("q");
+    assert!(front.terminal.finish().success());
+    let lines = front.terminal.screen();
+    let at = |word: &str| lines.iter().position(|line| line.trim_start().starts_with(word)).unwrap_or(usize::MAX);
+    let first = lines.iter().position(|line| line.contains("serving  generation 1,")).unwrap();
+    assert!(lines[first].contains(&format!("http://{}", front.address)), "{lines:#?}");
+    assert!(lines[first..first + 2].concat().contains("built in "), "nothing was saved yet: {lines:#?}");
+    let second = lines.iter().position(|line| line.contains("serving  generation 2,")).unwrap();
+    assert!(lines[second..second + 2].concat().contains("saved to live "), "{lines:#?}");
+    assert!(lines[second - 1].contains("building  terminal-lines (src/main.rs changed)"), "{lines:#?}");
+    assert_eq!(
+        (at("starting"), at("drained"), at("ended"), at("draining")),
+        (usize::MAX, usize::MAX, usize::MAX, usize::MAX)
+    );
 }
 
 #[test]

@@ -54,6 +54,9 @@ fn the_cores_touch_no_world() {
     let cores = [
         "src/compile/cycle.rs",
         "src/upgrade/handover.rs",
+        "src/upgrade/history.rs",
+        "src/upgrade/stage.rs",
+        "src/report/standing.rs",
         "src/upgrade/gate/drain.rs",
         "hotrun/src/succession.rs",
         "hotrun/src/leave.rs",
@@ -155,7 +158,7 @@ fn the_readme_has_the_defaults_that_the_command_has() {
 fn the_readme_names_flags_that_there_are() {
     let help = String::from_utf8(command().arg("--help").output().unwrap().stdout).unwrap();
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let others = ["--workspace", "--path", "--template", "--zero-change", "--bench", "--install"];
+    let others = ["--workspace", "--path", "--template", "--zero-change", "--bench", "--install", "--pid"];
     let flags = readme.split(|c: char| c.is_whitespace() || "`,.;()".contains(c)).filter(|word| word.starts_with("--"));
     for flag in flags.filter(|flag| flag.len() > 2 && !others.contains(flag)) {
         assert!(help.contains(flag), "the README names {flag}");

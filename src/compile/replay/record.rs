@@ -3,6 +3,7 @@
 
 use super::call::{Call, Rewrite};
 use super::plan::{Crate, Inputs};
+use crate::compile::output::Words;
 use crate::compile::stamp::{Print, Stamp, content_of};
 use crate::process::inherited;
 use serde::{Deserialize, Serialize};
@@ -12,9 +13,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+/// Of what stands in a record; one of another version is as none, and its crate is compiled again.
+const VERSION: u32 = 2;
+
 /// A compilation that succeeded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
+    version: u32,
     /// Of all that the call was made of.
     call: u64,
     /// `None` is a file of which it is not known what was read: it holds no longer than until it is asked for.
@@ -23,8 +28,8 @@ pub struct Record {
     outputs: Vec<PathBuf>,
     /// Of its environment what it has read.
     variables: Vec<(String, Option<String>)>,
-    /// Its warnings, as rustc rendered them.
-    pub messages: Vec<String>,
+    /// Its warnings.
+    pub messages: Vec<Words>,
 }
 
 /// What is known before a crate is compiled, so that a file which changes meanwhile is not taken for compiled.
@@ -64,7 +69,7 @@ impl Before {
     }
 
     /// Of a compilation that has succeeded, and read that.
-    pub fn record(mut self, inputs: Inputs, outputs: Vec<PathBuf>, messages: Vec<String>) -> Record {
+    pub fn record(mut self, inputs: Inputs, outputs: Vec<PathBuf>, messages: Vec<Words>) -> Record {
         let sources = inputs.sources.into_iter().map(|path| {
             let print = match self.sources.remove(&path) {
                 Some(print) => print.filter(|print| print.is_untouched(&path)),
@@ -73,6 +78,7 @@ impl Before {
             (path, print)
         });
         Record {
+            version: VERSION,
             call: self.call,
             sources: sources.collect(),
             externs: self.externs,
@@ -86,10 +92,14 @@ impl Before {
 impl Record {
     /// The record of a crate, where its call is still the same, and what it read of the environment; otherwise nothing that was made by it is of use.
     pub fn read(folder: &Path, one: &Crate, line_tables: bool) -> Option<Record> {
-        let record: Record = serde_json::from_slice(&fs::read(file(folder, one)).ok()?).ok()?;
+        let record = Record::parse(&fs::read(file(folder, one)).ok()?)?;
         let same =
             record.call == call_of(one, line_tables) && one.call.otherwise(&record.variables, inherited).is_none();
         same.then_some(record)
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Record> {
+        serde_json::from_slice(bytes).ok().filter(|record: &Record| record.version == VERSION)
     }
 
     pub fn write(&self, folder: &Path, one: &Crate) -> io::Result<()> {
@@ -135,4 +145,23 @@ fn call_of(one: &Crate, line_tables: bool) -> u64 {
     let rewrite = Rewrite { out_dir: nowhere, incremental: nowhere, line_tables, externs: &one.externs, more: &[] };
     let compiler = Stamp::of(&one.call.program);
     content_of(format!("{} {compiler:?}", one.call.identity(&rewrite)).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_another_version_is_as_none() {
+        let record = |version: &str, message: &str| {
+            let rest = r#""call":1,"sources":[],"externs":[],"outputs":[],"variables":[]"#;
+            Record::parse(format!("{{{version}{rest},\"messages\":[{message}]}}").as_bytes())
+        };
+        let words = r#"{"rendered":"warning: unused","message":{"level":"warning"}}"#;
+        let kept = record(r#""version":2,"#, words).unwrap();
+        assert_eq!(kept.messages[0].message, Some(serde_json::json!({ "level": "warning" })));
+        assert_eq!(record("", r#""warning: unused""#), None, "from before there were versions");
+        assert_eq!(record("", words), None);
+        assert_eq!(record(r#""version":3,"#, words), None);
+    }
 }

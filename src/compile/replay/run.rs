@@ -8,7 +8,7 @@ use super::plan::{Inputs, Plan, Work, reads_ours};
 use super::record::{Before, Record};
 use super::schedule::Schedule;
 use crate::compile::link;
-use crate::compile::output::{self, is_sum};
+use crate::compile::output::{self, Words, is_sum};
 use crate::error::{Result, Tried};
 use crate::process::{Launcher, Running, inherited};
 use cargo_metadata::diagnostic::{Diagnostic, DiagnosticLevel};
@@ -51,7 +51,7 @@ pub enum Outcome {
     Built,
     Failed {
         errors: usize,
-        messages: Vec<String>,
+        messages: Vec<Words>,
     },
     /// It failed for a reason that need not be the sources': cargo is to be asked.
     Doubtful(String),
@@ -76,7 +76,7 @@ pub struct Run {
     /// Compiled for nothing: something newer is wanted.
     cancelled: bool,
     errors: usize,
-    messages: Vec<String>,
+    messages: Vec<Words>,
     doubt: Option<String>,
     /// A source that was written while it was compiled: it is not known what was compiled of it.
     pub written: Option<PathBuf>,
@@ -94,7 +94,7 @@ struct Job {
     linked: Option<Instant>,
     exited: Option<Instant>,
     closed: bool,
-    rendered: Vec<String>,
+    rendered: Vec<Words>,
     errors: usize,
     odd: Option<String>,
     text: Option<String>,
@@ -168,7 +168,7 @@ impl Run {
             Said::Diagnostic(diagnostic) => job.hear(*diagnostic),
             Said::Text(text) => {
                 // rustc says nothing but messages, unless it breaks or a macro speaks.
-                job.rendered.push(text.clone());
+                job.rendered.push(Words::text(text.clone()));
                 job.text.get_or_insert(text);
             }
             Said::Metadata => self.schedule.metadata(number),
@@ -330,6 +330,7 @@ impl Job {
         if is_sum(&diagnostic.message) {
             return;
         }
+        self.rendered.extend(Words::of(&diagnostic));
         if matches!(diagnostic.level, DiagnosticLevel::Error | DiagnosticLevel::Ice) {
             self.errors += 1;
             // As rustc words it, with the linker's name.
@@ -340,7 +341,6 @@ impl Job {
                 self.odd.get_or_insert(diagnostic.message);
             }
         }
-        self.rendered.extend(diagnostic.rendered);
     }
 }
 

@@ -65,6 +65,13 @@ pub fn is_alive(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z') && !rest.starts_with('X'))
 }
 
+/// Where a session tells that it runs, so that others find it.
+pub fn listed(session: u32) -> std::path::PathBuf {
+    let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
+    let home = home.unwrap_or_else(|| std::env::home_dir().unwrap().join(".cargo"));
+    home.join(format!("hotrun/sessions/{session}.json"))
+}
+
 /// Every process that was started with this folder as its temporary one, by a session or on its behalf.
 pub fn processes(temporary: &Path) -> Vec<u32> {
     let sign = format!("TMPDIR={}\0", temporary.display());

@@ -37,7 +37,7 @@ fn program(version: &str, more: &str) -> String {
     plain(version, &[WORD]) + "fn unused_in_program() {}\n" + more
 }
 
-/// What was said of an edit, without its colours: the compiler's messages, and the number of errors where there were some.
+/// What was said of an edit: the compiler's messages, without their colours and as objects, and the number of errors where there were some.
 type Said = (BTreeSet<String>, Option<u64>);
 
 /// What a session says of each of those edits.
@@ -68,7 +68,15 @@ fn said(project: Project, args: &[&str], edits: &[Edit]) -> Vec<Said> {
 
 fn so_far(plain: &Plain, begin: usize, errors: Option<u64>) -> Said {
     let messages = plain.session.log[begin..].iter().filter(|event| is(event, "diagnostic"));
-    (messages.map(|event| without_colors(event["rendered"].as_str().unwrap())).collect(), errors)
+    let told = messages.flat_map(|event| {
+        let mut message = event["message"].clone();
+        if let Some(message) = message.as_object_mut() {
+            // The same once more, in colours.
+            message.remove("rendered");
+        }
+        [without_colors(event["rendered"].as_str().unwrap()), message.to_string()]
+    });
+    (told.collect(), errors)
 }
 
 fn without_colors(text: &str) -> String {
@@ -89,6 +97,45 @@ fn assert_same(name: &str, edits: &[Edit]) -> Vec<Said> {
 
 fn has(said: &Said, word: &str) -> bool {
     said.0.iter().any(|message| message.contains(word))
+}
+
+/// The place and the code of each message, as programs read them.
+fn structure(plain: &Plain, begin: usize) -> BTreeSet<String> {
+    let messages = plain.session.log[begin..].iter().filter(|event| is(event, "diagnostic"));
+    let structure = messages.map(|event| {
+        let (message, span) = (&event["message"], &event["message"]["spans"][0]);
+        let place = [&span["file_name"], &span["line_start"], &span["column_start"]];
+        format!("{} {} {} {place:?}", message["level"], message["code"]["code"], message["message"])
+    });
+    structure.collect()
+}
+
+#[test]
+fn messages_keep_the_structure_that_the_compiler_gave_them() {
+    let project = project("replay-structure", "");
+    let place = |text: &str, word: &str| text.lines().position(|line| line.contains(word)).unwrap() + 1;
+    let warned = plain("1", &[]) + "fn unused_here() {}\n";
+    project.write(MAIN, &warned);
+    let mut plain_session = Plain::begin(project, &[]);
+    plain_session.next();
+    plain_session.wait_for("replay-ready");
+    let has = |found: &BTreeSet<String>, level: &str, code: &str, line: usize| {
+        let is_it = |told: &String| {
+            told.starts_with(&format!("{level:?} {code:?}"))
+                && told.contains(MAIN)
+                && told.contains(&format!("Number({line})"))
+        };
+        assert!(found.iter().any(is_it), "{found:?}");
+    };
+    let by_cargo = structure(&plain_session, 0);
+    has(&by_cargo, "warning", "dead_code", place(&warned, "unused_here"));
+    let begin = plain_session.session.log.len();
+    let broken = warned.clone() + "fn broken() -> u32 { \"text\" }\n";
+    plain_session.project.write_by_rename(MAIN, &broken);
+    plain_session.wait_for("build-failed");
+    let by_replay = structure(&plain_session, begin);
+    has(&by_replay, "error", "E0308", place(&broken, "fn broken"));
+    assert!(!plain_session.session.log[begin..].iter().any(|event| is(event, "progress")), "by replay");
 }
 
 #[test]
