@@ -330,7 +330,7 @@ impl Room {
                 }
             }
             Outcome::Failed { errors, messages } if actions.contains(&Action::Fail) => {
-                let texts: Vec<String> = messages.iter().map(|told| plain(&told.rendered)).collect();
+                let texts: Vec<String> = messages.iter().map(|told| plain(&told.words.rendered)).collect();
                 self.sources.failed(texts.iter().map(String::as_str));
                 // Before it is asked what is there: what comes later makes an event.
                 self.watch(now);
