@@ -27,12 +27,8 @@ fn here(args: &cli::Control) -> Result<Option<Here>> {
     let manifest = match &args.manifest_path {
         Some(named) => {
             let manifest = std::path::absolute(named).tried(format!("find {}", named.display()))?;
-            // As cargo takes it, too: the folder instead of the file in it.
-            let manifest = if manifest.is_dir() { manifest.join("Cargo.toml") } else { manifest };
-            if !manifest.exists() {
-                return Err(Error::usage(format!("`--manifest-path`: {} is not there", manifest.display())));
-            }
-            Some(manifest)
+            // The folder will do for the file in it, which may be missing for the moment.
+            Some(if manifest.is_dir() { manifest.join("Cargo.toml") } else { manifest })
         }
         // A working directory that was removed is no project.
         None => std::env::current_dir().ok().and_then(|folder| nearest(&folder)),
@@ -115,8 +111,9 @@ fn choose<'l>(sessions: &'l [Listed], args: &cli::Control, here: Option<&Here>) 
 }
 
 impl Here {
+    /// A file that is not there stands for nothing but itself.
     fn is_root(&self) -> bool {
-        self.manifest.parent().is_some_and(|folder| is_same(folder, &self.root))
+        self.manifest.exists() && self.manifest.parent().is_some_and(|folder| is_same(folder, &self.root))
     }
 
     fn has(&self, session: &Listed) -> bool {
@@ -135,6 +132,12 @@ fn absolute(folder: &Path) -> PathBuf {
 }
 
 fn none(sessions: &[Listed], args: &cli::Control, here: Option<&Here>) -> Error {
+    if let Some(here) = here.filter(|here| !here.manifest.exists()) {
+        return Error::usage(format!(
+            "`--manifest-path`: {} is not there, and no session runs on it",
+            here.manifest.display()
+        ));
+    }
     let of = |folder: &PathBuf| format!(" that builds to {}", folder.display());
     let target = args.target_dir.as_ref().map(of).unwrap_or_default();
     let what = match (args.pid, &args.package, here) {

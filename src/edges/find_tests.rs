@@ -137,6 +137,13 @@ fn a_manifest_that_cannot_be_read_does_not_matter() {
     assert_eq!(ground.ask("ws/api", None).unwrap(), 1);
     assert_eq!(ground.ask("ws/lib", Some("web")).unwrap(), 2);
     assert_eq!(ground.ask("other", None).unwrap(), 3);
+    // Nor one that an editor has just taken away.
+    let manifest = ground.manifest("other");
+    fs::remove_file(&manifest).unwrap();
+    let of = |manifest: PathBuf| cli::Control { manifest_path: Some(manifest), ..cli::Control::default() };
+    assert_eq!(ground.ask_with("ws", &of(manifest.clone())).unwrap(), 3);
+    let error = ground.ask_with("ws", &of(manifest.with_file_name("None.toml"))).unwrap_err();
+    assert!(error.to_string().contains("None.toml is not there"), "{error}");
 }
 
 #[test]

@@ -128,6 +128,8 @@ impl Registry {
         wrote
             .tried(format!("write {}", file.display()))
             .map_err(|error| error.help("set CARGO_HOME to a folder that you can write to, here and where you ask"))?;
+        // For the files of those that were killed together with their guard.
+        self.sessions().ok();
         Ok(Entered { file })
     }
 
@@ -204,10 +206,12 @@ impl Listed {
 
     /// Whether its package lies there: by its path, or, where that leads nowhere any more, by what the folder is.
     pub fn is_of(&self, manifest: &Path) -> bool {
-        if is_same(&self.manifest, manifest) {
-            return true;
-        }
-        !self.manifest.exists() && self.folder.is_some() && self.folder == manifest.parent().and_then(identity)
+        let (Some(own), Some(other)) = (self.manifest.parent(), manifest.parent()) else { return false };
+        // The file may be missing for the moment.
+        let same_name = self.manifest.file_name() == manifest.file_name();
+        is_same(&self.manifest, manifest)
+            || (same_name && is_same(own, other))
+            || (same_name && !own.exists() && self.folder.is_some() && self.folder == identity(other))
     }
 
     /// Whether it is of the workspace in that folder, by its path or as above.
