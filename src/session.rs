@@ -73,7 +73,6 @@ struct Session {
     timings: bool,
     /// How the program that was offered last was built, until its times are told.
     offered: Option<Artifact>,
-    package: String,
     /// Why the newest sources do not serve, where they were tried and do not: no program, or none that stays up.
     build_trouble: Option<String>,
     start_trouble: Option<String>,
@@ -137,7 +136,6 @@ impl Session {
             clear: config.output.clear,
             timings: config.output.timings,
             offered: None,
-            package: config.build.package.clone(),
             build_trouble: None,
             start_trouble: None,
             refused: None,
@@ -281,7 +279,7 @@ impl Session {
     fn state(&self) -> State {
         let serving = self.upgrade.serving_process();
         State {
-            package: self.package.clone(),
+            package: self.compile.package().to_owned(),
             generation: serving.map(|(generation, _)| generation),
             pid: serving.map(|(_, pid)| pid),
             addresses: self.upgrade.addresses(),
@@ -347,6 +345,8 @@ impl Session {
             | Notice::Watching { .. }
             | Notice::Listening { .. }
             | Notice::Progress { .. }
+            | Notice::StillBuilding { .. }
+            | Notice::WaitOver { .. }
             | Notice::Diagnostic { .. }
             | Notice::Superseded { .. }
             | Notice::ReplayReady { .. }

@@ -7,23 +7,29 @@ mod cycle;
 mod dep_info;
 mod last;
 mod link;
+mod lock;
+mod manifests;
 mod outbox;
 mod output;
+mod progress;
 mod project;
+mod reason;
 mod replay;
 mod seen;
 mod sources;
 mod stamp;
 mod watch;
 
-use crate::config::Config;
+use crate::config::{Choice, Config};
 use crate::error::Result;
 use crate::process::Launcher;
 use crate::report::{Notice, short};
 use build::{Cargo, Told};
 use builder::{Builder, Outcome};
-use cargo_metadata::{Metadata, PackageId};
+use cargo_metadata::Metadata;
 use cycle::{Action, Cycle};
+use manifests::{Failure, Manifests};
+use progress::Pace;
 use project::{cargo_program, own_settings, unit_estimate};
 use replay::Replay;
 use sources::{Found, Sources};
@@ -31,7 +37,6 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 pub use builder::How;
@@ -50,7 +55,7 @@ pub enum BuildSaid {
     Rustc(usize, replay::Said),
     /// What cargo's last build has taught.
     Learnt(Box<std::result::Result<replay::Plan, String>>),
-    /// What `cargo metadata` says now; this belongs to no run.
+    /// What `cargo metadata` says now; the number is that of the question.
     Metadata(Box<Result<Metadata>>),
 }
 
@@ -87,6 +92,9 @@ pub struct Room {
     /// Inputs that have changed since a build last came to its end.
     changed: BTreeSet<PathBuf>,
     start_anyway: bool,
+    manifests: Manifests,
+    pace: Pace,
+    choice: Choice,
     /// The settings of this command in the manifests, as they were read.
     own_settings: serde_json::Value,
     /// The program that was built last, until its list of inputs is read.
@@ -102,8 +110,8 @@ pub struct Room {
 
 struct Unread {
     executable: PathBuf,
-    /// Packages without a list of inputs.
-    whole_packages: Vec<PackageId>,
+    /// Folders of packages without a list of inputs.
+    whole_packages: Vec<PathBuf>,
     /// As replay knows them; cargo writes them into a file.
     inputs: Option<Vec<PathBuf>>,
 }
@@ -130,6 +138,9 @@ impl Room {
             settings_changed: false,
             changed: BTreeSet::new(),
             start_anyway: false,
+            manifests: Manifests::default(),
+            pace: Pace::default(),
+            choice: config.choice.clone(),
             own_settings: own_settings(metadata, &config.build.package_id),
             unread: None,
             to_learn: None,
@@ -151,12 +162,21 @@ impl Room {
             // At once, when the program has been handed on.
             return Some(self.build_began);
         }
-        self.cycle.deadline().into_iter().chain(self.builder.deadline()).chain(self.look_at).min()
+        self.cycle.deadline().into_iter().chain(self.builder.deadline()).chain(self.look_at).chain(self.others()).min()
     }
 
-    /// Whether no build runs or is about to.
+    fn others(&self) -> impl Iterator<Item = Instant> {
+        self.manifests.deadline().into_iter().chain(self.pace.deadline())
+    }
+
+    /// Whether no build runs or is about to, and none may follow from what is being asked.
     pub fn is_idle(&self) -> bool {
-        self.cycle.is_idle()
+        self.cycle.is_idle() && !self.manifests.is_awaited()
+    }
+
+    /// The package that is built; its name may change.
+    pub fn package(&self) -> &str {
+        &self.package
     }
 
     pub fn rebuild(&mut self, now: Instant, cause: &str, launcher: &mut Launcher) -> Vec<Outbox> {
@@ -182,13 +202,16 @@ impl Room {
 
     pub fn build_said(&mut self, now: Instant, number: u64, said: BuildSaid, launcher: &mut Launcher) -> Vec<Outbox> {
         if let BuildSaid::Metadata(metadata) = said {
-            self.hear_metadata(now, *metadata);
+            self.hear_metadata(now, number, *metadata, launcher);
             return self.take();
         }
-        let heard = self.builder.hear(now, number, said, launcher);
-        if let Some(done) = heard.done {
-            self.units = self.units.max(done);
-            self.out.push(Outbox::Tell(Notice::Progress { done, total: self.units, waiting: heard.waiting }));
+        if let BuildSaid::Cargo(said) = &said
+            && self.builder.is_cargo(number)
+        {
+            self.hear_progress(now, said);
+        }
+        if let Some(done) = self.builder.hear(now, number, said, launcher) {
+            self.progressed(done);
         }
         self.end_run(now, launcher);
         self.take()
@@ -197,6 +220,8 @@ impl Room {
     pub fn tick(&mut self, now: Instant, launcher: &mut Launcher) -> Vec<Outbox> {
         self.read_inputs(now, launcher);
         self.end_run(now, launcher);
+        self.tick_manifests(now, launcher);
+        self.tick_progress(now);
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_at = Some(now + LOOK_INTERVAL);
             let found = self.sources.look_again();
@@ -214,6 +239,8 @@ impl Room {
         self.cycle = Cycle::default();
         self.look_at = None;
         self.unread = None;
+        self.manifests = Manifests::default();
+        self.pace.ended();
     }
 
     fn found(&mut self, now: Instant, mut found: Found, at: Instant, launcher: &mut Launcher) {
@@ -234,7 +261,7 @@ impl Room {
             self.out.push(Outbox::Data(path, action));
         }
         // Cargo itself writes the lock file.
-        if self.builder.runs_cargo() {
+        if self.builder.runs_cargo() || self.manifests.are_read() {
             found.changed.retain(|path| !path.ends_with("Cargo.lock"));
         }
         if found.changed.is_empty() {
@@ -268,6 +295,8 @@ impl Room {
         self.to_learn = None;
         self.confirms = std::mem::take(&mut self.confirms_next);
         self.sources.build_began();
+        self.manifests.build_began();
+        self.pace.began(now);
         self.out.push(Outbox::Tell(Notice::Building { package: self.package.clone(), cause: cause.clone() }));
         self.cause = cause;
         if let Some(moment) = self.builder.cargo_began() {
@@ -276,6 +305,7 @@ impl Room {
         let why_cargo = self.why_cargo.take();
         if let Err(error) = self.builder.start(now, &self.changed, why_cargo.as_deref(), launcher) {
             self.out.push(Outbox::Tell(Notice::Diagnostic { rendered: error.to_string() }));
+            self.pace.ended();
             self.failed(0);
             let _ = self.cycle.ended(now, cycle::Outcome::Failed);
         }
@@ -286,6 +316,7 @@ impl Room {
         let outcome = self.builder.ended(now, self.cycle.has_newer(), launcher);
         self.out.extend(self.builder.notices().into_iter().map(Outbox::Tell));
         let Some(outcome) = outcome else { return };
+        self.pace.ended();
         if by_cargo {
             self.sources.accept_lock_file();
         }
@@ -307,11 +338,7 @@ impl Room {
                 }
             }
             Outcome::Failed { errors, messages } if actions.contains(&Action::Fail) => {
-                self.diagnostics(messages);
-                self.failed(errors);
-                if by_cargo {
-                    self.confirm(now, launcher);
-                }
+                self.fail(now, Failure { errors, messages, by_cargo }, launcher);
             }
             Outcome::Built(..) | Outcome::Failed { .. } => {}
         }
@@ -337,7 +364,7 @@ impl Room {
         let Some(unread) = self.unread.take() else { return };
         let asked = std::mem::take(&mut self.settings_changed);
         if asked {
-            self.ask_for_metadata();
+            self.ask_for_metadata(now);
         }
         let by_cargo = unread.inputs.is_none();
         let inputs = unread.inputs.map_or_else(|| dep_info::beside(&unread.executable), Ok);
@@ -398,10 +425,6 @@ impl Room {
 
     fn failed(&mut self, errors: usize) {
         self.sources.failed();
-        // What is broken may be a package that has just come.
-        if self.settings_changed {
-            self.ask_for_metadata();
-        }
         let (cause, why_cargo) = (self.cause.clone(), self.builder.why_cargo());
         // Who serves meanwhile is for the loop to say.
         self.out.push(Outbox::Tell(Notice::BuildFailed { errors, cause, why_cargo, serving: None }));
@@ -410,38 +433,6 @@ impl Room {
     fn diagnostics(&mut self, messages: Vec<Told>) {
         let rendered = messages.into_iter().map(|told| told.rendered);
         self.out.extend(rendered.map(|rendered| Outbox::Tell(Notice::Diagnostic { rendered })));
-    }
-
-    /// Asks cargo which packages there are now. It may have to wait for a lock, or for the network.
-    fn ask_for_metadata(&self) {
-        let (build, sink) = (self.builder.cargo.build.clone(), Arc::clone(&self.sinks.build));
-        thread::spawn(move || {
-            let metadata = metadata(Some(&build.manifest_path), &build);
-            sink(0, BuildSaid::Metadata(Box::new(metadata)));
-        });
-    }
-
-    fn hear_metadata(&mut self, now: Instant, metadata: Result<Metadata>) {
-        match metadata {
-            Ok(metadata) => {
-                let package = &self.builder.cargo.build.package_id;
-                self.sources.set_packages(&metadata, package);
-                self.builder.set_metadata(&metadata);
-                let settings = own_settings(&metadata, &self.builder.cargo.build.package_id);
-                if settings != self.own_settings {
-                    self.own_settings = settings;
-                    self.note(
-                        "the settings of hotrun in Cargo.toml have changed: start it again to use them".to_owned(),
-                    );
-                }
-                self.watch(now);
-                self.say_what_is_watched();
-                if let Some(inputs) = self.to_learn.take() {
-                    self.learn(inputs);
-                }
-            }
-            Err(error) => self.note(format!("{error}; the packages watched are those from before")),
-        }
     }
 
     fn watch(&mut self, now: Instant) {

@@ -122,6 +122,11 @@ impl Sources {
         self.settings.extend(self.env_file.clone());
     }
 
+    /// Of the workspace.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub fn target_dir(&self) -> &Path {
         &self.target_dir
     }
@@ -173,7 +178,7 @@ impl Sources {
 
     /// Takes the exact inputs that a build has named. Returns what was touched during the build and has turned out to be an
     /// input.
-    pub fn built(&mut self, inputs: Vec<PathBuf>, whole_packages: &[PackageId]) -> Vec<PathBuf> {
+    pub fn built(&mut self, inputs: Vec<PathBuf>, whole_packages: &[PathBuf]) -> Vec<PathBuf> {
         let ours = inputs.into_iter().filter(|path| !path.starts_with(&self.target_dir));
         // A folder is what a build script may name; all below it is meant.
         let (folders, files): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = ours.partition(|path| path.is_dir());
@@ -182,7 +187,7 @@ impl Sources {
             self.seen.remember(path.clone());
         }
         self.exact = files;
-        self.whole = whole_packages.iter().filter_map(|id| self.packages.get(id)).cloned().chain(folders).collect();
+        self.whole = whole_packages.iter().cloned().chain(folders).collect();
         self.wide = false;
         self.built = true;
         self.real = HashMap::new();

@@ -1,0 +1,230 @@
+//! Builds that fail for a wrong reason, and what is said while one takes its time.
+
+use crate::harness::plain::{Plain, plain, project};
+use crate::harness::{Project, children, get, send, version};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::fs;
+
+const MAIN: &str = "src/main.rs";
+const VERSION: &str = "fn word() -> String { env!(\"CARGO_PKG_VERSION\").into() }";
+
+fn word(plain: &Plain) -> String {
+    let answer = get(plain.address, "/").unwrap();
+    answer.lines().find_map(|line| line.strip_prefix("word: ")).unwrap().to_owned()
+}
+
+/// It goes on as before: the next save is served.
+fn assert_goes_on(plain: &mut Plain, main: &str) {
+    let last: u32 = version(plain.address).parse().unwrap();
+    let next = (last + 1).to_string();
+    let text = plain.project.read(main);
+    plain.project.write_by_rename(main, &text.replace(&format!("{:?}", last.to_string()), &format!("{next:?}")));
+    assert_eq!(plain.next(), next);
+    assert_eq!(plain.settle()["trouble"], Value::Null);
+    assert_eq!(plain.session.count("build-failed"), 0);
+}
+
+/// All that was said of trouble, in any way.
+fn told(plain: &Plain) -> Vec<String> {
+    let text = |event: &Value| match event["event"].as_str()? {
+        "diagnostic" => event["rendered"].as_str().filter(|text| !text.contains("rustc --explain")).map(str::to_owned),
+        "note" => event["text"].as_str().filter(|text| !text.contains("to the running program")).map(str::to_owned),
+        _ => None,
+    };
+    plain.session.log.iter().filter_map(text).collect()
+}
+
+/// A workspace with a member in `crates/app`, the server.
+fn workspace(name: &str, more: &str) -> Project {
+    let project = project(name, "");
+    let manifest = project.read("Cargo.toml").replace("\n[workspace]\n", "\n");
+    project.write("crates/app/Cargo.toml", &manifest);
+    project.write("Cargo.toml", &format!("[workspace]\nresolver = \"3\"\nmembers = [\"crates/app\"]\n{more}"));
+    project.write("crates/app/src/main.rs", &plain("1", &[VERSION]));
+    for file in ["fence", "mark"] {
+        project.write(&format!("crates/app/{file}"), "");
+    }
+    fs::remove_dir_all(project.path("src")).unwrap();
+    for file in ["fence", "mark"] {
+        fs::remove_file(project.path(file)).unwrap();
+        std::os::unix::fs::symlink(project.path("crates/app").join(file), project.path(file)).unwrap();
+    }
+    project
+}
+
+#[test]
+fn a_new_version_of_the_package_is_served() {
+    let project = project("builds-version", "");
+    project.write(MAIN, &plain("1", &[VERSION]));
+    let mut plain = Plain::start(project);
+    assert_eq!(word(&plain), "0.1.0");
+    plain.project.edit("Cargo.toml", "version = \"0.1.0\"", "version = \"0.2.0\"");
+    plain.next();
+    assert_eq!(word(&plain), "0.2.0");
+    assert_goes_on(&mut plain, MAIN);
+    plain.project.edit("Cargo.toml", "edition = \"2024\"", "edition = \"2021\"");
+    plain.project.edit("Cargo.toml", "version = \"0.2.0\"", "version = \"0.3.0-rc.1\"");
+    plain.session.wait("the third version", |event| event["event"] == "serving");
+    plain.settle();
+    assert_eq!(word(&plain), "0.3.0-rc.1");
+    assert_eq!(plain.session.count("build-failed"), 0);
+}
+
+#[test]
+fn a_new_version_of_the_workspace_is_served() {
+    let project = workspace("builds-versions", "[workspace.package]\nversion = \"0.1.0\"\n");
+    project.edit("crates/app/Cargo.toml", "version = \"0.1.0\"", "version.workspace = true");
+    let mut plain = Plain::start(project);
+    plain.project.edit("Cargo.toml", "\"0.1.0\"", "\"0.2.0\"");
+    plain.next();
+    assert_eq!(word(&plain), "0.2.0");
+    assert_goes_on(&mut plain, "crates/app/src/main.rs");
+}
+
+/// Manifest, lock file and sources become others at once.
+#[test]
+fn another_branch_with_another_version_is_served() {
+    let project = project("builds-branch", "");
+    project.write(MAIN, &plain("1", &[VERSION]));
+    let mut plain = Plain::start(project);
+    let lock = plain.project.read("Cargo.lock").replace("0.1.0", "0.2.0");
+    let manifest = plain.project.read("Cargo.toml").replace("version = \"0.1.0\"", "version = \"0.2.0\"");
+    plain.project.write_by_rename(MAIN, &self::plain("2", &[VERSION]));
+    plain.project.write_by_rename("Cargo.lock", &lock);
+    plain.project.write_by_rename("Cargo.toml", &manifest);
+    assert_eq!(plain.next(), "2");
+    plain.settle();
+    assert_eq!(word(&plain), "0.2.0");
+    assert_eq!(plain.session.count("build-failed"), 0);
+}
+
+#[test]
+fn a_package_of_another_name_is_served() {
+    let mut plain = Plain::start(project("builds-name", ""));
+    plain.project.edit("Cargo.toml", "name = \"builds-name\"", "name = \"builds-other\"");
+    let building = plain.session.wait("the other package", |event| event["package"] == "builds-other");
+    assert_eq!(building["event"], "building");
+    plain.session.wait("the other program", |event| event["event"] == "serving" || event["event"] == "unchanged");
+    plain.generation = plain.session.log.iter().filter(|event| event["event"] == "serving").count() as u64;
+    assert_goes_on(&mut plain, MAIN);
+    assert_eq!(plain.settle()["package"], "builds-other");
+    assert!(told(&plain).is_empty(), "{:?}", told(&plain));
+}
+
+#[test]
+fn a_binary_of_another_name_is_served() {
+    let project = project("builds-binary", "");
+    project.edit("Cargo.toml", "\n[dependencies]", "\n[[bin]]\nname = \"one\"\npath = \"src/main.rs\"\n\n[dependencies]");
+    let name = "fn word() -> String { env!(\"CARGO_BIN_NAME\").into() }";
+    project.write(MAIN, &plain("1", &[name]));
+    let mut plain = Plain::start(project);
+    assert_eq!(word(&plain), "one");
+    plain.project.edit("Cargo.toml", "\"one\"", "\"two\"");
+    plain.next();
+    assert_eq!(word(&plain), "two");
+    assert_goes_on(&mut plain, MAIN);
+    assert!(told(&plain).is_empty(), "{:?}", told(&plain));
+}
+
+/// Though the old one could still be built.
+#[test]
+fn another_binary_that_the_manifest_chooses_is_served() {
+    let project = project("builds-chosen", "bin = \"builds-chosen\"");
+    project.write("src/bin/second.rs", &plain("2", &[]));
+    let mut plain = Plain::start(project);
+    plain.project.edit("Cargo.toml", "bin = \"builds-chosen\"", "bin = \"second\"");
+    assert_eq!(plain.next(), "2");
+    assert_goes_on(&mut plain, "src/bin/second.rs");
+    // A second one that comes does not make it doubtful which one runs.
+    plain.project.edit("Cargo.toml", "bin = \"second\"", "");
+    plain.project.write("src/bin/third.rs", "fn main() {}\n");
+    plain.settle();
+    assert_goes_on(&mut plain, "src/bin/second.rs");
+}
+
+#[test]
+fn a_package_that_has_moved_is_served_from_where_it_is() {
+    let project = workspace("builds-moved", "");
+    let mut plain = Plain::start(project);
+    plain.project.edit("Cargo.toml", "crates/app", "services/app");
+    fs::create_dir_all(plain.project.path("services")).unwrap();
+    fs::rename(plain.project.path("crates/app"), plain.project.path("services/app")).unwrap();
+    plain.session.wait("a build there", |event| {
+        event["event"] == "building" && event["cause"].as_str().unwrap().contains("services/app")
+    });
+    plain.session.wait("its program", |event| event["event"] == "serving" || event["event"] == "unchanged");
+    plain.generation = plain.session.log.iter().filter(|event| event["event"] == "serving").count() as u64;
+    let text = plain.project.read("services/app/src/main.rs");
+    plain.project.write_by_rename("services/app/src/main.rs", &text.replace("\"1\"", "\"2\""));
+    assert_eq!(plain.next(), "2");
+}
+
+#[test]
+fn a_binary_that_was_asked_for_and_is_gone_is_named_with_those_there_are() {
+    let project = project("builds-gone", "");
+    project.edit("Cargo.toml", "\n[dependencies]", "\n[[bin]]\nname = \"one\"\npath = \"src/main.rs\"\n\n[dependencies]");
+    let mut plain = Plain::begin(project, &["--bin", "one"]);
+    plain.next();
+    plain.project.edit("Cargo.toml", "\"one\"", "\"two\"");
+    plain.wait_for("build-failed");
+    plain.settle();
+    let told = told(&plain);
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(told[0].contains("`--bin`: found \"one\"") && told[0].contains("`two`"), "{told:#?}");
+    plain.project.edit("Cargo.toml", "\"two\"", "\"one\"");
+    plain.session.wait("the program that came back", |event| event["event"] == "unchanged");
+    assert_eq!(plain.settle()["trouble"], Value::Null);
+}
+
+#[test]
+fn a_broken_manifest_is_told_once() {
+    let mut plain = Plain::start(project("builds-broken", ""));
+    plain.project.edit("Cargo.toml", "[dependencies]", "[dependencies");
+    plain.wait_for("build-failed");
+    plain.settle();
+    let told = told(&plain);
+    let about = |text: &&String| text.contains("unclosed table") || text.contains("cannot read the project");
+    assert!(told.iter().any(|text| text.contains("Cargo.toml")), "{told:#?}");
+    assert!(told.iter().filter(about).count() <= 1, "{told:#?}");
+    assert!(!told.iter().any(|text| text.contains("cannot read the project")), "{told:#?}");
+    plain.project.edit("Cargo.toml", "[dependencies", "[dependencies]");
+    plain.wait_for("unchanged");
+    assert_goes_on_after_failure(&mut plain);
+}
+
+fn assert_goes_on_after_failure(plain: &mut Plain) {
+    plain.project.write_by_rename(MAIN, &self::plain("2", &[]));
+    assert_eq!(plain.next(), "2");
+    assert_eq!(plain.settle()["trouble"], Value::Null);
+}
+
+/// A package that has come with the change is what cannot be compiled.
+#[test]
+fn a_failure_after_a_change_of_the_manifest_is_told_with_its_errors() {
+    let project = project("builds-new-broken", "");
+    project.write("part/Cargo.toml", "[package]\nname = \"part\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
+    project.write("part/src/lib.rs", "pub fn x() { nowhere }\n");
+    let mut plain = Plain::start(project);
+    plain.project.edit("Cargo.toml", "[dependencies]\n", "[dependencies]\npart.path = \"part\"\n");
+    let failed = plain.wait_for("build-failed");
+    assert_eq!(failed["errors"], 1);
+    assert_eq!(told(&plain).len(), 1, "{:?}", told(&plain));
+    plain.project.write("part/src/lib.rs", "pub fn x() {}\n");
+    plain.session.wait("the end of the build", |event| event["event"] == "unchanged" || event["event"] == "serving");
+    assert_eq!(plain.settle()["trouble"], Value::Null);
+}
+
+#[test]
+fn a_cargo_that_is_killed_is_said_to_be() {
+    let project = project("builds-killed", "");
+    project.write("build.rs", crate::harness::plain::GATED);
+    let mut plain = Plain::begin(project, &[]);
+    let script = plain.gate.arrival();
+    let is_cargo = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("build\0"));
+    let cargo = children(plain.session.pid()).into_iter().map(|(pid, _)| pid).find(is_cargo).unwrap();
+    send(cargo, Signal::SIGKILL);
+    plain.wait_for("build-failed");
+    assert!(told(&plain).iter().any(|text| text.contains("SIGKILL")), "{:?}", told(&plain));
+    drop(script);
+}
