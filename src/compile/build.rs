@@ -355,7 +355,7 @@ fn what_they_name(scripts: &[BuildScript], units: &[Unit]) -> (Vec<Script>, Vec<
 
 /// What a build script's output, which cargo keeps beside its folder, says in `rerun-if-changed`. Where it cannot be read, the
 /// answer that is safe: nothing.
-fn names_its_inputs(output: &Path) -> Vec<String> {
+pub fn names_its_inputs(output: &Path) -> Vec<String> {
     let output = std::fs::read(output).unwrap_or_default();
     let text = String::from_utf8_lossy(&output);
     let names = text.lines().filter_map(|line| {

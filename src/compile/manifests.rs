@@ -4,13 +4,13 @@
 
 use super::build::Told;
 use super::project::{metadata, own_settings};
-use super::{BuildSaid, Room, reason};
+use super::{BuildSaid, Outbox, Room, reason};
 use crate::config;
 use crate::error::Result;
 use crate::process::Launcher;
-use crate::report::short;
+use crate::report::{Notice, short};
 use cargo_metadata::Metadata;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -119,12 +119,11 @@ impl Room {
                 self.choose_again(now, &metadata, held, launcher);
             }
             Err(error) => {
-                // To be asked again when something is built next.
-                self.settings_changed = true;
+                // Where a build has told it, or will, it is asked again when something is built next.
+                self.settings_changed = self.manifests.failed || !self.cycle.is_idle();
                 match held {
                     Some(failure) => self.tell_failure(now, failure, launcher),
-                    // A build has told it, or will.
-                    None if self.manifests.failed || !self.cycle.is_idle() => {}
+                    None if self.settings_changed => {}
                     None => self.note_once(format!("{error}; the packages watched are those from before")),
                 }
             }
@@ -155,6 +154,7 @@ impl Room {
             self.own_settings = settings;
             self.note("the settings of hotrun in Cargo.toml have changed: start it again to use them".to_owned());
         }
+        self.underway.set_packages(metadata, &build.manifest_path);
         self.package.clone_from(&build.package);
         let another = what_is_new(&before, &build);
         self.builder.follow(build, metadata);
@@ -186,6 +186,19 @@ impl Room {
                 self.note_once(error.to_owned());
             }
             None => self.note_once(format!("{error}; what is built is the same as before")),
+        }
+    }
+
+    pub(super) fn learn(&mut self, inputs: Vec<PathBuf>) {
+        self.builder.learn(inputs, self.sources.all_settings(), self.sources.whole_folders());
+    }
+
+    /// Said when the set of packages has changed, the first time included.
+    pub(super) fn say_what_is_watched(&mut self) {
+        let path_dependencies = self.sources.path_dependencies();
+        if self.said_path_dependencies.replace(path_dependencies) != Some(path_dependencies) {
+            let (files, package) = (self.sources.file_count(), self.package.clone());
+            self.out.push(Outbox::Tell(Notice::Watching { files, package, path_dependencies }));
         }
     }
 

@@ -17,6 +17,7 @@ mod reason;
 mod replay;
 mod seen;
 mod sources;
+mod spare;
 mod stamp;
 mod watch;
 
@@ -33,6 +34,7 @@ use progress::Pace;
 use project::{cargo_program, own_settings, unit_estimate};
 use replay::Replay;
 use sources::{Found, Sources};
+use spare::Underway;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -91,9 +93,12 @@ pub struct Room {
     settings_changed: bool,
     /// Inputs that have changed since a build last came to its end.
     changed: BTreeSet<PathBuf>,
+    /// Those of them that came while a build went on that was not ended for them.
+    meanwhile: BTreeSet<PathBuf>,
     start_anyway: bool,
     manifests: Manifests,
     pace: Pace,
+    underway: Underway,
     choice: Choice,
     /// The settings of this command in the manifests, as they were read.
     own_settings: serde_json::Value,
@@ -137,9 +142,11 @@ impl Room {
             build_began: now,
             settings_changed: false,
             changed: BTreeSet::new(),
+            meanwhile: BTreeSet::new(),
             start_anyway: false,
             manifests: Manifests::default(),
             pace: Pace::default(),
+            underway: Underway::default(),
             choice: config.choice.clone(),
             own_settings: own_settings(metadata, &config.build.package_id),
             unread: None,
@@ -149,6 +156,7 @@ impl Room {
             said_path_dependencies: None,
             out: Vec::new(),
         };
+        room.underway.set_packages(metadata, &config.build.manifest_path);
         match watch::Eyes::open(&room.sinks.files) {
             Ok(eyes) => room.eyes = Some(eyes),
             Err(error) => room.look_from_time_to_time(&watch::describe(&error), now),
@@ -209,6 +217,7 @@ impl Room {
             && self.builder.is_cargo(number)
         {
             self.hear_progress(now, said);
+            self.underway.hear(now, said);
         }
         if let Some(done) = self.builder.hear(now, number, said, launcher) {
             self.progressed(done);
@@ -271,7 +280,11 @@ impl Room {
         self.start_anyway |= found.start_anyway;
         self.changed.extend(found.changed.iter().cloned());
         self.saved = Some(at);
-        let actions = self.cycle.changed(now, found.cause(), found.emptied);
+        let (kind, cause) = self.kind_of(&found, at);
+        let actions = self.cycle.changed(now, cause, kind);
+        if self.cycle.has_newer() {
+            self.meanwhile.extend(found.changed);
+        }
         self.perform(now, actions, launcher);
     }
 
@@ -297,10 +310,12 @@ impl Room {
         self.sources.build_began();
         self.manifests.build_began();
         self.pace.began(now);
+        self.underway.build_began();
+        self.meanwhile.clear();
         self.out.push(Outbox::Tell(Notice::Building { package: self.package.clone(), cause: cause.clone() }));
         self.cause = cause;
         if let Some(moment) = self.builder.cargo_began() {
-            self.sources.date_the_old_anew(&self.changed, moment);
+            self.sources.date_the_old_anew(&self.underway.unsettled(&self.changed), moment);
         }
         let why_cargo = self.why_cargo.take();
         if let Err(error) = self.builder.start(now, &self.changed, why_cargo.as_deref(), launcher) {
@@ -320,13 +335,15 @@ impl Room {
         if by_cargo {
             self.sources.accept_lock_file();
         }
-        let kind = match &outcome {
-            Outcome::Built(..) => cycle::Outcome::Built,
-            Outcome::Failed { .. } => cycle::Outcome::Failed,
-        };
+        // What was surely compiled while the build before went on is not overlooked.
+        let changed = self.underway.unsettled(&self.changed);
+        let kind = self.kind_of_end(matches!(outcome, Outcome::Built(..)));
         let actions = self.cycle.ended(now, kind);
         let superseded = !actions.contains(&Action::Deliver) && !actions.contains(&Action::Fail);
-        let changed = if superseded { BTreeSet::new() } else { std::mem::take(&mut self.changed) };
+        let meanwhile = std::mem::take(&mut self.meanwhile);
+        if !superseded {
+            self.changed = meanwhile;
+        }
         match outcome {
             Outcome::Built(built, how, inputs) if actions.contains(&Action::Deliver) => {
                 // Where a build follows anyway, it will see them.
@@ -419,10 +436,6 @@ impl Room {
         self.perform(now, actions, launcher);
     }
 
-    fn learn(&mut self, inputs: Vec<PathBuf>) {
-        self.builder.learn(inputs, self.sources.all_settings(), self.sources.whole_folders());
-    }
-
     fn failed(&mut self, errors: usize) {
         self.sources.failed();
         let (cause, why_cargo) = (self.cause.clone(), self.builder.why_cargo());
@@ -448,15 +461,6 @@ impl Room {
         if self.look_at.is_none() {
             self.look_at = Some(now + LOOK_INTERVAL);
             self.note(format!("{why}. Until then the files are looked at every {} ms", LOOK_INTERVAL.as_millis()));
-        }
-    }
-
-    /// Said when the set of packages has changed, the first time included.
-    fn say_what_is_watched(&mut self) {
-        let path_dependencies = self.sources.path_dependencies();
-        if self.said_path_dependencies.replace(path_dependencies) != Some(path_dependencies) {
-            let (files, package) = (self.sources.file_count(), self.package.clone());
-            self.out.push(Outbox::Tell(Notice::Watching { files, package, path_dependencies }));
         }
     }
 

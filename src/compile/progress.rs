@@ -212,11 +212,17 @@ mod tests {
         pace.began(now);
         pace.hear(now, &line("    Blocking waiting for file lock on build directory"));
         // Where nothing is to be seen, it is waited for as long as cargo does not say otherwise.
-        assert!(matches!(pace.tick(now + FIRST, 9, || Look::Nothing), Some(Notice::StillBuilding { waited: Some(_), .. })));
+        assert!(matches!(
+            pace.tick(now + FIRST, 9, || Look::Nothing),
+            Some(Notice::StillBuilding { waited: Some(_), .. })
+        ));
         let next = now + FIRST + EVERY;
         assert!(matches!(pace.tick(next, 9, || Look::Waits(None)), Some(Notice::StillBuilding { holder: None, .. })));
         assert!(matches!(pace.tick(next + EVERY, 9, || Look::Nothing), Some(Notice::WaitOver { waited: 23_000, .. })));
-        assert!(matches!(pace.tick(next + EVERY + EVERY, 9, || Look::Nothing), Some(Notice::StillBuilding { waiting: None, .. })));
+        assert!(matches!(
+            pace.tick(next + EVERY + EVERY, 9, || Look::Nothing),
+            Some(Notice::StillBuilding { waiting: None, .. })
+        ));
     }
 
     #[test]

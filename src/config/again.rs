@@ -39,13 +39,16 @@ impl Choice {
         let fitting = known.find_map(|package| Some((package, self.target(metadata, package, before).ok()?)));
         let (package, target) = match (fitting, first) {
             (Some((package, target)), _) => (package, Ok(target)),
-            (None, Some(first)) => match self.from_anew(metadata, before) {
+            (None, Some(first)) => match self.anew(metadata, before) {
                 Ok((package, target)) => (package, Ok(target)),
                 // What is wrong with the one that is known.
                 Err(_) => (first, self.target(metadata, first, before)),
             },
             (None, None) => {
-                let (package, target) = self.from_anew(metadata, before)?;
+                let (package, target) = self.anew(metadata, before).map_err(|error| {
+                    let what = format!("package `{}` is not in the workspace any more, and {error}", before.package);
+                    Error::new(error.exit(), what)
+                })?;
                 (package, Ok(target))
             }
         };
@@ -63,7 +66,7 @@ impl Choice {
         Ok(Again { build, trouble })
     }
 
-    fn from_anew<'m>(&self, metadata: &'m Metadata, before: &Build) -> Result<(&'m Package, Target)> {
+    fn anew<'m>(&self, metadata: &'m Metadata, before: &Build) -> Result<(&'m Package, Target)> {
         let flags = flags::layer(&self.args, &self.directory)?;
         let root = metadata.workspace_root.join("Cargo.toml");
         let workspace = metadata::read(root.as_std_path(), Section::Workspace)?;

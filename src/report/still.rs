@@ -28,7 +28,9 @@ pub fn drawn(notice: &Notice) -> Option<String> {
     };
     let waits = match notice {
         Notice::Progress { waiting: Some(what), .. } => Some(waits(what, None, None)),
-        Notice::StillBuilding { waiting: Some(what), waited, holder, .. } => Some(waits(what, *waited, holder.as_ref())),
+        Notice::StillBuilding { waiting: Some(what), waited, holder, .. } => {
+            Some(waits(what, *waited, holder.as_ref()))
+        }
         _ => None,
     };
     let more = waits.or_else(|| doing.clone()).map(|text| format!(", {text}")).unwrap_or_default();

@@ -82,7 +82,8 @@ pub fn every_notice() -> Vec<Notice> {
 }
 
 pub fn still_building(done: usize, doing: Option<&str>, holder: Option<Holder>) -> Notice {
-    let (waiting, waited) = (holder.is_some().then(|| "file lock on build directory".into()), holder.is_some().then_some(3000));
+    let (waiting, waited) =
+        (holder.is_some().then(|| "file lock on build directory".into()), holder.is_some().then_some(3000));
     Notice::StillBuilding { done, total: 87, took: 3012, doing: doing.map(str::to_owned), waiting, waited, holder }
 }
 
@@ -260,12 +261,8 @@ fn no_progress_is_drawn_where_a_program_writes() {
     let look = Look { width: Some(|| 80), ..Look::default() };
     let starting = Notice::Starting { generation: 1, pid: 7 };
     let still = still_building(1, None, None);
-    let text =
-        rendered(look, &[starting, building, progress(None), progress(Some("the lock")), still, progress(None)]);
-    assert_eq!(
-        text,
-        " starting  generation 1, pid 7\n building  api (asked for)\n building  api, 1/87, 3 s so far\n"
-    );
+    let text = rendered(look, &[starting, building, progress(None), progress(Some("the lock")), still, progress(None)]);
+    assert_eq!(text, " starting  generation 1, pid 7\n building  api (asked for)\n building  api, 1/87, 3 s so far\n");
 }
 
 #[test]

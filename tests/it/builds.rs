@@ -1,10 +1,12 @@
 //! Builds that fail for a wrong reason, and what is said while one takes its time.
 
-use crate::harness::plain::{Plain, plain, project};
+use crate::harness::plain::{GATED, Plain, plain, project};
 use crate::harness::{Project, children, get, send, version};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 
 const MAIN: &str = "src/main.rs";
 const VERSION: &str = "fn word() -> String { env!(\"CARGO_PKG_VERSION\").into() }";
@@ -115,7 +117,11 @@ fn a_package_of_another_name_is_served() {
 #[test]
 fn a_binary_of_another_name_is_served() {
     let project = project("builds-binary", "");
-    project.edit("Cargo.toml", "\n[dependencies]", "\n[[bin]]\nname = \"one\"\npath = \"src/main.rs\"\n\n[dependencies]");
+    project.edit(
+        "Cargo.toml",
+        "\n[dependencies]",
+        "\n[[bin]]\nname = \"one\"\npath = \"src/main.rs\"\n\n[dependencies]",
+    );
     let name = "fn word() -> String { env!(\"CARGO_BIN_NAME\").into() }";
     project.write(MAIN, &plain("1", &[name]));
     let mut plain = Plain::start(project);
@@ -155,15 +161,48 @@ fn a_package_that_has_moved_is_served_from_where_it_is() {
     });
     plain.session.wait("its program", |event| event["event"] == "serving" || event["event"] == "unchanged");
     plain.generation = plain.session.log.iter().filter(|event| event["event"] == "serving").count() as u64;
-    let text = plain.project.read("services/app/src/main.rs");
-    plain.project.write_by_rename("services/app/src/main.rs", &text.replace("\"1\"", "\"2\""));
+    let save = |plain: &Plain, folder: &str, version: &str| {
+        plain.project.write_by_rename(&format!("{folder}/src/main.rs"), &self::plain(version, &[VERSION]));
+    };
+    save(&plain, "services/app", "2");
+    assert_eq!(plain.next(), "2");
+    // Back, in two steps.
+    fs::rename(plain.project.path("services/app"), plain.project.path("crates/app")).unwrap();
+    plain.wait_for("build-failed");
+    plain.project.edit("Cargo.toml", "services/app", "crates/app");
+    plain.session.wait("its program", |event| event["event"] == "serving" || event["event"] == "unchanged");
+    plain.generation = plain.session.log.iter().filter(|event| event["event"] == "serving").count() as u64;
+    save(&plain, "crates/app", "3");
+    assert_eq!(plain.next(), "3");
+    assert_eq!(plain.settle()["trouble"], Value::Null);
+}
+
+/// As on a branch that does not have it.
+#[test]
+fn a_package_that_goes_and_comes_back_is_served_again() {
+    let project = workspace("builds-away", "");
+    project.edit("Cargo.toml", "crates/app", "crates/*");
+    let mut plain = Plain::start(project);
+    let away = plain.project.path("target/away");
+    fs::rename(plain.project.path("crates/app"), &away).unwrap();
+    plain.wait_for("build-failed");
+    let told = told(&plain);
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(told[0].contains("builds-away"), "{told:#?}");
+    fs::rename(&away, plain.project.path("crates/app")).unwrap();
+    plain.wait_for("unchanged");
+    plain.project.write_by_rename("crates/app/src/main.rs", &self::plain("2", &[VERSION]));
     assert_eq!(plain.next(), "2");
 }
 
 #[test]
 fn a_binary_that_was_asked_for_and_is_gone_is_named_with_those_there_are() {
     let project = project("builds-gone", "");
-    project.edit("Cargo.toml", "\n[dependencies]", "\n[[bin]]\nname = \"one\"\npath = \"src/main.rs\"\n\n[dependencies]");
+    project.edit(
+        "Cargo.toml",
+        "\n[dependencies]",
+        "\n[[bin]]\nname = \"one\"\npath = \"src/main.rs\"\n\n[dependencies]",
+    );
     let mut plain = Plain::begin(project, &["--bin", "one"]);
     plain.next();
     plain.project.edit("Cargo.toml", "\"one\"", "\"two\"");
@@ -218,13 +257,215 @@ fn a_failure_after_a_change_of_the_manifest_is_told_with_its_errors() {
 #[test]
 fn a_cargo_that_is_killed_is_said_to_be() {
     let project = project("builds-killed", "");
-    project.write("build.rs", crate::harness::plain::GATED);
+    project.write("build.rs", GATED);
     let mut plain = Plain::begin(project, &[]);
     let script = plain.gate.arrival();
-    let is_cargo = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("build\0"));
+    let is_cargo =
+        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("build\0"));
     let cargo = children(plain.session.pid()).into_iter().map(|(pid, _)| pid).find(is_cargo).unwrap();
     send(cargo, Signal::SIGKILL);
     plain.wait_for("build-failed");
     assert!(told(&plain).iter().any(|text| text.contains("SIGKILL")), "{:?}", told(&plain));
     drop(script);
+}
+
+/// A crate that the program needs, whose build script waits at the gate of the test; it names its text, and nothing else.
+fn with_a_slow_script(project: &Project) {
+    project.write("slow/Cargo.toml", "[package]\nname = \"slow\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
+    project.write("slow/src/lib.rs", "");
+    project.write("slow/text", "1");
+    project.write("slow/build.rs", &GATED.replace("src/main.rs", "text"));
+    project.edit("Cargo.toml", "[dependencies]\n", "[dependencies]\nslow.path = \"slow\"\n");
+}
+
+/// Which builds there were, and how many of them were ended.
+fn builds(plain: &Plain) -> (usize, usize) {
+    (plain.session.count("building"), plain.session.count("superseded"))
+}
+
+#[test]
+fn a_build_script_that_does_not_read_what_is_saved_runs_once() {
+    let project = project("builds-slow", "");
+    with_a_slow_script(&project);
+    let mut plain = Plain::begin(project, &[]);
+    // The first build, of which nobody knows yet what it reads.
+    let script = plain.gate.arrival();
+    for version in ["2", "3"] {
+        plain.project.write_by_rename(MAIN, &self::plain(version, &[]));
+        plain.mark();
+    }
+    script.let_go();
+    assert_eq!(plain.next(), "3");
+    plain.wait_for("unchanged");
+    plain.settle();
+    assert_eq!(builds(&plain), (2, 0), "{:?}", plain.causes());
+    // And when it runs again.
+    plain.project.write("slow/text", "2");
+    let script = plain.gate.arrival();
+    for version in ["4", "5", "6", "7", "8"] {
+        plain.project.write_by_rename(MAIN, &self::plain(version, &[]));
+        plain.mark();
+    }
+    script.let_go();
+    assert_eq!(plain.next(), "8");
+    plain.settle();
+    assert_eq!(version(plain.address), "8");
+    assert_eq!(builds(&plain), (4, 0), "{:?}", plain.causes());
+}
+
+#[test]
+fn a_build_script_is_ended_for_what_it_reads() {
+    let project = project("builds-slow-reads", "");
+    with_a_slow_script(&project);
+    let mut plain = Plain::begin(project, &[]);
+    plain.gate.arrival().let_go();
+    plain.next();
+    plain.project.write("slow/text", "2");
+    let script = plain.gate.arrival();
+    plain.project.write("slow/text", "3");
+    plain.wait_for("superseded");
+    script.end();
+    let script = plain.gate.arrival();
+    plain.project.edit("Cargo.toml", "version = \"0.1.0\"", "version = \"0.2.0\"");
+    plain.wait_for("superseded");
+    script.end();
+    plain.gate.arrival().let_go();
+    assert_eq!(plain.settle()["trouble"], Value::Null);
+}
+
+/// The package's own, which says what it reads when it has run once.
+#[test]
+fn the_programs_own_build_script_runs_once_for_saves_that_it_does_not_read() {
+    let project = project("builds-slow-own", "");
+    project.write("text", "1");
+    project.write("build.rs", &GATED.replace("src/main.rs", "text"));
+    let mut plain = Plain::begin(project, &[]);
+    plain.gate.arrival().let_go();
+    plain.next();
+    plain.settle();
+    plain.project.write("text", "2");
+    let script = plain.gate.arrival();
+    for version in ["2", "3"] {
+        plain.project.write_by_rename(MAIN, &self::plain(version, &[]));
+        plain.mark();
+    }
+    script.let_go();
+    assert_eq!(plain.next(), "3");
+    plain.settle();
+    assert_eq!(plain.session.count("superseded"), 0);
+    assert_eq!(version(plain.address), "3");
+}
+
+/// A crate that is compiled already when it is saved again, while another's script goes on.
+#[test]
+fn what_was_compiled_before_it_was_saved_is_compiled_again_after_the_slow_part() {
+    let project = project("builds-slow-quick", "");
+    with_a_slow_script(&project);
+    project.write("quick/Cargo.toml", "[package]\nname = \"quick\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
+    project.write("quick/src/lib.rs", "pub fn word() -> String { \"one\".into() }\n");
+    project.edit("Cargo.toml", "[dependencies]\n", "[dependencies]\nquick.path = \"quick\"\n");
+    project.write(MAIN, &plain("1", &["fn word() -> String { quick::word() }"]));
+    let mut plain = Plain::begin(project, &["--jobs", "2"]);
+    let script = plain.gate.arrival();
+    plain.session.see("the quick one's end", |event| {
+        event["event"] == "progress" && event["done"].as_u64().is_some_and(|done| done >= 2)
+    });
+    plain.project.write("quick/src/lib.rs", "pub fn word() -> String { \"two\".into() }\n");
+    plain.project.write_by_rename(MAIN, &self::plain("2", &["fn word() -> String { quick::word() }"]));
+    plain.mark();
+    script.let_go();
+    assert_eq!(plain.next(), "2");
+    assert_eq!(word(&plain), "two");
+    assert_eq!(plain.settle()["trouble"], Value::Null);
+    assert_eq!((plain.session.count("build-failed"), plain.session.count("superseded")), (0, 0));
+    assert_eq!(plain.session.count("serving"), 1, "half of the save is never served");
+}
+
+/// Holds what cargo needs for a build, as another cargo would.
+pub fn hold_build_folder(project: &Project) -> Flock<File> {
+    let lock = project.path("target/debug/.cargo-lock");
+    fs::create_dir_all(lock.parent().unwrap()).unwrap();
+    let file = File::options().create(true).truncate(false).write(true).open(lock).unwrap();
+    Flock::lock(file, FlockArg::LockExclusive).unwrap()
+}
+
+#[test]
+fn who_holds_the_lock_is_said_and_that_it_is_free() {
+    let project = project("builds-lock", "");
+    let held = hold_build_folder(&project);
+    let mut plain = Plain::begin(project, &[]);
+    let still = plain.wait_for("still-building");
+    assert!(still["waiting"].as_str().unwrap().starts_with("file lock on "), "{still}");
+    assert!(still["waited"].as_u64().unwrap() > 0 && still["took"].as_u64().unwrap() >= 3000, "{still}");
+    assert_eq!(still["holder"]["pid"], std::process::id());
+    assert!(still["holder"]["command"].as_str().unwrap().starts_with("it-"), "{still}");
+    drop(held);
+    let over = plain.wait_for("wait-over");
+    assert_eq!(over["waiting"], still["waiting"]);
+    plain.next();
+    let told = plain.session.log.iter().rev().find(|event| event["event"] == "progress").unwrap();
+    assert_eq!(told["waiting"], Value::Null, "it is not waited for any more");
+}
+
+#[test]
+fn a_long_build_says_what_it_does() {
+    let project = project("builds-long", "");
+    with_a_slow_script(&project);
+    let mut plain = Plain::begin(project, &[]);
+    let script = plain.gate.arrival();
+    let still = plain.wait_for("still-building");
+    assert!(still["doing"].as_str().unwrap().starts_with("Compiling "), "{still}");
+    assert_eq!((&still["waiting"], &still["holder"]), (&Value::Null, &Value::Null));
+    script.let_go();
+    plain.next();
+}
+
+/// A package all of whose files its build script may read keeps them.
+#[test]
+fn a_new_version_leaves_what_the_build_script_reads() {
+    let project = project("builds-version-script", "");
+    let script =
+        "fn main() { println!(\"cargo::rustc-env=WORD={}\", std::fs::read_to_string(\"word.txt\").unwrap()); }\n";
+    project.write("build.rs", script);
+    project.write("word.txt", "one");
+    project.write(
+        MAIN,
+        &plain("1", &["fn word() -> String { concat!(env!(\"WORD\"), env!(\"CARGO_PKG_VERSION\")).into() }"]),
+    );
+    let mut plain = Plain::start(project);
+    plain.project.edit("Cargo.toml", "version = \"0.1.0\"", "version = \"0.2.0\"");
+    plain.next();
+    assert_eq!(word(&plain), "one0.2.0");
+    plain.project.write("word.txt", "two");
+    plain.next();
+    assert_eq!(word(&plain), "two0.2.0");
+}
+
+/// Which may be waiting for the network.
+#[test]
+fn a_failure_does_not_wait_for_ever_for_what_cargo_says_of_the_packages() {
+    let project = project("builds-metadata-hangs", "");
+    let cargo = std::env::var("CARGO").unwrap();
+    project.write(
+        "cargo",
+        &format!("#!/bin/sh\n[ \"$1\" = metadata ] && [ -e hang ] && read x < hang\nexec {cargo} \"$@\"\n"),
+    );
+    fs::set_permissions(project.path("cargo"), PermissionsExt::from_mode(0o755)).unwrap();
+    let program = project.path("cargo");
+    let mut plain = Plain::begin_with(project, &[], |command| {
+        command.env("CARGO", program);
+    });
+    plain.next();
+    nix::unistd::mkfifo(&plain.project.path("hang"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let manifest = plain.project.read("Cargo.toml");
+    plain.project.write("Cargo.toml", &format!("{manifest}nonsense\n"));
+    plain.wait_for("build-failed");
+    assert!(plain.settle()["trouble"].is_string());
+    // What it says then is no news.
+    fs::write(plain.project.path("hang"), "x\n").unwrap();
+    fs::remove_file(plain.project.path("hang")).unwrap();
+    plain.project.write("Cargo.toml", &manifest);
+    plain.wait_for("unchanged");
+    assert_goes_on_after_failure(&mut plain);
+    assert_eq!(told(&plain).iter().filter(|text| text.contains("cannot read the project")).count(), 0);
 }
