@@ -25,7 +25,6 @@ pub(super) struct Manifests {
     asked: u64,
     /// Until then its answer is waited for, before anybody is told how things stand.
     until: Option<Instant>,
-    answered: bool,
     /// Untold until the answer is there.
     held: Option<Failure>,
     /// The last build has failed: what cargo cannot read was told by it.
@@ -44,11 +43,6 @@ pub(super) struct Failure {
 impl Manifests {
     pub fn is_awaited(&self) -> bool {
         self.until.is_some()
-    }
-
-    /// Whether a question is open. Like a build, it may write the lock file.
-    pub fn are_read(&self) -> bool {
-        !self.answered && self.asked > 0
     }
 
     pub fn deadline(&self) -> Option<Instant> {
@@ -87,7 +81,6 @@ impl Room {
     pub(super) fn ask_for_metadata(&mut self, now: Instant) {
         let manifests = &mut self.manifests;
         manifests.asked += 1;
-        manifests.answered = false;
         manifests.until = Some(now + LONGEST_WAIT);
         let (build, sink, number) = (self.builder.cargo.build.clone(), Arc::clone(&self.sinks.build), manifests.asked);
         let root = self.sources.root().join("Cargo.toml");
@@ -110,14 +103,10 @@ impl Room {
             // A newer question is open.
             return;
         }
-        self.manifests.answered = true;
         self.manifests.until = None;
         let held = self.manifests.held.take();
         match metadata {
-            Ok(metadata) => {
-                self.sources.accept_lock_file();
-                self.choose_again(now, &metadata, held, launcher);
-            }
+            Ok(metadata) => self.choose_again(now, &metadata, held, launcher),
             Err(error) => {
                 // Where a build has told it, or will, it is asked again when something is built next.
                 self.settings_changed = self.manifests.failed || !self.cycle.is_idle();

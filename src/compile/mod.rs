@@ -270,7 +270,7 @@ impl Room {
             self.out.push(Outbox::Data(path, action));
         }
         // Cargo itself writes the lock file.
-        if self.builder.runs_cargo() || self.manifests.are_read() {
+        if self.builder.runs_cargo() {
             found.changed.retain(|path| !path.ends_with("Cargo.lock"));
         }
         if found.changed.is_empty() {

@@ -6,13 +6,15 @@ use super::Room;
 use super::build::{Said, names_its_inputs};
 use super::cycle::{Kind, Outcome};
 use super::sources::Found;
+use super::stamp;
 use crate::report::clean;
 use cargo_metadata::{DependencyKind, Message, Metadata, PackageId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A crate that was begun that long after a save has surely read what was saved, however late cargo's word of it was heard.
+/// A crate that was begun that long after a save has surely read what was saved, however late cargo's word of it was heard. It matters
+/// only for a file with an older date, of which cargo thinks that it was there before.
 const SURELY: Duration = Duration::from_millis(50);
 
 /// A package of the user's own.
@@ -42,6 +44,7 @@ struct Spared {
     path: PathBuf,
     owner: PathBuf,
     at: Instant,
+    dated: bool,
 }
 
 #[derive(Debug, Default)]
@@ -221,7 +224,10 @@ impl Underway {
     /// The build has ended. What was saved meanwhile and is in it needs no doubt when the next one finds nothing to do.
     fn settle(&mut self, built: bool) {
         let spared = std::mem::take(&mut self.spared);
-        let surely = |one: &Spared| built && self.crate_began(&one.owner).is_some_and(|began| began >= one.at + SURELY);
+        let surely = |one: &Spared| {
+            let from = if one.dated { one.at + SURELY } else { one.at };
+            built && self.crate_began(&one.owner).is_some_and(|began| began >= from)
+        };
         let (settled, unsure): (Vec<Spared>, Vec<Spared>) = spared.into_iter().partition(surely);
         self.settled = settled.into_iter().map(|one| one.path).collect();
         self.settled.retain(|path| !unsure.iter().any(|one| one.path == *path));
@@ -251,7 +257,7 @@ impl Room {
         {
             let owned = |path: &PathBuf| {
                 let (path, owner) = (path.clone(), self.underway.owner(path)?.clone());
-                Some(Spared { path, owner, at })
+                Some(Spared { dated: stamp::is_dated(&path), path, owner, at })
             };
             let spared: Vec<Spared> = found.changed.iter().filter_map(owned).collect();
             self.underway.spared.extend(spared);
@@ -361,20 +367,27 @@ mod tests {
     #[test]
     fn what_was_begun_before_the_save_is_behind_and_what_was_begun_after_it_is_not() {
         let (now, mut underway) = (start(), underway());
-        let save = |underway: &mut Underway, at| {
-            underway.spared.push(Spared { path: "/w/tool/src/lib.rs".into(), owner: "/w/tool".into(), at });
+        let save = |underway: &mut Underway, at, dated| {
+            underway.spared.push(Spared { path: "/w/tool/src/lib.rs".into(), owner: "/w/tool".into(), at, dated });
         };
-        save(&mut underway, now);
+        save(&mut underway, now, true);
         assert!(underway.is_behind(), "it was not compiled at all");
         compiling(&mut underway, now + SURELY, "tool v0.1.0 (/w/tool)");
         assert!(!underway.is_behind());
         underway.settle(true);
         let changed: BTreeSet<PathBuf> = [PathBuf::from("/w/tool/src/lib.rs")].into_iter().collect();
         assert!(underway.unsettled(&changed).is_empty());
-        save(&mut underway, now + SURELY + SURELY);
+        save(&mut underway, now + SURELY + SURELY, false);
         assert!(underway.is_behind());
         underway.settle(true);
         assert_eq!(underway.unsettled(&changed), changed);
+        for dated in [true, false] {
+            underway.build_began();
+            save(&mut underway, now, dated);
+            compiling(&mut underway, now, "tool v0.1.0 (/w/tool)");
+            underway.settle(true);
+            assert_eq!(!underway.unsettled(&changed).is_empty(), dated, "so soon after it");
+        }
     }
 
     #[test]

@@ -216,19 +216,28 @@ fn a_binary_that_was_asked_for_and_is_gone_is_named_with_those_there_are() {
     assert_eq!(plain.settle()["trouble"], Value::Null);
 }
 
+/// Whoever reads them cannot go on: the build, and cargo when it is asked for the packages.
 #[test]
-fn a_broken_manifest_is_told_once() {
-    let mut plain = Plain::start(project("builds-broken", ""));
-    plain.project.edit("Cargo.toml", "[dependencies]", "[dependencies");
-    plain.wait_for("build-failed");
-    plain.settle();
-    let told = told(&plain);
-    let about = |text: &&String| text.contains("unclosed table") || text.contains("cannot read the project");
-    assert!(told.iter().any(|text| text.contains("Cargo.toml")), "{told:#?}");
-    assert!(told.iter().filter(about).count() <= 1, "{told:#?}");
-    assert!(!told.iter().any(|text| text.contains("cannot read the project")), "{told:#?}");
-    plain.project.edit("Cargo.toml", "[dependencies", "[dependencies]");
-    plain.wait_for("unchanged");
+fn a_file_that_cargo_cannot_read_is_told_once() {
+    let project = project("builds-broken", "");
+    project.write("part/Cargo.toml", "[package]\nname = \"part\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
+    project.write("part/src/lib.rs", "");
+    project.write(".cargo/config.toml", "[env]\n");
+    project.edit("Cargo.toml", "[dependencies]\n", "[dependencies]\npart.path = \"part\"\n");
+    let mut plain = Plain::start(project);
+    for file in ["Cargo.toml", "part/Cargo.toml", ".cargo/config.toml", "Cargo.lock"] {
+        let before = plain.project.read(file);
+        let told_before = told(&plain).len();
+        plain.project.write(file, &format!("{before}[broken\n"));
+        plain.wait_for("build-failed");
+        plain.settle();
+        plain.fence();
+        let told = told(&plain).split_off(told_before).concat();
+        assert_eq!(told.matches("[broken").count(), 1, "{file}: {told}");
+        assert!(!told.contains("cannot read the project"), "{file}: {told}");
+        plain.project.write(file, &before);
+        plain.wait_for("unchanged");
+    }
     assert_goes_on_after_failure(&mut plain);
 }
 
