@@ -478,3 +478,30 @@ fn a_failure_does_not_wait_for_ever_for_what_cargo_says_of_the_packages() {
     assert_goes_on_after_failure(&mut plain);
     assert_eq!(told(&plain).iter().filter(|text| text.contains("cannot read the project")).count(), 0);
 }
+
+/// With the caches from before where only the version is another one.
+#[test]
+fn saves_are_replayed_after_another_version_and_another_name() {
+    let project = project("builds-replayed", "");
+    project.write(MAIN, &plain("1", &[VERSION]));
+    let mut plain = Plain::begin(project, &["--timings"]);
+    plain.next();
+    plain.wait_for("replay-ready");
+    let folders = |plain: &Plain| fs::read_dir(plain.project.path("target/hotrun/replay")).unwrap().count();
+    let assert_replayed = |plain: &mut Plain, version: &str| {
+        plain.wait_for("replay-ready");
+        plain.project.write_by_rename(MAIN, &self::plain(version, &[VERSION]));
+        assert_eq!(plain.next(), version);
+        let generation = plain.generation;
+        let is_it = |event: &Value| event["event"] == "timings" && event["generation"] == generation;
+        assert_eq!(plain.session.see("timings", is_it)["built-by"], "replay");
+    };
+    plain.project.edit("Cargo.toml", "version = \"0.1.0\"", "version = \"0.2.0\"");
+    plain.next();
+    assert_replayed(&mut plain, "2");
+    assert_eq!(folders(&plain), 1);
+    plain.project.edit("Cargo.toml", "name = \"builds-replayed\"", "name = \"builds-named\"");
+    plain.next();
+    assert_replayed(&mut plain, "3");
+    assert_eq!(folders(&plain), 2);
+}
