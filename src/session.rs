@@ -74,7 +74,6 @@ struct Session {
     timings: bool,
     /// How the program that was offered last was built, until its times are told.
     offered: Option<Artifact>,
-    package: String,
     standing: Standing,
     /// Those who are answered when there is nothing more to do.
     waiting: Vec<Reply>,
@@ -150,7 +149,6 @@ impl Session {
             clear: config.output.clear,
             timings: config.output.timings,
             offered: None,
-            package: config.build.package.clone(),
             standing: Standing::default(),
             waiting: Vec::new(),
             _entry: None,
@@ -302,7 +300,7 @@ impl Session {
     fn state(&self) -> State {
         let (serving, vintage) = (self.upgrade.serving_process(), self.upgrade.vintage());
         State {
-            package: self.package.clone(),
+            package: self.compile.package().to_owned(),
             generation: serving.map(|(generation, _)| generation),
             pid: serving.map(|(_, pid)| pid),
             addresses: self.upgrade.addresses(),

@@ -2,9 +2,11 @@
 //! Never lives here: when to build (`cycle`), and what is watched (`sources`).
 
 use super::output::{self, Words, is_sum};
+use super::reason;
 use crate::config;
 use crate::error::{Result, Tried};
-use crate::process::{Launcher, Running, Stdin, clean_environment};
+use crate::process::{Launcher, Running, Stdin, clean_environment, describe};
+use crate::report::short;
 use cargo_metadata::diagnostic::DiagnosticLevel;
 use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, Target, TargetKind};
 use nix::sys::signal::Signal;
@@ -17,6 +19,8 @@ use std::time::Instant;
 
 /// What is kept of the compiler's messages; the rest is counted, not shown.
 const MOST_SHOWN: usize = 1 << 20;
+/// And of cargo's own lines, which are few, and must not be lost for the others.
+const MOST_LINES: usize = 10_000;
 
 /// What cargo said, or that it ended.
 #[derive(Debug)]
@@ -46,8 +50,8 @@ pub struct Built {
     pub executable: PathBuf,
     /// Where its dynamic libraries are.
     pub libraries: Vec<PathBuf>,
-    /// Local packages all of whose files are inputs, as their build script names none.
-    pub whole_packages: Vec<PackageId>,
+    /// Folders of local packages all of whose files are inputs, as their build script names none.
+    pub whole_packages: Vec<PathBuf>,
     /// Nothing was compiled for it.
     pub fresh: bool,
     pub messages: Vec<Told>,
@@ -87,13 +91,16 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Run {
     running: Running,
-    package: PackageId,
+    /// Of the package. Its id says the version, too, which may have become another one.
+    manifest: PathBuf,
     target: config::Target,
     done: usize,
     errors: usize,
     shown: usize,
     rendered: Vec<Told>,
     cargo_lines: Vec<Told>,
+    /// Cargo has begun to say why it cannot.
+    gives_up: bool,
     executable: Option<(PathBuf, bool)>,
     libraries: Vec<PathBuf>,
     units: Vec<Unit>,
@@ -122,13 +129,14 @@ impl Cargo {
         running.when_ended(move || sink(Said::Exited)).tried("watch cargo")?;
         Ok(Run {
             running,
-            package: self.build.package_id.clone(),
+            manifest: self.build.manifest_path.clone(),
             target: self.build.target.clone(),
             done: 0,
             errors: 0,
             shown: 0,
             rendered: Vec::new(),
             cargo_lines: Vec::new(),
+            gives_up: false,
             executable: None,
             libraries: Vec::new(),
             units: Vec::new(),
@@ -202,24 +210,25 @@ impl Run {
         self.exited.map(output::over_at)
     }
 
-    /// Why cargo does not get on, where it said so.
-    pub fn hear(&mut self, now: Instant, said: Said) -> Option<String> {
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    pub fn hear(&mut self, now: Instant, said: Said) {
         match said {
             Said::Message(message) => self.hear_message(*message),
             Said::Cargo(line) => {
                 let plain = crate::report::clean::plain(&line);
-                if let Some(waiting) = plain.trim_start().strip_prefix("Blocking ") {
-                    // As cargo says it: "waiting for file lock on build directory".
-                    return Some(waiting.strip_prefix("waiting for ").unwrap_or(waiting).to_owned());
-                }
-                if !is_status(&plain) && !is_cargos_sum(&plain) {
-                    self.show(None, Words::text(line), |run| &mut run.cargo_lines);
+                self.gives_up |= reason::is_error(&plain);
+                // A reason may have lines that look like progress.
+                let is_progress = if self.gives_up { is_compiling(&plain) } else { is_status(&plain) };
+                if !is_progress && !is_cargos_sum(&plain) && self.cargo_lines.len() < MOST_LINES {
+                    self.cargo_lines.push(Told { about: None, words: Words::text(line) });
                 }
             }
             Said::OutputClosed => self.open = self.open.saturating_sub(1),
             Said::Exited => self.exited = Some(now),
         }
-        None
     }
 
     /// The outcome, once cargo has ended and its last message has been heard.
@@ -230,7 +239,8 @@ impl Run {
         if !heard {
             return None;
         }
-        let success = self.running.finish().is_ok_and(|status| status.success());
+        let status = self.running.finish();
+        let success = status.as_ref().is_ok_and(std::process::ExitStatus::success);
         let mut messages = std::mem::take(&mut self.rendered);
         if success {
             // A build script's warnings are among them.
@@ -247,10 +257,18 @@ impl Run {
                 Some(Outcome::Built(built))
             }
             Some(_) | None => {
-                // Where the compiler has spoken, cargo only adds that it has failed.
-                if self.errors == 0 {
-                    messages.append(&mut self.cargo_lines);
+                let mut lines = std::mem::take(&mut self.cargo_lines);
+                if self.errors > 0 {
+                    lines = reason::beside_compilers(lines);
+                } else if success {
+                    let (kind, name) = (self.target.kind(), self.target.name());
+                    let manifest = short(&self.manifest);
+                    lines.push(reason::unsaid(&format!("cargo has made no {kind} `{name}` of {manifest}")));
+                } else if !reason::is_among(&lines) {
+                    let end = status.map_or_else(|error| error.to_string(), describe);
+                    lines.push(reason::unsaid(&format!("cargo has ended without saying why: {end}")));
                 }
+                messages.append(&mut lines);
                 Some(Outcome::Failed { errors: self.errors, messages })
             }
         }
@@ -290,7 +308,7 @@ impl Run {
             config::Target::Example(_) => TargetKind::Example,
         };
         if let Some(executable) = &unit.executable
-            && unit.package_id == self.package
+            && is_same_file(unit.manifest_path.as_std_path(), &self.manifest)
             && unit.target.name == self.target.name()
             && unit.target.kind.contains(&kind)
         {
@@ -320,7 +338,7 @@ impl Run {
 
 /// The scripts with their inputs, and the local packages all of whose files are inputs: their script names none, or one that is
 /// not there, for which cargo runs it every time.
-fn what_they_name(scripts: &[BuildScript], units: &[Unit]) -> (Vec<Script>, Vec<PackageId>) {
+fn what_they_name(scripts: &[BuildScript], units: &[Unit]) -> (Vec<Script>, Vec<PathBuf>) {
     let mut whole = Vec::new();
     let named = scripts.iter().map(|script| {
         let local = is_local(&script.package_id);
@@ -332,8 +350,8 @@ fn what_they_name(scripts: &[BuildScript], units: &[Unit]) -> (Vec<Script>, Vec<
         let inputs = names.iter().map(Path::new).filter(|name| local || name.is_absolute());
         let inputs: Vec<PathBuf> = inputs.map(|name| folder.unwrap_or(Path::new("/")).join(name)).collect();
         let missing = inputs.iter().find(|path| !path.exists()).cloned();
-        if local && (names.is_empty() || folder.is_none() || missing.is_some()) {
-            whole.push(script.package_id.clone());
+        if let Some(folder) = folder.filter(|_| local && (names.is_empty() || missing.is_some())) {
+            whole.push(folder.to_path_buf());
         }
         Script { output, inputs, missing }
     });
@@ -347,7 +365,7 @@ fn is_local(package: &PackageId) -> bool {
 
 /// What a build script's output, which cargo keeps beside its folder, says in `rerun-if-changed`. Where it cannot be read, the
 /// answer that is safe: nothing.
-fn names_its_inputs(output: &Path) -> Vec<String> {
+pub fn names_its_inputs(output: &Path) -> Vec<String> {
     let output = std::fs::read(output).unwrap_or_default();
     let text = String::from_utf8_lossy(&output);
     let names = text.lines().filter_map(|line| {
@@ -357,8 +375,18 @@ fn names_its_inputs(output: &Path) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
+/// Both may have come here through links.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+}
+
+/// What else begins is said while others that have failed already come to their end.
+fn is_compiling(plain: &str) -> bool {
+    plain.starts_with("   Compiling ")
+}
+
 /// Cargo's lines of progress: a verb with a capital, right-aligned to twelve columns.
-fn is_status(plain: &str) -> bool {
+pub fn is_status(plain: &str) -> bool {
     let verb = plain.trim_start();
     plain.len() > verb.len() && plain.find(' ').is_some() && {
         let word = verb.split(' ').next().unwrap_or("");

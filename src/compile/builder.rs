@@ -6,6 +6,7 @@ use super::last::Last;
 use super::output::Words;
 use super::replay::{self, Plan, Replay};
 use super::{BuildSaid, BuildSink, link};
+use crate::config;
 use crate::error::Result;
 use crate::process::{Launcher, Leaving};
 use crate::report::{Notice, short};
@@ -81,14 +82,6 @@ pub enum Outcome {
     },
 }
 
-/// What was heard of a build that goes on.
-#[derive(Default)]
-pub struct Heard {
-    /// Units that are compiled.
-    pub done: Option<usize>,
-    pub waiting: Option<String>,
-}
-
 impl Builder {
     pub fn new(cargo: Cargo, replay: Replay, sink: BuildSink, now: Instant) -> Builder {
         Builder {
@@ -125,8 +118,11 @@ impl Builder {
         self.cargo_began
     }
 
-    pub fn set_metadata(&mut self, metadata: &Metadata) {
+    /// What is built from the next start on, and of which packages it is made.
+    pub fn follow(&mut self, build: config::Build, metadata: &Metadata) {
         self.replay.set_metadata(metadata);
+        self.replay.set_build(&build);
+        self.cargo.build = build;
     }
 
     /// Starts a build, now that those files have changed; by cargo in any case if there is a reason.
@@ -200,14 +196,25 @@ impl Builder {
         work.into_iter().chain(preparing).chain(ready).min()
     }
 
-    pub fn hear(&mut self, now: Instant, number: u64, said: BuildSaid, launcher: &mut Launcher) -> Heard {
-        let mut heard = Heard::default();
+    /// The cargo that runs as that build.
+    pub fn is_cargo(&self, number: u64) -> bool {
+        matches!(self.work, Some((current, Work::Cargo(_))) if current == number)
+    }
+
+    pub fn cargo_pid(&self) -> Option<u32> {
+        match &self.work {
+            Some((_, Work::Cargo(run))) => Some(run.pid()),
+            Some((_, Work::Replay(_))) | None => None,
+        }
+    }
+
+    /// How many units are compiled, where that is news.
+    pub fn hear(&mut self, now: Instant, number: u64, said: BuildSaid, launcher: &mut Launcher) -> Option<usize> {
         match (said, &mut self.work, &mut self.preparing) {
             (BuildSaid::Cargo(said), Some((current, Work::Cargo(run))), _) if *current == number => {
                 let before = run.done();
-                heard.waiting = run.hear(now, said);
-                let done = run.done();
-                heard.done = (done != before || heard.waiting.is_some()).then_some(done);
+                run.hear(now, said);
+                return Some(run.done()).filter(|done| *done != before);
             }
             (BuildSaid::Rustc(one, said), Some((current, Work::Replay(run))), _) if *current == number => {
                 run.hear(now, one, said);
@@ -217,7 +224,7 @@ impl Builder {
             // Of a run that is over.
             (BuildSaid::Cargo(_) | BuildSaid::Rustc(..) | BuildSaid::Metadata(_), _, _) => {}
         }
-        heard
+        None
     }
 
     /// What came of the build, if it has come to its end; and whatever else is to go on goes on. `newer`: another one follows in any

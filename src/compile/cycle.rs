@@ -37,7 +37,19 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Built,
+    /// It has given a program, and something that was saved meanwhile is not in it, or only a part of that.
+    Behind,
     Failed,
+}
+
+/// How sources have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Content,
+    /// All that is new is that a file has nothing in it any more, or has gone.
+    Emptied,
+    /// The running build has work under way that does not depend on them: to end it would be to do that again.
+    Spared,
 }
 
 /// One build at most runs; what was asked for meanwhile is kept apart from it, and ten changes lead to one more build.
@@ -80,6 +92,11 @@ impl Cycle {
         matches!(self.state, State::Idle)
     }
 
+    /// Whether a build runs whose result is wanted.
+    pub fn is_building(&self) -> bool {
+        matches!(self.state, State::Building { .. })
+    }
+
     /// Whether something has changed since the running build began that the next one will build.
     pub fn has_newer(&self) -> bool {
         matches!(self.state, State::Building { newer: Some(_) })
@@ -94,9 +111,10 @@ impl Cycle {
         }
     }
 
-    /// The program's sources have changed. `emptied`: all that is new is that a file has nothing in it any more, or has gone.
-    pub fn changed(&mut self, now: Instant, cause: String, emptied: bool) -> Vec<Action> {
+    /// The program's sources have changed.
+    pub fn changed(&mut self, now: Instant, cause: String, kind: Kind) -> Vec<Action> {
         self.last_change = Some(now);
+        let emptied = kind == Kind::Emptied;
         match &mut self.state {
             State::Idle if emptied => {
                 self.state = State::Emptied { cause, until: now + EMPTIED };
@@ -111,7 +129,7 @@ impl Cycle {
                 *until = (now + if emptied { EMPTIED } else { BURST }).min(*at_most);
                 Vec::new()
             }
-            State::Building { newer } if emptied || self.cancelled >= MOST_CANCELLED => {
+            State::Building { newer } if kind != Kind::Content || self.cancelled >= MOST_CANCELLED => {
                 *newer = Some(cause);
                 Vec::new()
             }
@@ -129,16 +147,19 @@ impl Cycle {
 
     /// A build was asked for, whether or not something has changed.
     pub fn asked(&mut self, now: Instant, cause: String) -> Vec<Action> {
-        self.changed(now, cause, false)
+        self.changed(now, cause, Kind::Content)
     }
 
     /// The running build has ended.
     pub fn ended(&mut self, now: Instant, outcome: Outcome) -> Vec<Action> {
         match std::mem::take(&mut self.state) {
             State::Building { newer } => {
-                self.cancelled = 0;
+                // A part of what was saved is not what was saved; but saves faster than builds must not starve here either.
+                let is_behind = outcome == Outcome::Behind && newer.is_some() && self.cancelled < MOST_CANCELLED;
+                self.cancelled = if is_behind { self.cancelled + 1 } else { 0 };
                 let mut actions = match (outcome, &newer) {
-                    (Outcome::Built, _) => vec![Action::Deliver],
+                    (Outcome::Behind, _) if is_behind => Vec::new(),
+                    (Outcome::Built | Outcome::Behind, _) => vec![Action::Deliver],
                     (Outcome::Failed, None) => vec![Action::Fail],
                     // Its errors may be mended already.
                     (Outcome::Failed, Some(_)) => Vec::new(),
@@ -217,7 +238,7 @@ mod tests {
     #[test]
     fn the_first_change_builds_at_once() {
         let mut cycle = Cycle::default();
-        assert_eq!(cycle.changed(start(), "a".into(), false), build("a"));
+        assert_eq!(cycle.changed(start(), "a".into(), Kind::Content), build("a"));
         assert_eq!(cycle.ended(start(), Outcome::Built), [Action::Deliver]);
         assert!(cycle.is_idle());
         assert_eq!(cycle.deadline(), None);
@@ -227,9 +248,9 @@ mod tests {
     fn a_change_during_a_build_ends_it_and_the_next_one_waits_for_the_end_of_the_burst() {
         let now = start();
         let mut cycle = Cycle::default();
-        let _ = cycle.changed(now, "a".into(), false);
-        assert_eq!(cycle.changed(now + ms(5), "b".into(), false), cancel("b"));
-        assert_eq!(cycle.changed(now + ms(9), "c".into(), false), []);
+        let _ = cycle.changed(now, "a".into(), Kind::Content);
+        assert_eq!(cycle.changed(now + ms(5), "b".into(), Kind::Content), cancel("b"));
+        assert_eq!(cycle.changed(now + ms(9), "c".into(), Kind::Content), []);
         assert_eq!(cycle.ended(now + ms(10), Outcome::Failed), [], "nobody is shown what is out of date");
         assert_eq!(cycle.deadline(), Some(now + ms(39)));
         assert_eq!(cycle.tick(now + ms(39)), build("c"));
@@ -239,8 +260,8 @@ mod tests {
     fn a_change_long_before_the_end_of_the_old_build_needs_no_wait() {
         let now = start();
         let mut cycle = Cycle::default();
-        let _ = cycle.changed(now, "a".into(), false);
-        let _ = cycle.changed(now + ms(5), "b".into(), false);
+        let _ = cycle.changed(now, "a".into(), Kind::Content);
+        let _ = cycle.changed(now + ms(5), "b".into(), Kind::Content);
         assert_eq!(cycle.ended(now + ms(100), Outcome::Failed), build("b"));
     }
 
@@ -248,13 +269,13 @@ mod tests {
     fn a_burst_is_waited_out_but_not_for_ever() {
         let mut now = start();
         let mut cycle = Cycle::default();
-        let _ = cycle.changed(now, "a".into(), false);
-        let _ = cycle.changed(now, "b".into(), false);
+        let _ = cycle.changed(now, "a".into(), Kind::Content);
+        let _ = cycle.changed(now, "b".into(), Kind::Content);
         assert_eq!(cycle.ended(now, Outcome::Failed), []);
         let until = now + LONGEST_BURST;
         while now + ms(20) < until {
             now += ms(20);
-            assert_eq!(cycle.changed(now, "c".into(), false), []);
+            assert_eq!(cycle.changed(now, "c".into(), Kind::Content), []);
             assert_eq!(cycle.tick(now), []);
         }
         assert_eq!(cycle.deadline(), Some(until));
@@ -265,8 +286,8 @@ mod tests {
     fn a_build_that_takes_no_notice_is_killed() {
         let now = start();
         let mut cycle = Cycle::default();
-        let _ = cycle.changed(now, "a".into(), false);
-        let _ = cycle.changed(now, "b".into(), false);
+        let _ = cycle.changed(now, "a".into(), Kind::Content);
+        let _ = cycle.changed(now, "b".into(), Kind::Content);
         assert_eq!(cycle.deadline(), Some(now + CANCEL_TIMEOUT));
         assert_eq!(cycle.tick(now + CANCEL_TIMEOUT), [Action::Kill]);
         assert_eq!(cycle.deadline(), None);
@@ -277,26 +298,59 @@ mod tests {
     fn an_emptied_file_is_given_time_to_be_filled() {
         let now = start();
         let mut cycle = Cycle::default();
-        assert_eq!(cycle.changed(now, "a".into(), true), []);
-        assert_eq!(cycle.changed(now + ms(200), "a".into(), false), build("a"));
+        assert_eq!(cycle.changed(now, "a".into(), Kind::Emptied), []);
+        assert_eq!(cycle.changed(now + ms(200), "a".into(), Kind::Content), build("a"));
         let _ = cycle.ended(now + ms(900), Outcome::Built);
-        assert_eq!(cycle.changed(now + ms(1000), "a".into(), true), []);
+        assert_eq!(cycle.changed(now + ms(1000), "a".into(), Kind::Emptied), []);
         assert_eq!(cycle.tick(now + ms(1300)), build("a"), "it stays empty: so be it");
+    }
+
+    #[test]
+    fn a_save_that_does_not_concern_what_is_compiled_is_built_afterwards() {
+        let now = start();
+        let mut cycle = Cycle::default();
+        assert_eq!(cycle.changed(now, "a".into(), Kind::Spared), build("a"), "nothing runs that could be spared");
+        assert_eq!(cycle.changed(now + ms(5), "b".into(), Kind::Spared), []);
+        assert_eq!(cycle.changed(now + ms(9), "c".into(), Kind::Spared), []);
+        assert!(cycle.has_newer());
+        assert_eq!(cycle.ended(now + ms(100), Outcome::Built), [vec![Action::Deliver], build("c")].concat());
+        assert_eq!(cycle.changed(now + ms(200), "d".into(), Kind::Spared), []);
+        assert_eq!(cycle.changed(now + ms(205), "e".into(), Kind::Content), cancel("e"), "this one does");
+        assert_eq!(cycle.changed(now + ms(206), "f".into(), Kind::Spared), []);
+        assert_eq!(cycle.ended(now + ms(300), Outcome::Failed), build("f"));
+    }
+
+    #[test]
+    fn a_program_with_a_part_of_what_was_saved_is_not_used_unless_there_would_be_none() {
+        let mut now = start();
+        let mut cycle = Cycle::default();
+        let _ = cycle.changed(now, "0".into(), Kind::Content);
+        for n in 1..=MOST_CANCELLED {
+            now += ms(50);
+            assert_eq!(cycle.changed(now, n.to_string(), Kind::Spared), []);
+            now += ms(50);
+            assert_eq!(cycle.ended(now, Outcome::Behind), build(&n.to_string()));
+        }
+        now += ms(50);
+        assert_eq!(cycle.changed(now, "last".into(), Kind::Spared), []);
+        now += ms(50);
+        assert_eq!(cycle.ended(now, Outcome::Behind), [vec![Action::Deliver], build("last")].concat());
+        assert_eq!(cycle.ended(now, Outcome::Built), [Action::Deliver]);
     }
 
     #[test]
     fn saves_faster_than_builds_do_not_starve() {
         let mut now = start();
         let mut cycle = Cycle::default();
-        let _ = cycle.changed(now, "0".into(), false);
+        let _ = cycle.changed(now, "0".into(), Kind::Content);
         for n in 1..=MOST_CANCELLED {
             now += ms(50);
-            assert_eq!(cycle.changed(now, n.to_string(), false), cancel(&n.to_string()));
+            assert_eq!(cycle.changed(now, n.to_string(), Kind::Content), cancel(&n.to_string()));
             now += BURST;
             assert_eq!(cycle.ended(now, Outcome::Failed), build(&n.to_string()));
         }
         now += ms(50);
-        assert_eq!(cycle.changed(now, "last".into(), false), [], "this one is let through");
+        assert_eq!(cycle.changed(now, "last".into(), Kind::Content), [], "this one is let through");
         now += BURST;
         let both = cycle.ended(now, Outcome::Built);
         assert_eq!(both, [vec![Action::Deliver], build("last")].concat());
@@ -306,7 +360,7 @@ mod tests {
         /// Whatever the order of saves, ends and time: at most one build runs, and after the last change a build is begun
         /// and brought to its end.
         #[test]
-        fn the_last_change_is_always_built(steps in proptest::collection::vec((0..4u8, 0..400u64), 1..80)) {
+        fn the_last_change_is_always_built(steps in proptest::collection::vec((0..6u8, 0..400u64), 1..80)) {
             let mut now = start();
             let mut cycle = Cycle::default();
             let mut running = false;
@@ -323,14 +377,16 @@ mod tests {
             for (kind, millis) in steps {
                 now += ms(millis);
                 match kind {
-                    0 | 1 => {
+                    0..=2 => {
                         stale = true;
-                        let actions = cycle.changed(now, "x".into(), kind == 1);
+                        let kind = [Kind::Content, Kind::Emptied, Kind::Spared][usize::from(kind)];
+                        let actions = cycle.changed(now, "x".into(), kind);
                         apply(actions, &mut running, &mut stale);
                     }
-                    2 if running => {
+                    3 | 4 if running => {
                         running = false;
-                        let actions = cycle.ended(now, Outcome::Built);
+                        let outcome = if kind == 3 { Outcome::Built } else { Outcome::Behind };
+                        let actions = cycle.ended(now, outcome);
                         apply(actions, &mut running, &mut stale);
                     }
                     _ => {

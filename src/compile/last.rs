@@ -3,7 +3,7 @@
 
 use super::build::{Built, Script, Told};
 use super::replay::{Folder, Known, Lesson, Plan};
-use cargo_metadata::{Artifact as Unit, PackageId};
+use cargo_metadata::Artifact as Unit;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -13,7 +13,7 @@ pub struct Last {
     pub unlearnt: Option<Unlearnt>,
     /// The folders of its dynamic libraries.
     libraries: Vec<PathBuf>,
-    whole_packages: Vec<PackageId>,
+    whole_packages: Vec<PathBuf>,
     messages: Vec<Told>,
 }
 

@@ -8,36 +8,42 @@ mod cycle;
 mod dep_info;
 mod last;
 mod link;
+mod lock;
+mod manifests;
 mod outbox;
 mod output;
 mod places;
+mod progress;
 mod project;
+mod reason;
 mod replay;
 mod scripts;
 mod seen;
 mod sources;
+mod spare;
 mod stamp;
 mod walk;
 mod watch;
 
-use crate::config::Config;
+use crate::config::{Choice, Config};
 use crate::error::Result;
 use crate::process::Launcher;
-use crate::report::clean::plain;
 use crate::report::{Notice, short};
 use build::{Cargo, Told};
 use builder::{Builder, Outcome};
-use cargo_metadata::{Metadata, PackageId};
+use cargo_metadata::Metadata;
 use cycle::{Action, Cycle};
+use manifests::{Failure, Manifests};
 use output::Words;
+use progress::Pace;
 use project::{cargo_program, own_settings, unit_estimate};
 use replay::Replay;
 use sources::{Found, Sources};
+use spare::Underway;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use builder::How;
@@ -56,7 +62,7 @@ pub enum BuildSaid {
     Rustc(usize, replay::Said),
     /// What cargo's last build has taught.
     Learnt(Box<std::result::Result<replay::Plan, String>>),
-    /// What `cargo metadata` says now; this belongs to no run.
+    /// What `cargo metadata` says now; the number is that of the question.
     Metadata(Box<Result<Metadata>>),
 }
 
@@ -94,7 +100,13 @@ pub struct Room {
     settings_changed: bool,
     /// Inputs that have changed since a build last came to its end.
     changed: BTreeSet<PathBuf>,
+    /// Those of them that came while a build went on that was not ended for them.
+    meanwhile: BTreeSet<PathBuf>,
     start_anyway: bool,
+    manifests: Manifests,
+    pace: Pace,
+    underway: Underway,
+    choice: Choice,
     /// The settings of this command in the manifests, as they were read.
     own_settings: serde_json::Value,
     /// The program that was built last, until its list of inputs is read.
@@ -110,8 +122,8 @@ pub struct Room {
 
 struct Unread {
     executable: PathBuf,
-    /// Packages without a list of inputs.
-    whole_packages: Vec<PackageId>,
+    /// Folders of packages without a list of inputs.
+    whole_packages: Vec<PathBuf>,
     /// As replay knows them; cargo writes them into a file.
     inputs: Option<Vec<PathBuf>>,
     /// What rustc has made of local packages: beside it stands what cargo does not tell of, the links by which files are named.
@@ -140,7 +152,12 @@ impl Room {
             build_began: now,
             settings_changed: false,
             changed: BTreeSet::new(),
+            meanwhile: BTreeSet::new(),
             start_anyway: false,
+            manifests: Manifests::default(),
+            pace: Pace::default(),
+            underway: Underway::default(),
+            choice: config.choice.clone(),
             own_settings: own_settings(metadata, &config.build.package_id),
             unread: None,
             to_learn: None,
@@ -149,6 +166,7 @@ impl Room {
             said_path_dependencies: None,
             out: Vec::new(),
         };
+        room.underway.set_packages(metadata, &config.build.manifest_path);
         match watch::Eyes::open(&room.sinks.files) {
             Ok(eyes) => room.eyes = Some(eyes),
             Err(error) => room.look_from_time_to_time(&watch::describe(&error), now),
@@ -162,12 +180,21 @@ impl Room {
             // At once, when the program has been handed on.
             return Some(self.build_began);
         }
-        self.cycle.deadline().into_iter().chain(self.builder.deadline()).chain(self.look_at).min()
+        self.cycle.deadline().into_iter().chain(self.builder.deadline()).chain(self.look_at).chain(self.others()).min()
     }
 
-    /// Whether no build runs or is about to.
+    fn others(&self) -> impl Iterator<Item = Instant> {
+        self.manifests.deadline().into_iter().chain(self.pace.deadline())
+    }
+
+    /// Whether no build runs or is about to, and none may follow from what is being asked.
     pub fn is_idle(&self) -> bool {
-        self.cycle.is_idle()
+        self.cycle.is_idle() && !self.manifests.is_awaited()
+    }
+
+    /// The package that is built; its name may change.
+    pub fn package(&self) -> &str {
+        &self.package
     }
 
     pub fn rebuild(&mut self, now: Instant, cause: &str, launcher: &mut Launcher) -> Vec<Outbox> {
@@ -194,13 +221,17 @@ impl Room {
 
     pub fn build_said(&mut self, now: Instant, number: u64, said: BuildSaid, launcher: &mut Launcher) -> Vec<Outbox> {
         if let BuildSaid::Metadata(metadata) = said {
-            self.hear_metadata(now, *metadata);
+            self.hear_metadata(now, number, *metadata, launcher);
             return self.take();
         }
-        let heard = self.builder.hear(now, number, said, launcher);
-        if let Some(done) = heard.done {
-            self.units = self.units.max(done);
-            self.out.push(Outbox::Tell(Notice::Progress { done, total: self.units, waiting: heard.waiting }));
+        if let BuildSaid::Cargo(said) = &said
+            && self.builder.is_cargo(number)
+        {
+            self.hear_progress(now, said);
+            self.underway.hear(now, said);
+        }
+        if let Some(done) = self.builder.hear(now, number, said, launcher) {
+            self.progressed(done);
         }
         self.end_run(now, launcher);
         self.take()
@@ -209,6 +240,8 @@ impl Room {
     pub fn tick(&mut self, now: Instant, launcher: &mut Launcher) -> Vec<Outbox> {
         self.read_inputs(now, launcher);
         self.end_run(now, launcher);
+        self.tick_manifests(now, launcher);
+        self.tick_progress(now);
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_at = Some(now + LOOK_INTERVAL);
             let found = self.sources.look_again();
@@ -226,6 +259,8 @@ impl Room {
         self.cycle = Cycle::default();
         self.look_at = None;
         self.unread = None;
+        self.manifests = Manifests::default();
+        self.pace.ended();
     }
 
     fn found(&mut self, now: Instant, mut found: Found, at: Instant, launcher: &mut Launcher) {
@@ -266,7 +301,11 @@ impl Room {
         self.start_anyway |= found.start_anyway;
         self.changed.extend(found.changed.iter().cloned());
         (self.saved, self.was_saved) = (Some(at), true);
-        let actions = self.cycle.changed(now, found.cause(), found.emptied);
+        let (kind, cause) = self.kind_of(&found, at);
+        let actions = self.cycle.changed(now, cause, kind);
+        if self.cycle.has_newer() {
+            self.meanwhile.extend(found.changed);
+        }
         self.perform(now, actions, launcher);
     }
 
@@ -290,15 +329,20 @@ impl Room {
         self.to_learn = None;
         self.confirms = std::mem::take(&mut self.confirms_next);
         self.sources.build_began(SystemTime::now());
+        self.manifests.build_began();
+        self.pace.began(now);
+        self.underway.build_began();
+        self.meanwhile.clear();
         self.out.push(Outbox::Tell(Notice::Building { package: self.package.clone(), cause: cause.clone() }));
         self.cause = cause;
         if let Some(moment) = self.builder.cargo_began() {
-            self.sources.date_the_old_anew(&self.changed, moment);
+            self.sources.date_the_old_anew(&self.underway.unsettled(&self.changed), moment);
         }
         let why_cargo = self.why_cargo.take();
         if let Err(error) = self.builder.start(now, &self.changed, why_cargo.as_deref(), launcher) {
             self.out.push(Outbox::Tell(Notice::Diagnostic { rendered: error.to_string(), message: None }));
             self.sources.failed([]);
+            self.pace.ended();
             self.failed(0);
             let _ = self.cycle.ended(now, cycle::Outcome::Failed);
         }
@@ -309,16 +353,19 @@ impl Room {
         let outcome = self.builder.ended(now, self.cycle.has_newer(), launcher);
         self.out.extend(self.builder.notices().into_iter().map(Outbox::Tell));
         let Some(outcome) = outcome else { return };
+        self.pace.ended();
         if by_cargo {
             self.sources.accept_lock_file();
         }
-        let kind = match &outcome {
-            Outcome::Built(..) => cycle::Outcome::Built,
-            Outcome::Failed { .. } => cycle::Outcome::Failed,
-        };
+        // What was surely compiled while the build before went on is not overlooked.
+        let changed = self.underway.unsettled(&self.changed);
+        let kind = self.kind_of_end(matches!(outcome, Outcome::Built(..)));
         let actions = self.cycle.ended(now, kind);
         let superseded = !actions.contains(&Action::Deliver) && !actions.contains(&Action::Fail);
-        let changed = if superseded { BTreeSet::new() } else { std::mem::take(&mut self.changed) };
+        let meanwhile = std::mem::take(&mut self.meanwhile);
+        if !superseded {
+            self.changed = meanwhile;
+        }
         match outcome {
             Outcome::Built(built, how, inputs) if actions.contains(&Action::Deliver) => {
                 // Where a build follows anyway, it will see them.
@@ -330,18 +377,7 @@ impl Room {
                 }
             }
             Outcome::Failed { errors, messages } if actions.contains(&Action::Fail) => {
-                let texts: Vec<String> = messages.iter().map(|told| plain(&told.words.rendered)).collect();
-                self.sources.failed(texts.iter().map(String::as_str));
-                // Before it is asked what is there: what comes later makes an event.
-                self.watch(now);
-                self.diagnostics(messages);
-                self.failed(errors);
-                let changed = self.sources.came_meanwhile();
-                if !changed.is_empty() {
-                    self.found(now, Found { changed, ..Found::default() }, now, launcher);
-                } else if by_cargo {
-                    self.confirm(now, launcher);
-                }
+                self.fail(now, Failure { errors, messages, by_cargo }, launcher);
             }
             Outcome::Built(..) | Outcome::Failed { .. } => {}
         }
@@ -368,7 +404,7 @@ impl Room {
         let Some(unread) = self.unread.take() else { return };
         let asked = std::mem::take(&mut self.settings_changed);
         if asked {
-            self.ask_for_metadata();
+            self.ask_for_metadata(now);
         }
         let by_cargo = unread.inputs.is_none();
         let inputs = unread.inputs.map_or_else(|| dep_info::beside(&unread.executable), Ok);
@@ -425,15 +461,7 @@ impl Room {
         self.perform(now, actions, launcher);
     }
 
-    fn learn(&mut self, inputs: Vec<PathBuf>) {
-        self.builder.learn(inputs, self.sources.all_settings(), self.sources.whole_folders());
-    }
-
     fn failed(&mut self, errors: usize) {
-        // What is broken may be a package that has just come.
-        if self.settings_changed {
-            self.ask_for_metadata();
-        }
         let (cause, why_cargo) = (self.cause.clone(), self.builder.why_cargo());
         // Who serves meanwhile is for the loop to say.
         self.out.push(Outbox::Tell(Notice::BuildFailed { errors, cause, why_cargo, serving: None }));
@@ -443,38 +471,6 @@ impl Room {
         let words = messages.into_iter().map(|told| told.words);
         self.out
             .extend(words.map(|Words { rendered, message }| Outbox::Tell(Notice::Diagnostic { rendered, message })));
-    }
-
-    /// Asks cargo which packages there are now. It may have to wait for a lock, or for the network.
-    fn ask_for_metadata(&self) {
-        let (build, sink) = (self.builder.cargo.build.clone(), Arc::clone(&self.sinks.build));
-        thread::spawn(move || {
-            let metadata = metadata(Some(&build.manifest_path), &build);
-            sink(0, BuildSaid::Metadata(Box::new(metadata)));
-        });
-    }
-
-    fn hear_metadata(&mut self, now: Instant, metadata: Result<Metadata>) {
-        match metadata {
-            Ok(metadata) => {
-                let package = &self.builder.cargo.build.package_id;
-                self.sources.set_packages(&metadata, package);
-                self.builder.set_metadata(&metadata);
-                let settings = own_settings(&metadata, &self.builder.cargo.build.package_id);
-                if settings != self.own_settings {
-                    self.own_settings = settings;
-                    self.note(
-                        "the settings of hotrun in Cargo.toml have changed: start it again to use them".to_owned(),
-                    );
-                }
-                self.watch(now);
-                self.say_what_is_watched();
-                if let Some(inputs) = self.to_learn.take() {
-                    self.learn(inputs);
-                }
-            }
-            Err(error) => self.note(format!("{error}; the packages watched are those from before")),
-        }
     }
 
     fn watch(&mut self, now: Instant) {
@@ -490,15 +486,6 @@ impl Room {
         if self.look_at.is_none() {
             self.look_at = Some(now + LOOK_INTERVAL);
             self.note(format!("{why}. Until then the files are looked at every {} ms", LOOK_INTERVAL.as_millis()));
-        }
-    }
-
-    /// Said when the set of packages has changed, the first time included.
-    fn say_what_is_watched(&mut self) {
-        let path_dependencies = self.sources.path_dependencies();
-        if self.said_path_dependencies.replace(path_dependencies) != Some(path_dependencies) {
-            let (files, package) = (self.sources.file_count(), self.package.clone());
-            self.out.push(Outbox::Tell(Notice::Watching { files, package, path_dependencies }));
         }
     }
 

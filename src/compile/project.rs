@@ -60,7 +60,13 @@ fn metadata_flags(locked: bool, offline: bool, frozen: bool, config: &[String]) 
 pub(super) fn own_settings(metadata: &Metadata, package: &PackageId) -> serde_json::Value {
     let of_package = metadata.packages.iter().find(|candidate| candidate.id == *package);
     let of_package = of_package.map(|package| package.metadata["hotrun"].clone());
-    serde_json::json!([of_package, metadata.workspace_metadata["hotrun"]])
+    let mut settings = serde_json::json!([of_package, metadata.workspace_metadata["hotrun"]]);
+    for table in settings.as_array_mut().into_iter().flatten().filter_map(serde_json::Value::as_object_mut) {
+        // These are followed.
+        table.remove("bin");
+        table.remove("example");
+    }
+    settings
 }
 
 /// A package outside of the workspace that needs one inside, by its name: through a path, or through `[patch]`.

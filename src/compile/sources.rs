@@ -175,6 +175,11 @@ impl Sources {
         self.follow();
     }
 
+    /// Of the workspace.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub fn target_dir(&self) -> &Path {
         &self.target_dir
     }
@@ -240,7 +245,7 @@ impl Sources {
 
     /// Takes the exact inputs that a build has named. Returns what was touched during the build and has turned out to be an
     /// input.
-    pub fn built(&mut self, inputs: Vec<PathBuf>, whole_packages: &[PackageId]) -> Vec<PathBuf> {
+    pub fn built(&mut self, inputs: Vec<PathBuf>, whole_packages: &[PathBuf]) -> Vec<PathBuf> {
         let ours = inputs.into_iter().filter(|path| !self.is_made(path));
         // A folder is what a build script may name; all below it is meant.
         let (folders, files): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = ours.partition(|path| path.is_dir());
@@ -249,7 +254,7 @@ impl Sources {
             self.seen.remember(path.clone());
         }
         let known = std::mem::replace(&mut self.exact, files);
-        self.whole = whole_packages.iter().filter_map(|id| self.packages.get(id)).cloned().chain(folders).collect();
+        self.whole = whole_packages.iter().cloned().chain(folders).collect();
         self.wide = false;
         self.built = true;
         self.asked.clear();

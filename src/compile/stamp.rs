@@ -15,6 +15,9 @@ pub const MOST_HASHED: u64 = 8 << 20;
 /// written again with the same time.
 pub const RACY: Duration = Duration::from_millis(20);
 
+/// An editor writes a file beside the old one and moves it there in less, with the kernel's tick.
+const DATED: Duration = Duration::from_millis(10);
+
 /// What stat(2) says of a path. Two writes leave the same one only within a tick of the kernel's clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
@@ -61,6 +64,13 @@ impl Stamp {
         let (seconds, nanos) = self.changed;
         UNIX_EPOCH + Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0))
     }
+}
+
+/// Whether a file has a date that is older than what is there now: it was moved here, or dated. No compiler reads a source within this
+/// time of its start, so cargo, which compares dates with that, is right about all others.
+pub fn is_dated(path: &Path) -> bool {
+    let nanos = |(seconds, nanos): (i64, i64)| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    Stamp::of(path).is_some_and(|stamp| nanos(stamp.changed) - nanos(stamp.modified) > DATED.as_nanos().cast_signed())
 }
 
 /// Whether a file was written, moved here or dated after another; not, where one is not there.
@@ -162,6 +172,18 @@ mod tests {
         fs::write(&path, "two").unwrap();
         fs::File::options().append(true).open(&path).unwrap().set_modified(modified).unwrap();
         assert!(!print.still_holds(&path));
+    }
+
+    #[test]
+    fn a_file_that_was_just_written_has_the_date_of_what_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, path) = (folder.path().join("new"), folder.path().join("a.rs"));
+        fs::write(&new, "one").unwrap();
+        fs::rename(&new, &path).unwrap();
+        assert!(!is_dated(&path));
+        fs::File::options().append(true).open(&path).unwrap().set_modified(day_before(SystemTime::now())).unwrap();
+        assert!(is_dated(&path));
+        assert!(!is_dated(&new), "it is not there");
     }
 
     #[test]

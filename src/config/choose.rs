@@ -139,7 +139,7 @@ fn names(package: &Package, kind: TargetKind) -> Vec<&str> {
     runnable.map(|target| target.name.as_str()).collect()
 }
 
-fn has(package: &Package, target: &Target) -> bool {
+pub(super) fn has(package: &Package, target: &Target) -> bool {
     names(package, kind(target)).contains(&target.name())
 }
 

@@ -2,6 +2,7 @@
 //! Never lives here: doing any of it. Nothing is bound, built or watched; the only files read are the manifests.
 
 mod address;
+mod again;
 mod choose;
 mod duration;
 mod env_file;
@@ -25,6 +26,7 @@ use crate::cli;
 use crate::error::{Error, Result};
 
 pub use self::address::{Address, Listen};
+pub use self::again::Choice;
 pub use self::env_file::env_file;
 pub use self::words::glob_set;
 pub use crate::cli::{Color, Format};
@@ -64,6 +66,8 @@ pub struct Config {
     pub watch: Watch,
     pub upgrade: Upgrade,
     pub output: Output,
+    /// How `build` came to be chosen, should the manifests change.
+    pub choice: Choice,
 }
 
 /// What is asked of cargo.
@@ -276,6 +280,7 @@ fn load_from(args: &cli::Session, metadata: &Metadata, directory: &Path) -> Resu
             timings: args.timings,
             keys: !args.no_keys,
         },
+        choice: Choice { args: args.clone(), directory: directory.to_path_buf() },
     })
 }
 

@@ -5,6 +5,7 @@ mod behind;
 pub mod clean;
 mod json;
 mod standing;
+mod still;
 mod text;
 mod url;
 mod waterfall;
@@ -42,11 +43,27 @@ pub enum Notice {
         package: String,
         cause: String,
     },
-    /// Crates finished in the running build.
+    /// Crates finished in the running build, and what cargo does, or waits for.
     Progress {
         done: usize,
         total: usize,
+        doing: Option<String>,
         waiting: Option<String>,
+    },
+    /// A build that takes its time: said now and then, with who holds what it waits for, where that can be seen.
+    StillBuilding {
+        done: usize,
+        total: usize,
+        took: u64,
+        doing: Option<String>,
+        waiting: Option<String>,
+        waited: Option<u64>,
+        holder: Option<Holder>,
+    },
+    /// What the running build waited for is there.
+    WaitOver {
+        waiting: String,
+        waited: u64,
     },
     /// A rendered message of the compiler or of cargo. `message` is the compiler's own object, as cargo gives it; cargo's
     /// own lines have none.
@@ -164,6 +181,15 @@ pub enum Vintage {
     RolledBack,
     /// One from before, as the newest does not stay up.
     FallenBack,
+}
+
+/// Another process, and how it was started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Holder {
+    pub pid: u32,
+    /// Empty where that cannot be seen.
+    pub command: String,
 }
 
 /// How the generation got its sockets.

@@ -35,6 +35,8 @@ impl Standing {
             | Notice::Watching { .. }
             | Notice::Listening { .. }
             | Notice::Progress { .. }
+            | Notice::StillBuilding { .. }
+            | Notice::WaitOver { .. }
             | Notice::Diagnostic { .. }
             | Notice::Superseded { .. }
             | Notice::ReplayReady { .. }

@@ -1,7 +1,7 @@
 //! Notices as lines for a person: a marker word, then cause and state. The progress of the first build is one line drawn in
 //! place and wiped before anything else is written. Never lives here: deciding what is said, and the server's own output.
 
-use super::{HandOver, Notice, Reporter, Timing, Vintage, clean, urls, waterfall};
+use super::{HandOver, Notice, Reporter, Timing, Vintage, clean, still, urls, waterfall};
 use console::Style;
 use std::io::Write;
 use std::time::Duration;
@@ -93,10 +93,10 @@ impl Text {
                 self.package = package.clone();
                 self.calm("building", &format!("{package} ({cause})"))
             }
-            Notice::Progress { waiting: Some(name), .. } if self.shared && self.look.width.is_some() => {
-                self.calm("building", &format!("{}, waiting for {name}", self.package))
-            }
             Notice::Progress { .. } => String::new(),
+            Notice::StillBuilding { .. } | Notice::WaitOver { .. } => {
+                self.calm("building", &format!("{}, {}", self.package, still::line(notice)))
+            }
             Notice::Diagnostic { rendered, message: _ } => {
                 let mut text = if self.look.colour { clean::clean(rendered) } else { clean::plain(rendered) };
                 if !text.is_empty() && !text.ends_with('\n') {
@@ -109,15 +109,17 @@ impl Text {
             }
             Notice::BuildFailed { errors, cause, serving, why_cargo: _ } => {
                 let errors = if *errors == 0 { "cargo gave up".to_owned() } else { count(*errors, "error") };
-                self.line(Tone::Bad, "failed", &format!("build ({cause}): {errors}. {}", still(*serving)))
+                self.line(Tone::Bad, "failed", &format!("build ({cause}): {errors}. {}", still_serving(*serving)))
             }
             Notice::ReplayReady { .. } => String::new(),
             Notice::Unchanged { serving } => {
                 self.calm("unchanged", &format!("the build gave what generation {serving} serves already"))
             }
-            Notice::NotKept { why, serving } => {
-                self.line(Tone::Bad, "failed", &ended("the new program cannot be started", why, &still(*serving)))
-            }
+            Notice::NotKept { why, serving } => self.line(
+                Tone::Bad,
+                "failed",
+                &ended("the new program cannot be started", why, &still_serving(*serving)),
+            ),
             Notice::Starting { .. } => {
                 self.shared = true;
                 String::new()
@@ -151,7 +153,7 @@ impl Text {
                 self.line(Tone::Calm, "timings", &waterfall::text(timings, columns.saturating_sub(INDENT)))
             }
             Notice::StartFailed { generation, end, program: _, serving } => {
-                let text = ended(&format!("generation {generation} never became ready"), end, &still(*serving));
+                let text = ended(&format!("generation {generation} never became ready"), end, &still_serving(*serving));
                 self.line(Tone::Bad, "failed", &text)
             }
             Notice::RolledBack { from, to, end } => {
@@ -200,9 +202,8 @@ impl Text {
     }
 
     /// The progress line, never as wide as the terminal: a full line would wrap, and a wrapped one cannot be wiped.
-    fn progress(&self, width: usize, done: usize, total: usize, waiting: Option<&str>) -> String {
-        let waiting = waiting.map(|name| format!(", waiting for {name}")).unwrap_or_default();
-        let line = self.line(Tone::Calm, "building", &format!("{}  {done}/{total}{waiting}", self.package));
+    fn progress(&self, width: usize, text: &str) -> String {
+        let line = self.line(Tone::Calm, "building", &format!("{}  {text}", self.package));
         let line = line.trim_end().replace('\n', " ");
         console::truncate_str(&line, width.saturating_sub(1), "…").into_owned()
     }
@@ -211,10 +212,10 @@ impl Text {
 impl Reporter for Text {
     fn tell(&mut self, _at: Duration, notice: &Notice) {
         const WIPE: &str = "\r\x1b[K";
-        let progress = match (notice, self.look.width) {
-            (Notice::Progress { done, total, waiting }, Some(width)) if !self.look.quiet && !self.shared => {
+        let progress = match (still::drawn(notice), self.look.width) {
+            (Some(text), Some(width)) if !self.look.quiet && !self.shared => {
                 // The cursor goes back to the left, so that a server's line written now begins where lines begin.
-                Some(format!("{WIPE}{}\r", self.progress(width(), *done, *total, waiting.as_deref())))
+                Some(format!("{WIPE}{}\r", self.progress(width(), &text)))
             }
             _ => None,
         };
@@ -259,7 +260,7 @@ fn hand_over(by: HandOver) -> &'static str {
     }
 }
 
-fn still(serving: Option<super::Generation>) -> String {
+fn still_serving(serving: Option<super::Generation>) -> String {
     serving.map_or("Nothing serves yet".to_owned(), |generation| format!("Still serving generation {generation}"))
 }
 

@@ -1,6 +1,6 @@
 //! What every notice looks like. The samples also serve the tests of `json`.
 
-use super::super::{BuiltBy, CrateTiming, Timings, Vintage};
+use super::super::{BuiltBy, CrateTiming, Holder, Timings, Vintage};
 use super::*;
 use std::sync::{Arc, Mutex};
 
@@ -37,7 +37,12 @@ pub fn every_notice() -> Vec<Notice> {
         Notice::Watching { files: 1, package: "api".into(), path_dependencies: 0 },
         Notice::Listening { name: "http".into(), address: "127.0.0.1:3000".into() },
         Notice::Building { package: "api".into(), cause: "src/routes.rs changed".into() },
-        Notice::Progress { done: 12, total: 87, waiting: Some("syn".into()) },
+        Notice::Progress { done: 12, total: 87, doing: None, waiting: Some("syn".into()) },
+        still_building(12, Some("Compiling syn v2.0.1"), None),
+        still_building(90, None, None),
+        still_building(0, Some("Updating index"), None),
+        still_building(0, None, Some(Holder { pid: 4711, command: "cargo check".into() })),
+        Notice::WaitOver { waiting: "file lock on build directory".into(), waited: 13_400 },
         Notice::Diagnostic {
             rendered: "\x1b[1;31merror\x1b[0m: no\x1b]52;c;eA==\x07".into(),
             message: Some(serde_json::json!({ "level": "error", "message": "no" })),
@@ -108,6 +113,12 @@ fn drained(cut: Option<usize>, end: &str, took: u64) -> Notice {
     Notice::Drained { generation: 3, cut, end: end.into(), took }
 }
 
+pub fn still_building(done: usize, doing: Option<&str>, holder: Option<Holder>) -> Notice {
+    let (waiting, waited) =
+        (holder.is_some().then(|| "file lock on build directory".into()), holder.is_some().then_some(3000));
+    Notice::StillBuilding { done, total: 87, took: 3012, doing: doing.map(str::to_owned), waiting, waited, holder }
+}
+
 /// As of a change in a library, with a program that depends on it.
 pub fn timings() -> Timings {
     let crate_timing = |name: &str, began, ended| CrateTiming { name: name.into(), began, ended };
@@ -134,6 +145,11 @@ const EXPECTED: &str = "
    hotrun  watching 1 file of api
 listening  http on http://127.0.0.1:3000
  building  api (src/routes.rs changed)
+ building  api, 12/87, 3 s so far: Compiling syn v2.0.1
+ building  api, 90 done, 3 s so far
+ building  api, under way, 3 s so far: Updating index
+ building  api, waiting for file lock on build directory, 3 s so far, held by `cargo check` (pid 4711)
+ building  api, file lock on build directory is free after 13 s
 error: no
   dropped  the build that ran, for a newer change (src/main.rs changed)
    failed  build (src/routes.rs changed): 1 error. Still serving generation 4
@@ -221,14 +237,15 @@ fn index(notice: &Notice) -> usize {
         Notice::Refused { .. } => 21,
         Notice::Stopping { .. } => 22,
         Notice::Stopped => 23,
+        Notice::StillBuilding { .. } => 24,
+        Notice::WaitOver { .. } => 25,
     }
 }
 
 #[test]
 fn every_variant_has_a_sample() {
-    let mut seen: Vec<usize> = every_notice().iter().map(index).collect();
-    seen.dedup();
-    assert_eq!(seen, (0..24).collect::<Vec<_>>());
+    let seen: std::collections::BTreeSet<usize> = every_notice().iter().map(index).collect();
+    assert!(seen.into_iter().eq(0..26));
 }
 
 #[test]
@@ -258,7 +275,8 @@ fn quiet_tells_trouble_and_what_was_asked_for() {
 #[test]
 fn progress_is_drawn_in_place_and_wiped() {
     let building = Notice::Building { package: "api".into(), cause: "first build".into() };
-    let progress = |done| Notice::Progress { done, total: 87, waiting: Some("a-crate-with-a-long-name".into()) };
+    let waiting = || Some("a-crate-with-a-long-name".into());
+    let progress = |done| Notice::Progress { done, total: 87, doing: Some("Compiling x".into()), waiting: waiting() };
     let look = Look { width: Some(|| 40), ..Look::default() };
     let text = rendered(look, &[building, progress(12), progress(13), Notice::Stopped, progress(14)]);
     let wiped: Vec<&str> = text.split("\r\x1b[K").collect();
@@ -279,11 +297,17 @@ fn progress_is_drawn_in_place_and_wiped() {
 #[test]
 fn no_progress_is_drawn_where_a_program_writes() {
     let building = Notice::Building { package: "api".into(), cause: "asked for".into() };
-    let progress = |waiting: Option<&str>| Notice::Progress { done: 1, total: 9, waiting: waiting.map(str::to_owned) };
+    let progress = |waiting: Option<&str>| Notice::Progress {
+        done: 1,
+        total: 9,
+        doing: None,
+        waiting: waiting.map(str::to_owned),
+    };
     let look = Look { width: Some(|| 80), ..Look::default() };
     let starting = Notice::Starting { generation: 1, pid: 7 };
-    let text = rendered(look, &[starting, building, progress(None), progress(Some("the lock")), progress(None)]);
-    assert_eq!(text, " building  api (asked for)\n building  api, waiting for the lock\n");
+    let still = still_building(1, None, None);
+    let text = rendered(look, &[starting, building, progress(None), progress(Some("the lock")), still, progress(None)]);
+    assert_eq!(text, " building  api (asked for)\n building  api, 1/87, 3 s so far\n");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod harness;
 #[path = "../../src/demo/load.rs"]
 mod load;
 
+mod builds;
 mod cli;
 mod control;
 mod ends;

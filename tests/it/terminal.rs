@@ -319,9 +319,35 @@ fn progress_leaves_nothing_in_the_servers_lines() {
     let lines: Vec<&str> = screen.iter().map(|line| line.trim()).filter(|line| line.starts_with("asked")).collect();
     assert!(lines.contains(&"asked"), "{screen:#?}");
     assert!(lines.iter().all(|line| ["asked", "asked again"].contains(line)), "{screen:#?}");
-    // Other tests' builds may have to be waited for.
-    let building =
-        screen.iter().filter(|line| line.contains("building") && !line.contains(", waiting for file lock on "));
-    let built = building.count();
+    // Whole lines are said of one that takes long.
+    let built = screen.iter().filter(|line| line.contains("building  terminal-progress (")).count();
     assert_eq!(built, 2, "a progress line is left: {screen:#?}");
+}
+
+/// In the line that is drawn in place, and in whole lines where a server writes its own.
+#[test]
+fn who_holds_the_lock_is_shown_until_it_is_free() {
+    let project = project("terminal-lock", "");
+    project.write(MAIN, &plain("1", &["fn word() -> String { println!(\"asked\"); \"x\".into() }"]));
+    let held = crate::builds::hold_build_folder(&project);
+    let mut front = Front::start(project);
+    let drawn = front.terminal.wait_for(", held by `it-");
+    assert!(drawn.contains("building  terminal-lock  0/"), "{drawn:?}");
+    drop(held);
+    front.serves(1);
+
+    let held = crate::builds::hold_build_folder(&front.project);
+    let manifest = front.project.read("Cargo.toml");
+    front.project.write("Cargo.toml", &format!("{manifest}# a comment\n"));
+    front.terminal.wait_for(" building  terminal-lock, waiting for file lock on ");
+    assert_eq!(version(front.address), "1");
+    front.terminal.wait_for("asked");
+    drop(held);
+    front.terminal.wait_for("unchanged  ");
+    front.terminal.press("q");
+    assert!(front.terminal.finish().success());
+    let screen = front.terminal.screen();
+    let lines = |text: &str| screen.iter().filter(|line| line.contains(text)).count();
+    assert_eq!((lines(", held by `it-"), lines(" is free after ")), (1, 1), "{screen:#?}");
+    assert!(screen.iter().any(|line| line == "asked"), "{screen:#?}");
 }

@@ -156,6 +156,11 @@ impl Replay {
         replay
     }
 
+    /// What is built is this from now on; the folder follows when cargo is started next.
+    pub fn set_build(&mut self, build: &config::Build) {
+        self.build = build.clone();
+    }
+
     pub fn set_metadata(&mut self, metadata: &Metadata) {
         self.members = metadata.workspace_members.iter().cloned().collect();
         self.outsider = project::outsider(metadata);
@@ -188,11 +193,13 @@ impl Replay {
     }
 
     fn prepare_folder(&mut self) {
-        if !self.folder.as_ref().is_ok_and(Folder::is_there) {
-            let key = content_of(format!("{:?}", self.build).as_bytes());
-            let name = format!("{}-{}-{key:016x}", self.build.package, self.build.target.name());
-            let line_tables = self.build.debug == config::Debug::LineTables;
-            self.folder = Folder::open(self.ours().join("replay").join(name), line_tables);
+        // The id has the version in it, with which the caches are as good as before.
+        let build = config::Build { package_id: PackageId { repr: String::new() }, ..self.build.clone() };
+        let key = content_of(format!("{build:?}").as_bytes());
+        let name = format!("{}-{}-{key:016x}", build.package, build.target.name());
+        let path = self.ours().join("replay").join(name);
+        if !self.folder.as_ref().is_ok_and(|folder| folder.path == path && folder.is_there()) {
+            self.folder = Folder::open(path, build.debug == config::Debug::LineTables);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What manifests and flags come to together; `choose` and `refused` hold the other halves. Never lives here: building
 //! or serving anything; the projects are only read by `cargo metadata`.
 
+mod again;
 mod choose;
 mod refused;
 
@@ -86,6 +87,7 @@ fn the_documented_defaults_are_the_defaults() {
     let loud_config = loud.load(&[]);
     silent_config.build.manifest_path = loud_config.build.manifest_path.clone();
     silent_config.build.package_id = loud_config.build.package_id.clone();
+    silent_config.choice = loud_config.choice.clone();
     assert_eq!(silent_config, loud_config);
     // And every key stands there, as a value or as a comment.
     for key in KEYS {
