@@ -10,13 +10,16 @@ mod last;
 mod link;
 mod lock;
 mod manifests;
+mod named;
 mod outbox;
 mod output;
+mod packages;
 mod places;
 mod progress;
 mod project;
 mod reason;
 mod replay;
+mod rewritten;
 mod scripts;
 mod seen;
 mod sources;
@@ -44,15 +47,13 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
+use watch::Lookout;
 
 pub use builder::How;
 pub use outbox::{Artifact, Outbox};
 pub use project::{depends_on, metadata};
 pub use watch::FileEvent;
-
-/// How often to look at the files where watching cannot be had.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What is said in the course of builds.
 #[derive(Debug)]
@@ -83,8 +84,7 @@ pub struct Sinks {
 pub struct Room {
     cycle: Cycle,
     sources: Sources,
-    eyes: Option<watch::Eyes>,
-    look_at: Option<Instant>,
+    lookout: Lookout,
     builder: Builder,
     package: String,
     cause: String,
@@ -136,11 +136,11 @@ impl Room {
         let cargo = Cargo { program: cargo_program(), build: config.build.clone(), color };
         let replay = Replay::open(&config.build, metadata, sources.target_dir());
         let builder = Builder::new(cargo, replay, Arc::clone(&sinks.build), now);
+        let lookout = Lookout::open(&sinks.files);
         let mut room = Room {
             cycle: Cycle::default(),
             sources,
-            eyes: None,
-            look_at: None,
+            lookout,
             builder,
             package: config.build.package.clone(),
             cause: String::new(),
@@ -167,10 +167,6 @@ impl Room {
             out: Vec::new(),
         };
         room.underway.set_packages(metadata, &config.build.manifest_path);
-        match watch::Eyes::open(&room.sinks.files) {
-            Ok(eyes) => room.eyes = Some(eyes),
-            Err(error) => room.look_from_time_to_time(&watch::describe(&error), now),
-        }
         room.watch(now);
         Ok(room)
     }
@@ -180,7 +176,13 @@ impl Room {
             // At once, when the program has been handed on.
             return Some(self.build_began);
         }
-        self.cycle.deadline().into_iter().chain(self.builder.deadline()).chain(self.look_at).chain(self.others()).min()
+        self.cycle
+            .deadline()
+            .into_iter()
+            .chain(self.builder.deadline())
+            .chain(self.lookout.deadline())
+            .chain(self.others())
+            .min()
     }
 
     fn others(&self) -> impl Iterator<Item = Instant> {
@@ -242,8 +244,7 @@ impl Room {
         self.end_run(now, launcher);
         self.tick_manifests(now, launcher);
         self.tick_progress(now);
-        if self.look_at.is_some_and(|at| at <= now) {
-            self.look_at = Some(now + LOOK_INTERVAL);
+        if self.lookout.is_time(now) {
             let found = self.sources.look_again();
             self.found(now, found, now, launcher);
         }
@@ -255,9 +256,8 @@ impl Room {
     /// Ends the running build; nothing is built any more.
     pub fn close(&mut self) {
         self.builder.close();
-        self.eyes = None;
+        self.lookout.close();
         self.cycle = Cycle::default();
-        self.look_at = None;
         self.unread = None;
         self.manifests = Manifests::default();
         self.pace.ended();
@@ -265,9 +265,7 @@ impl Room {
 
     fn found(&mut self, now: Instant, mut found: Found, at: Instant, launcher: &mut Launcher) {
         if !found.folders.is_empty() {
-            if let Some(eyes) = &mut self.eyes {
-                found.folders.iter().for_each(|folder| eyes.forget(folder));
-            }
+            found.folders.iter().for_each(|folder| self.lookout.forget(folder));
             self.sources.follow();
             self.watch(now);
             // What was put into a new folder before it was watched made no event.
@@ -284,11 +282,7 @@ impl Room {
             self.out.push(Outbox::Data(path, action));
         }
         for (path, package) in std::mem::take(&mut found.by_script) {
-            self.note(format!(
-                "{} is written anew by every build, by the build script of {package}: that is no change from now on, until \
-                 somebody else writes it. Have the script write to OUT_DIR, or name its inputs with cargo::rerun-if-changed",
-                short(&path)
-            ));
+            self.note(scripts::advice(&path, &package));
         }
         // Cargo itself writes the lock file.
         if self.builder.runs_cargo() {
@@ -474,18 +468,8 @@ impl Room {
     }
 
     fn watch(&mut self, now: Instant) {
-        let folders = self.sources.folders();
-        let Some(eyes) = &mut self.eyes else { return };
-        let mut troubles = eyes.watch(&folders);
-        if let Some(trouble) = troubles.pop() {
-            self.look_from_time_to_time(&trouble, now);
-        }
-    }
-
-    fn look_from_time_to_time(&mut self, why: &str, now: Instant) {
-        if self.look_at.is_none() {
-            self.look_at = Some(now + LOOK_INTERVAL);
-            self.note(format!("{why}. Until then the files are looked at every {} ms", LOOK_INTERVAL.as_millis()));
+        if let Some(trouble) = self.lookout.watch(now, &self.sources.folders()) {
+            self.note(trouble);
         }
     }
 

@@ -3,6 +3,7 @@
 //! Never lives here: what is built.
 
 use super::stamp::Stamp;
+use crate::report::short;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -80,6 +81,15 @@ impl Scripts {
             _ => Author::Somebody,
         }
     }
+}
+
+/// What is told once of such a file.
+pub fn advice(path: &Path, package: &str) -> String {
+    format!(
+        "{} is written anew by every build, by the build script of {package}: that is no change from now on, until somebody else \
+         writes it. Have the script write to OUT_DIR, or name its inputs with cargo::rerun-if-changed",
+        short(path)
+    )
 }
 
 /// Whether it was written while the package's build script ran, or just after it was started: cargo writes `invoked.timestamp`

@@ -1,33 +1,26 @@
 //! What the program is made of, and whether a touched path has really changed it.
 //! Never lives here: watching (`watch`), and what follows from a change (`cycle`).
 
-use crate::compile::places::{self, Places};
-use crate::compile::scripts::{Author, Scripts};
-use crate::compile::seen::{Change, Seen};
-use crate::compile::walk::{self, Below, Passed};
-use crate::compile::{asked, project};
+use super::named::Named;
+use super::packages::Packages;
+use super::places::{self, Places};
+use super::rewritten::Rewritten;
+use super::scripts::{Author, Scripts};
+use super::seen::{Change, Seen};
+use super::walk::{self, Passed};
+use super::{asked, project};
 use crate::config::{self, DataAction};
-use crate::error::Tried;
 use crate::report::short;
-use cargo_metadata::{DependencyKind, Metadata, PackageId};
-use globset::GlobSet;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use cargo_metadata::{Metadata, PackageId};
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Files an editor makes beside the one it saves.
-const EDITORS: [&str; 6] = ["**/*~", "**/.#*", "**/#*#", "**/*.sw?", "**/4913", "**/*.tmp"];
-
 /// The inputs of one program.
 #[derive(Debug)]
 pub struct Sources {
-    /// Folders of the package and of its path dependencies.
-    packages: BTreeMap<PackageId, PathBuf>,
-    /// Those before a change of the manifests, until a build has succeeded: what was renamed may get its name back.
-    former: BTreeSet<PathBuf>,
-    /// The names of those that have a build script, by their folders.
-    scripted: BTreeMap<PathBuf, String>,
+    packages: Packages,
     target_dir: PathBuf,
     /// Where cargo keeps what it needs itself, which is mostly the same.
     build_dir: PathBuf,
@@ -45,21 +38,15 @@ pub struct Sources {
     led: HashMap<PathBuf, PathBuf>,
     /// Packages all of whose files are inputs.
     whole: BTreeSet<PathBuf>,
-    extra: Vec<PathBuf>,
-    ignore: GlobSet,
-    data: Vec<Data>,
+    named: Named,
     /// Before the first build that succeeds, and after one that failed: any file of the packages may be what is missing.
     wide: bool,
     /// Whether a build has succeeded: then a file that counts for being one of the package's is a source by its name.
     built: bool,
     /// Touched since the running build began, and no input as far as is known.
     touched: BTreeSet<PathBuf>,
-    /// Written since the running build began, though nothing in them is new.
-    rewritten: BTreeSet<PathBuf>,
-    /// Those of these for which a build is made again.
-    doubted: BTreeSet<PathBuf>,
-    /// Those that builds themselves write, as some build scripts do, until there is something new in them.
-    written_by_builds: BTreeSet<PathBuf>,
+    /// Written since it began, though nothing in them is new.
+    rewritten: Rewritten,
     /// Those that build scripts write, each time with something new.
     scripts: Scripts,
     /// When the build that runs, or ran last, began; and that by cargo which runs.
@@ -68,15 +55,6 @@ pub struct Sources {
     seen: Seen,
     env_file: Option<PathBuf>,
     root: PathBuf,
-}
-
-/// Files that the running program reads.
-#[derive(Debug)]
-struct Data {
-    glob: GlobSet,
-    action: DataAction,
-    /// Before the first sign in the glob that is a pattern.
-    base: PathBuf,
 }
 
 /// What a look at touched paths has found.
@@ -99,15 +77,8 @@ pub struct Found {
 
 impl Sources {
     pub fn new(config: &config::Config, metadata: &Metadata) -> crate::error::Result<Self> {
-        let ignore = config.watch.ignore.iter().map(String::as_str).chain(EDITORS);
-        let data = config.watch.data.iter().map(|data| {
-            let glob = config::glob_set([data.glob.as_str()]).tried("read the globs of `data`")?;
-            Ok(Data { glob, action: data.action, base: literal(&data.glob) })
-        });
         let mut sources = Sources {
-            packages: BTreeMap::new(),
-            former: BTreeSet::new(),
-            scripted: BTreeMap::new(),
+            packages: Packages::default(),
             target_dir: metadata.target_directory.clone().into_std_path_buf(),
             build_dir: metadata.build_directory.as_ref().unwrap_or(&metadata.target_directory).clone().into(),
             settings: BTreeSet::new(),
@@ -117,15 +88,11 @@ impl Sources {
             places: Places::default(),
             led: HashMap::new(),
             whole: BTreeSet::new(),
-            extra: config.watch.extra.clone(),
-            ignore: config::glob_set(ignore).tried("read the globs of `ignore`")?,
-            data: data.collect::<crate::error::Result<_>>()?,
+            named: Named::new(&config.watch)?,
             wide: true,
             built: false,
             touched: BTreeSet::new(),
-            rewritten: BTreeSet::new(),
-            doubted: BTreeSet::new(),
-            written_by_builds: BTreeSet::new(),
+            rewritten: Rewritten::default(),
             scripts: Scripts::default(),
             began: None,
             cargo_runs: None,
@@ -146,29 +113,18 @@ impl Sources {
 
     /// The package and its path dependencies, from a new look at the manifests.
     pub fn set_packages(&mut self, metadata: &Metadata, package: &PackageId) {
-        let packages = local_packages(metadata, package);
-        if packages.is_empty() {
-            // It has gone, and may come back where it was.
+        if !self.packages.set(metadata, package) {
             return;
         }
-        let former = std::mem::replace(&mut self.packages, packages).into_values();
-        self.former.extend(former);
-        self.former.retain(|folder| !self.packages.values().any(|now| now == folder));
-        let scripted =
-            metadata.packages.iter().filter(|package| package.targets.iter().any(|target| target.is_custom_build()));
-        let of_ours =
-            scripted.filter_map(|package| Some((self.packages.get(&package.id)?.clone(), package.name.to_string())));
-        self.scripted = of_ours.collect();
         let root = metadata.workspace_root.as_std_path();
         self.settings = [root.join("Cargo.toml"), root.join("Cargo.lock")].into_iter().collect();
-        let manifests: Vec<PathBuf> = self.folders_of_packages().map(|folder| folder.join("Cargo.toml")).collect();
-        self.settings.extend(manifests);
+        self.settings.extend(self.packages.with_former().map(|folder| folder.join("Cargo.toml")));
         let (there, absent): (Vec<PathBuf>, Vec<PathBuf>) =
             settings_files(root).into_iter().partition(|path| path.is_file());
         self.settings.extend(there);
         // Targets and build scripts that cargo finds by their names (the cargo book, "Target auto-discovery").
         let found = ["build.rs", "src/lib.rs", "src/main.rs"];
-        let found = self.packages.values().flat_map(|folder| found.iter().map(|name| folder.join(name)));
+        let found = self.packages.folders().flat_map(|folder| found.iter().map(|name| folder.join(name)));
         let below = absent.into_iter().filter(|path| path.starts_with(root));
         self.coming = below.chain(found.filter(|path| !path.exists())).collect();
         self.settings.extend(self.env_file.clone());
@@ -205,7 +161,7 @@ impl Sources {
     pub fn build_began(&mut self, now: SystemTime) {
         self.began = Some(now);
         self.touched.clear();
-        self.rewritten.clear();
+        self.rewritten.build_began();
     }
 
     /// Since when cargo runs, if it does.
@@ -216,18 +172,14 @@ impl Sources {
     /// What was written since a build of cargo began, and is as it was: the build may have read what was there only for a moment. Which
     /// files it reads it has said, unless it has failed. `again`: it was made for what the one before it gave here.
     pub fn rewritten(&mut self, again: bool) -> BTreeSet<PathBuf> {
-        if !again {
-            self.doubted.clear();
-        }
+        // Taken out while the others are asked.
         let mut rewritten = std::mem::take(&mut self.rewritten);
         // That cargo writes the lock file is no news, and the other is for the program.
         let is_setting = |path: &PathBuf| self.wide || self.settings.contains(path);
         let is_other = |path: &PathBuf| path.ends_with("Cargo.lock") || self.env_file.as_ref() == Some(path);
-        rewritten.retain(|path| self.is_input(path) || is_setting(path) && !is_other(path));
-        let (again, new): (BTreeSet<PathBuf>, _) = rewritten.into_iter().partition(|path| self.doubted.contains(path));
-        self.written_by_builds.extend(again);
-        self.doubted.extend(BTreeSet::clone(&new));
-        new
+        let doubtful = rewritten.doubtful(again, |path| self.is_input(path) || is_setting(path) && !is_other(path));
+        self.rewritten = rewritten;
+        doubtful
     }
 
     /// Relative where `build.dep-info-basedir` is set, which is then most likely the root.
@@ -237,7 +189,7 @@ impl Sources {
 
     /// What a compiler names that was started in the root, or in the package's folder where that is no member of the workspace.
     pub fn as_compiled(&self, inputs: Vec<PathBuf>) -> Vec<PathBuf> {
-        let folders = || std::iter::once(&self.root).chain(self.packages.values());
+        let folders = || std::iter::once(&self.root).chain(self.packages.folders());
         let named =
             inputs.into_iter().filter_map(|path| folders().map(|folder| folder.join(&path)).find(|path| path.exists()));
         named.map(places::plain).collect()
@@ -258,7 +210,7 @@ impl Sources {
         self.wide = false;
         self.built = true;
         self.asked.clear();
-        self.former.clear();
+        self.packages.built();
         let real = |path: &PathBuf| Some((path.clone(), path.canonicalize().ok().filter(|real| real != path)?));
         self.led = self.exact.iter().filter_map(real).collect();
         self.look_at_all();
@@ -304,8 +256,8 @@ impl Sources {
     /// A build failed: what it lacks may be any file of the packages, and whatever its messages name.
     pub fn failed<'t>(&mut self, messages: impl IntoIterator<Item = &'t str>) {
         self.wide = true;
-        let folders: Vec<PathBuf> = std::iter::once(&self.root).chain(self.packages.values()).cloned().collect();
-        let is_meant = |path: &PathBuf| !self.is_made(path) && !self.ignore.is_match(path) && !path.is_dir();
+        let folders: Vec<PathBuf> = std::iter::once(&self.root).chain(self.packages.folders()).cloned().collect();
+        let is_meant = |path: &PathBuf| !self.is_made(path) && !self.named.ignore.is_match(path) && !path.is_dir();
         self.asked = asked::paths(messages, &folders).into_iter().filter(is_meant).collect();
         self.follow();
     }
@@ -332,7 +284,7 @@ impl Sources {
     }
 
     pub fn path_dependencies(&self) -> usize {
-        self.packages.len().saturating_sub(1)
+        self.packages.count().saturating_sub(1)
     }
 
     /// Every folder in which something may change the program, by its place.
@@ -342,49 +294,21 @@ impl Sources {
 
     /// Looks where all names lead now, as folders came or went, or links lead elsewhere.
     pub fn follow(&mut self) {
-        let roots = self.folders_of_packages().chain(&self.whole);
+        let roots = self.packages.with_former().chain(&self.whole);
         let mut folders = walk::visible(roots, &self.passed()).folders;
-        folders.extend(self.folders_of_packages().cloned());
-        let named = self.named();
+        folders.extend(self.packages.with_former().cloned());
+        let named = self.named.below(&self.passed());
         folders.extend(named.folders);
-        let single = self.exact.iter().chain(&self.settings).chain(&self.extra).chain(&self.asked).chain(&self.coming);
+        let single =
+            self.exact.iter().chain(&self.settings).chain(&self.named.extra).chain(&self.asked).chain(&self.coming);
         let files: BTreeSet<PathBuf> = single.chain(&named.files).cloned().collect();
         folders.extend(files.iter().filter_map(|path| path.parent()).map(Path::to_path_buf));
         self.places = Places::of(&folders, &files);
     }
 
-    /// What the user has named: for `watch` without what git ignores in it, unless that is all; for `data` with it.
-    fn named(&self) -> Below {
-        let passed = self.passed();
-        let mut named = Below::default();
-        for root in &self.extra {
-            let mut below = walk::visible([root], &passed);
-            if below.files.is_empty() && !self.holds_packages(root) {
-                below = walk::all(root, &passed);
-            }
-            named.extend(below);
-        }
-        for data in self.data.iter().filter(|data| !self.holds_packages(&data.base)) {
-            let mut below = walk::all(&data.base, &passed);
-            below.files.retain(|path| data.glob.is_match(path));
-            below.folders.extend(data.base.parent().map(Path::to_path_buf));
-            named.extend(below);
-        }
-        named
-    }
-
-    /// Of such a folder not all is meant.
-    fn holds_packages(&self, folder: &Path) -> bool {
-        self.packages.values().any(|package| package.starts_with(folder))
-    }
-
-    fn folders_of_packages(&self) -> impl Iterator<Item = &PathBuf> {
-        self.packages.values().chain(&self.former)
-    }
-
     fn passed(&self) -> Passed<'_> {
-        let packages = self.folders_of_packages().cloned().collect();
-        Passed { made: [&self.target_dir, &self.build_dir], packages, ignore: &self.ignore }
+        let packages = self.packages.with_former().cloned().collect();
+        Passed { made: [&self.target_dir, &self.build_dir], packages, ignore: &self.named.ignore }
     }
 
     /// By cargo.
@@ -426,7 +350,7 @@ impl Sources {
         found: &mut Found,
         walked: &mut Option<BTreeSet<PathBuf>>,
     ) {
-        if let Some((name, action)) = names.iter().find_map(|name| Some((name, self.data_action(name)?))) {
+        if let Some((name, action)) = names.iter().find_map(|name| Some((name, self.named.data_action(name)?))) {
             if let Change::Content { .. } = self.seen.look_at(name) {
                 found.data.push((name.clone(), action));
             }
@@ -446,15 +370,13 @@ impl Sources {
                     }
                     found.settings |= self.settings.contains(name) || self.coming.contains(name);
                     found.start_anyway |= self.env_file.as_ref() == Some(name)
-                        || (!self.exact.contains(name) && self.extra.iter().any(|extra| name.starts_with(extra)));
+                        || (!self.exact.contains(name) && self.named.is_extra(name));
                     found.emptied &= empty;
-                    self.written_by_builds.remove(name);
+                    self.rewritten.is_another(name);
                     changed.push(name);
                 }
-                Change::Rewritten if !self.written_by_builds.contains(name) => {
-                    self.rewritten.insert(name.clone());
-                }
-                Change::Rewritten | Change::Nothing => {}
+                Change::Rewritten => self.rewritten.add(name),
+                Change::Nothing => {}
             }
         }
         // It is told by the name by which the project reaches it.
@@ -463,8 +385,7 @@ impl Sources {
     }
 
     fn is_somebodys(&mut self, place: &Path, name: &Path, found: &mut Found) -> bool {
-        let package = self.scripted.iter().filter(|(folder, _)| name.starts_with(folder));
-        let package = package.max_by_key(|(folder, _)| folder.as_os_str().len()).map(|(_, name)| name.clone());
+        let package = self.packages.scripted(name).map(str::to_owned);
         match self.scripts.author(place, self.cargo_runs, &self.build_dir, package.as_deref()) {
             Author::Somebody => true,
             Author::BuildAgain => false,
@@ -491,21 +412,17 @@ impl Sources {
         found
     }
 
-    fn data_action(&self, path: &Path) -> Option<DataAction> {
-        self.data.iter().find(|data| data.glob.is_match(path)).map(|data| data.action)
-    }
-
     fn counts(&self, path: &Path, walked: &mut Option<BTreeSet<PathBuf>>) -> bool {
         if self.exact.contains(path) || self.settings.contains(path) || self.coming.contains(path) {
             return true;
         }
-        if self.is_made(path) || self.ignore.is_match(path) {
+        if self.is_made(path) || self.named.ignore.is_match(path) {
             return false;
         }
-        if self.asked.iter().chain(&self.extra).any(|root| path.starts_with(root)) {
+        if self.asked.iter().chain(&self.named.extra).any(|root| path.starts_with(root)) {
             return true;
         }
-        let roots = self.whole.iter().chain(self.packages.values().filter(|_| self.wide));
+        let roots = self.whole.iter().chain(self.packages.folders().filter(|_| self.wide));
         if !roots.clone().any(|root| path.starts_with(root)) {
             return false;
         }
@@ -529,8 +446,8 @@ impl Sources {
     }
 
     fn all_files(&self) -> BTreeSet<PathBuf> {
-        let mut files = walk::visible(self.whole.iter().chain(self.packages.values()), &self.passed()).files;
-        files.extend(self.named().files);
+        let mut files = walk::visible(self.whole.iter().chain(self.packages.folders()), &self.passed()).files;
+        files.extend(self.named.below(&self.passed()).files);
         files.extend(self.exact.iter().chain(&self.settings).chain(&self.coming).chain(&self.asked).cloned());
         files
     }
@@ -547,44 +464,11 @@ impl Found {
     }
 }
 
-/// The part of a glob that is no pattern: a folder, or the file itself.
-fn literal(glob: &str) -> PathBuf {
-    let plain = |part: std::path::Component<'_>| {
-        let part = part.as_os_str().to_string_lossy().into_owned();
-        // As `globset::escape` writes signs that are meant.
-        let signs = ['*', '?', '[', ']', '{', '}'];
-        let plain = signs.iter().fold(part.clone(), |part, sign| part.replace(&format!("[{sign}]"), &sign.to_string()));
-        (globset::escape(&plain) == part).then_some(plain)
-    };
-    Path::new(glob).components().map_while(plain).collect()
-}
-
 /// Where cargo's configuration and the choice of the toolchain may stand.
 fn settings_files(root: &Path) -> Vec<PathBuf> {
     let mut files = project::cargo_config_files(root);
     files.extend(project::toolchain_files(root));
     files
-}
-
-/// The package and all it depends on, by path, to run or to build.
-fn local_packages(metadata: &Metadata, package: &PackageId) -> BTreeMap<PackageId, PathBuf> {
-    let mut found = BTreeMap::new();
-    let mut waiting = VecDeque::from([package.clone()]);
-    while let Some(id) = waiting.pop_front() {
-        let Some(package) = metadata.packages.iter().find(|package| package.id == id) else { continue };
-        let Some(folder) = package.manifest_path.parent().filter(|_| package.source.is_none()) else { continue };
-        if found.insert(id.clone(), folder.to_path_buf().into_std_path_buf()).is_some() {
-            continue;
-        }
-        let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes).filter(|node| node.id == id);
-        for dependency in nodes.flat_map(|node| &node.deps) {
-            let kinds = &dependency.dep_kinds;
-            if kinds.is_empty() || kinds.iter().any(|kind| kind.kind != DependencyKind::Development) {
-                waiting.push_back(dependency.pkg.clone());
-            }
-        }
-    }
-    found
 }
 
 #[cfg(test)]

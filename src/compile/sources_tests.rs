@@ -4,6 +4,11 @@ use super::*;
 use crate::compile::stamp;
 use std::fs;
 
+fn watch(root: &Path) -> config::Watch {
+    let data = config::Data { glob: format!("{}/**/*.tera", root.display()), action: DataAction::None };
+    config::Watch { extra: vec![root.join("migrations")], ignore: Vec::new(), data: vec![data] }
+}
+
 struct Project {
     folder: tempfile::TempDir,
     sources: Sources,
@@ -20,9 +25,7 @@ impl Project {
             fs::write(root.join(path), text).unwrap();
         }
         let mut sources = Sources {
-            packages: [(PackageId { repr: "p".into() }, root.clone())].into_iter().collect(),
-            former: BTreeSet::new(),
-            scripted: BTreeMap::new(),
+            packages: Packages::in_folder(&root),
             target_dir: root.join("target"),
             build_dir: root.join("target"),
             settings: [root.join("Cargo.toml")].into_iter().collect(),
@@ -32,19 +35,11 @@ impl Project {
             places: Places::default(),
             led: HashMap::new(),
             whole: BTreeSet::new(),
-            extra: vec![root.join("migrations")],
-            ignore: config::glob_set(EDITORS).unwrap(),
-            data: vec![Data {
-                glob: config::glob_set(["**/*.tera"]).unwrap(),
-                action: DataAction::None,
-                base: root.clone(),
-            }],
+            named: Named::new(&watch(&root)).unwrap(),
             wide: true,
             built: false,
             touched: BTreeSet::new(),
-            rewritten: BTreeSet::new(),
-            doubted: BTreeSet::new(),
-            written_by_builds: BTreeSet::new(),
+            rewritten: Rewritten::default(),
             scripts: Scripts::default(),
             began: None,
             cargo_runs: None,

@@ -30,8 +30,63 @@ pub enum FileEvent {
 /// Where what is seen goes.
 pub type Sink = Arc<dyn Fn(FileEvent) + Send + Sync>;
 
+/// How often to look at the files where watching cannot be had.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What is seen of files, and when they have to be looked at as that is not everything.
+pub struct Lookout {
+    eyes: Option<Eyes>,
+    look_at: Option<Instant>,
+    /// Why there are no eyes, until it is told.
+    trouble: Option<String>,
+}
+
+impl Lookout {
+    pub fn open(sink: &Sink) -> Lookout {
+        match Eyes::open(sink) {
+            Ok(eyes) => Lookout { eyes: Some(eyes), look_at: None, trouble: None },
+            Err(error) => Lookout { eyes: None, look_at: None, trouble: Some(describe(&error)) },
+        }
+    }
+
+    /// Watches exactly these folders from now on. What there is to tell, where that cannot be had: the first time.
+    pub fn watch(&mut self, now: Instant, wanted: &BTreeSet<PathBuf>) -> Option<String> {
+        let troubles = self.eyes.as_mut().map(|eyes| eyes.watch(wanted)).unwrap_or_default();
+        let trouble = self.trouble.take().or(troubles.into_iter().next_back())?;
+        if self.look_at.is_some() {
+            return None;
+        }
+        self.look_at = Some(now + LOOK_INTERVAL);
+        Some(format!("{trouble}. Until then the files are looked at every {} ms", LOOK_INTERVAL.as_millis()))
+    }
+
+    /// A folder came or went at that path: what was watched there or below is watched no more.
+    pub fn forget(&mut self, path: &Path) {
+        if let Some(eyes) = &mut self.eyes {
+            eyes.forget(path);
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// Whether everything is to be looked at now.
+    pub fn is_time(&mut self, now: Instant) -> bool {
+        let is_time = self.look_at.is_some_and(|at| at <= now);
+        if is_time {
+            self.look_at = Some(now + LOOK_INTERVAL);
+        }
+        is_time
+    }
+
+    pub fn close(&mut self) {
+        (self.eyes, self.look_at) = (None, None);
+    }
+}
+
 /// Watches folders, one by one: a recursive watch would take in `target`.
-pub struct Eyes {
+struct Eyes {
     debouncer: Debouncer<Tee, NoCache>,
     folders: BTreeSet<PathBuf>,
 }
@@ -39,7 +94,7 @@ pub struct Eyes {
 impl Eyes {
     /// # Errors
     /// When the system has no more watches to give; the caller looks from time to time instead.
-    pub fn open(sink: &Sink) -> notify::Result<Eyes> {
+    fn open(sink: &Sink) -> notify::Result<Eyes> {
         let quiet = {
             let sink = Arc::clone(sink);
             move |result: DebounceEventResult| match result {
@@ -67,7 +122,7 @@ impl Eyes {
 
     /// Watches exactly these folders from now on. Folders that are not there are passed over: their parents tell when they
     /// come. Says what cannot be watched.
-    pub fn watch(&mut self, wanted: &BTreeSet<PathBuf>) -> Vec<String> {
+    fn watch(&mut self, wanted: &BTreeSet<PathBuf>) -> Vec<String> {
         let gone: Vec<PathBuf> = self.folders.difference(wanted).cloned().collect();
         for folder in gone {
             // It may be gone from the disk too, and its watch with it.
@@ -90,8 +145,7 @@ impl Eyes {
         troubles
     }
 
-    /// A folder came or went at that path: what was watched there or below is watched no more.
-    pub fn forget(&mut self, path: &Path) {
+    fn forget(&mut self, path: &Path) {
         let stale: Vec<PathBuf> = self.folders.iter().filter(|folder| folder.starts_with(path)).cloned().collect();
         for folder in stale {
             self.debouncer.unwatch(&folder).ok();
@@ -100,7 +154,7 @@ impl Eyes {
     }
 }
 
-pub fn describe(error: &notify::Error) -> String {
+fn describe(error: &notify::Error) -> String {
     match &error.kind {
         ErrorKind::MaxFilesWatch => {
             "no inotify watches are left: raise fs.inotify.max_user_watches (sysctl), or close what uses them"
