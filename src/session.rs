@@ -399,7 +399,7 @@ fn timings(generation: Generation, timing: &Timing, artifact: &Artifact) -> Timi
 fn program(artifact: compile::Artifact) -> Program {
     let since = Some(Since { saved: artifact.saved, built: artifact.build_ended });
     let start_anyway = artifact.start_anyway;
-    Program { executable: artifact.executable, libraries: artifact.libraries, since, start_anyway }
+    Program { executable: artifact.executable, setting: artifact.setting, since, start_anyway }
 }
 
 fn known(metadata: &cargo_metadata::Metadata, config: &Config) -> Known {

@@ -1,10 +1,11 @@
-//! One run of `cargo build`: its start, what it says, and what came of it.
-//! Never lives here: when to build (`cycle`), and what is watched (`sources`).
+//! One build by cargo: its start, what it says, and what came of it. It is a `cargo run` that ends where the program would begin.
+//! Never lives here: when to build (`cycle`), what is watched (`sources`), and how cargo would start the program (`launch`).
 
+use super::launch;
 use super::output::{self, is_sum};
 use crate::config;
 use crate::error::{Result, Tried};
-use crate::process::{Launcher, Running, Stdin, clean_environment};
+use crate::process::{Catch, Launcher, Running, Setting, Stdin, clean_environment};
 use cargo_metadata::diagnostic::DiagnosticLevel;
 use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, Target, TargetKind};
 use nix::sys::signal::Signal;
@@ -24,6 +25,8 @@ pub enum Said {
     Message(Box<Message>),
     /// A line of cargo's own, from its standard error.
     Cargo(String),
+    /// It would start the program now, in that way if this can be known.
+    Caught(Option<Box<Setting>>),
     /// One of its two outputs.
     OutputClosed,
     Exited,
@@ -44,8 +47,8 @@ pub struct Cargo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
     pub executable: PathBuf,
-    /// Where its dynamic libraries are.
-    pub libraries: Vec<PathBuf>,
+    /// How cargo would start it.
+    pub setting: Setting,
     /// Local packages all of whose files are inputs, as their build script names none.
     pub whole_packages: Vec<PackageId>,
     /// Nothing was compiled for it.
@@ -85,8 +88,11 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Run {
     running: Running,
-    package: PackageId,
-    target: config::Target,
+    build: config::Build,
+    /// Why it is not known how cargo would start the program.
+    pub unknown: Option<String>,
+    caught: bool,
+    setting: Option<Setting>,
     done: usize,
     errors: usize,
     shown: usize,
@@ -104,10 +110,8 @@ pub struct Run {
 
 impl Cargo {
     /// Starts a run. `sink` gets everything it says; `wrap` may have the last word on how it is started.
-    pub fn start(&self, launcher: &mut Launcher, sink: &Sink, wrap: impl FnOnce(&mut Command)) -> Result<Run> {
-        let mut command = self.command();
-        wrap(&mut command);
-        let mut running = launcher.start(&command, Stdio::piped(), Stdio::piped(), Stdin::Null, &[], false)?;
+    pub fn start(&self, launcher: &mut Launcher, sink: &Sink, wrap: impl FnMut(&mut Command)) -> Result<Run> {
+        let (mut running, unknown) = self.spawn(launcher, sink, wrap)?;
         if let Some(stdout) = running.stdout() {
             let sink = Arc::clone(sink);
             thread::spawn(move || read_messages(stdout, &sink));
@@ -120,8 +124,10 @@ impl Cargo {
         running.when_ended(move || sink(Said::Exited)).tried("watch cargo")?;
         Ok(Run {
             running,
-            package: self.build.package_id.clone(),
-            target: self.build.target.clone(),
+            build: self.build.clone(),
+            unknown,
+            caught: false,
+            setting: None,
             done: 0,
             errors: 0,
             shown: 0,
@@ -137,11 +143,36 @@ impl Cargo {
         })
     }
 
+    /// Cargo, caught where that is possible; else why it is not.
+    fn spawn(
+        &self,
+        launcher: &mut Launcher,
+        sink: &Sink,
+        mut wrap: impl FnMut(&mut Command),
+    ) -> Result<(Running, Option<String>)> {
+        let why = if launch::is_script(&self.program) {
+            format!("{} is a script", self.program.display())
+        } else {
+            let mut command = self.command("run");
+            wrap(command.args(["--", launch::SIGN]));
+            let sink = Arc::clone(sink);
+            let tell = Box::new(move |caught| sink(Said::Caught(launch::setting(caught).map(Box::new))));
+            match launcher.start_and_catch(&command, Catch { wanted: launch::is_program, tell }) {
+                Ok(running) => return Ok((running, None)),
+                Err(error) => format!("ptrace(2): {error}"),
+            }
+        };
+        let mut command = self.command("build");
+        wrap(&mut command);
+        let running = launcher.start(&command, Stdio::piped(), Stdio::piped(), Stdin::Null, &[], false)?;
+        Ok((running, Some(why)))
+    }
+
     /// The manifest of the chosen package says which one is meant; `-p` would need a spec that no dependency shares.
-    fn command(&self) -> Command {
+    fn command(&self, what: &str) -> Command {
         let build = &self.build;
         let mut command = Command::new(&self.program);
-        command.args(["build", "--message-format=json-diagnostic-rendered-ansi"]);
+        command.args([what, "--message-format=json-diagnostic-rendered-ansi"]);
         command.arg("--manifest-path").arg(&build.manifest_path);
         command.arg(format!("--{}", build.target.kind())).arg(build.target.name());
         if !build.features.is_empty() {
@@ -214,6 +245,7 @@ impl Run {
                     self.show(None, line, |run| &mut run.cargo_lines);
                 }
             }
+            Said::Caught(setting) => (self.caught, self.setting) = (true, setting.map(|setting| *setting)),
             Said::OutputClosed => self.open = self.open.saturating_sub(1),
             Said::Exited => self.exited = Some(now),
         }
@@ -228,7 +260,8 @@ impl Run {
         if !heard {
             return None;
         }
-        let success = self.running.finish().is_ok_and(|status| status.success());
+        // One that was caught had nothing left to do but to become the program.
+        let success = self.running.finish().is_ok_and(|status| status.success()) || self.caught;
         let mut messages = std::mem::take(&mut self.rendered);
         if success {
             // A build script's warnings are among them.
@@ -238,8 +271,9 @@ impl Run {
             Some((executable, fresh)) if success => {
                 let units = std::mem::take(&mut self.units);
                 let (scripts, whole_packages) = what_they_name(&std::mem::take(&mut self.scripts), &units);
-                let libraries = std::mem::take(&mut self.libraries);
-                Some(Outcome::Built(Built { executable, libraries, whole_packages, fresh, messages, units, scripts }))
+                let setting = self.setting.take();
+                let setting = setting.unwrap_or_else(|| launch::without_cargo(&self.build, &self.libraries));
+                Some(Outcome::Built(Built { executable, setting, whole_packages, fresh, messages, units, scripts }))
             }
             Some(_) | None => {
                 // Where the compiler has spoken, cargo only adds that it has failed.
@@ -280,13 +314,13 @@ impl Run {
     }
 
     fn hear_unit(&mut self, unit: Unit) {
-        let kind = match self.target {
+        let kind = match self.build.target {
             config::Target::Bin(_) => TargetKind::Bin,
             config::Target::Example(_) => TargetKind::Example,
         };
         if let Some(executable) = &unit.executable
-            && unit.package_id == self.package
-            && unit.target.name == self.target.name()
+            && unit.package_id == self.build.package_id
+            && unit.target.name == self.build.target.name()
             && unit.target.kind.contains(&kind)
         {
             self.executable = Some((executable.clone().into_std_path_buf(), unit.fresh));

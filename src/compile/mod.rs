@@ -6,6 +6,7 @@ mod builder;
 mod cycle;
 mod dep_info;
 mod last;
+mod launch;
 mod link;
 mod outbox;
 mod output;
@@ -322,7 +323,7 @@ impl Room {
         self.diagnostics(built.messages);
         self.out.push(Outbox::Built(Artifact {
             executable: built.executable.clone(),
-            libraries: built.libraries,
+            setting: built.setting,
             saved: self.saved.unwrap_or(self.build_began),
             build_ended: now,
             start_anyway: std::mem::take(&mut self.start_anyway),

@@ -3,6 +3,7 @@
 
 use super::How;
 use crate::config::DataAction;
+use crate::process::Setting;
 use crate::report::Notice;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -11,8 +12,8 @@ use std::time::Instant;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifact {
     pub executable: PathBuf,
-    /// Folders with its dynamic libraries.
-    pub libraries: Vec<PathBuf>,
+    /// How cargo would start it.
+    pub setting: Setting,
     /// When the change it contains was saved, and when its build ended.
     pub saved: Instant,
     pub build_ended: Instant,

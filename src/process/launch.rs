@@ -158,7 +158,9 @@ fn exec(
     }
     let mut command = Command::new(program);
     command.args(args).stdin(stdin);
-    if std::env::var_os(hotrun::wire::LISTEN_FDS).is_some() {
+    // Empty, it is left so: a runner may start the program as a child.
+    let left_open = std::env::var_os(hotrun::wire::LISTEN_PID).is_some_and(|pid| pid.is_empty());
+    if std::env::var_os(hotrun::wire::LISTEN_FDS).is_some() && !left_open {
         command.env(hotrun::wire::LISTEN_PID, std::process::id().to_string());
     }
     let error = command.exec();

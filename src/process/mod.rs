@@ -2,9 +2,11 @@
 //! as a group, ended as a group and always reaped.
 //! Never lives here: what is run, and why it ends.
 
+mod catch;
 mod guard;
 mod launch;
 pub mod seccomp;
+mod setting;
 
 use crate::error::{Error, Result, Tried};
 use nix::errno::Errno;
@@ -22,7 +24,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+pub use catch::{Catch, Caught};
 pub use launch::hidden_entry;
+pub use setting::{LIBRARY_PATH, Setting};
 
 /// For what is done before it is needed (nice(2)).
 const BACKGROUND: i32 = 10;
@@ -75,8 +79,16 @@ impl Launcher {
         gate: bool,
     ) -> Result<Running> {
         let program = command.get_program().to_string_lossy().into_owned();
-        self.spawn(command, stdout, stderr, stdin, fds, gate)
+        self.spawn(command, stdout, stderr, stdin, fds, gate, None)
             .map_err(|error| Error::failure(format!("run {program}: {error}")))
+    }
+
+    /// As `start`, for a command that is caught on its way, with pipes for its outputs.
+    ///
+    /// # Errors
+    /// Also where nothing can be caught.
+    pub fn start_and_catch(&mut self, command: &Command, catch: Catch) -> io::Result<Running> {
+        self.spawn(command, Stdio::piped(), Stdio::piped(), Stdin::Null, &[], false, Some(catch))
     }
 
     /// The calls at these gates are let through until `relieve`, by a process that is not stopped with this one.
@@ -89,6 +101,7 @@ impl Launcher {
         self.guard.handle().relieve();
     }
 
+    #[allow(clippy::too_many_arguments)] // All that a start is made of.
     fn spawn(
         &mut self,
         command: &Command,
@@ -97,6 +110,7 @@ impl Launcher {
         stdin: Stdin,
         fds: &[BorrowedFd<'_>],
         gate: bool,
+        catch: Option<Catch>,
     ) -> io::Result<Running> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let mut shim = launch::shim(command, fds.len(), gate);
@@ -104,6 +118,10 @@ impl Launcher {
         // The command keeps the descriptors it was given until it is dropped, our copy of `theirs` among them.
         drop(shim);
         let mut running = Running::new(child, &self.guard)?;
+        if let Some(catch) = catch {
+            // It still waits to become what it is to be.
+            catch.begin(running.pid())?;
+        }
         let input = match stdin {
             Stdin::Null => OwnedFd::from(File::open("/dev/null")?),
             Stdin::Inherit => io::stdin().as_fd().try_clone_to_owned()?,

@@ -7,6 +7,7 @@ mod gate;
 mod gated;
 mod generation;
 mod handover;
+mod libraries;
 mod library;
 mod probe;
 mod proc;
@@ -16,12 +17,13 @@ mod store;
 
 use crate::config::{Config, HandOff, Ready, Strategy};
 use crate::error::Result;
-use crate::process::{Launcher, Stdin, describe};
+use crate::process::{Launcher, Setting, Stdin, describe};
 use crate::report::{HandOver, Notice, Timing};
 use action::{Action, Style, Timeouts};
 use generation::{Sockets, Start, Started};
 use handover::Handover;
 use hotrun::holder::Said as Told;
+use nix::sys::signal::Signal;
 use sockets::Held;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -36,8 +38,8 @@ pub use generation::Said;
 #[derive(Debug, Clone)]
 pub struct Program {
     pub executable: PathBuf,
-    /// Folders with its dynamic libraries.
-    pub libraries: Vec<PathBuf>,
+    /// The runner, the environment and the libraries that it is started with.
+    pub setting: Setting,
     /// Where the time went before it came here; none for a program that was there already.
     pub since: Option<Since>,
     /// Whether it is to be started even if the same bytes serve already.
@@ -207,10 +209,10 @@ impl Room {
     pub fn offer(&mut self, now: Instant, program: &Program, launcher: &mut Launcher) {
         match self.handover.coming_program() {
             _ if program.start_anyway => {}
-            Some(coming) if coming.same_bytes(program) => return,
+            Some(coming) if coming.is_same(program) => return,
             Some(_) => {}
             None => {
-                if self.handover.current_program().is_some_and(|serving| serving.same_bytes(program))
+                if self.handover.current_program().is_some_and(|serving| serving.is_same(program))
                     && let Some(serving) = self.handover.current()
                 {
                     self.out.push(Notice::Unchanged { serving });
@@ -262,9 +264,9 @@ impl Room {
     }
 
     /// To the process of the serving generation.
-    pub fn signal(&mut self, signal: nix::sys::signal::Signal) {
+    pub fn signal(&mut self, signal: Signal) {
         if let Some(started) = self.handover.current().and_then(|current| self.generations.get(&current)) {
-            started.running.signal(signal);
+            started.signal(signal);
         }
     }
 
@@ -367,10 +369,10 @@ impl Room {
                 Action::Drain(generation) => self.drain(now, generation, launcher),
                 Action::Terminate(generation) => {
                     if !self.end_at_gate(generation) {
-                        self.to_group(generation, nix::sys::signal::Signal::SIGTERM);
+                        self.to_group(generation, Signal::SIGTERM);
                     }
                 }
-                Action::Kill(generation) => self.to_group(generation, nix::sys::signal::Signal::SIGKILL),
+                Action::Kill(generation) => self.to_group(generation, Signal::SIGKILL),
                 Action::Live(generation) => self.live(now, generation),
                 Action::Tell(notice) => self.out.push(notice),
             }
@@ -429,7 +431,7 @@ impl Room {
         }
         // Its own way of stopping gracefully; it tells nobody when it stops accepting.
         if let Some(started) = self.generations.get(&generation) {
-            started.running.signal(nix::sys::signal::Signal::SIGTERM);
+            started.signal(Signal::SIGTERM);
         }
         self.stopped_accepting(now, generation, launcher);
     }
@@ -447,9 +449,9 @@ impl Room {
         }
     }
 
-    fn to_group(&self, generation: Generation, signal: nix::sys::signal::Signal) {
+    fn to_group(&self, generation: Generation, signal: Signal) {
         if let Some(started) = self.generations.get(&generation) {
-            started.running.signal_group(signal);
+            started.signal_all(signal);
         }
     }
 

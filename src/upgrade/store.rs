@@ -1,9 +1,12 @@
 //! Programs that have been built: each runs from a hard link of its own, so that the next build never touches a file that
-//! runs, and an earlier program can be run again.
+//! runs, and an earlier program can be run again. So do the libraries that are built with it.
 //! Never lives here: when a program is run.
 
-use super::Program;
+use super::{Program, libraries};
 use crate::error::{Result, Tried};
+use crate::process::{LIBRARY_PATH, Setting};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -14,7 +17,9 @@ use std::path::{Path, PathBuf};
 pub struct Published {
     number: u64,
     pub path: PathBuf,
-    pub libraries: Vec<PathBuf>,
+    pub setting: Setting,
+    /// By the names that the program knows them by.
+    libraries: BTreeMap<OsString, PathBuf>,
 }
 
 impl PartialEq for Published {
@@ -24,9 +29,31 @@ impl PartialEq for Published {
 }
 
 impl Published {
-    /// Whether a file has the same bytes as this program.
-    pub fn same_bytes(&self, program: &Program) -> bool {
-        same_bytes(&self.path, &program.executable).unwrap_or(false)
+    /// Whether that program would do the same: it has the same bytes, in its libraries too, and is started in the same way.
+    pub fn is_same(&self, program: &Program) -> bool {
+        let same = |one: &Path, other: &Path| same_bytes(one, other).unwrap_or(false);
+        if self.setting != program.setting || !same(&self.path, &program.executable) {
+            return false;
+        }
+        let libraries = libraries::built(&program.executable, &program.setting.libraries);
+        self.libraries.len() == libraries.len()
+            && libraries.iter().all(|(name, path)| self.libraries.get(name).is_some_and(|ours| same(ours, path)))
+    }
+
+    /// What is different in its environment.
+    pub fn environment(&self) -> Vec<(OsString, Option<OsString>)> {
+        let mut env = self.setting.env.clone();
+        if let Some(folder) = self.libraries.values().find_map(|library| library.parent()) {
+            // In front of where the next build puts others of the same names.
+            let path = env.iter_mut().find(|(name, _)| name == LIBRARY_PATH);
+            let before = path.as_ref().and_then(|(_, value)| value.clone()).unwrap_or_default();
+            let value = Some(Setting::library_path([folder.to_path_buf()], &before));
+            match path {
+                Some((_, path)) => *path = value,
+                None => env.push((LIBRARY_PATH.into(), value)),
+            }
+        }
+        env
     }
 
     /// Whether the library is linked in, and not just depended on: then the name of its variable stands in the file. A file
@@ -58,12 +85,11 @@ impl Store {
         let name = program.executable.file_name().unwrap_or_else(|| "program".as_ref());
         let path = folder.join(name);
         fs::create_dir_all(&folder).tried(format!("make the folder {}", folder.display()))?;
-        // A copy where the folders are on two file systems.
-        fs::hard_link(&program.executable, &path)
-            .or_else(|_| fs::copy(&program.executable, &path).map(drop))
-            .tried(format!("keep {} as {}", program.executable.display(), path.display()))?;
+        keep(&program.executable, &path)?;
         self.numbers.push(self.last);
-        Ok(Published { number: self.last, path, libraries: program.libraries.clone() })
+        let setting = program.setting.clone();
+        let libraries = keep_libraries(&program.executable, &setting, &folder)?;
+        Ok(Published { number: self.last, path, setting, libraries })
     }
 
     /// Removes all but these.
@@ -88,6 +114,27 @@ impl Drop for Store {
             fs::remove_dir(parent).ok();
         }
     }
+}
+
+fn keep_libraries(program: &Path, setting: &Setting, folder: &Path) -> Result<BTreeMap<OsString, PathBuf>> {
+    let mut kept = BTreeMap::new();
+    for (name, library) in libraries::built(program, &setting.libraries) {
+        let folder = folder.join("libraries");
+        fs::create_dir_all(&folder).tried(format!("make the folder {}", folder.display()))?;
+        let path = folder.join(&name);
+        keep(&library, &path)?;
+        kept.insert(name, path);
+    }
+    Ok(kept)
+}
+
+/// A copy where the folders are on two file systems.
+fn keep(file: &Path, path: &Path) -> Result<()> {
+    fs::hard_link(file, path).or_else(|_| fs::copy(file, path).map(drop)).tried(format!(
+        "keep {} as {}",
+        file.display(),
+        path.display()
+    ))
 }
 
 fn same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
@@ -120,7 +167,7 @@ mod tests {
         // As a linker does it: a new file in place of the old one.
         fs::remove_file(path).ok();
         fs::write(path, bytes).unwrap();
-        Program { executable: path.to_path_buf(), libraries: Vec::new(), since: None, start_anyway: false }
+        Program { executable: path.to_path_buf(), setting: Setting::default(), since: None, start_anyway: false }
     }
 
     #[test]
@@ -130,8 +177,13 @@ mod tests {
         let run = folder.path().join("hotrun/run/1");
         let mut store = Store::open(run.clone()).unwrap();
         let one = store.publish(&program(&built, "one")).unwrap();
-        assert!(one.same_bytes(&program(&built, "one")), "other file, same bytes");
-        assert!(!one.same_bytes(&program(&built, "two")));
+        assert!(one.is_same(&program(&built, "one")), "other file, same bytes");
+        assert!(!one.is_same(&program(&built, "two")));
+        let elsewhere = Program {
+            setting: Setting { env: vec![("A".into(), Some("1".into()))], ..Setting::default() },
+            ..program(&built, "one")
+        };
+        assert!(!one.is_same(&elsewhere), "same bytes, another environment");
         let two = store.publish(&program(&built, "two")).unwrap();
         assert_eq!(fs::read_to_string(&one.path).unwrap(), "one");
         assert_eq!(one.path.file_name(), built.file_name(), "it is called what it is called");
@@ -139,5 +191,27 @@ mod tests {
         assert!(!one.path.exists() && two.path.exists());
         drop(store);
         assert!(!folder.path().join("hotrun").exists(), "nothing is left");
+    }
+
+    /// This test is a program that needs the C library; here another file has that name.
+    #[test]
+    fn a_program_outlives_the_libraries_it_was_built_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = folder.path().join("libc.so.6");
+        let build = |bytes: &str| {
+            fs::remove_file(&library).ok();
+            fs::write(&library, bytes).unwrap();
+            let env = vec![(LIBRARY_PATH.into(), Some("/target/deps".into()))];
+            let setting = Setting { env, libraries: vec![folder.path().to_path_buf()], ..Setting::default() };
+            Program { executable: std::env::current_exe().unwrap(), setting, since: None, start_anyway: false }
+        };
+        let mut store = Store::open(folder.path().join("hotrun/run/1")).unwrap();
+        let one = store.publish(&build("one")).unwrap();
+        assert!(one.is_same(&build("one")));
+        assert!(!one.is_same(&build("two")), "same bytes, another library");
+        let kept = folder.path().join("hotrun/run/1/1/libraries");
+        assert_eq!(fs::read_to_string(kept.join("libc.so.6")).unwrap(), "one");
+        let path = format!("{}:/target/deps", kept.display());
+        assert_eq!(one.environment(), [(LIBRARY_PATH.into(), Some(path.into()))]);
     }
 }
