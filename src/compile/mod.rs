@@ -1,6 +1,7 @@
 //! Room 1, hot compile: watches what the program is made of, builds, and ends in an `Artifact`.
 //! Never lives here: what becomes of it. This room does not know that programs are run.
 
+mod advice;
 mod build;
 mod builder;
 mod cycle;
@@ -143,6 +144,8 @@ impl Room {
             Ok(eyes) => room.eyes = Some(eyes),
             Err(error) => room.look_from_time_to_time(&watch::describe(&error), now),
         }
+        let advice = std::env::current_dir().ok().and_then(|folder| advice::dotenv(config, metadata, &folder));
+        advice.into_iter().for_each(|text| room.note(text));
         room.watch(now);
         Ok(room)
     }

@@ -12,6 +12,7 @@ mod load;
 
 mod cli;
 mod control;
+mod dotenv;
 mod ends;
 mod environment;
 mod gate;
