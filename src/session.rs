@@ -9,7 +9,7 @@ use crate::edges::control::{self, Reply, Request, State};
 use crate::edges::keys::{Key, Keys};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
-use crate::process::{Launcher, Stdin};
+use crate::process::{Launcher, Stdin, Terminal};
 use crate::report::{Behind, BuiltBy, CrateTiming, Json, Notice, Reporter, Text, Timing, Timings};
 use crate::upgrade::{self, Generation, Known, Program, Said, Since};
 use std::io::{self, IsTerminal};
@@ -88,19 +88,26 @@ struct Session {
 impl Session {
     fn open(config: &Config, metadata: &cargo_metadata::Metadata, events: &Sender<Event>) -> Result<Session> {
         let began = now();
-        let reporter = reporter(config);
         let tell = |events: &Sender<Event>| {
             let events = events.clone();
             // The loop ends before the threads do; nobody misses what they say then.
             move |event| drop(events.send(event))
         };
+        // Before there is any other thread.
         let send = tell(events);
-        signals::listen(move |asked| send(Event::Signal(asked))).tried("listen for signals")?;
+        let terminal = if config.output.keys {
+            None
+        } else {
+            Terminal::open(move |signal| send(Event::Signal(Asked::Stop(signal))))
+        };
+        let reporter = reporter(config);
+        let send = tell(events);
+        signals::listen(terminal.is_some(), move |asked| send(Event::Signal(asked))).tried("listen for signals")?;
 
         let notify_folder = tempfile::Builder::new().prefix("hotrun-").tempdir().tried("make a temporary folder")?;
         let target = config.build.target_dir.clone().unwrap_or_else(|| metadata.target_directory.clone().into());
         let run_folder = target.join("hotrun/run").join(std::process::id().to_string());
-        let launcher = Launcher::new(&[&run_folder, notify_folder.path()], config.upgrade.kill_timeout)?;
+        let mut launcher = Launcher::new(&[&run_folder, notify_folder.path()], config.upgrade.kill_timeout)?;
 
         let send = tell(events);
         let keys = if config.output.keys && config.output.format == Format::Human {
@@ -108,8 +115,13 @@ impl Session {
         } else {
             None
         };
-        // A program in a group of its own is stopped by the terminal when it reads from it.
-        let stdin = if io::stdin().is_terminal() { Stdin::Null } else { Stdin::Inherit };
+        // A program in a group of its own is stopped by the terminal when it reads from it, unless it was given it.
+        let stdin = match &terminal {
+            Some(_) => Stdin::Terminal,
+            None if io::stdin().is_terminal() => Stdin::Null,
+            None => Stdin::Inherit,
+        };
+        launcher.share(terminal);
 
         let known = known(metadata, config);
         let send = tell(events);
@@ -229,20 +241,26 @@ impl Session {
             Asked::Stop(signal) => self.stop(now, End::Signal(signal)),
             Asked::Rebuild => self.rebuild(now, "asked for by SIGUSR1"),
             Asked::Upgrade => self.upgrade.again(now, &mut self.launcher),
-            Asked::Suspend => {
-                if let Some(keys) = &self.keys {
-                    keys.suspend();
-                }
-                self.upgrade.suspend(&self.launcher);
-                signals::suspend();
-            }
+            Asked::Child if self.launcher.terminal().is_some_and(Terminal::look) => self.suspend(),
+            Asked::Child => {}
+            Asked::Suspend => self.suspend(),
             Asked::Continue => {
+                self.launcher.terminal().inspect(|terminal| terminal.resume());
                 self.upgrade.resume(&self.launcher);
                 if let Some(keys) = &mut self.keys {
                     keys.resume();
                 }
             }
         }
+    }
+
+    fn suspend(&mut self) {
+        if let Some(keys) = &self.keys {
+            keys.suspend();
+        }
+        self.upgrade.suspend(&self.launcher);
+        self.launcher.terminal().inspect(|terminal| terminal.suspend());
+        signals::suspend();
     }
 
     fn key(&mut self, now: Instant, key: Key) {

@@ -9,7 +9,7 @@ use super::store::Published;
 use super::{Generation, Sink};
 use crate::config::{Config, HandOff, Run};
 use crate::error::{Result, Tried};
-use crate::process::{self, Launcher, Running, Stdin, clean_environment};
+use crate::process::{self, Launcher, Place, Running, Stdin, clean_environment};
 use crate::report::HandOver;
 use hotrun::holder::{Handed, Holder, Said as Told};
 use hotrun::wire;
@@ -27,7 +27,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a generation's thread sees and hears.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub enum Said {
 #[derive(Debug)]
 pub struct Start {
     pub handoff: HandOff,
+    /// How long a program may take to end.
+    pub kill_timeout: Duration,
     run: Run,
     package: String,
     stdin: Stdin,
@@ -94,6 +96,8 @@ pub struct Started {
     /// It has said READY, or asked for a connection, so that it has its sockets.
     pub accepts: bool,
     pub said_draining: bool,
+    /// When it is asked to leave that is about to leave by itself.
+    pub terminate_at: Option<Instant>,
     /// What the user was told of its sockets.
     pub said: Vec<String>,
     /// Dropped to end the probe.
@@ -104,6 +108,7 @@ impl Start {
     pub fn new(config: &Config, stdin: Stdin, notify_folder: &Path) -> Start {
         Start {
             handoff: config.upgrade.handoff,
+            kill_timeout: config.upgrade.kill_timeout,
             run: config.program.clone(),
             package: config.build.package.clone(),
             stdin,
@@ -176,6 +181,7 @@ impl Start {
             notify,
             notify_path,
             end: running.end().tried("watch the new process")?,
+            place: running.place(),
             sink: Arc::clone(sink),
         };
         thread::spawn(move || ears.listen());
@@ -195,6 +201,7 @@ impl Start {
             said_hello: false,
             accepts: false,
             said_draining: false,
+            terminate_at: None,
             said: Vec::new(),
             probing: None,
         };
@@ -237,6 +244,15 @@ impl Started {
             Some(program) => self.send(&[program], signal),
             None => self.running.signal(signal),
         }
+    }
+
+    /// Whether the terminal has asked it to end: then it has some time to do so in its own way before it is asked again.
+    pub fn leaves_by_itself(&mut self, now: Instant, time: Duration) -> bool {
+        let asked = self.running.place().is_some_and(|place| place.was_asked_to_end());
+        if asked {
+            self.terminate_at.get_or_insert(now + time);
+        }
+        asked
     }
 
     /// To the program and all that it has started. A runner that waits for it comes to its end by itself; most of those that were asked
@@ -293,6 +309,7 @@ struct Ears {
     notify: UnixDatagram,
     notify_path: PathBuf,
     end: OwnedFd,
+    place: Option<Arc<Place>>,
     sink: Sink,
 }
 
@@ -319,6 +336,10 @@ impl Ears {
             }
         }
         std::fs::remove_file(&self.notify_path).ok();
+        // Whether it was the user who has ended it is known before its end is.
+        if let Some(place) = &self.place {
+            place.hear_out();
+        }
         (self.sink)(self.generation, Said::Exited);
     }
 

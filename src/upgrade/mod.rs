@@ -7,6 +7,7 @@ mod gate;
 mod gated;
 mod generation;
 mod handover;
+mod leaving;
 mod libraries;
 mod library;
 mod probe;
@@ -197,7 +198,8 @@ impl Room {
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        self.handover.deadline().into_iter().chain(self.alive_at.values().copied()).min()
+        let late = self.generations.values().filter_map(|started| started.terminate_at);
+        self.handover.deadline().into_iter().chain(self.alive_at.values().copied()).chain(late).min()
     }
 
     /// What there is to tell.
@@ -260,6 +262,7 @@ impl Room {
         for generation in alive {
             self.still_alive(now, generation, launcher);
         }
+        self.ask_late_ones(now);
         self.let_go();
     }
 
@@ -369,10 +372,10 @@ impl Room {
                 Action::Drain(generation) => self.drain(now, generation, launcher),
                 Action::Terminate(generation) => {
                     if !self.end_at_gate(generation) {
-                        self.to_group(generation, Signal::SIGTERM);
+                        self.terminate(now, generation);
                     }
                 }
-                Action::Kill(generation) => self.to_group(generation, Signal::SIGKILL),
+                Action::Kill(generation) => self.kill(generation),
                 Action::Live(generation) => self.live(now, generation),
                 Action::Tell(notice) => self.out.push(notice),
             }
@@ -430,9 +433,7 @@ impl Room {
             ));
         }
         // Its own way of stopping gracefully; it tells nobody when it stops accepting.
-        if let Some(started) = self.generations.get(&generation) {
-            started.signal(Signal::SIGTERM);
-        }
+        self.ask_to_stop(now, generation);
         self.stopped_accepting(now, generation, launcher);
     }
 
@@ -446,12 +447,6 @@ impl Room {
         if let Some(started) = self.generations.get(&generation).filter(|started| started.said_hello) {
             // One that is gone, or hangs, is heard of by its end or its deadline.
             tell(started).ok();
-        }
-    }
-
-    fn to_group(&self, generation: Generation, signal: Signal) {
-        if let Some(started) = self.generations.get(&generation) {
-            started.signal_all(signal);
         }
     }
 

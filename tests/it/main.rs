@@ -17,6 +17,7 @@ mod ends;
 mod environment;
 mod gate;
 mod generations;
+mod keyboard;
 mod leaks;
 mod libraries;
 mod link;
