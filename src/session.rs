@@ -10,7 +10,7 @@ use crate::edges::keys::{Key, Keys};
 use crate::edges::registry::{self, Registry};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
-use crate::process::{Launcher, Stdin};
+use crate::process::{Launcher, Stdin, Terminal};
 use crate::report::{Behind, Json, Notice, Reporter, Standing, Text, Vintage};
 use crate::upgrade::{self, Generation, Known, Program, Said, Since};
 use std::io::{self, IsTerminal};
@@ -86,14 +86,21 @@ struct Session {
 impl Session {
     fn open(config: &Config, metadata: &cargo_metadata::Metadata, events: &Sender<Event>) -> Result<Session> {
         let began = now();
-        let reporter = reporter(config);
         let tell = |events: &Sender<Event>| {
             let events = events.clone();
             // The loop ends before the threads do; nobody misses what they say then.
             move |event| drop(events.send(event))
         };
+        // Before there is any other thread.
         let send = tell(events);
-        signals::listen(move |asked| send(Event::Signal(asked))).tried("listen for signals")?;
+        let terminal = if config.output.keys {
+            None
+        } else {
+            Terminal::open(move |signal| send(Event::Signal(Asked::Stop(signal))))
+        };
+        let reporter = reporter(config);
+        let send = tell(events);
+        signals::listen(terminal.is_some(), move |asked| send(Event::Signal(asked))).tried("listen for signals")?;
 
         let notify_folder = tempfile::Builder::new().prefix("hotrun-").tempdir().tried("make a temporary folder")?;
         let target = config.build.target_dir.clone().unwrap_or_else(|| metadata.target_directory.clone().into());
@@ -102,7 +109,7 @@ impl Session {
         let entry = registry.as_ref().map(|registry| registry.own_file());
         let mut left = vec![run_folder.as_path(), notify_folder.path()];
         left.extend(entry.as_deref().ok());
-        let launcher = Launcher::new(&left, config.upgrade.kill_timeout)?;
+        let mut launcher = Launcher::new(&left, config.upgrade.kill_timeout)?;
 
         let send = tell(events);
         let keys = if config.output.keys && config.output.format == Format::Human {
@@ -110,8 +117,13 @@ impl Session {
         } else {
             None
         };
-        // A program in a group of its own is stopped by the terminal when it reads from it.
-        let stdin = if io::stdin().is_terminal() { Stdin::Null } else { Stdin::Inherit };
+        // A program in a group of its own is stopped by the terminal when it reads from it, unless it was given it.
+        let stdin = match &terminal {
+            Some(_) => Stdin::Terminal,
+            None if io::stdin().is_terminal() => Stdin::Null,
+            None => Stdin::Inherit,
+        };
+        launcher.share(terminal);
 
         let known = known(metadata, config);
         let send = tell(events);
@@ -245,20 +257,26 @@ impl Session {
             Asked::Stop(signal) => self.stop(now, End::Signal(signal)),
             Asked::Rebuild => self.rebuild(now, "asked for by SIGUSR1"),
             Asked::Upgrade => self.upgrade.again(now, &mut self.launcher),
-            Asked::Suspend => {
-                if let Some(keys) = &mut self.keys {
-                    keys.suspend();
-                }
-                self.upgrade.suspend(&self.launcher);
-                signals::suspend();
-            }
+            Asked::Child if self.launcher.terminal().is_some_and(Terminal::look) => self.suspend(),
+            Asked::Child => {}
+            Asked::Suspend => self.suspend(),
             Asked::Continue => {
+                self.launcher.terminal().inspect(|terminal| terminal.resume());
                 self.upgrade.resume(&self.launcher);
                 if let Some(keys) = &mut self.keys {
                     keys.resume();
                 }
             }
         }
+    }
+
+    fn suspend(&mut self) {
+        if let Some(keys) = &mut self.keys {
+            keys.suspend();
+        }
+        self.upgrade.suspend(&self.launcher);
+        self.launcher.terminal().inspect(|terminal| terminal.suspend());
+        signals::suspend();
     }
 
     fn key(&mut self, now: Instant, key: Key) {
@@ -361,7 +379,7 @@ impl Session {
 fn program(artifact: compile::Artifact) -> Program {
     let since = Some(Since { saved: artifact.saved, was_saved: artifact.was_saved, built: artifact.build_ended });
     let start_anyway = artifact.start_anyway;
-    Program { executable: artifact.executable, libraries: artifact.libraries, since, start_anyway }
+    Program { executable: artifact.executable, setting: artifact.setting, since, start_anyway }
 }
 
 fn known(metadata: &cargo_metadata::Metadata, config: &Config) -> Known {

@@ -1,11 +1,11 @@
-//! One run of `cargo build`: its start, what it says, and what came of it.
-//! Never lives here: when to build (`cycle`), and what is watched (`sources`).
+//! One build by cargo: its start, what it says, and what came of it. It is a `cargo run` that ends where the program would begin.
+//! Never lives here: when to build (`cycle`), what is watched (`sources`), and how cargo would start the program (`launch`).
 
 use super::output::{self, Words, is_sum};
-use super::reason;
+use super::{launch, reason};
 use crate::config;
 use crate::error::{Result, Tried};
-use crate::process::{Launcher, Running, Stdin, clean_environment, describe};
+use crate::process::{Catch, Launcher, Running, Setting, Stdin, clean_environment, describe};
 use crate::report::short;
 use cargo_metadata::diagnostic::DiagnosticLevel;
 use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, Target, TargetKind};
@@ -28,6 +28,8 @@ pub enum Said {
     Message(Box<Message>),
     /// A line of cargo's own, from its standard error.
     Cargo(String),
+    /// It would start the program now, in that way if this can be known.
+    Caught(Option<Box<Setting>>),
     /// One of its two outputs.
     OutputClosed,
     Exited,
@@ -48,8 +50,8 @@ pub struct Cargo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
     pub executable: PathBuf,
-    /// Where its dynamic libraries are.
-    pub libraries: Vec<PathBuf>,
+    /// How cargo would start it.
+    pub setting: Setting,
     /// Folders of local packages all of whose files are inputs, as their build script names none.
     pub whole_packages: Vec<PathBuf>,
     /// Nothing was compiled for it.
@@ -91,9 +93,12 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Run {
     running: Running,
-    /// Of the package. Its id says the version, too, which may have become another one.
-    manifest: PathBuf,
-    target: config::Target,
+    /// Its manifest says which package it is: the id says the version, too, which may have become another one.
+    build: config::Build,
+    /// Why it is not known how cargo would start the program.
+    pub unknown: Option<String>,
+    caught: bool,
+    setting: Option<Setting>,
     done: usize,
     errors: usize,
     shown: usize,
@@ -113,10 +118,8 @@ pub struct Run {
 
 impl Cargo {
     /// Starts a run. `sink` gets everything it says; `wrap` may have the last word on how it is started.
-    pub fn start(&self, launcher: &mut Launcher, sink: &Sink, wrap: impl FnOnce(&mut Command)) -> Result<Run> {
-        let mut command = self.command();
-        wrap(&mut command);
-        let mut running = launcher.start(&command, Stdio::piped(), Stdio::piped(), Stdin::Null, &[], false)?;
+    pub fn start(&self, launcher: &mut Launcher, sink: &Sink, wrap: impl FnMut(&mut Command)) -> Result<Run> {
+        let (mut running, unknown) = self.spawn(launcher, sink, wrap)?;
         if let Some(stdout) = running.stdout() {
             let sink = Arc::clone(sink);
             thread::spawn(move || read_messages(stdout, &sink));
@@ -129,8 +132,10 @@ impl Cargo {
         running.when_ended(move || sink(Said::Exited)).tried("watch cargo")?;
         Ok(Run {
             running,
-            manifest: self.build.manifest_path.clone(),
-            target: self.build.target.clone(),
+            build: self.build.clone(),
+            unknown,
+            caught: false,
+            setting: None,
             done: 0,
             errors: 0,
             shown: 0,
@@ -147,11 +152,36 @@ impl Cargo {
         })
     }
 
+    /// Cargo, caught where that is possible; else why it is not.
+    fn spawn(
+        &self,
+        launcher: &mut Launcher,
+        sink: &Sink,
+        mut wrap: impl FnMut(&mut Command),
+    ) -> Result<(Running, Option<String>)> {
+        let why = if launch::is_script(&self.program) {
+            format!("{} is a script", self.program.display())
+        } else {
+            let mut command = self.command("run");
+            wrap(command.args(["--", launch::SIGN]));
+            let sink = Arc::clone(sink);
+            let tell = Box::new(move |caught| sink(Said::Caught(launch::setting(caught).map(Box::new))));
+            match launcher.start_and_catch(&command, Catch { wanted: launch::is_program, tell }) {
+                Ok(running) => return Ok((running, None)),
+                Err(error) => format!("ptrace(2): {error}"),
+            }
+        };
+        let mut command = self.command("build");
+        wrap(&mut command);
+        let running = launcher.start(&command, Stdio::piped(), Stdio::piped(), Stdin::Null, &[], false)?;
+        Ok((running, Some(why)))
+    }
+
     /// The manifest of the chosen package says which one is meant; `-p` would need a spec that no dependency shares.
-    fn command(&self) -> Command {
+    fn command(&self, what: &str) -> Command {
         let build = &self.build;
         let mut command = Command::new(&self.program);
-        command.args(["build", "--message-format=json-diagnostic-rendered-ansi"]);
+        command.args([what, "--message-format=json-diagnostic-rendered-ansi"]);
         command.arg("--manifest-path").arg(&build.manifest_path);
         command.arg(format!("--{}", build.target.kind())).arg(build.target.name());
         if !build.features.is_empty() {
@@ -226,6 +256,7 @@ impl Run {
                     self.cargo_lines.push(Told { about: None, words: Words::text(line) });
                 }
             }
+            Said::Caught(setting) => (self.caught, self.setting) = (true, setting.map(|setting| *setting)),
             Said::OutputClosed => self.open = self.open.saturating_sub(1),
             Said::Exited => self.exited = Some(now),
         }
@@ -240,7 +271,8 @@ impl Run {
             return None;
         }
         let status = self.running.finish();
-        let success = status.as_ref().is_ok_and(std::process::ExitStatus::success);
+        // One that was caught had nothing left to do but to become the program.
+        let success = status.as_ref().is_ok_and(std::process::ExitStatus::success) || self.caught;
         let mut messages = std::mem::take(&mut self.rendered);
         if success {
             // A build script's warnings are among them.
@@ -250,10 +282,11 @@ impl Run {
             Some((executable, fresh)) if success => {
                 let units = std::mem::take(&mut self.units);
                 let (scripts, whole_packages) = what_they_name(&std::mem::take(&mut self.scripts), &units);
-                let libraries = std::mem::take(&mut self.libraries);
+                let setting = self.setting.take();
+                let setting = setting.unwrap_or_else(|| launch::without_cargo(&self.build, &self.libraries));
                 let files = units.iter().filter(|unit| is_local(&unit.package_id)).flat_map(|unit| &unit.filenames);
                 let compiled = files.map(|path| path.clone().into_std_path_buf()).collect();
-                let built = Built { executable, libraries, whole_packages, fresh, messages, units, scripts, compiled };
+                let built = Built { executable, setting, whole_packages, fresh, messages, units, scripts, compiled };
                 Some(Outcome::Built(built))
             }
             Some(_) | None => {
@@ -261,8 +294,8 @@ impl Run {
                 if self.errors > 0 {
                     lines = reason::beside_compilers(lines);
                 } else if success {
-                    let (kind, name) = (self.target.kind(), self.target.name());
-                    let manifest = short(&self.manifest);
+                    let (kind, name) = (self.build.target.kind(), self.build.target.name());
+                    let manifest = short(&self.build.manifest_path);
                     lines.push(reason::unsaid(&format!("cargo has made no {kind} `{name}` of {manifest}")));
                 } else if !reason::is_among(&lines) {
                     let end = status.map_or_else(|error| error.to_string(), describe);
@@ -303,13 +336,13 @@ impl Run {
     }
 
     fn hear_unit(&mut self, unit: Unit) {
-        let kind = match self.target {
+        let kind = match self.build.target {
             config::Target::Bin(_) => TargetKind::Bin,
             config::Target::Example(_) => TargetKind::Example,
         };
         if let Some(executable) = &unit.executable
-            && is_same_file(unit.manifest_path.as_std_path(), &self.manifest)
-            && unit.target.name == self.target.name()
+            && is_same_file(unit.manifest_path.as_std_path(), &self.build.manifest_path)
+            && unit.target.name == self.build.target.name()
             && unit.target.kind.contains(&kind)
         {
             self.executable = Some((executable.clone().into_std_path_buf(), unit.fresh));

@@ -294,7 +294,13 @@ impl Builder {
         let (sink, number) = (Arc::clone(&self.sink), self.runs);
         let sink: build::Sink = Arc::new(move |said| sink(number, BuildSaid::Cargo(said)));
         self.cargo_began = Some(SystemTime::now());
-        let run = self.cargo.start(launcher, &sink, |command| self.replay.wrap(command))?;
+        let mut run = self.cargo.start(launcher, &sink, |command| self.replay.wrap(command))?;
+        if let Some(why) = run.unknown.take() {
+            self.once(format!(
+                "what cargo sets for a program cannot be found out here ({why}): it runs without a configured runner, `[env]`, \
+                 what build scripts set, and most of CARGO_*"
+            ));
+        }
         self.work = Some((number, Work::Cargo(Box::new(run))));
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 use super::build::{Built, Script, Told};
 use super::replay::{Folder, Known, Lesson, Plan};
+use crate::process::Setting;
 use cargo_metadata::Artifact as Unit;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -11,8 +12,7 @@ use std::time::SystemTime;
 pub struct Last {
     /// Until it is learnt from, or a newer build begins.
     pub unlearnt: Option<Unlearnt>,
-    /// The folders of its dynamic libraries.
-    libraries: Vec<PathBuf>,
+    setting: Setting,
     whole_packages: Vec<PathBuf>,
     messages: Vec<Told>,
 }
@@ -43,7 +43,7 @@ impl Last {
                 executable: built.executable.clone(),
                 began,
             }),
-            libraries: built.libraries.clone(),
+            setting: built.setting.clone(),
             whole_packages: built.whole_packages.clone(),
             messages: built.messages.clone(),
         }
@@ -54,7 +54,7 @@ impl Last {
         let program = plan.crates.last()?;
         Some(Built {
             executable: folder.program(&program.target.name),
-            libraries: self.libraries.clone(),
+            setting: self.setting.clone(),
             whole_packages: self.whole_packages.clone(),
             fresh: false,
             messages: self.messages(plan, |_| true),

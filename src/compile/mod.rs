@@ -1,12 +1,14 @@
 //! Room 1, hot compile: watches what the program is made of, builds, and ends in an `Artifact`.
 //! Never lives here: what becomes of it. This room does not know that programs are run.
 
+mod advice;
 mod asked;
 mod build;
 mod builder;
 mod cycle;
 mod dep_info;
 mod last;
+mod launch;
 mod link;
 mod lock;
 mod manifests;
@@ -167,6 +169,8 @@ impl Room {
             out: Vec::new(),
         };
         room.underway.set_packages(metadata, &config.build.manifest_path);
+        let advice = std::env::current_dir().ok().and_then(|folder| advice::dotenv(config, metadata, &folder));
+        advice.into_iter().for_each(|text| room.note(text));
         room.watch(now);
         Ok(room)
     }
@@ -382,7 +386,7 @@ impl Room {
         self.diagnostics(built.messages);
         self.out.push(Outbox::Built(Artifact {
             executable: built.executable.clone(),
-            libraries: built.libraries,
+            setting: built.setting,
             saved: self.saved.unwrap_or(self.build_began),
             was_saved: self.was_saved,
             build_ended: now,

@@ -3,6 +3,7 @@
 
 use super::How;
 use crate::config::DataAction;
+use crate::process::Setting;
 use crate::report::{BuiltBy, CrateTiming, Generation, Notice, Timing, Timings};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,8 +12,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifact {
     pub executable: PathBuf,
-    /// Folders with its dynamic libraries.
-    pub libraries: Vec<PathBuf>,
+    /// How cargo would start it.
+    pub setting: Setting,
     /// When the change it contains was saved, or else the build was asked for, and when its build ended.
     pub saved: Instant,
     pub was_saved: bool,

@@ -57,7 +57,7 @@ impl Pace {
         let line = match said {
             Said::Cargo(line) => clean::plain(line),
             Said::Message(_) => return (false, self.goes_on(now)),
-            Said::OutputClosed | Said::Exited => return (false, None),
+            Said::Caught(_) | Said::OutputClosed | Said::Exited => return (false, None),
         };
         if !is_status(&line) {
             return (false, None);

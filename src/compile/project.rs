@@ -111,6 +111,17 @@ pub fn depends_on(metadata: &Metadata, package: &cargo_metadata::PackageId, name
     reachable(metadata, package).values().any(|package| package.name.as_str() == name)
 }
 
+/// What the package and the others of the user's that it is made of need themselves, by name.
+pub(super) fn local_needs(metadata: &Metadata, package: &PackageId) -> Vec<String> {
+    let packages = reachable(metadata, package);
+    let is_local = |id: &PackageId| packages.get(id.repr.as_str()).is_some_and(|package| package.source.is_none());
+    let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes).filter(|node| is_local(&node.id));
+    let needed = nodes
+        .flat_map(|node| &node.deps)
+        .filter(|dependency| dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal));
+    needed.filter_map(|dependency| Some(packages.get(dependency.pkg.repr.as_str())?.name.to_string())).collect()
+}
+
 /// Each package is compiled once, and its build script compiled and run: close enough for a bar.
 pub(super) fn unit_estimate(metadata: &Metadata, config: &Config) -> usize {
     let packages = reachable(metadata, &config.build.package_id);

@@ -110,7 +110,7 @@ impl Underway {
         match said {
             Said::Cargo(line) => self.hear_line(now, &clean::plain(line)),
             Said::Message(message) => self.hear_message(now, message),
-            Said::OutputClosed | Said::Exited => {}
+            Said::Caught(_) | Said::OutputClosed | Said::Exited => {}
         }
     }
 

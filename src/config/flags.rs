@@ -28,9 +28,10 @@ pub(super) fn layer(args: &Session, directory: &Path) -> Result<Layer> {
         debug: one("--debug", &args.debug, words::debug)?,
         args: said(&args.args).map(<[_]>::to_vec),
         env: args.env.iter().map(|pair| variable(pair)).collect::<Result<_>>()?,
-        env_file: args.env_file.as_ref().map(|file| directory.join(file)),
+        env_file: args.env_file.as_ref().map(|file| (directory.join(file), Origin::flag("--env-file"))),
         listen: said(&args.listen).map(|list| listen(list, directory)).transpose()?,
-        watch: said(&args.watch).map(|list| list.iter().map(|one| directory.join(one)).collect()),
+        watch: said(&args.watch)
+            .map(|list| list.iter().map(|one| (directory.join(one), Origin::flag("--watch"))).collect()),
         ignore: all("--ignore", &args.ignore, |one| words::glob(one, directory))?,
         data: all("--data", &args.data, |one| data(one, directory))?,
         strategy: one("--strategy", &args.strategy, words::strategy)?,

@@ -28,6 +28,9 @@ impl Origin {
     }
 }
 
+/// A file or folder, and where it was named: whether it is there only matters where no nearer place names another.
+pub(super) type Named = (PathBuf, Origin);
+
 /// `None` is "not said here". What is said is valid by itself.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Layer {
@@ -39,9 +42,9 @@ pub(super) struct Layer {
     pub(super) debug: Option<Debug>,
     pub(super) args: Option<Vec<OsString>>,
     pub(super) env: Vec<(String, String)>,
-    pub(super) env_file: Option<PathBuf>,
+    pub(super) env_file: Option<Named>,
     pub(super) listen: Option<Vec<Listen>>,
-    pub(super) watch: Option<Vec<PathBuf>>,
+    pub(super) watch: Option<Vec<Named>>,
     pub(super) ignore: Option<Vec<String>>,
     pub(super) data: Option<Vec<Data>>,
     pub(super) strategy: Option<Strategy>,

@@ -102,9 +102,9 @@ fn from_table(source: &Source<'_>, table: &dyn TableLike) -> Result<Layer> {
             "debug" => layer.debug = Some(entry.parsed(words::debug)?),
             "args" => layer.args = Some(entry.list(|one| Ok(one.checked(words::no_nul)?.into()))?),
             "env" => layer.env = entry.table()?.into_iter().map(variable).collect::<Result<_>>()?,
-            "env-file" => layer.env_file = Some(directory.join(entry.word()?)),
+            "env-file" => layer.env_file = Some((directory.join(entry.word()?), origin())),
             "listen" => layer.listen = Some(listen(&entry, directory)?),
-            "watch" => layer.watch = Some(entry.list(|one| Ok(directory.join(one.word()?)))?),
+            "watch" => layer.watch = Some(entry.list(|one| Ok((directory.join(one.word()?), one.origin())))?),
             "ignore" => layer.ignore = Some(entry.list(|one| one.parsed(|text| words::glob(text, directory)))?),
             "data" => {
                 let data = |(pattern, action): (&str, Entry<'_>)| {

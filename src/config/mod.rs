@@ -255,10 +255,10 @@ fn load_from(args: &cli::Session, metadata: &Metadata, directory: &Path) -> Resu
     flags::for_cargo(args, directory, &mut build)?;
     Ok(Config {
         build,
-        program: Run { args: said.args.unwrap_or_default(), env: said.env, env_file: said.env_file },
+        program: Run { args: said.args.unwrap_or_default(), env: said.env, env_file: there(said.env_file)? },
         listen: said.listen.unwrap_or_default(),
         watch: Watch {
-            extra: said.watch.unwrap_or_default(),
+            extra: said.watch.unwrap_or_default().into_iter().map(watched).collect::<Result<_>>()?,
             ignore: said.ignore.unwrap_or_default(),
             data: said.data.unwrap_or_default(),
         },
@@ -282,6 +282,27 @@ fn load_from(args: &cli::Session, metadata: &Metadata, directory: &Path) -> Resu
         },
         choice: Choice { args: args.clone(), directory: directory.to_path_buf() },
     })
+}
+
+/// One that is missing would be missed at each start of the program, after a build for nothing.
+fn there(file: Option<layer::Named>) -> Result<Option<PathBuf>> {
+    let Some((file, origin)) = file else { return Ok(None) };
+    if file.is_file() {
+        return Ok(Some(file));
+    }
+    let why = if file.exists() { "which is no file" } else { "which is not there" };
+    Err(origin.refuse(format!("found {}, {why}; create it, or leave the key or flag out", file.display())))
+}
+
+/// A path that was mistyped would be watched in silence. One that goes later may come again.
+fn watched((path, origin): layer::Named) -> Result<PathBuf> {
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(origin.refuse(format!(
+        "found {}, which is not there and could not be watched; correct it, create it, or leave it out",
+        path.display()
+    )))
 }
 
 /// What is only wrong in company.

@@ -1,6 +1,6 @@
 //! Signals become words.
 
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::io;
 use std::thread;
@@ -17,11 +17,16 @@ pub enum Asked {
     /// SIGTSTP: the terminal is wanted back for a while.
     Suspend,
     Continue,
+    /// SIGCHLD: a child has stopped, or ended.
+    Child,
 }
 
-/// Listens for the rest of the process's life.
-pub fn listen(tell: impl Fn(Asked) + Send + 'static) -> io::Result<()> {
+/// Listens for the rest of the process's life; for news of children only where somebody wants them.
+pub fn listen(children: bool, tell: impl Fn(Asked) + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT])?;
+    if children {
+        signals.add_signal(SIGCHLD)?;
+    }
     thread::spawn(move || {
         for signal in signals.forever() {
             tell(match signal {
@@ -29,6 +34,7 @@ pub fn listen(tell: impl Fn(Asked) + Send + 'static) -> io::Result<()> {
                 SIGUSR2 => Asked::Upgrade,
                 SIGTSTP => Asked::Suspend,
                 SIGCONT => Asked::Continue,
+                SIGCHLD => Asked::Child,
                 stop => Asked::Stop(stop),
             });
         }

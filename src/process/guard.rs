@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, killpg, signal};
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, send, sendmsg, socketpair};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, tcgetpgrp, tcsetpgrp};
 use rustix::process::{PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -167,7 +167,7 @@ pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
     }
     end(&groups, kill_timeout);
     if let Some(terminal) = terminal {
-        terminal.restore();
+        terminal.restore(&groups);
     }
     for path in args.map(PathBuf::from) {
         // Gone already, or never made.
@@ -215,17 +215,27 @@ fn ignore_signals() {
 struct Terminal {
     tty: File,
     before: Termios,
+    /// Whose it was.
+    group: Option<Pid>,
 }
 
 impl Terminal {
     fn remember() -> Option<Terminal> {
         let tty = File::options().read(true).write(true).open("/dev/tty").ok()?;
         let before = tcgetattr(&tty).ok()?;
-        Some(Terminal { tty, before })
+        let group = tcgetpgrp(&tty).ok();
+        Some(Terminal { tty, before, group })
     }
 
-    /// Only when it still is as the command had set it: a shell may have taken it back already.
-    fn restore(&self) {
+    /// Only when it still is as the command had set it, or a program's that the command has given it to: a shell may have taken it back
+    /// already.
+    fn restore(&self, groups: &BTreeMap<i32, Option<OwnedFd>>) {
+        let given = tcgetpgrp(&self.tty).is_ok_and(|front| groups.contains_key(&front.as_raw()));
+        if let Some(group) = self.group.filter(|_| given) {
+            tcsetpgrp(&self.tty, group).ok();
+            tcsetattr(&self.tty, SetArg::TCSANOW, &self.before).ok();
+            return;
+        }
         let mut keys = self.before.clone();
         keys.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO);
         if tcgetattr(&self.tty)

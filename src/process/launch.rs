@@ -2,7 +2,7 @@
 //! program. One of the few files with `unsafe`: descriptors are moved by number.
 //! Never lives here: choosing the program.
 
-use super::{Gate, guard, seccomp};
+use super::{Gate, guard, seccomp, terminal};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::prctl;
@@ -19,6 +19,7 @@ use std::process::Command;
 
 const LAUNCH: &str = "__launch";
 const GUARD: &str = "__guard";
+const EAR: &str = "__ear";
 const GATE: &str = "gate";
 const NO_GATE: &str = "no-gate";
 /// The most descriptors one message carries; the kernel's limit is 253 (unix(7), SCM_MAX_FD).
@@ -30,6 +31,7 @@ pub fn hidden_entry(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
     match args.next()?.to_str()? {
         LAUNCH => Some(become_program(args)),
         GUARD => Some(guard::watch(args)),
+        EAR => Some(terminal::listen()),
         _ => None,
     }
 }
@@ -38,6 +40,13 @@ pub fn hidden_entry(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
 pub fn guard_command() -> Command {
     let mut command = this_program();
     command.arg(GUARD);
+    command
+}
+
+/// This program as the ear in a program's group.
+pub fn ear_command() -> Command {
+    let mut command = this_program();
+    command.arg(EAR);
     command
 }
 
@@ -143,6 +152,7 @@ fn exec(
 ) -> Result<std::convert::Infallible, (Option<OwnedFd>, io::Error)> {
     let above = FIRST_FD + i32::try_from(count).unwrap_or(i32::MAX - FIRST_FD);
     let channel = move_above(io::stdin().as_fd(), above).map_err(|error| (None, error))?;
+    terminal::as_usual().map_err(|error| (None, error))?;
     // A server must not outlive the command; the guard ends those that take no notice. prctl(2), PR_SET_PDEATHSIG.
     let prepared = prctl::set_pdeathsig(Signal::SIGTERM).map_err(io::Error::from);
     let prepared = prepared.and_then(|()| take(&channel, 1 + count)).and_then(|fds| place(fds, above));
@@ -158,7 +168,9 @@ fn exec(
     }
     let mut command = Command::new(program);
     command.args(args).stdin(stdin);
-    if std::env::var_os(hotrun::wire::LISTEN_FDS).is_some() {
+    // Empty, it is left so: a runner may start the program as a child.
+    let left_open = std::env::var_os(hotrun::wire::LISTEN_PID).is_some_and(|pid| pid.is_empty());
+    if std::env::var_os(hotrun::wire::LISTEN_FDS).is_some() && !left_open {
         command.env(hotrun::wire::LISTEN_PID, std::process::id().to_string());
     }
     let error = command.exec();

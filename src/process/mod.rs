@@ -2,10 +2,13 @@
 //! as a group, ended as a group and always reaped.
 //! Never lives here: what is run, and why it ends.
 
+mod catch;
 mod guard;
 mod launch;
 pub mod seccomp;
+mod setting;
 mod temporary;
+mod terminal;
 
 use crate::error::{Error, Result, Tried};
 use nix::errno::Errno;
@@ -20,11 +23,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+pub use catch::{Catch, Caught};
 pub use launch::hidden_entry;
+pub use setting::{LIBRARY_PATH, Setting};
 pub use temporary::leave_a_stale_one;
+pub use terminal::{Place, Terminal};
 
 /// For what is done before it is needed (nice(2)).
 const BACKGROUND: i32 = 10;
@@ -34,6 +41,8 @@ const BACKGROUND: i32 = 10;
 pub enum Stdin {
     Null,
     Inherit,
+    /// As `Inherit`, of a terminal which it is given (`Launcher::share`).
+    Terminal,
     /// A pipe, whose other end is `Running::input`.
     Pipe,
 }
@@ -52,13 +61,15 @@ pub enum Gate {
 #[derive(Debug)]
 pub struct Launcher {
     guard: guard::Guard,
+    terminal: Option<Terminal>,
 }
 
 impl Launcher {
     /// `left`, folders and files, are removed, and children still running are ended, should this process die without doing so itself.
     /// They have `kill_timeout` to leave after SIGTERM.
     pub fn new(left: &[&Path], kill_timeout: Duration) -> Result<Self> {
-        Ok(Launcher { guard: guard::Guard::start(left, kill_timeout).tried("start the guard process")? })
+        let guard = guard::Guard::start(left, kill_timeout).tried("start the guard process")?;
+        Ok(Launcher { guard, terminal: None })
     }
 
     /// Runs the command with `fds` at the numbers from 3 and nothing else open but the standard three. Stdout and stderr are
@@ -77,8 +88,25 @@ impl Launcher {
         gate: bool,
     ) -> Result<Running> {
         let program = command.get_program().to_string_lossy().into_owned();
-        self.spawn(command, stdout, stderr, stdin, fds, gate)
+        self.spawn(command, stdout, stderr, stdin, fds, gate, None)
             .map_err(|error| Error::failure(format!("run {program}: {error}")))
+    }
+
+    /// As `start`, for a command that is caught on its way, with pipes for its outputs.
+    ///
+    /// # Errors
+    /// Also where nothing can be caught.
+    pub fn start_and_catch(&mut self, command: &Command, catch: Catch) -> io::Result<Running> {
+        self.spawn(command, Stdio::piped(), Stdio::piped(), Stdin::Null, &[], false, Some(catch))
+    }
+
+    /// From now on children that are started with `Stdin::Terminal` are given this one.
+    pub fn share(&mut self, terminal: Option<Terminal>) {
+        self.terminal = terminal;
+    }
+
+    pub fn terminal(&self) -> Option<&Terminal> {
+        self.terminal.as_ref()
     }
 
     /// The calls at these gates are let through until `relieve`, by a process that is not stopped with this one.
@@ -91,6 +119,7 @@ impl Launcher {
         self.guard.handle().relieve();
     }
 
+    #[allow(clippy::too_many_arguments)] // All that a start is made of.
     fn spawn(
         &mut self,
         command: &Command,
@@ -99,6 +128,7 @@ impl Launcher {
         stdin: Stdin,
         fds: &[BorrowedFd<'_>],
         gate: bool,
+        catch: Option<Catch>,
     ) -> io::Result<Running> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let mut shim = launch::shim(command, fds.len(), gate);
@@ -106,9 +136,18 @@ impl Launcher {
         // The command keeps the descriptors it was given until it is dropped, our copy of `theirs` among them.
         drop(shim);
         let mut running = Running::new(child, &self.guard)?;
+        if let Some(catch) = catch {
+            // It still waits to become what it is to be.
+            catch.begin(running.pid())?;
+        }
         let input = match stdin {
             Stdin::Null => OwnedFd::from(File::open("/dev/null")?),
             Stdin::Inherit => io::stdin().as_fd().try_clone_to_owned()?,
+            Stdin::Terminal => {
+                running.place =
+                    self.terminal.as_ref().map(|terminal| terminal.enter(running.pid())).transpose()?.map(Arc::new);
+                io::stdin().as_fd().try_clone_to_owned()?
+            }
             Stdin::Pipe => {
                 let (theirs, ours) = io::pipe()?;
                 running.input = Some(ours);
@@ -134,6 +173,7 @@ pub struct Running {
     guard: guard::Handle,
     gate: Option<Gate>,
     input: Option<PipeWriter>,
+    place: Option<Arc<Place>>,
     reaped: bool,
 }
 
@@ -142,7 +182,9 @@ impl Running {
         let pid = rustix::process::Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
         let mut running = match pidfd {
-            Ok(pidfd) => Running { child, pidfd, guard: guard.handle(), gate: None, input: None, reaped: false },
+            Ok(pidfd) => {
+                Running { child, pidfd, guard: guard.handle(), gate: None, input: None, place: None, reaped: false }
+            }
             Err(error) => {
                 let mut child = child;
                 child.kill()?;
@@ -179,6 +221,11 @@ impl Running {
     /// Its gate, where it was started behind one; it can be taken once.
     pub fn gate(&mut self) -> Option<Gate> {
         self.gate.take()
+    }
+
+    /// Its place at the terminal, where it has one.
+    pub fn place(&self) -> Option<Arc<Place>> {
+        self.place.clone()
     }
 
     /// What it reads from, where that is a pipe; it can be taken once.
@@ -233,6 +280,10 @@ impl Running {
     pub fn finish(&mut self) -> io::Result<ExitStatus> {
         if !self.reaped {
             self.signal_group(Signal::SIGKILL);
+            // While its number is still its own.
+            if let Some(place) = self.place.take() {
+                place.leave();
+            }
             self.guard.remove(self.pid());
         }
         self.reaped = true;

@@ -9,7 +9,6 @@ use super::{Generation, Room, Takes};
 use crate::config::Ready;
 use crate::process::Launcher;
 use crate::report::{HandOver, Notice};
-use nix::sys::signal::Signal;
 use std::time::Instant;
 
 impl Started {
@@ -72,7 +71,7 @@ impl Room {
                 let actions = self.handover.drained(now, generation);
                 self.perform(now, actions, launcher);
             }
-            Seen::Ended => self.to_group(generation, Signal::SIGTERM),
+            Seen::Ended => self.terminate(now, generation),
             Seen::Occupied { address, by } => {
                 let by = by.unwrap_or_else(|| "another process".to_owned());
                 self.note(format!(

@@ -3,16 +3,19 @@
 
 use super::gate::{Gate, Seen, Shelf};
 use super::probe::{self, Probe};
+use super::proc;
 use super::sockets::{Endpoint, Socket};
 use super::store::Published;
 use super::{Generation, Sink};
 use crate::config::{Config, HandOff, Run};
 use crate::error::{Result, Tried};
-use crate::process::{self, Launcher, Running, Stdin, clean_environment};
+use crate::process::{self, Launcher, Place, Running, Stdin, clean_environment};
 use crate::report::HandOver;
 use hotrun::holder::{Handed, Holder, Said as Told};
 use hotrun::wire;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
@@ -24,7 +27,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a generation's thread sees and hears.
 #[derive(Debug)]
@@ -47,8 +50,9 @@ pub enum Said {
 #[derive(Debug)]
 pub struct Start {
     pub handoff: HandOff,
+    /// How long a program may take to end.
+    pub kill_timeout: Duration,
     run: Run,
-    manifest: PathBuf,
     package: String,
     stdin: Stdin,
     stdout_is_ours: bool,
@@ -92,6 +96,8 @@ pub struct Started {
     /// It has said READY, or asked for a connection, so that it has its sockets.
     pub accepts: bool,
     pub said_draining: bool,
+    /// When it is asked to leave that is about to leave by itself.
+    pub terminate_at: Option<Instant>,
     /// What the user was told of its sockets.
     pub said: Vec<String>,
     /// Dropped to end the probe.
@@ -102,8 +108,8 @@ impl Start {
     pub fn new(config: &Config, stdin: Stdin, notify_folder: &Path) -> Start {
         Start {
             handoff: config.upgrade.handoff,
+            kill_timeout: config.upgrade.kill_timeout,
             run: config.program.clone(),
-            manifest: config.build.manifest_path.clone(),
             package: config.build.package.clone(),
             stdin,
             stdout_is_ours: config.output.format == crate::config::Format::Json,
@@ -140,6 +146,10 @@ impl Start {
             }
         }
         command.env(wire::NOTIFY_SOCKET, &notify_path);
+        if by == HandOver::Library && !program.setting.runner.is_empty() {
+            // The process is the runner's, and the program may be its child. The library takes what names nobody.
+            command.env(wire::LISTEN_PID, "");
+        }
         // Events are what is on our standard output then, and nothing else.
         let stdout = if self.stdout_is_ours {
             io::stderr().as_fd().try_clone_to_owned().tried("share the standard error output")?.into()
@@ -171,6 +181,7 @@ impl Start {
             notify,
             notify_path,
             end: running.end().tried("watch the new process")?,
+            place: running.place(),
             sink: Arc::clone(sink),
         };
         thread::spawn(move || ears.listen());
@@ -190,6 +201,7 @@ impl Start {
             said_hello: false,
             accepts: false,
             said_draining: false,
+            terminate_at: None,
             said: Vec::new(),
             probing: None,
         };
@@ -200,19 +212,20 @@ impl Start {
         &self.package
     }
 
-    /// As `cargo run` would start it.
+    /// In its setting; what the user says counts more.
     fn command(&self, program: &Published) -> Result<Command> {
-        let mut command = Command::new(&program.path);
+        let mut words = program.setting.runner.iter().map(OsString::as_os_str).chain([program.path.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
         clean_environment(&mut command);
+        for (name, value) in program.environment() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         for name in wire::VARIABLES {
             command.env_remove(name);
-        }
-        command.env("CARGO_MANIFEST_PATH", &self.manifest).env("CARGO_PKG_NAME", &self.package);
-        if let Some(folder) = self.manifest.parent() {
-            command.env("CARGO_MANIFEST_DIR", folder);
-        }
-        if !program.libraries.is_empty() {
-            command.env("LD_LIBRARY_PATH", library_path(&program.libraries));
         }
         // Read anew for each start, so that a change needs no restart of this command.
         if let Some(file) = &self.run.env_file {
@@ -225,6 +238,54 @@ impl Start {
 }
 
 impl Started {
+    /// To the program.
+    pub fn signal(&self, signal: Signal) {
+        match self.behind_runner() {
+            Some(program) => self.send(&[program], signal),
+            None => self.running.signal(signal),
+        }
+    }
+
+    /// Whether the terminal has asked it to end: then it has some time to do so in its own way before it is asked again.
+    pub fn leaves_by_itself(&mut self, now: Instant, time: Duration) -> bool {
+        let asked = self.running.place().is_some_and(|place| place.was_asked_to_end());
+        if asked {
+            self.terminate_at.get_or_insert(now + time);
+        }
+        asked
+    }
+
+    /// To the program and all that it has started. A runner that waits for it comes to its end by itself; most of those that were asked
+    /// to leave before it would not wait any more.
+    pub fn signal_all(&self, signal: Signal) {
+        match self.behind_runner() {
+            Some(program) if signal != Signal::SIGKILL => self.send(&proc::family(program), signal),
+            Some(_) | None => self.running.signal_group(signal),
+        }
+    }
+
+    /// The program, where its runner has started it as a child and did not become it.
+    fn behind_runner(&self) -> Option<u32> {
+        let runner = (!self.program.setting.runner.is_empty()).then(|| self.running.pid())?;
+        // The nearest one comes first, and the runner before it.
+        let program = proc::family(runner).into_iter().find(|pid| proc::runs(*pid, &self.program.path));
+        program.filter(|program| *program != runner)
+    }
+
+    fn send(&self, processes: &[u32], signal: Signal) {
+        for pid in processes {
+            // They are no children of this process: their numbers may be others' by now, which are not below the runner.
+            let process = i32::try_from(*pid).ok().and_then(rustix::process::Pid::from_raw);
+            let pidfd = process.and_then(|process| pidfd_open(process, PidfdFlags::empty()).ok());
+            if let Some(pidfd) = pidfd.filter(|_| proc::family(self.running.pid()).contains(pid))
+                && let Some(signal) = rustix::process::Signal::from_named_raw(signal as i32)
+            {
+                // One that has ended needs no signal.
+                pidfd_send_signal(&pidfd, signal).ok();
+            }
+        }
+    }
+
     /// Asks until it answers; `ready` is called then, by another thread.
     pub fn probe(&mut self, probe: Probe, addresses: Vec<SocketAddr>, ready: impl FnOnce() + Send + 'static) {
         let pid = self.running.pid();
@@ -248,6 +309,7 @@ struct Ears {
     notify: UnixDatagram,
     notify_path: PathBuf,
     end: OwnedFd,
+    place: Option<Arc<Place>>,
     sink: Sink,
 }
 
@@ -274,6 +336,10 @@ impl Ears {
             }
         }
         std::fs::remove_file(&self.notify_path).ok();
+        // Whether it was the user who has ended it is known before its end is.
+        if let Some(place) = &self.place {
+            place.hear_out();
+        }
         (self.sink)(self.generation, Said::Exited);
     }
 
@@ -301,14 +367,6 @@ impl Ears {
             (self.sink)(self.generation, Said::Notified);
         }
     }
-}
-
-fn library_path(libraries: &[PathBuf]) -> OsString {
-    let before = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let all =
-        libraries.iter().cloned().chain(std::env::split_paths(&before).filter(|path| !path.as_os_str().is_empty()));
-    // A folder with a colon in its name cannot be said, and is left out.
-    std::env::join_paths(all).unwrap_or(before)
 }
 
 #[allow(clippy::disallowed_methods)] // An edge: the moment of exec is taken where it happens.

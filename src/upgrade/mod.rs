@@ -8,6 +8,8 @@ mod gated;
 mod generation;
 mod handover;
 mod history;
+mod leaving;
+mod libraries;
 mod library;
 mod live;
 mod probe;
@@ -19,12 +21,13 @@ mod store;
 
 use crate::config::{Config, HandOff, Ready, Strategy};
 use crate::error::Result;
-use crate::process::{Launcher, Stdin, describe};
+use crate::process::{Launcher, Setting, Stdin, describe};
 use crate::report::{HandOver, Notice, Vintage};
 use action::{Action, Style, Timeouts};
 use generation::{Sockets, Start, Started};
 use handover::Handover;
 use hotrun::holder::Said as Told;
+use nix::sys::signal::Signal;
 use sockets::Held;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -39,8 +42,8 @@ pub use generation::Said;
 #[derive(Debug, Clone)]
 pub struct Program {
     pub executable: PathBuf,
-    /// Folders with its dynamic libraries.
-    pub libraries: Vec<PathBuf>,
+    /// The runner, the environment and the libraries that it is started with.
+    pub setting: Setting,
     /// Where the time went before it came here; none for a program that was there already.
     pub since: Option<Since>,
     /// Whether it is to be started even if the same bytes serve already.
@@ -200,7 +203,8 @@ impl Room {
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        self.handover.deadline().into_iter().chain(self.alive_at.values().copied()).min()
+        let late = self.generations.values().filter_map(|started| started.terminate_at);
+        self.handover.deadline().into_iter().chain(self.alive_at.values().copied()).chain(late).min()
     }
 
     /// What there is to tell.
@@ -212,10 +216,10 @@ impl Room {
     pub fn offer(&mut self, now: Instant, program: &Program, launcher: &mut Launcher) {
         match self.handover.coming_program() {
             _ if program.start_anyway => {}
-            Some(coming) if coming.same_bytes(program) => return self.handover.unchanged(),
+            Some(coming) if coming.is_same(program) => return self.handover.unchanged(),
             Some(_) => {}
             None => {
-                if self.handover.current_program().is_some_and(|serving| serving.same_bytes(program))
+                if self.handover.current_program().is_some_and(|serving| serving.is_same(program))
                     && let Some(serving) = self.handover.current()
                 {
                     self.out.push(Notice::Unchanged { serving });
@@ -224,8 +228,8 @@ impl Room {
             }
         }
         // Started again for what it reads: it is no other program, and so none to go back from.
-        let same = |serving: &&Published| serving.libraries == program.libraries && serving.same_bytes(program);
-        let same = self.handover.current_program().filter(|_| program.start_anyway).filter(same).cloned();
+        let same = self.handover.current_program().filter(|_| program.start_anyway);
+        let same = same.filter(|serving| serving.is_same(program)).cloned();
         match same.map_or_else(|| self.store.publish(program), Ok) {
             Ok(published) => {
                 self.since = program.since.map(|since| (published.clone(), since));
@@ -269,13 +273,14 @@ impl Room {
         for generation in alive {
             self.still_alive(now, generation, launcher);
         }
+        self.ask_late_ones(now);
         self.let_go();
     }
 
     /// To the process of the serving generation.
-    pub fn signal(&mut self, signal: nix::sys::signal::Signal) {
+    pub fn signal(&mut self, signal: Signal) {
         if let Some(started) = self.handover.current().and_then(|current| self.generations.get(&current)) {
-            started.running.signal(signal);
+            started.signal(signal);
         }
     }
 
@@ -378,10 +383,10 @@ impl Room {
                 Action::Drain(generation) => self.drain(now, generation, launcher),
                 Action::Terminate(generation) => {
                     if !self.end_at_gate(generation) {
-                        self.to_group(generation, nix::sys::signal::Signal::SIGTERM);
+                        self.terminate(now, generation);
                     }
                 }
-                Action::Kill(generation) => self.to_group(generation, nix::sys::signal::Signal::SIGKILL),
+                Action::Kill(generation) => self.kill(generation),
                 Action::Live(generation) => self.live(now, generation),
                 Action::Tell(notice) => self.out.push(notice),
             }
@@ -441,9 +446,7 @@ impl Room {
             ));
         }
         // Its own way of stopping gracefully; it tells nobody when it stops accepting.
-        if let Some(started) = self.generations.get(&generation) {
-            started.running.signal(nix::sys::signal::Signal::SIGTERM);
-        }
+        self.ask_to_stop(now, generation);
         self.stopped_accepting(now, generation, launcher);
     }
 
@@ -457,12 +460,6 @@ impl Room {
         if let Some(started) = self.generations.get(&generation).filter(|started| started.said_hello) {
             // One that is gone, or hangs, is heard of by its end or its deadline.
             tell(started).ok();
-        }
-    }
-
-    fn to_group(&self, generation: Generation, signal: nix::sys::signal::Signal) {
-        if let Some(started) = self.generations.get(&generation) {
-            started.running.signal_group(signal);
         }
     }
 

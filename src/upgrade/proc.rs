@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The kernel's names of socket states (include/net/tcp_states.h).
@@ -96,6 +97,13 @@ fn entries(table: &str) -> Vec<Entry> {
 
 pub fn holds(pid: u32, inode: u64) -> bool {
     sockets(pid).iter().any(|(_, socket)| *socket == inode)
+}
+
+/// Whether a process runs that file.
+pub fn runs(pid: u32, program: &Path) -> bool {
+    let id = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    let running = id(Path::new(&format!("/proc/{pid}/exe")));
+    running.is_ok_and(|running| id(program).is_ok_and(|program| program == running))
 }
 
 /// The process to which a thread belongs.

@@ -1,9 +1,12 @@
 //! Programs that have been built: each runs from a hard link of its own, so that the next build never touches a file that
-//! runs, and an earlier program can be run again.
+//! runs, and an earlier program can be run again. So do the libraries that are built with it.
 //! Never lives here: when a program is run.
 
-use super::Program;
+use super::{Program, libraries};
 use crate::error::{Result, Tried};
+use crate::process::{LIBRARY_PATH, Setting};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
@@ -16,9 +19,41 @@ use std::sync::Arc;
 pub struct Published {
     number: u64,
     pub path: PathBuf,
-    pub libraries: Vec<PathBuf>,
-    /// Open, as `cargo clean` removes the path.
+    pub setting: Setting,
+    file: Kept,
+    /// By the names that the program knows them by.
+    libraries: BTreeMap<OsString, Kept>,
+}
+
+/// A file of our own, open, as `cargo clean` removes its name.
+#[derive(Debug, Clone)]
+struct Kept {
+    path: PathBuf,
     file: Arc<File>,
+}
+
+impl Kept {
+    fn open(path: PathBuf) -> Result<Kept> {
+        let file = Arc::new(File::open(&path).tried(format!("open {}", path.display()))?);
+        Ok(Kept { path, file })
+    }
+
+    /// A path that leads to the file for as long as it is open here (proc_pid_fd(5)).
+    fn by_descriptor(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+
+    fn has_bytes_of(&self, other: &Path) -> bool {
+        same_bytes(&self.by_descriptor(), other).unwrap_or(false)
+    }
+
+    fn restore(&self) -> io::Result<()> {
+        if self.path.exists() {
+            return Ok(());
+        }
+        self.path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::copy(self.by_descriptor(), &self.path).map(drop)
+    }
 }
 
 impl PartialEq for Published {
@@ -28,30 +63,42 @@ impl PartialEq for Published {
 }
 
 impl Published {
-    /// Whether a file has the same bytes as this program.
-    pub fn same_bytes(&self, program: &Program) -> bool {
-        same_bytes(&self.open(), &program.executable).unwrap_or(false)
+    /// Whether that program would do the same: it has the same bytes, in its libraries too, and is started in the same way.
+    pub fn is_same(&self, program: &Program) -> bool {
+        if self.setting != program.setting || !self.file.has_bytes_of(&program.executable) {
+            return false;
+        }
+        let libraries = libraries::built(&program.executable, &program.setting.libraries);
+        self.libraries.len() == libraries.len()
+            && libraries.iter().all(|(name, path)| self.libraries.get(name).is_some_and(|kept| kept.has_bytes_of(path)))
     }
 
     /// Puts it back where it was, should it have been removed.
     pub fn restore(&self) -> io::Result<()> {
-        if self.path.exists() {
-            return Ok(());
-        }
-        self.path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        fs::copy(self.open(), &self.path).map(drop)
+        std::iter::once(&self.file).chain(self.libraries.values()).try_for_each(Kept::restore)
     }
 
-    /// A path that leads to the file for as long as it is open here (proc_pid_fd(5)).
-    fn open(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    /// What is different in its environment.
+    pub fn environment(&self) -> Vec<(OsString, Option<OsString>)> {
+        let mut env = self.setting.env.clone();
+        if let Some(folder) = self.libraries.values().find_map(|library| library.path.parent()) {
+            // In front of where the next build puts others of the same names.
+            let path = env.iter_mut().find(|(name, _)| name == LIBRARY_PATH);
+            let before = path.as_ref().and_then(|(_, value)| value.clone()).unwrap_or_default();
+            let value = Some(Setting::library_path([folder.to_path_buf()], &before));
+            match path {
+                Some((_, path)) => *path = value,
+                None => env.push((LIBRARY_PATH.into(), value)),
+            }
+        }
+        env
     }
 
     /// Whether the library is linked in, and not just depended on: then the name of its variable stands in the file. A file
     /// that cannot be read is given the benefit of the doubt.
     pub fn uses_library(&self) -> bool {
         let name = hotrun::wire::HOTRUN_CTL.as_bytes();
-        fs::read(self.open()).map_or(true, |bytes| memchr::memmem::find(&bytes, name).is_some())
+        fs::read(self.file.by_descriptor()).map_or(true, |bytes| memchr::memmem::find(&bytes, name).is_some())
     }
 }
 
@@ -76,13 +123,12 @@ impl Store {
         let name = program.executable.file_name().unwrap_or_else(|| "program".as_ref());
         let path = folder.join(name);
         fs::create_dir_all(&folder).tried(format!("make the folder {}", folder.display()))?;
-        // A copy where the folders are on two file systems.
-        fs::hard_link(&program.executable, &path)
-            .or_else(|_| fs::copy(&program.executable, &path).map(drop))
-            .tried(format!("keep {} as {}", program.executable.display(), path.display()))?;
+        keep(&program.executable, &path)?;
         self.numbers.push(self.last);
-        let file = Arc::new(File::open(&path).tried(format!("open {}", path.display()))?);
-        Ok(Published { number: self.last, path, libraries: program.libraries.clone(), file })
+        let kept = Kept::open(path.clone())?;
+        let setting = program.setting.clone();
+        let libraries = keep_libraries(&program.executable, &setting, &folder)?;
+        Ok(Published { number: self.last, path, setting, file: kept, libraries })
     }
 
     /// Removes all but these.
@@ -107,6 +153,27 @@ impl Drop for Store {
             fs::remove_dir(parent).ok();
         }
     }
+}
+
+fn keep_libraries(program: &Path, setting: &Setting, folder: &Path) -> Result<BTreeMap<OsString, Kept>> {
+    let mut kept = BTreeMap::new();
+    for (name, library) in libraries::built(program, &setting.libraries) {
+        let folder = folder.join("libraries");
+        fs::create_dir_all(&folder).tried(format!("make the folder {}", folder.display()))?;
+        let path = folder.join(&name);
+        keep(&library, &path)?;
+        kept.insert(name, Kept::open(path)?);
+    }
+    Ok(kept)
+}
+
+/// A copy where the folders are on two file systems.
+fn keep(file: &Path, path: &Path) -> Result<()> {
+    fs::hard_link(file, path).or_else(|_| fs::copy(file, path).map(drop)).tried(format!(
+        "keep {} as {}",
+        file.display(),
+        path.display()
+    ))
 }
 
 fn same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
@@ -139,7 +206,7 @@ mod tests {
         // As a linker does it: a new file in place of the old one.
         fs::remove_file(path).ok();
         fs::write(path, bytes).unwrap();
-        Program { executable: path.to_path_buf(), libraries: Vec::new(), since: None, start_anyway: false }
+        Program { executable: path.to_path_buf(), setting: Setting::default(), since: None, start_anyway: false }
     }
 
     #[test]
@@ -149,14 +216,19 @@ mod tests {
         let run = folder.path().join("hotrun/run/1");
         let mut store = Store::open(run.clone()).unwrap();
         let one = store.publish(&program(&built, "one")).unwrap();
-        assert!(one.same_bytes(&program(&built, "one")), "other file, same bytes");
-        assert!(!one.same_bytes(&program(&built, "two")));
+        assert!(one.is_same(&program(&built, "one")), "other file, same bytes");
+        assert!(!one.is_same(&program(&built, "two")));
+        let elsewhere = Program {
+            setting: Setting { env: vec![("A".into(), Some("1".into()))], ..Setting::default() },
+            ..program(&built, "one")
+        };
+        assert!(!one.is_same(&elsewhere), "same bytes, another environment");
         let two = store.publish(&program(&built, "two")).unwrap();
         assert_eq!(fs::read_to_string(&one.path).unwrap(), "one");
         assert_eq!(one.path.file_name(), built.file_name(), "it is called what it is called");
         // As `cargo clean` does it.
         fs::remove_dir_all(folder.path().join("hotrun")).unwrap();
-        assert!(one.same_bytes(&program(&built, "one")));
+        assert!(one.is_same(&program(&built, "one")));
         one.restore().unwrap();
         two.restore().unwrap();
         assert_eq!(fs::read_to_string(&one.path).unwrap(), "one");
@@ -164,5 +236,30 @@ mod tests {
         assert!(!one.path.exists() && two.path.exists());
         drop(store);
         assert!(!folder.path().join("hotrun").exists(), "nothing is left");
+    }
+
+    /// This test is a program that needs the C library; here another file has that name.
+    #[test]
+    fn a_program_outlives_the_libraries_it_was_built_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = folder.path().join("libc.so.6");
+        let build = |bytes: &str| {
+            fs::remove_file(&library).ok();
+            fs::write(&library, bytes).unwrap();
+            let env = vec![(LIBRARY_PATH.into(), Some("/target/deps".into()))];
+            let setting = Setting { env, libraries: vec![folder.path().to_path_buf()], ..Setting::default() };
+            Program { executable: std::env::current_exe().unwrap(), setting, since: None, start_anyway: false }
+        };
+        let mut store = Store::open(folder.path().join("hotrun/run/1")).unwrap();
+        let one = store.publish(&build("one")).unwrap();
+        assert!(one.is_same(&build("one")));
+        assert!(!one.is_same(&build("two")), "same bytes, another library");
+        let kept = folder.path().join("hotrun/run/1/1/libraries");
+        assert_eq!(fs::read_to_string(kept.join("libc.so.6")).unwrap(), "one");
+        fs::remove_dir_all(folder.path().join("hotrun")).unwrap();
+        one.restore().unwrap();
+        assert_eq!(fs::read_to_string(kept.join("libc.so.6")).unwrap(), "one", "after `cargo clean`");
+        let path = format!("{}:/target/deps", kept.display());
+        assert_eq!(one.environment(), [(LIBRARY_PATH.into(), Some(path.into()))]);
     }
 }

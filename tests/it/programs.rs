@@ -487,9 +487,10 @@ fn a_servers_children_inherit_nothing_of_the_hand_over() {
         let parts: Vec<&str> = answer.split("--\n").collect();
         let [env, fds, own, _] = parts[..] else { panic!("{answer}") };
         assert!(env.contains("ADDR=") && own.contains("ADDR"), "{answer}");
-        for name in ["HOTRUN_", "LISTEN_", "NOTIFY_SOCKET", "CARGO_PKG_VERSION", "MAKEFLAGS"] {
+        for name in ["HOTRUN_", "LISTEN_", "NOTIFY_SOCKET", "CARGO_HOTRUN", "MAKEFLAGS"] {
             assert!(!env.contains(name) && !own.contains(name), "{name} in {answer}");
         }
+        assert!(env.contains("CARGO_PKG_NAME=programs-child\n"), "{answer}");
         let fds: Vec<&str> = fds.lines().filter(|line| line.contains(" -> ")).collect();
         // Its standard three, and the folder that it reads.
         assert_eq!(fds.len(), 4, "{fds:#?}");

@@ -39,6 +39,10 @@ impl Project {
         Project::new(&[("Cargo.toml", &manifest), ("src/main.rs", MAIN)])
     }
 
+    fn make(&self, files: &[&str]) {
+        files.iter().for_each(|name| std::fs::write(self.path(name), "").unwrap());
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().canonicalize().unwrap().join(name)
     }
@@ -128,7 +132,7 @@ fn every_key_is_read() {
         env = { A = "1", B = "" }
         env-file = ".env"
         listen = { http = "3000", admin = "unix:target/admin.sock", dns = "udp:0.0.0.0:5353" }
-        watch = ["migrations", "/etc/shop"]
+        watch = ["migrations", "/etc"]
         ignore = ["*.snap"]
         data = { "config/**" = "signal:HUP", "templates/**" = "none" }
         strategy = "restart"
@@ -141,6 +145,7 @@ fn every_key_is_read() {
         kill-timeout = "500ms"
         "#,
     );
+    project.make(&[".env", "migrations"]);
     let config = project.load(&[]);
     assert_eq!(config.build.features, ["dev", "log"]);
     assert_eq!(config.build.profile.as_deref(), Some("fast"));
@@ -152,7 +157,7 @@ fn every_key_is_read() {
     let socket = format!("unix:{}", project.path("target/admin.sock").display());
     let udp = "udp:0.0.0.0:5353".to_owned();
     assert_eq!(listen, [("http", "127.0.0.1:3000".to_owned()), ("admin", socket), ("dns", udp)]);
-    assert_eq!(config.watch.extra, [project.path("migrations"), PathBuf::from("/etc/shop")]);
+    assert_eq!(config.watch.extra, [project.path("migrations"), PathBuf::from("/etc")]);
     assert!(
         super::glob_set(config.watch.ignore.iter().map(String::as_str)).unwrap().is_match(project.path("a/b.snap"))
     );
@@ -191,6 +196,7 @@ fn flags_go_to_cargo_and_paths_are_meant_from_here() {
     let more = ["--target", "x86_64-unknown-linux-musl", "--target-dir", "t", "--locked", "--offline", "--frozen"];
     let last =
         ["--config", "a=1", "--config", "b=2", "-w", "w", "--env-file", "e", "--listen", "a=unix:s=:t", "-i", "x/y"];
+    project.make(&["src/w", "src/e"]);
     let config = project.load_in("src", &[&flags[..], &more, &last].concat()).unwrap();
     let build = config.build;
     assert_eq!(build.features, ["a", "b", "c", "d"]);
@@ -244,6 +250,7 @@ fn nearer_places_win_key_by_key() {
                env = { B = 'api', C = 'api' }\nwatch = ['w']\n";
     let project = workspace(root, api);
     let flags = ["--probation", "3s", "--env", "C=flag", "--env", "D=a=b", "-w", "v"];
+    project.make(&[".env", "crates/api/v", "crates/api/w"]);
     let config = project.load_in("crates/api", &flags).unwrap();
     let seconds = |n| Duration::from_secs(n);
     assert_eq!(config.upgrade.drain_timeout, seconds(1));

@@ -190,3 +190,30 @@ proptest! {
         let _ = table(&format!("{key}.'{value}' = '{value}'"));
     }
 }
+
+/// One that the nearest place does not name is nobody's concern.
+#[test]
+fn files_that_are_named_and_not_there() {
+    let shop = Project::package("env-file = 'none.env'\nwatch = ['there', 'gone']\n");
+    shop.make(&["there"]);
+    for (flags, parts) in [
+        (
+            &[][..],
+            ["Cargo.toml:7:12: `env-file` in [package.metadata.hotrun]", "none.env, which is not there", "create it"],
+        ),
+        (
+            &["--env-file", "there"],
+            ["Cargo.toml:8:19: `watch` in [package.metadata.hotrun]", "gone, which is not there", "correct it"],
+        ),
+        (
+            &["--env-file", "there", "-w", "there", "-w", "nowhere"],
+            ["`--watch`", "nowhere, which is not there", "correct it"],
+        ),
+        (&["--env-file", "other.env"], ["`--env-file`", "other.env, which is not there", "create it"]),
+        (&["--env-file", "src"], ["`--env-file`", "src, which is no file", "create it"]),
+    ] {
+        let shown = shop.refusal("", flags);
+        assert!(parts.iter().all(|part| shown.contains(part)), "{flags:?}: {shown}");
+    }
+    shop.load(&["--env-file", "there", "-w", "src"]);
+}
