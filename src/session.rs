@@ -104,7 +104,7 @@ impl Session {
 
         let notify_folder = tempfile::Builder::new().prefix("hotrun-").tempdir().tried("make a temporary folder")?;
         let target = config.build.target_dir.clone().unwrap_or_else(|| metadata.target_directory.clone().into());
-        let run_folder = target.join("hotrun/run").join(std::process::id().to_string());
+        let run_folder = upgrade::own_folder(&target)?;
         let registry = Registry::of_user();
         let entry = registry.as_ref().map(|registry| registry.own_file());
         let mut left = vec![run_folder.as_path(), notify_folder.path()];
@@ -271,6 +271,12 @@ impl Session {
     }
 
     fn suspend(&mut self) {
+        if let Some(terminal) = self.launcher.terminal()
+            && !signals::can_be_continued()
+        {
+            // The program would be stopped for good.
+            return terminal.resume();
+        }
         if let Some(keys) = &mut self.keys {
             keys.suspend();
         }

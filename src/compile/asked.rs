@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// What is looked for in one failed build; a thousand errors are of a few files.
 const MOST: usize = 512;
+/// From as many folders a name is looked for that is nowhere.
+const MOST_FOLDERS: usize = 8;
 
 /// Every path that the texts name, from one of these folders where it is relative: where something is, and where nothing is but
 /// could come.
@@ -17,15 +19,25 @@ pub fn paths<'t>(texts: impl IntoIterator<Item = &'t str>, folders: &[PathBuf]) 
     let named = words.iter().map(Path::new).filter(|path| path.is_absolute() && path.is_dir());
     let folders: Vec<PathBuf> = folders.iter().cloned().chain(named.map(Path::to_path_buf)).collect();
     let mut paths = BTreeSet::new();
-    for word in words.into_iter().take(MOST) {
+    // What has folders in it first: a word with a dot may be anything.
+    let (with_folders, others): (Vec<&str>, Vec<&str>) = words.into_iter().partition(|word| word.contains('/'));
+    for word in with_folders.into_iter().chain(others) {
+        if paths.len() >= MOST {
+            break;
+        }
         let found = folders.iter().map(|folder| super::places::plain(lexical(&folder.join(word))));
         let found: BTreeSet<PathBuf> = found.collect();
         match found.iter().find(|path| path.exists()) {
             Some(there) => drop(paths.insert(there.clone())),
-            None => paths.extend(found),
+            None => paths.extend(found.into_iter().filter(|path| !is_temporary(path, &folders)).take(MOST_FOLDERS)),
         }
     }
     paths
+}
+
+/// Compilers and linkers name files there that are gone already. A project may be there, too.
+fn is_temporary(path: &Path, folders: &[PathBuf]) -> bool {
+    path.starts_with(std::env::temp_dir()) && !folders.iter().any(|folder| path.starts_with(folder))
 }
 
 /// Of a path that does not exist the kernel says nothing: `..` takes back the name before it.
@@ -119,7 +131,7 @@ mod tests {
         #[test]
         fn no_text_is_too_odd(text in any::<String>()) {
             let found = paths([text.as_str()], &[PathBuf::from("/nowhere")]);
-            prop_assert!(found.len() <= MOST);
+            prop_assert!(found.len() <= MOST + MOST_FOLDERS);
         }
     }
 }

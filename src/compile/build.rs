@@ -97,6 +97,8 @@ pub struct Run {
     build: config::Build,
     /// Why it is not known how cargo would start the program.
     pub unknown: Option<String>,
+    /// It ends where the program would begin; else it just ends.
+    is_traced: bool,
     caught: bool,
     setting: Option<Setting>,
     done: usize,
@@ -133,6 +135,7 @@ impl Cargo {
         Ok(Run {
             running,
             build: self.build.clone(),
+            is_traced: unknown.is_none(),
             unknown,
             caught: false,
             setting: None,
@@ -266,7 +269,9 @@ impl Run {
     pub fn ended(&mut self, now: Instant) -> Option<Outcome> {
         let exited = self.exited?;
         // Where all is well, cargo's last message says so, and nothing after it matters.
-        let heard = self.open == 0 || now >= output::over_at(exited) || self.finished == Some(true);
+        let heard = self.open == 0
+            || now >= output::over_at(exited)
+            || self.finished == Some(true) && (self.caught || !self.is_traced);
         if !heard {
             return None;
         }

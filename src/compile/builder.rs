@@ -428,6 +428,9 @@ impl Builder {
             Some(replay::Outcome::Failed { .. }) => {
                 self.replay.forget("a source has changed while replay was prepared");
             }
+            Some(replay::Outcome::Doubtful(_)) if plan.lacks_a_source() => {
+                self.replay.forget("a source has gone while replay was prepared");
+            }
             Some(replay::Outcome::Doubtful(why)) => {
                 if run.own_linker_failed() {
                     // Once more, with the linker that cargo uses.

@@ -3,8 +3,8 @@
 //! Never lives here: how they are found (`config`), and cargo's builds (`build`).
 
 use super::build::Told;
+use super::found::Found;
 use super::project::{metadata, own_settings};
-use super::sources::Found;
 use super::{BuildSaid, Outbox, Room, reason};
 use crate::config;
 use crate::error::Result;
@@ -117,7 +117,7 @@ impl Room {
             Ok(metadata) => self.choose_again(now, &metadata, held, launcher),
             Err(error) => {
                 // Where a build has told it, or will, it is asked again when something is built next.
-                self.settings_changed = self.manifests.failed || !self.cycle.is_idle();
+                self.settings_changed |= self.manifests.failed || !self.cycle.is_idle();
                 match held {
                     Some(failure) => self.tell_failure(now, failure, launcher),
                     None if self.settings_changed => {}

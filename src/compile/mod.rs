@@ -7,6 +7,7 @@ mod build;
 mod builder;
 mod cycle;
 mod dep_info;
+mod found;
 mod last;
 mod launch;
 mod link;
@@ -38,12 +39,13 @@ use build::{Cargo, Told};
 use builder::{Builder, Outcome};
 use cargo_metadata::Metadata;
 use cycle::{Action, Cycle};
+use found::Found;
 use manifests::{Failure, Manifests};
 use output::Words;
 use progress::Pace;
 use project::{cargo_program, own_settings, unit_estimate};
 use replay::Replay;
-use sources::{Found, Sources};
+use sources::Sources;
 use spare::Underway;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -195,7 +197,7 @@ impl Room {
 
     /// Whether no build runs or is about to, and none may follow from what is being asked.
     pub fn is_idle(&self) -> bool {
-        self.cycle.is_idle() && !self.manifests.is_awaited()
+        self.cycle.is_idle() && !self.manifests.is_awaited() && self.unread.is_none()
     }
 
     /// The package that is built; its name may change.
@@ -215,7 +217,7 @@ impl Room {
         let (found, at) = match event {
             FileEvent::Touched(paths, at) => (self.sources.look(&paths), at),
             FileEvent::Quiet(paths) => (self.sources.look(&paths), now),
-            FileEvent::Lost => (self.sources.look_again(), now),
+            FileEvent::Lost => (self.sources.lost(), now),
             FileEvent::Trouble(text) => {
                 self.note(format!("watching files: {text}"));
                 return self.take();
@@ -273,14 +275,7 @@ impl Room {
             self.sources.follow();
             self.watch(now);
             // What was put into a new folder before it was watched made no event.
-            let more = self.sources.look_again();
-            let emptied = |found: &Found| found.emptied || found.changed.is_empty();
-            found.emptied = emptied(&found) && emptied(&more);
-            found.changed.extend(more.changed);
-            found.by_script.extend(more.by_script);
-            found.settings |= more.settings;
-            found.start_anyway |= more.start_anyway;
-            found.data.extend(more.data);
+            found.merge(self.sources.look_again());
         }
         for (path, action) in std::mem::take(&mut found.data) {
             self.out.push(Outbox::Data(path, action));
@@ -363,6 +358,9 @@ impl Room {
         let meanwhile = std::mem::take(&mut self.meanwhile);
         if !superseded {
             self.changed = meanwhile;
+            if by_cargo {
+                self.sources.cargo_ended();
+            }
         }
         match outcome {
             Outcome::Built(built, how, inputs) if actions.contains(&Action::Deliver) => {

@@ -45,6 +45,11 @@ impl Named {
         self.extra.iter().any(|extra| path.starts_with(extra))
     }
 
+    /// Whether a folder is one of data, or holds one.
+    pub fn has_data_at(&self, folder: &Path) -> bool {
+        self.data.iter().any(|data| data.base.starts_with(folder) || folder.starts_with(&data.base))
+    }
+
     pub fn data_action(&self, path: &Path) -> Option<DataAction> {
         self.data.iter().find(|data| data.glob.is_match(path)).map(|data| data.action)
     }

@@ -63,6 +63,10 @@ impl Pace {
             return (false, None);
         }
         let line = line.trim();
+        // It does not: what is built is caught on its way (`launch`).
+        if line.starts_with("Running ") {
+            return (false, None);
+        }
         if let Some(waiting) = line.strip_prefix("Blocking ") {
             let what = waiting.strip_prefix("waiting for ").unwrap_or(waiting).to_owned();
             self.waiting = Some(Waiting { what, since: now, seen: false, holder: None, told: false });

@@ -4,7 +4,7 @@
 use crate::config::Config;
 use crate::error::{Error, Exit, Result};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The cargo that started this program, else the one on the path.
@@ -103,6 +103,31 @@ pub(super) fn toolchain_files(root: &Path) -> Vec<PathBuf> {
     let home = std::env::var_os("RUSTUP_HOME").map(PathBuf::from);
     let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".rustup")));
     files.extend(home.map(|home| home.join("settings.toml")));
+    files
+}
+
+/// What says what is built and how, and what would by its coming. `all`: also packages that were there before.
+pub(super) fn settings<'p>(
+    root: &Path,
+    all: impl Iterator<Item = &'p PathBuf>,
+    packages: impl Iterator<Item = &'p PathBuf>,
+) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
+    let mut settings = BTreeSet::from([root.join("Cargo.toml"), root.join("Cargo.lock")]);
+    settings.extend(all.map(|folder| folder.join("Cargo.toml")));
+    let (there, absent): (Vec<PathBuf>, Vec<PathBuf>) =
+        settings_files(root).into_iter().partition(|path| path.is_file());
+    settings.extend(there);
+    // Targets and build scripts that cargo finds by their names (the cargo book, "Target auto-discovery").
+    let found = ["build.rs", "src/lib.rs", "src/main.rs"];
+    let found = packages.flat_map(|folder| found.iter().map(|name| folder.join(name)));
+    let below = absent.into_iter().filter(|path| path.starts_with(root));
+    (settings, below.chain(found.filter(|path| !path.exists())).collect())
+}
+
+/// Where cargo's configuration and the choice of the toolchain may stand.
+pub(super) fn settings_files(root: &Path) -> Vec<PathBuf> {
+    let mut files = cargo_config_files(root);
+    files.extend(toolchain_files(root));
     files
 }
 

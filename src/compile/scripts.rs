@@ -22,6 +22,8 @@ pub struct Scripts {
     rows: HashMap<PathBuf, Row>,
     /// Those that are the builds' own by now.
     own: BTreeSet<PathBuf>,
+    /// The last build that has come to its end, by its beginning.
+    ended: Option<SystemTime>,
 }
 
 /// Builds in a row in which nobody but a script has written a file.
@@ -38,6 +40,8 @@ struct Row {
 pub enum Author {
     /// Somebody's who is to be served with it.
     Somebody,
+    /// Most likely a build script's that runs: somebody's all the same, until that is sure, but no reason to end the build.
+    Script,
     /// The build's, as has just become clear.
     Build,
     /// The build's, as is known.
@@ -63,7 +67,9 @@ impl Scripts {
         };
         let row = self.rows.entry(path.to_path_buf()).or_insert(Row { builds: 0, last: began, writes: 0 });
         if row.builds == 0 || row.last != began {
-            *row = Row { builds: row.builds + 1, last: began, writes: 0 };
+            // One that was ended for a save, as quick ones end each other, shows nothing.
+            let counts = row.builds == 0 || self.ended == Some(row.last);
+            *row = Row { builds: row.builds + u32::from(counts), last: began, writes: 0 };
         }
         row.writes += 1;
         let (builds, writes) = (row.builds, row.writes);
@@ -78,8 +84,13 @@ impl Scripts {
                 self.own.insert(path.to_path_buf());
                 Author::Build
             }
-            _ => Author::Somebody,
+            _ => Author::Script,
         }
+    }
+
+    /// The build that began then has come to its end.
+    pub fn build_ended(&mut self, began: SystemTime) {
+        self.ended = Some(began);
     }
 }
 
@@ -159,16 +170,24 @@ mod tests {
         let project = Project::new();
         let mut scripts = Scripts::default();
         let path = project.write("stamp.rs", 10);
-        let mut author = |number, package| scripts.author(&path, build(number), project.0.path(), package);
-        use Author::{Build, BuildAgain, Somebody};
+        let mut author = |number, package| {
+            scripts.build_ended(build(number - 1).unwrap());
+            scripts.author(&path, build(number), project.0.path(), package)
+        };
+        use Author::{Build, BuildAgain, Script, Somebody};
         let api = Some("api");
-        let expected = [Somebody, Somebody, Somebody, Build, BuildAgain, BuildAgain];
+        let expected = [Script, Script, Script, Build, BuildAgain, BuildAgain];
         for (number, expected) in [1, 2, 2, 3, 3, 4].into_iter().zip(expected) {
             assert_eq!(author(number, api), expected, "in build {number}");
         }
         // Of another package, of one without a script.
         assert_eq!([author(5, Some("ap")), author(6, None)], [Somebody; 2]);
-        assert_eq!([author(7, api), author(8, api), author(9, api)], [Somebody, Somebody, Build]);
+        assert_eq!([author(7, api), author(8, api), author(9, api)], [Script, Script, Build]);
+        // Builds that are ended for it.
+        let mut scripts = Scripts::default();
+        for number in 1..9 {
+            assert_eq!(scripts.author(&path, build(number), project.0.path(), api), Script);
+        }
     }
 
     #[test]
@@ -180,12 +199,15 @@ mod tests {
         // No build runs, now and then.
         for number in 1..20 {
             let build = build(number).filter(|_| number % 3 != 0);
-            assert_eq!(scripts.author(&path, build, folder, Some("api")), Author::Somebody);
+            let author = scripts.author(&path, build, folder, Some("api"));
+            assert_eq!(author == Author::Script, build.is_some());
         }
         // Without a pause.
         let mut scripts = Scripts::default();
         for number in (1..4).flat_map(|number| [number; 6]) {
-            assert_eq!(scripts.author(&path, build(number), folder, Some("api")), Author::Somebody);
+            scripts.build_ended(build(number - 1).unwrap());
+            let author = scripts.author(&path, build(number), folder, Some("api"));
+            assert!(matches!(author, Author::Somebody | Author::Script), "{author:?}");
         }
         // Long after the script was started: one that takes so long gives time to save.
         let mut scripts = Scripts::default();

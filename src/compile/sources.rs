@@ -1,21 +1,24 @@
 //! What the program is made of, and whether a touched path has really changed it.
 //! Never lives here: watching (`watch`), and what follows from a change (`cycle`).
 
+use super::found::Found;
 use super::named::Named;
 use super::packages::Packages;
 use super::places::{self, Places};
 use super::rewritten::Rewritten;
 use super::scripts::{Author, Scripts};
 use super::seen::{Change, Seen};
-use super::walk::{self, Passed};
-use super::{asked, project};
-use crate::config::{self, DataAction};
-use crate::report::short;
+use super::walk::{self, Below, Passed};
+use super::{asked, project, stamp};
+use crate::config;
 use cargo_metadata::{Metadata, PackageId};
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+/// Builds that fail in a row, and are made again each time for what has come meanwhile.
+const MOST_IN_A_ROW: u32 = 3;
 
 /// The inputs of one program.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub struct Sources {
     exact: BTreeSet<PathBuf>,
     /// What the last failed build has named in its messages, there or not.
     asked: BTreeSet<PathBuf>,
+    /// Builds that were made again for what had come while the one before failed.
+    came_in_a_row: u32,
     /// Where the names of all that matters lead, as of the last look at the folders.
     places: Places,
     /// Where links have led when the last build succeeded: where cargo looks.
@@ -57,24 +62,6 @@ pub struct Sources {
     root: PathBuf,
 }
 
-/// What a look at touched paths has found.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// Files of the program that have changed.
-    pub changed: Vec<PathBuf>,
-    /// All of those have just become empty.
-    pub emptied: bool,
-    /// One of those says what is built or how.
-    pub settings: bool,
-    /// One of those is for the program that runs, not for the compiler: it is started again whatever comes of the build.
-    pub start_anyway: bool,
-    pub data: Vec<(PathBuf, DataAction)>,
-    /// Places of folders that came or went, and of links that lead elsewhere.
-    pub folders: Vec<PathBuf>,
-    /// Files that the build script of that package is now known to write in every build.
-    pub by_script: Vec<(PathBuf, String)>,
-}
-
 impl Sources {
     pub fn new(config: &config::Config, metadata: &Metadata) -> crate::error::Result<Self> {
         let mut sources = Sources {
@@ -85,6 +72,7 @@ impl Sources {
             coming: BTreeSet::new(),
             exact: BTreeSet::new(),
             asked: BTreeSet::new(),
+            came_in_a_row: 0,
             places: Places::default(),
             led: HashMap::new(),
             whole: BTreeSet::new(),
@@ -117,16 +105,7 @@ impl Sources {
             return;
         }
         let root = metadata.workspace_root.as_std_path();
-        self.settings = [root.join("Cargo.toml"), root.join("Cargo.lock")].into_iter().collect();
-        self.settings.extend(self.packages.with_former().map(|folder| folder.join("Cargo.toml")));
-        let (there, absent): (Vec<PathBuf>, Vec<PathBuf>) =
-            settings_files(root).into_iter().partition(|path| path.is_file());
-        self.settings.extend(there);
-        // Targets and build scripts that cargo finds by their names (the cargo book, "Target auto-discovery").
-        let found = ["build.rs", "src/lib.rs", "src/main.rs"];
-        let found = self.packages.folders().flat_map(|folder| found.iter().map(|name| folder.join(name)));
-        let below = absent.into_iter().filter(|path| path.starts_with(root));
-        self.coming = below.chain(found.filter(|path| !path.exists())).collect();
+        (self.settings, self.coming) = project::settings(root, self.packages.with_former(), self.packages.folders());
         self.settings.extend(self.env_file.clone());
         self.follow();
     }
@@ -142,14 +121,9 @@ impl Sources {
 
     /// Everything that says what is built and how, there or not; also what is not watched, as it is far from the project.
     pub fn all_settings(&self) -> Vec<PathBuf> {
-        let files = settings_files(&self.root);
-        self.settings
-            .iter()
-            .chain(&self.coming)
-            .cloned()
-            .chain(files)
-            .filter(|path| Some(path) != self.env_file.as_ref())
-            .collect()
+        let files = project::settings_files(&self.root).into_iter();
+        let all = self.settings.iter().chain(&self.coming).cloned().chain(files);
+        all.filter(|path| Some(path) != self.env_file.as_ref()).collect()
     }
 
     /// Folders of packages all of whose files are inputs.
@@ -162,6 +136,13 @@ impl Sources {
         self.began = Some(now);
         self.touched.clear();
         self.rewritten.build_began();
+    }
+
+    /// The build by cargo that ran has come to its end, and not for a newer change.
+    pub fn cargo_ended(&mut self) {
+        if let Some(began) = self.cargo_runs {
+            self.scripts.build_ended(began);
+        }
     }
 
     /// Since when cargo runs, if it does.
@@ -201,15 +182,22 @@ impl Sources {
         let ours = inputs.into_iter().filter(|path| !self.is_made(path));
         // A folder is what a build script may name; all below it is meant.
         let (folders, files): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = ours.partition(|path| path.is_dir());
-        // A file that was no input until now may have changed unnoticed since it was last looked at.
+        // A file that was no input until now may have changed unnoticed since it was last looked at. One that was never looked at, as
+        // nobody watched there, may have been written after it was read.
+        let mut unread = Vec::new();
         for path in files.difference(&self.exact) {
+            let is_new = !self.seen.knows(path);
             self.seen.remember(path.clone());
+            if is_new && self.came_while_built(path) {
+                unread.push(path.clone());
+            }
         }
         let known = std::mem::replace(&mut self.exact, files);
         self.whole = whole_packages.iter().cloned().chain(folders).collect();
         self.wide = false;
         self.built = true;
         self.asked.clear();
+        self.came_in_a_row = 0;
         self.packages.built();
         let real = |path: &PathBuf| Some((path.clone(), path.canonicalize().ok().filter(|real| real != path)?));
         self.led = self.exact.iter().filter_map(real).collect();
@@ -217,11 +205,18 @@ impl Sources {
         self.follow();
         let touched = std::mem::take(&mut self.touched);
         let names: BTreeSet<PathBuf> = touched.iter().flat_map(|place| self.places.names(place)).collect();
-        let missed = names.into_iter().filter(|name| self.counts(name, &mut None)).collect::<Vec<_>>();
+        let mut walked = None;
+        let missed = names.into_iter().filter(|name| self.counts(name, &mut walked)).collect::<Vec<_>>();
         // Those that a link leads to since it leads elsewhere were looked at by its name.
         let is_new =
             |name: &PathBuf| !known.contains(name) || matches!(self.seen.look_at(name), Change::Content { .. });
-        missed.into_iter().filter(is_new).collect()
+        let missed = missed.into_iter().filter(is_new).collect::<BTreeSet<_>>();
+        unread.into_iter().filter(|path| !missed.contains(path)).chain(missed.iter().cloned()).collect()
+    }
+
+    fn came_while_built(&self, path: &Path) -> bool {
+        let began = self.began.and_then(|began| began.checked_sub(stamp::RACY));
+        began.is_some_and(|began| self.seen.came_since(path, began))
     }
 
     /// Dates inputs to now, so that cargo sees that they have changed: it compares times, and takes a file for old that was
@@ -262,13 +257,24 @@ impl Sources {
         self.follow();
     }
 
-    /// What of the files that a failed build has named is there and was written since it began, and was never looked at: it may have
-    /// come too late to be read.
+    /// What was written since a build began that has failed, and may be what it lacks: it may have come too late to be read. Not for ever:
+    /// a build may name a log that it writes anew each time.
     pub fn came_meanwhile(&mut self) -> Vec<PathBuf> {
-        let unknown: Vec<PathBuf> = self.asked.iter().filter(|path| !self.seen.knows(path)).cloned().collect();
-        unknown.iter().for_each(|path| self.seen.remember(path.clone()));
-        let came = |path: &PathBuf| self.began.is_some_and(|began| self.seen.came_since(path, began));
-        unknown.into_iter().filter(came).collect()
+        let touched = std::mem::take(&mut self.touched);
+        let mut names: BTreeSet<PathBuf> = touched.iter().flat_map(|place| self.places.names(place)).collect();
+        names.extend(self.asked.iter().cloned());
+        let mut walked = None;
+        names.retain(|name| self.counts(name, &mut walked));
+        let mut came = Vec::new();
+        for name in names {
+            let is_new = !self.seen.knows(&name);
+            let has_changed = matches!(self.seen.look_at(&name), Change::Content { .. });
+            if has_changed && (!is_new || self.came_while_built(&name)) {
+                came.push(name);
+            }
+        }
+        self.came_in_a_row += u32::from(!came.is_empty());
+        if self.came_in_a_row > MOST_IN_A_ROW { Vec::new() } else { came }
     }
 
     /// Cargo may write the lock file while it builds; that is no change of the user's.
@@ -294,16 +300,30 @@ impl Sources {
 
     /// Looks where all names lead now, as folders came or went, or links lead elsewhere.
     pub fn follow(&mut self) {
-        let roots = self.packages.with_former().chain(&self.whole);
-        let mut folders = walk::visible(roots, &self.passed()).folders;
+        let mut folders = walk::visible(self.packages.with_former(), &self.passed()).folders;
         folders.extend(self.packages.with_former().cloned());
+        let by_scripts = self.below_named_by_scripts();
+        folders.extend(by_scripts.folders);
         let named = self.named.below(&self.passed());
         folders.extend(named.folders);
         let single =
             self.exact.iter().chain(&self.settings).chain(&self.named.extra).chain(&self.asked).chain(&self.coming);
-        let files: BTreeSet<PathBuf> = single.chain(&named.files).cloned().collect();
+        let files: BTreeSet<PathBuf> = single.chain(&named.files).chain(&by_scripts.files).cloned().collect();
         folders.extend(files.iter().filter_map(|path| path.parent()).map(Path::to_path_buf));
         self.places = Places::of(&folders, &files);
+    }
+
+    /// Cargo takes all that is there in folders that build scripts name.
+    fn below_named_by_scripts(&self) -> Below {
+        let mut below = Below::default();
+        for folder in self.whole.iter().filter(|folder| !self.is_of_package(folder)) {
+            below.extend(walk::all(folder, &self.passed()));
+        }
+        below
+    }
+
+    fn is_of_package(&self, folder: &Path) -> bool {
+        self.packages.folders().any(|package| package == folder)
     }
 
     fn passed(&self) -> Passed<'_> {
@@ -323,6 +343,9 @@ impl Sources {
         let mut walked: Option<BTreeSet<PathBuf>> = None;
         for place in touched {
             let names = self.places.names(place);
+            if !self.places.has_link(place) && !self.is_near(&names) {
+                continue;
+            }
             let was_folder =
                 |name: &PathBuf| !self.seen.knows(name) && self.seen.paths().any(|seen| seen.starts_with(name));
             let is_known = || names.iter().any(|name| self.seen.knows(name) || was_folder(name));
@@ -342,6 +365,16 @@ impl Sources {
         found
     }
 
+    /// Whether anything below, or around, such a name may matter: folders come and go where only one file is meant, or a link.
+    fn is_near(&self, names: &BTreeSet<PathBuf>) -> bool {
+        let roots = || self.packages.with_former().chain(&self.whole).chain(&self.named.extra);
+        let files = || self.exact.iter().chain(&self.settings).chain(&self.coming).chain(&self.asked);
+        let is_near = |name: &PathBuf, other: &PathBuf| name.starts_with(other) || other.starts_with(name);
+        names
+            .iter()
+            .any(|name| self.named.has_data_at(name) || roots().chain(files()).any(|other| is_near(name, other)))
+    }
+
     /// Looks at a file by all its names; it is one change.
     fn look_at(
         &mut self,
@@ -357,10 +390,13 @@ impl Sources {
             return;
         }
         let (counting, others): (Vec<_>, Vec<_>) = names.iter().partition(|name| self.counts(name, walked));
-        if counting.is_empty() {
-            self.touched.extend(others.into_iter().cloned());
+        // What a failed build has named, and writes itself, is asked for when it has ended: only this may be a log of it.
+        let is_asked = self.cargo_runs.is_some() && counting.iter().all(|name| self.is_only_asked(name));
+        if counting.is_empty() || is_asked {
+            self.touched.extend(others.into_iter().chain(counting).cloned());
             return;
         }
+        self.came_in_a_row = 0;
         let mut changed = Vec::new();
         for name in counting {
             match self.seen.look_at(name) {
@@ -388,6 +424,10 @@ impl Sources {
         let package = self.packages.scripted(name).map(str::to_owned);
         match self.scripts.author(place, self.cargo_runs, &self.build_dir, package.as_deref()) {
             Author::Somebody => true,
+            Author::Script => {
+                found.most_likely_scripts += 1;
+                true
+            }
             Author::BuildAgain => false,
             Author::Build => {
                 found.by_script.extend(package.map(|package| (name.to_path_buf(), package)));
@@ -412,6 +452,19 @@ impl Sources {
         found
     }
 
+    /// It counts for nothing but that the last failed build has named it.
+    fn is_only_asked(&self, path: &Path) -> bool {
+        let is_input = self.exact.contains(path) || self.settings.contains(path) || self.coming.contains(path);
+        let may_be_source = path.extension().is_some_and(|extension| extension == "rs" || extension == "toml");
+        self.asked.contains(path) && !is_input && !may_be_source && !self.named.is_extra(path)
+    }
+
+    /// Events were lost: any folder may be another one by now.
+    pub fn lost(&mut self) -> Found {
+        let folders = self.folders().into_iter().collect();
+        Found { folders, ..self.look_again() }
+    }
+
     fn counts(&self, path: &Path, walked: &mut Option<BTreeSet<PathBuf>>) -> bool {
         if self.exact.contains(path) || self.settings.contains(path) || self.coming.contains(path) {
             return true;
@@ -425,6 +478,9 @@ impl Sources {
         let roots = self.whole.iter().chain(self.packages.folders().filter(|_| self.wide));
         if !roots.clone().any(|root| path.starts_with(root)) {
             return false;
+        }
+        if self.whole.iter().any(|root| path.starts_with(root) && !self.is_of_package(root)) {
+            return true;
         }
         let was_there = self.seen.was_there(path);
         // What the old program writes into its own package is not what a failed build lacks, unless it came or went.
@@ -446,29 +502,12 @@ impl Sources {
     }
 
     fn all_files(&self) -> BTreeSet<PathBuf> {
-        let mut files = walk::visible(self.whole.iter().chain(self.packages.folders()), &self.passed()).files;
+        let mut files = walk::visible(self.packages.folders(), &self.passed()).files;
+        files.extend(self.below_named_by_scripts().files);
         files.extend(self.named.below(&self.passed()).files);
         files.extend(self.exact.iter().chain(&self.settings).chain(&self.coming).chain(&self.asked).cloned());
         files
     }
-}
-
-impl Found {
-    /// `src/routes.rs changed`, `3 files changed (src/a.rs and others)`.
-    pub fn cause(&self) -> String {
-        match self.changed.as_slice() {
-            [one] => format!("{} changed", short(one)),
-            [first, ..] => format!("{} files changed ({} and others)", self.changed.len(), short(first)),
-            [] => "nothing changed".to_owned(),
-        }
-    }
-}
-
-/// Where cargo's configuration and the choice of the toolchain may stand.
-fn settings_files(root: &Path) -> Vec<PathBuf> {
-    let mut files = project::cargo_config_files(root);
-    files.extend(project::toolchain_files(root));
-    files
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Looks at real files: what counts, what has changed, and what only seems to have.
 
 use super::*;
-use crate::compile::stamp;
+use crate::config::DataAction;
 use std::fs;
 
 fn watch(root: &Path) -> config::Watch {
@@ -32,6 +32,7 @@ impl Project {
             coming: [root.join("build.rs")].into_iter().collect(),
             exact: BTreeSet::new(),
             asked: BTreeSet::new(),
+            came_in_a_row: 0,
             places: Places::default(),
             led: HashMap::new(),
             whole: BTreeSet::new(),

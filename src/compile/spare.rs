@@ -5,7 +5,8 @@
 use super::Room;
 use super::build::{Said, names_its_inputs};
 use super::cycle::{Kind, Outcome};
-use super::sources::Found;
+use super::found::Found;
+use super::places::plain;
 use super::stamp;
 use crate::report::clean;
 use cargo_metadata::{DependencyKind, Message, Metadata, PackageId};
@@ -149,7 +150,7 @@ impl Underway {
                 if let Some(folder) = self.folders.get(&name).filter(|folder| self.locals.contains_key(*folder)) {
                     let output = script.out_dir.parent().map(|folder| folder.join("output").into_std_path_buf());
                     let names = names_its_inputs(&output.unwrap_or_default());
-                    let named: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
+                    let named: Vec<PathBuf> = names.iter().map(|name| plain(folder.join(name))).collect();
                     if named.is_empty() {
                         self.named.remove(folder);
                     } else {
@@ -172,6 +173,11 @@ impl Underway {
             (Some(folder), Stage::Script) => !self.script_reads(folder, path) && !self.script_is_made_of(folder, owner),
             (Some(folder), Stage::Crate(_)) => folder != owner && !self.below(folder).contains(owner),
         })
+    }
+
+    /// A build script has said that it reads it.
+    fn is_named(&self, path: &Path) -> bool {
+        self.named.values().flatten().any(|name| path.starts_with(name))
     }
 
     /// The package in whose folder it is.
@@ -250,6 +256,12 @@ impl Room {
         };
         if found.emptied {
             (Kind::Emptied, cause)
+        } else if self.cycle.is_building()
+            && !found.changed.is_empty()
+            && found.most_likely_scripts >= found.changed.len()
+            && !found.changed.iter().any(|path| self.underway.is_named(path))
+        {
+            (Kind::Spared, cause)
         } else if self.builder.runs_cargo()
             && self.cycle.is_building()
             && !(found.settings || found.start_anyway)

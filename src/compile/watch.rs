@@ -138,7 +138,8 @@ impl Eyes {
                 Ok(()) => {
                     self.folders.insert(folder.clone());
                 }
-                Err(error) if matches!(error.kind, ErrorKind::PathNotFound) => {}
+                // What may not be looked into cannot be compiled either.
+                Err(error) if matches!(error.kind, ErrorKind::PathNotFound) || is_denied(&error) => {}
                 Err(error) => troubles.push(describe(&error)),
             }
         }
@@ -166,6 +167,10 @@ fn describe(error: &notify::Error) -> String {
         }
         _ => error.to_string(),
     }
+}
+
+fn is_denied(error: &notify::Error) -> bool {
+    matches!(&error.kind, ErrorKind::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 static FOR_NEXT_TEE: Mutex<Option<Sink>> = Mutex::new(None);

@@ -129,6 +129,7 @@ fn exchange(session: &Listed, request: Request) -> Result<State> {
     let ended = request == Request::Stop && session.has_ended(ENDING);
     match state {
         None if ended => Ok(State { package: session.package.clone(), stopped: true, ..State::default() }),
+        Some(state) if request == Request::Stop => Ok(State { stopped: state.stopped && ended, ..state }),
         state => state.ok_or_else(|| Error::failure(format!("{asking}: it ended without an answer"))),
     }
 }

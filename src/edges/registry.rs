@@ -7,6 +7,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, Permissions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -55,7 +56,7 @@ impl std::ops::Deref for Listed {
 }
 
 /// Where a process number means anything: the folder may be shared with other machines and containers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Place {
     host: String,
     boot: String,
@@ -102,7 +103,10 @@ impl Registry {
 
     /// Where this process is listed, there or not.
     pub fn own_file(&self) -> PathBuf {
-        self.folder.join(format!("{}.json", std::process::id()))
+        // Another container that shares this home may have a process of the same number.
+        let mut place = DefaultHasher::new();
+        Place::here().hash(&mut place);
+        self.folder.join(format!("{}-{:016x}.json", std::process::id(), place.finish()))
     }
 
     /// Lists this process.

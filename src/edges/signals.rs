@@ -1,5 +1,6 @@
 //! Signals become words.
 
+use nix::unistd::{getpid, getppid, getsid};
 use signal_hook::consts::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::io;
@@ -40,6 +41,13 @@ pub fn listen(children: bool, tell: impl Fn(Asked) + Send + 'static) -> io::Resu
         }
     });
     Ok(())
+}
+
+/// Whether there is a shell that may have this process go on when it is stopped: not for the first process of a container, nor for
+/// one that a terminal was opened for.
+pub fn can_be_continued() -> bool {
+    let session = getsid(None);
+    session != Ok(getpid()) && getpid().as_raw() != 1 && getsid(Some(getppid())) == session
 }
 
 /// Stops this process as the terminal's Ctrl-Z would have, until SIGCONT.

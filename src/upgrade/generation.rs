@@ -77,6 +77,8 @@ pub struct Started {
     pub running: Running,
     pub holder: Arc<Holder>,
     pub program: Published,
+    /// The program's file, which `cargo clean` takes the name of.
+    file: Option<(u64, u64)>,
     pub by: HandOver,
     /// Where it has one, which is not where the calls of the program were let through unseen.
     pub gate: Option<Gate>,
@@ -188,6 +190,7 @@ impl Start {
         let started = Started {
             running,
             holder,
+            file: proc::file_id(&program.path),
             program,
             by,
             gate,
@@ -268,7 +271,7 @@ impl Started {
     fn behind_runner(&self) -> Option<u32> {
         let runner = (!self.program.setting.runner.is_empty()).then(|| self.running.pid())?;
         // The nearest one comes first, and the runner before it.
-        let program = proc::family(runner).into_iter().find(|pid| proc::runs(*pid, &self.program.path));
+        let program = proc::family(runner).into_iter().find(|pid| proc::runs(*pid, self.file));
         program.filter(|program| *program != runner)
     }
 

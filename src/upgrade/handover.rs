@@ -405,6 +405,7 @@ impl<P: Clone + PartialEq> Handover<P> {
         let (program, not_before) = if served == failed.program {
             self.deaths += 1;
             let good = self.history.good().filter(|_| self.deaths >= KEEPS_DYING).cloned();
+            self.deaths = if good.is_some() { 0 } else { self.deaths };
             (good.unwrap_or(served), (failed.since + RESTART_INTERVAL).max(now))
         } else {
             (served, now)
@@ -433,6 +434,8 @@ impl<P: Clone + PartialEq> Handover<P> {
         self.deaths = if now.saturating_duration_since(dead.ready) < PROVED { self.deaths + 1 } else { 1 };
         let good = self.history.good().filter(|_| self.deaths >= KEEPS_DYING).cloned();
         let falls_back = good.is_some();
+        // The one before has as many lives.
+        self.deaths = if falls_back { 0 } else { self.deaths };
         let program = good.unwrap_or(dead.program);
         let at = (dead.started + RESTART_INTERVAL).max(now);
         let again_in = Some(millis(at.saturating_duration_since(now)));

@@ -37,6 +37,7 @@ use store::{Published, Store};
 
 pub use crate::report::Generation;
 pub use generation::Said;
+pub use store::own_folder;
 
 /// What hot upgrade begins with.
 #[derive(Debug, Clone)]

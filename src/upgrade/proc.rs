@@ -99,11 +99,14 @@ pub fn holds(pid: u32, inode: u64) -> bool {
     sockets(pid).iter().any(|(_, socket)| *socket == inode)
 }
 
+/// What a file is, whatever becomes of its name.
+pub fn file_id(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
 /// Whether a process runs that file.
-pub fn runs(pid: u32, program: &Path) -> bool {
-    let id = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
-    let running = id(Path::new(&format!("/proc/{pid}/exe")));
-    running.is_ok_and(|running| id(program).is_ok_and(|program| program == running))
+pub fn runs(pid: u32, program: Option<(u64, u64)>) -> bool {
+    program.is_some() && file_id(Path::new(&format!("/proc/{pid}/exe"))) == program
 }
 
 /// The process to which a thread belongs.

@@ -51,8 +51,13 @@ impl Kept {
         if self.path.exists() {
             return Ok(());
         }
-        self.path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        fs::copy(self.by_descriptor(), &self.path).map(drop)
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(folder)?;
+        // Whole, or not at all: there may be no room.
+        let mut copy = tempfile::NamedTempFile::new_in(folder)?;
+        io::copy(&mut File::open(self.by_descriptor())?, &mut copy)?;
+        copy.as_file().set_permissions(self.file.metadata()?.permissions())?;
+        copy.persist(&self.path).map(drop).map_err(|error| error.error)
     }
 }
 
@@ -110,6 +115,23 @@ pub struct Store {
     numbers: Vec<u64>,
 }
 
+/// A folder for the programs of this session alone, below that of cargo: an earlier process may have had the same number, and another
+/// container has it now.
+pub fn own_folder(target: &Path) -> Result<PathBuf> {
+    let (all, pid) = (target.join("hotrun/run"), std::process::id());
+    let tried = |folder: &Path| format!("make the folder {}", folder.display());
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&all).tried(tried(&all))?;
+    let names = std::iter::once(pid.to_string()).chain((2..).map(|number| format!("{pid}-{number}")));
+    for folder in names.map(|name| all.join(name)) {
+        match fs::DirBuilder::new().mode(0o700).create(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|()| folder.clone()).tried(tried(&folder)),
+        }
+    }
+    // There are names without end.
+    Err(crate::error::Error::failure(tried(&all)))
+}
+
 impl Store {
     pub fn open(folder: PathBuf) -> Result<Store> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
@@ -161,7 +183,9 @@ fn keep_libraries(program: &Path, setting: &Setting, folder: &Path) -> Result<BT
         let folder = folder.join("libraries");
         fs::create_dir_all(&folder).tried(format!("make the folder {}", folder.display()))?;
         let path = folder.join(&name);
-        keep(&library, &path)?;
+        // A copy: build scripts write theirs in place, and this one is mapped by a program that runs.
+        let copied = fs::copy(&library, &path);
+        copied.tried(format!("keep {} as {}", library.display(), path.display()))?;
         kept.insert(name, Kept::open(path)?);
     }
     Ok(kept)
@@ -169,11 +193,11 @@ fn keep_libraries(program: &Path, setting: &Setting, folder: &Path) -> Result<BT
 
 /// A copy where the folders are on two file systems.
 fn keep(file: &Path, path: &Path) -> Result<()> {
-    fs::hard_link(file, path).or_else(|_| fs::copy(file, path).map(drop)).tried(format!(
-        "keep {} as {}",
-        file.display(),
-        path.display()
-    ))
+    let is_there = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
+    let linked = fs::hard_link(file, path);
+    // Never onto a file that is there: it may be the same one, which copying would empty.
+    let kept = linked.or_else(|error| if is_there(&error) { Err(error) } else { fs::copy(file, path).map(drop) });
+    kept.tried(format!("keep {} as {}", file.display(), path.display()))
 }
 
 fn same_bytes(one: &Path, other: &Path) -> io::Result<bool> {

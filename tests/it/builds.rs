@@ -269,8 +269,9 @@ fn a_cargo_that_is_killed_is_said_to_be() {
     project.write("build.rs", GATED);
     let mut plain = Plain::begin(project, &[]);
     let script = plain.gate.arrival();
-    let is_cargo =
-        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("build\0"));
+    let is_cargo = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("--message-format="))
+    };
     let cargo = children(plain.session.pid()).into_iter().map(|(pid, _)| pid).find(is_cargo).unwrap();
     send(cargo, Signal::SIGKILL);
     plain.wait_for("build-failed");

@@ -195,6 +195,10 @@ impl Plan {
         self.other_inputs.iter().cloned().chain(sources).collect()
     }
 
+    pub fn lacks_a_source(&self) -> bool {
+        self.crates.iter().flat_map(Crate::sources).any(|path| !path.exists())
+    }
+
     /// Whether a message is about a crate of the plan.
     pub fn has(&self, package: &PackageId, target: &Target) -> bool {
         self.crates.iter().any(|one| one.package == *package && one.target == *target)

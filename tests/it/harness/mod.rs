@@ -69,7 +69,11 @@ pub fn is_alive(pid: u32) -> bool {
 pub fn listed(session: u32) -> std::path::PathBuf {
     let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
     let home = home.unwrap_or_else(|| std::env::home_dir().unwrap().join(".cargo"));
-    home.join(format!("hotrun/sessions/{session}.json"))
+    let folder = home.join("hotrun/sessions");
+    let mut files = std::fs::read_dir(&folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let is_its =
+        |file: &std::path::PathBuf| file.file_name().unwrap().to_string_lossy().starts_with(&format!("{session}-"));
+    files.find(is_its).unwrap_or_else(|| folder.join(format!("{session}-none")))
 }
 
 /// Every process that was started with this folder as its temporary one, by a session or on its behalf.
