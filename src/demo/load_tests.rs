@@ -1,9 +1,10 @@
 //! Servers that misbehave in one way each: what they lose is counted, and under its right name.
 
 use super::load::{Load, Loss, Mix, Tally};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, setsockopt, socket, sockopt};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -105,8 +106,10 @@ fn a_good_server_loses_nothing() {
 
 #[test]
 fn refused() {
-    // Bound and closed again: nothing listens there. The loss shows in the live tally.
-    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Bound, so that it is nobody else's, and nothing listens there. The loss shows in the live tally.
+    let bound = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(bound.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    let addr = SocketAddr::from(std::net::SocketAddrV4::from(getsockname::<SockaddrIn>(bound.as_raw_fd()).unwrap()));
     let load = Load::start(addr, FRESH);
     while load.tally().lost() < 2 {
         thread::yield_now();
