@@ -1,10 +1,10 @@
 //! Servers that misbehave in one way each: what they lose is counted, and under its right name.
 
 use super::load::{Load, Loss, Mix, Tally};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, setsockopt, socket, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -107,9 +107,9 @@ fn a_good_server_loses_nothing() {
 #[test]
 fn refused() {
     // Bound, so that it is nobody else's, and nothing listens there. The loss shows in the live tally.
-    let bound = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    bind(bound.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
-    let addr = SocketAddr::from(std::net::SocketAddrV4::from(getsockname::<SockaddrIn>(bound.as_raw_fd()).unwrap()));
+    let bound = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    rustix::net::bind(&bound, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let addr = SocketAddr::try_from(rustix::net::getsockname(&bound).unwrap()).unwrap();
     let load = Load::start(addr, FRESH);
     while load.tally().lost() < 2 {
         thread::yield_now();
