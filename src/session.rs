@@ -76,7 +76,7 @@ struct Session {
     offered: Option<Artifact>,
     standing: Standing,
     /// Those who are answered when there is nothing more to do.
-    waiting: Vec<Reply>,
+    waiting: Vec<(Request, Reply)>,
     /// By which it is found; removed with it.
     _entry: Option<registry::Entered>,
     /// For the sockets on which programs say READY=1; removed with it.
@@ -217,8 +217,12 @@ impl Session {
             self.tell(&notice);
         }
         if !self.waiting.is_empty() && !self.is_busy() {
-            let state = State { refused: self.standing.take_refused(), ..self.state() };
-            self.waiting.drain(..).for_each(|reply| reply.send(&state));
+            let (state, refused) = (self.state(), self.standing.take_refused());
+            for (request, reply) in self.waiting.drain(..) {
+                // Another's that was refused is no news for whoever asked for something else.
+                let refused = refused.iter().find(|(asked, _)| *asked == request.word()).map(|(_, why)| why.clone());
+                reply.send(&State { refused, ..state.clone() });
+            }
         }
     }
 
@@ -311,7 +315,7 @@ impl Session {
             Request::Rollback => self.upgrade.rollback(now, &mut self.launcher),
             Request::Stop => self.stop(now, End::Quit),
         }
-        self.waiting.push(reply);
+        self.waiting.push((request, reply));
     }
 
     fn is_busy(&self) -> bool {

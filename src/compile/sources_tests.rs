@@ -264,3 +264,96 @@ fn folders_are_watched_not_files_and_another_crate_is_another_program() {
     assert!(!folders.iter().any(|folder| folder.starts_with(project.path("target"))));
     assert!(!folders.iter().any(|folder| folder.starts_with(project.path("other"))));
 }
+
+/// As long as ago as a build may have taken.
+fn a_while_ago() -> SystemTime {
+    SystemTime::now() - std::time::Duration::from_secs(60)
+}
+
+#[test]
+fn what_was_saved_while_a_build_failed_may_be_what_it_lacks() {
+    let mut project = Project::new();
+    let _ = project.built(&["src/main.rs"]);
+    project.sources.build_began(a_while_ago());
+    assert!(project.write("src/a.rs", "no module yet, as far as is known").changed.is_empty());
+    assert!(project.write("src/new.rs", "nor this").changed.is_empty());
+    assert!(project.write("out.log", "of nobody").changed.is_empty());
+    fs::create_dir_all(project.path("junk")).unwrap();
+    fs::write(project.path("junk/out.css"), "ignored by git, and not watched").unwrap();
+    project.sources.failed(["error: couldn't read `src/../junk/out.css`: No such file or directory"]);
+    let expected = ["junk/out.css", "out.log", "src/a.rs", "src/new.rs"].map(|path| project.path(path));
+    assert_eq!(project.sources.came_meanwhile(), expected);
+    assert_eq!(project.sources.came_meanwhile(), [PathBuf::new(); 0], "once");
+}
+
+#[test]
+fn a_log_that_a_failing_build_names_anew_each_time_is_not_built_for_ever() {
+    let mut project = Project::new();
+    let _ = project.built(&["src/main.rs"]);
+    let mut again = Vec::new();
+    for number in 0..6 {
+        project.sources.build_began(a_while_ago());
+        fs::create_dir_all(project.path("junk")).unwrap();
+        fs::write(project.path(&format!("junk/{number}.log")), "x").unwrap();
+        project.sources.failed([format!("see \"junk/{number}.log\"").as_str()]);
+        again.push(project.sources.came_meanwhile().len());
+    }
+    assert_eq!(again, [1, 1, 1, 0, 0, 0]);
+    // Until something else is saved.
+    assert_eq!(project.write("src/main.rs", "fn main() {}").changed.len(), 1);
+    project.sources.build_began(a_while_ago());
+    fs::write(project.path("junk/6.log"), "x").unwrap();
+    project.sources.failed(["see \"junk/6.log\""]);
+    assert_eq!(project.sources.came_meanwhile().len(), 1);
+    // One of the same name that is written while cargo runs is no reason to end it.
+    project.sources.cargo_runs(Some(a_while_ago()));
+    assert!(project.write("junk/6.log", "y").changed.is_empty());
+    project.sources.cargo_runs(None);
+    assert_eq!(project.write("junk/6.log", "z").changed.len(), 1);
+}
+
+#[test]
+fn a_new_input_that_nobody_watched_and_that_was_written_during_the_build_is_built_again() {
+    let mut project = Project::new();
+    fs::create_dir_all(project.path("junk")).unwrap();
+    fs::write(project.path("junk/out.css"), "1").unwrap();
+    project.sources.build_began(a_while_ago());
+    let inputs = ["src/main.rs", "junk/out.css"];
+    assert_eq!(project.built(&inputs), [project.path("junk/out.css")]);
+    project.sources.build_began(a_while_ago());
+    assert_eq!(project.built(&inputs), [PathBuf::new(); 0], "it is watched by now");
+}
+
+#[test]
+fn folders_that_build_scripts_name_are_seen_as_cargo_sees_them() {
+    let mut project = Project::new();
+    fs::create_dir_all(project.path("junk/deep")).unwrap();
+    fs::write(project.path("junk/deep/.hidden"), "1").unwrap();
+    let _ = project.built(&["src/main.rs", "junk"]);
+    assert!(project.sources.folders().contains(&project.path("junk/deep")));
+    assert_eq!(project.write("junk/deep/.hidden", "2").changed.len(), 1);
+    assert_eq!(project.write("junk/new", "git ignores it").changed.len(), 1);
+}
+
+/// Another folder may stand there by now, which nobody watches yet.
+#[test]
+fn where_events_were_lost_all_folders_are_watched_anew() {
+    let mut project = Project::new();
+    let _ = project.built(&["src/main.rs"]);
+    assert!(project.sources.lost().folders.contains(&project.path("src")));
+}
+
+#[test]
+fn folders_that_come_where_only_one_file_is_meant_are_passed_over() {
+    let mut project = Project::new();
+    let outside = tempfile::tempdir().unwrap();
+    let root = outside.path().canonicalize().unwrap();
+    fs::write(root.join("shared.txt"), "1").unwrap();
+    let inputs = vec![project.path("src/main.rs"), root.join("shared.txt")];
+    let _ = project.sources.built(inputs, &[]);
+    assert!(project.sources.folders().contains(&root));
+    fs::create_dir(root.join("others")).unwrap();
+    assert_eq!(project.sources.look(&[root.join("others")]).folders, [PathBuf::new(); 0]);
+    fs::create_dir(project.path("src/more")).unwrap();
+    assert_eq!(project.sources.look(&[project.path("src/more")]).folders, [project.path("src/more")]);
+}

@@ -30,6 +30,20 @@ pub enum Request {
     Stop,
 }
 
+impl Request {
+    /// As it is typed.
+    pub fn word(self) -> &'static str {
+        match self {
+            Request::Status => "status",
+            Request::Wait => "wait",
+            Request::Rebuild => "rebuild",
+            Request::Upgrade => "upgrade",
+            Request::Rollback => "rollback",
+            Request::Stop => "stop",
+        }
+    }
+}
+
 /// What a session says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -8,8 +8,8 @@ pub struct Standing {
     /// Why the newest sources were not built, and why what they were built into does not serve.
     build: Option<String>,
     start: Option<String>,
-    /// Why what was asked for last cannot be done.
-    refused: Option<String>,
+    /// What was asked for last and cannot be done, and why.
+    refused: Option<(String, String)>,
 }
 
 impl Standing {
@@ -20,13 +20,16 @@ impl Standing {
                 self.build = Some("the build of the newest sources has failed".to_owned());
             }
             Notice::StartFailed { end, program: Vintage::RolledBack, .. } => {
-                self.refused = Some(format!("rollback has failed: the program before did not stay up: {end}"));
+                let why = format!("rollback has failed: the program before did not stay up: {end}");
+                self.refused = Some(("rollback".to_owned(), why));
             }
             Notice::StartFailed { end, .. } | Notice::RolledBack { end, .. } | Notice::Died { end, .. } => {
                 self.start = Some(format!("the newest program did not stay up: {end}"));
             }
             Notice::NotKept { why, .. } => self.start = Some(format!("the newest program cannot be started: {why}")),
-            Notice::Refused { asked, why } => self.refused = Some(format!("{asked} is not possible: {why}")),
+            Notice::Refused { asked, why } => {
+                self.refused = Some((asked.clone(), format!("{asked} is not possible: {why}")));
+            }
             Notice::Serving { program: Vintage::Newest, .. } => self.start = None,
             Notice::Serving { .. }
             | Notice::Timings(_)
@@ -49,8 +52,8 @@ impl Standing {
         }
     }
 
-    /// Why what was asked for last cannot be done; told once.
-    pub fn take_refused(&mut self) -> Option<String> {
+    /// What was asked for last and cannot be done, and why; told once.
+    pub fn take_refused(&mut self) -> Option<(String, String)> {
         self.refused.take()
     }
 
@@ -110,7 +113,8 @@ mod tests {
     fn a_rollback_that_fails_says_nothing_of_the_newest_program() {
         let mut standing = Standing::default();
         standing.hear(&failed(Vintage::RolledBack));
-        assert!(standing.take_refused().unwrap().contains("rollback has failed"));
+        let (asked, why) = standing.take_refused().unwrap();
+        assert!(asked == "rollback" && why.contains("rollback has failed"), "{why}");
         assert_eq!(standing.take_refused(), None, "told once");
         assert_eq!(standing.trouble(Some(Vintage::Newest)), None);
     }

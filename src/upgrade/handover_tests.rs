@@ -262,6 +262,29 @@ fn one_that_keeps_dying_gives_way_to_the_newest_good_program() {
     assert_eq!(started, ["two", "two", "one"]);
 }
 
+/// A client may bring down every version by the same request: that is no reason to hurry back to the oldest.
+#[test]
+fn the_one_before_has_as_many_lives() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    for (generation, program) in [(2, "two"), (3, "three")] {
+        let _ = handover.offer(now, program, Style::Overlap);
+        let _ = handover.ready(now, generation);
+        let _ = handover.exited(now, generation - 1, "exit status 0", true);
+    }
+    let mut started = Vec::new();
+    for death in 0..6u64 {
+        let time = now + secs(death);
+        let _ = handover.exited(time, 3 + death, "signal 11", true);
+        for action in handover.tick(time + secs(1)) {
+            if let Action::Start { generation, program } = action {
+                started.push(program);
+                let _ = handover.ready(time + secs(1), generation);
+            }
+        }
+    }
+    assert_eq!(started, ["three", "three", "two", "two", "two", "one"]);
+}
+
 #[test]
 fn a_restart_that_fails_before_ready_is_repeated_every_second() {
     let (mut handover, now) = serving(TIMEOUTS);

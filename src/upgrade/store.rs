@@ -262,13 +262,32 @@ mod tests {
         assert!(!folder.path().join("hotrun").exists(), "nothing is left");
     }
 
+    /// Processes have the same number in two containers, and after one that was killed with its guard.
+    #[test]
+    fn a_folder_that_another_process_of_the_same_number_has_left_is_its_own() {
+        let target = tempfile::tempdir().unwrap();
+        let built = target.path().join("api");
+        let build = program(&built, "one");
+        let first = own_folder(target.path()).unwrap();
+        let mut store = Store::open(first.clone()).unwrap();
+        let one = store.publish(&build).unwrap();
+        std::mem::forget(store);
+        let second = own_folder(target.path()).unwrap();
+        assert_ne!(first, second);
+        // Even in the same one nothing is copied onto itself.
+        assert!(Store::open(first).unwrap().publish(&build).is_err());
+        assert_eq!(fs::read_to_string(&built).unwrap(), "one");
+        Store::open(second).unwrap().publish(&build).unwrap();
+        drop(one);
+    }
+
     /// This test is a program that needs the C library; here another file has that name.
     #[test]
     fn a_program_outlives_the_libraries_it_was_built_with() {
         let folder = tempfile::tempdir().unwrap();
         let library = folder.path().join("libc.so.6");
         let build = |bytes: &str| {
-            fs::remove_file(&library).ok();
+            // In place, as a build script does it that copies one.
             fs::write(&library, bytes).unwrap();
             let env = vec![(LIBRARY_PATH.into(), Some("/target/deps".into()))];
             let setting = Setting { env, libraries: vec![folder.path().to_path_buf()], ..Setting::default() };
