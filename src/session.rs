@@ -104,10 +104,10 @@ impl Session {
 
         let notify_folder = tempfile::Builder::new().prefix("hotrun-").tempdir().tried("make a temporary folder")?;
         let target = config.build.target_dir.clone().unwrap_or_else(|| metadata.target_directory.clone().into());
-        let run_folder = upgrade::own_folder(&target)?;
+        let store = upgrade::Store::new(&target)?;
         let registry = Registry::of_user();
         let entry = registry.as_ref().map(|registry| registry.own_file());
-        let mut left = vec![run_folder.as_path(), notify_folder.path()];
+        let mut left = vec![store.folder(), notify_folder.path()];
         left.extend(entry.as_deref().ok());
         let mut launcher = Launcher::new(&left, config.upgrade.kill_timeout)?;
 
@@ -128,7 +128,7 @@ impl Session {
         let known = known(metadata, config);
         let send = tell(events);
         let sink: upgrade::Sink = Arc::new(move |generation, said| send(Event::Generation(generation, said)));
-        let upgrade = upgrade::Room::open(config, known, run_folder.clone(), stdin, notify_folder.path(), sink)?;
+        let upgrade = upgrade::Room::open(config, known, store, stdin, notify_folder.path(), sink)?;
 
         let send = tell(events);
         let tell_request = move |request, reply| send(Event::Control(request, reply));

@@ -283,7 +283,7 @@ fn what_was_saved_while_a_build_failed_may_be_what_it_lacks() {
     project.sources.failed(["error: couldn't read `src/../junk/out.css`: No such file or directory"]);
     let expected = ["junk/out.css", "out.log", "src/a.rs", "src/new.rs"].map(|path| project.path(path));
     assert_eq!(project.sources.came_meanwhile(), expected);
-    assert_eq!(project.sources.came_meanwhile(), [PathBuf::new(); 0], "once");
+    assert_eq!(project.sources.came_meanwhile(), Vec::<PathBuf>::new(), "once");
 }
 
 #[test]
@@ -321,7 +321,7 @@ fn a_new_input_that_nobody_watched_and_that_was_written_during_the_build_is_buil
     let inputs = ["src/main.rs", "junk/out.css"];
     assert_eq!(project.built(&inputs), [project.path("junk/out.css")]);
     project.sources.build_began(a_while_ago());
-    assert_eq!(project.built(&inputs), [PathBuf::new(); 0], "it is watched by now");
+    assert_eq!(project.built(&inputs), Vec::<PathBuf>::new(), "it is watched by now");
 }
 
 #[test]
@@ -353,7 +353,7 @@ fn folders_that_come_where_only_one_file_is_meant_are_passed_over() {
     let _ = project.sources.built(inputs, &[]);
     assert!(project.sources.folders().contains(&root));
     fs::create_dir(root.join("others")).unwrap();
-    assert_eq!(project.sources.look(&[root.join("others")]).folders, [PathBuf::new(); 0]);
+    assert_eq!(project.sources.look(&[root.join("others")]).folders, Vec::<PathBuf>::new());
     fs::create_dir(project.path("src/more")).unwrap();
     assert_eq!(project.sources.look(&[project.path("src/more")]).folders, [project.path("src/more")]);
 }

@@ -33,11 +33,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::{Published, Store};
+use store::Published;
 
 pub use crate::report::Generation;
 pub use generation::Said;
-pub use store::own_folder;
+pub use store::Store;
 
 /// What hot upgrade begins with.
 #[derive(Debug, Clone)]
@@ -116,7 +116,7 @@ impl Room {
     pub fn open(
         config: &Config,
         known: Known,
-        run_folder: PathBuf,
+        store: Store,
         stdin: Stdin,
         notify_folder: &Path,
         sink: Sink,
@@ -144,7 +144,7 @@ impl Room {
                 kill: settings.kill_timeout,
             }),
             held,
-            store: Store::open(run_folder)?,
+            store,
             generations: BTreeMap::new(),
             alive_at: BTreeMap::new(),
             takes,

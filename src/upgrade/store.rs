@@ -115,28 +115,40 @@ pub struct Store {
     numbers: Vec<u64>,
 }
 
-/// A folder for the programs of this session alone, below that of cargo: an earlier process may have had the same number, and another
-/// container has it now.
-pub fn own_folder(target: &Path) -> Result<PathBuf> {
-    let (all, pid) = (target.join("hotrun/run"), std::process::id());
-    let tried = |folder: &Path| format!("make the folder {}", folder.display());
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&all).tried(tried(&all))?;
-    let names = std::iter::once(pid.to_string()).chain((2..).map(|number| format!("{pid}-{number}")));
-    for folder in names.map(|name| all.join(name)) {
-        match fs::DirBuilder::new().mode(0o700).create(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.map(|()| folder.clone()).tried(tried(&folder)),
-        }
-    }
-    // There are names without end.
-    Err(crate::error::Error::failure(tried(&all)))
-}
+/// Another session that ends removes the folder of them all when it is empty, and may do so just before this one's is made there.
+const TRIES: usize = 5;
 
 impl Store {
-    pub fn open(folder: PathBuf) -> Result<Store> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    /// With a folder of this session's own, below cargo's: an earlier process may have had the same number, and another container's has
+    /// it now.
+    pub fn new(target: &Path) -> Result<Store> {
+        let (all, pid) = (target.join("hotrun/run"), std::process::id());
+        let names = std::iter::once(pid.to_string()).chain((2..).map(|number| format!("{pid}-{number}")));
+        let mut folders = names.map(|name| all.join(name));
+        let mut folder = all.join(pid.to_string());
+        let mut made = Ok(());
+        for _ in 0..TRIES {
+            let there = fs::DirBuilder::new().recursive(true).mode(0o700).create(&all);
+            made = there.and_then(|()| {
+                for next in folders.by_ref() {
+                    folder = next;
+                    match fs::DirBuilder::new().mode(0o700).create(&folder) {
+                        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                        made => return made,
+                    }
+                }
+                Ok(())
+            });
+            if !made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+                break;
+            }
+        }
         made.tried(format!("make the folder {}", folder.display()))?;
         Ok(Store { folder, last: 0, numbers: Vec::new() })
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     pub fn publish(&mut self, program: &Program) -> Result<Published> {
@@ -171,7 +183,8 @@ impl Drop for Store {
     fn drop(&mut self) {
         // What cannot be removed is below `target`, where `cargo clean` will find it.
         fs::remove_dir_all(&self.folder).ok();
-        for parent in self.folder.ancestors().skip(1).take(2) {
+        // And what was made for it, where cargo has made nothing.
+        for parent in self.folder.ancestors().skip(1).take(3) {
             fs::remove_dir(parent).ok();
         }
     }
@@ -237,8 +250,7 @@ mod tests {
     fn a_program_outlives_the_file_it_was_built_as() {
         let folder = tempfile::tempdir().unwrap();
         let built = folder.path().join("api");
-        let run = folder.path().join("hotrun/run/1");
-        let mut store = Store::open(run.clone()).unwrap();
+        let mut store = Store::new(folder.path()).unwrap();
         let one = store.publish(&program(&built, "one")).unwrap();
         assert!(one.is_same(&program(&built, "one")), "other file, same bytes");
         assert!(!one.is_same(&program(&built, "two")));
@@ -268,17 +280,15 @@ mod tests {
         let target = tempfile::tempdir().unwrap();
         let built = target.path().join("api");
         let build = program(&built, "one");
-        let first = own_folder(target.path()).unwrap();
-        let mut store = Store::open(first.clone()).unwrap();
-        let one = store.publish(&build).unwrap();
-        std::mem::forget(store);
-        let second = own_folder(target.path()).unwrap();
-        assert_ne!(first, second);
+        let mut first = Store::new(target.path()).unwrap();
+        first.publish(&build).unwrap();
+        let mut second = Store::new(target.path()).unwrap();
+        assert_ne!(first.folder(), second.folder());
+        second.publish(&build).unwrap();
         // Even in the same one nothing is copied onto itself.
-        assert!(Store::open(first).unwrap().publish(&build).is_err());
+        second.last = 0;
+        assert!(second.publish(&build).is_err());
         assert_eq!(fs::read_to_string(&built).unwrap(), "one");
-        Store::open(second).unwrap().publish(&build).unwrap();
-        drop(one);
     }
 
     /// This test is a program that needs the C library; here another file has that name.
@@ -293,11 +303,11 @@ mod tests {
             let setting = Setting { env, libraries: vec![folder.path().to_path_buf()], ..Setting::default() };
             Program { executable: std::env::current_exe().unwrap(), setting, since: None, start_anyway: false }
         };
-        let mut store = Store::open(folder.path().join("hotrun/run/1")).unwrap();
+        let mut store = Store::new(folder.path()).unwrap();
         let one = store.publish(&build("one")).unwrap();
         assert!(one.is_same(&build("one")));
         assert!(!one.is_same(&build("two")), "same bytes, another library");
-        let kept = folder.path().join("hotrun/run/1/1/libraries");
+        let kept = store.folder().join("1/libraries");
         assert_eq!(fs::read_to_string(kept.join("libc.so.6")).unwrap(), "one");
         fs::remove_dir_all(folder.path().join("hotrun")).unwrap();
         one.restore().unwrap();

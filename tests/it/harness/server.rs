@@ -167,6 +167,13 @@ impl Arrival {
         self.0.write_all(b"x").unwrap();
     }
 
+    /// Waits until it has said so many bytes.
+    pub fn hear(&mut self, length: usize) -> String {
+        let mut said = vec![0; length];
+        self.0.read_exact(&mut said).unwrap();
+        String::from_utf8(said).unwrap()
+    }
+
     /// Waits until the process has gone; returns what it had said.
     pub fn end(mut self) -> String {
         let mut said = Vec::new();
