@@ -371,10 +371,14 @@ impl Tried {
         assert_eq!(answer, self.model.answer(), "{}", told());
         self.good = vec![answer];
         if let Some(position) = by_cargo {
-            let is_later = |event: &Value| is(event, "replay-ready");
+            // A save that comes before its caches are filled may be replayed all the same, by those that are there: then nothing is
+            // prepared any more.
+            let is_later = |event: &Value| is(event, "replay-ready") || event["built-by"] == "replay";
             let told = self.plain.session.log[begin + position..].iter().find(|event| is_later(event)).cloned();
             let told = told.unwrap_or_else(|| self.plain.session.wait("replay-ready", is_later));
-            self.whole = told["crates"] == 3;
+            if is(&told, "replay-ready") {
+                self.whole = told["crates"] == 3;
+            }
             self.ready = true;
         }
     }
