@@ -2,6 +2,7 @@
 //! who each say it in words of their own. A build that has failed tells in no other way what it has read.
 //! Never lives here: whether such a file matters (`sources`).
 
+use super::places;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +26,7 @@ pub fn paths<'t>(texts: impl IntoIterator<Item = &'t str>, folders: &[PathBuf]) 
         if paths.len() >= MOST {
             break;
         }
-        let found = folders.iter().map(|folder| super::places::plain(lexical(&folder.join(word))));
+        let found = folders.iter().map(|folder| without_dots(folder.join(word)));
         let found: BTreeSet<PathBuf> = found.collect();
         match found.iter().find(|path| path.exists()) {
             Some(there) => drop(paths.insert(there.clone())),
@@ -41,20 +42,8 @@ fn is_temporary(path: &Path, folders: &[PathBuf]) -> bool {
 }
 
 /// Of a path that does not exist the kernel says nothing: `..` takes back the name before it.
-fn lexical(path: &Path) -> PathBuf {
-    use std::path::Component;
-    if path.exists() {
-        return path.to_path_buf();
-    }
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => drop(plain.pop()),
-            Component::CurDir => {}
-            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => plain.push(part),
-        }
-    }
-    plain
+fn without_dots(path: PathBuf) -> PathBuf {
+    if path.exists() { places::plain(path) } else { places::lexical(&path) }
 }
 
 /// Of a line: what stands between quotes, as it may have blanks in it, and what stands between blanks.

@@ -146,6 +146,14 @@ pub fn plain(path: PathBuf) -> PathBuf {
     if !path.components().any(|part| part == Component::ParentDir) {
         return path;
     }
+    let plain = lexical(&path);
+    // Behind a symlink it is another.
+    let same = path.canonicalize().is_ok_and(|real| plain.canonicalize().is_ok_and(|other| real == other));
+    if same { plain } else { path }
+}
+
+/// Without `..`, each of which takes back the name before it.
+pub fn lexical(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {
@@ -154,9 +162,7 @@ pub fn plain(path: PathBuf) -> PathBuf {
             Component::Prefix(_) | Component::RootDir | Component::Normal(_) => plain.push(part),
         }
     }
-    // Behind a symlink it is another.
-    let same = path.canonicalize().is_ok_and(|real| plain.canonicalize().is_ok_and(|other| real == other));
-    if same { plain } else { path }
+    plain
 }
 
 #[cfg(test)]

@@ -242,16 +242,16 @@ fn one_that_dies_at_once_is_started_again_a_second_later() {
     assert_eq!(handover.tick(now + secs(1)), [start(2, "one")]);
 }
 
-#[test]
-fn one_that_keeps_dying_gives_way_to_the_newest_good_program() {
-    let (mut handover, now) = serving(TIMEOUTS);
-    let _ = handover.offer(now, "two", Style::Overlap);
-    let _ = handover.ready(now, 2);
-    let _ = handover.exited(now, 1, "exit status 0", true);
+/// What is started when these die one after the other, each as soon as it is ready.
+fn started_after_deaths(
+    handover: &mut Handover<&'static str>,
+    now: Instant,
+    dying: std::ops::Range<u64>,
+) -> Vec<&'static str> {
     let mut started = Vec::new();
-    for death in 0..3u64 {
-        let time = now + secs(death);
-        let _ = handover.exited(time, 2 + death, "signal 11", true);
+    for (generation, second) in dying.zip(0..) {
+        let time = now + secs(second);
+        let _ = handover.exited(time, generation, "signal 11", true);
         for action in handover.tick(time + secs(1)) {
             if let Action::Start { generation, program } = action {
                 started.push(program);
@@ -259,7 +259,16 @@ fn one_that_keeps_dying_gives_way_to_the_newest_good_program() {
             }
         }
     }
-    assert_eq!(started, ["two", "two", "one"]);
+    started
+}
+
+#[test]
+fn one_that_keeps_dying_gives_way_to_the_newest_good_program() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::Overlap);
+    let _ = handover.ready(now, 2);
+    let _ = handover.exited(now, 1, "exit status 0", true);
+    assert_eq!(started_after_deaths(&mut handover, now, 2..5), ["two", "two", "one"]);
 }
 
 /// A client may bring down every version by the same request: that is no reason to hurry back to the oldest.
@@ -271,18 +280,7 @@ fn the_one_before_has_as_many_lives() {
         let _ = handover.ready(now, generation);
         let _ = handover.exited(now, generation - 1, "exit status 0", true);
     }
-    let mut started = Vec::new();
-    for death in 0..6u64 {
-        let time = now + secs(death);
-        let _ = handover.exited(time, 3 + death, "signal 11", true);
-        for action in handover.tick(time + secs(1)) {
-            if let Action::Start { generation, program } = action {
-                started.push(program);
-                let _ = handover.ready(time + secs(1), generation);
-            }
-        }
-    }
-    assert_eq!(started, ["three", "three", "two", "two", "two", "one"]);
+    assert_eq!(started_after_deaths(&mut handover, now, 3..9), ["three", "three", "two", "two", "two", "one"]);
 }
 
 #[test]
