@@ -55,15 +55,17 @@ impl Connections {
                 Verdict::Over => return Look::default(),
                 Verdict::Wait => {}
                 Verdict::LetIn => {
-                    kernel::let_all_in(connection).ok();
-                    *past = Past::Trusted;
+                    kernel::let_all_in(connection);
+                    *past = if let Past::Shut { .. } = past { Past::Mixed } else { Past::Trusted };
                 }
-                Verdict::Watch => {
-                    // A filter of the program's own that may not be replaced: it goes on as it is.
-                    if kernel::keep_requests_out(connection).is_ok() {
-                        *past = Past::Watched { last: facts, asked: false };
-                    }
+                Verdict::Watch if kernel::keep_requests_out(connection).is_ok() => {
+                    *past = Past::Watched { last: facts, asked: false };
                 }
+                // That is for administrators here, or the program has a filter of its own that may not be replaced.
+                Verdict::Watch => *past = Past::Mixed,
+                Verdict::Shut if kernel::keep_all_out(connection).is_ok() => *past = Past::Shut { at: facts },
+                // It goes on as it is.
+                Verdict::Shut => *past = Past::Trusted,
                 Verdict::End => {
                     if end(connection) {
                         return Look::default();
@@ -80,13 +82,14 @@ impl Connections {
     /// # Errors
     /// As `look`.
     pub fn end_all(&mut self, processes: &BTreeSet<u32>) -> Result<Look, Errno> {
-        self.each(processes, |connection, _| match Facts::of(connection) {
-            Ok(facts) if drain::is_cut(&facts) => Look { live: 1, busy: 1 },
-            Ok(facts) if facts.open => {
+        self.each(processes, |connection, past| {
+            let Ok(facts) = Facts::of(connection) else { return Look::default() };
+            let cut = drain::is_cut(&facts);
+            // One that nothing comes into is not to be left so.
+            if facts.open && (!cut || matches!(past, Past::Shut { .. })) {
                 end(connection);
-                Look::default()
             }
-            Ok(_) | Err(_) => Look::default(),
+            Look { live: usize::from(cut), busy: usize::from(cut) }
         })
     }
 
@@ -156,12 +159,13 @@ fn connection(socket: OwnedFd, ports: &BTreeSet<u16>) -> Option<TcpStream> {
 /// Ends it so that the client reads the end between two answers and the program has seen nothing of what the client may have sent
 /// meanwhile: requests are kept out, it is looked at once more, and only then is it ended.
 fn end(connection: &TcpStream) -> bool {
-    let kept_out = kernel::keep_requests_out(connection).is_ok();
+    if kernel::keep_requests_out(connection).is_err() {
+        // Where that is not possible either, a request may come at this very moment, and is not answered.
+        kernel::keep_all_out(connection).ok();
+    }
     let between = Facts::of(connection).is_ok_and(|facts| drain::is_still_between(&facts));
     let ended = between && shutdown(connection.as_raw_fd(), Shutdown::Both).is_ok();
-    if kept_out {
-        // It comes in again if it was not ended, and is answered by a reset if it was.
-        kernel::let_all_in(connection).ok();
-    }
+    // What was kept out comes in again if it was not ended, and is answered by a reset if it was.
+    kernel::let_all_in(connection);
     ended
 }

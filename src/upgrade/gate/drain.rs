@@ -6,6 +6,10 @@ use super::kernel::Facts;
 /// How long both sides must have been silent for an answer to count as finished, where the client is not waited for.
 const QUIET_MS: u32 = 1000;
 
+/// So many segments are kept out of a connection into which nothing comes before its client is taken to have asked for more: it says once
+/// that it has received something, or has room again, and what it has to say it says until it is heard.
+const INSISTS: u32 = 2;
+
 /// How much time the connections have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
@@ -22,6 +26,8 @@ pub enum Verdict {
     Wait,
     /// From now on keep the next request of its client out.
     Watch,
+    /// From now on keep out whatever comes.
+    Shut,
     /// What was kept out is no new request: let all in.
     LetIn,
     /// End it: it is between two answers.
@@ -39,11 +45,19 @@ pub enum Past {
     Watched { last: Facts, asked: bool },
     /// It was watched, and is not any more.
     Trusted,
+    /// Requests alone cannot be kept out of it, only all there is.
+    Mixed,
+    /// Nothing comes in; how it was when that began.
+    Shut { at: Facts },
 }
 
 /// A client of HTTP/1 asks for more only when it has the whole answer (RFC 9112, 9.3). So the request that was kept out is the proof that
 /// the connection is between two answers, which nothing else is: a stream may be silent for any time. What never asks again
 /// (streams, WebSockets, the frames of HTTP/2 and of TLS) is never ended here.
+///
+/// Where requests cannot be told from the rest, as no filter may be attached, nothing comes into a connection whose last word was the
+/// program's until either side has more to say: if it is the program, that was not the end of the answer, and all is as before. If it is the
+/// client, it asks for more (or is one of those others, and is ended while nothing is on its way).
 pub fn judge(facts: &Facts, past: Past, patience: Patience) -> Verdict {
     if !facts.open {
         return Verdict::Over;
@@ -57,6 +71,11 @@ pub fn judge(facts: &Facts, past: Past, patience: Patience) -> Verdict {
         // A part of a body that looks like one, or a client that does not wait for answers.
         (Patience::Whole | Patience::Short, Past::Watched { asked: true, .. }) => Verdict::LetIn,
         (Patience::Whole | Patience::Short, Past::Untouched) if facts.received > 0 => Verdict::Watch,
+        (Patience::Whole | Patience::Short, Past::Mixed) if is_answered(facts) && facts.delivered => Verdict::Shut,
+        (Patience::Whole | Patience::Short, Past::Shut { at }) if has_moved(&at, facts) => Verdict::LetIn,
+        (Patience::Whole | Patience::Short, Past::Shut { at }) if facts.dropped.wrapping_sub(at.dropped) >= INSISTS => {
+            Verdict::End
+        }
         (Patience::Whole | Patience::Short, _) => Verdict::Wait,
     }
 }
@@ -82,6 +101,11 @@ pub fn is_still_between(facts: &Facts) -> bool {
 /// went within one tick counts as answered, as it nearly always was.
 fn is_answered(facts: &Facts) -> bool {
     facts.received > 0 && facts.unread == 0 && facts.sent > 0 && facts.sent_ago <= facts.received_ago
+}
+
+/// Whether the program has sent more, or had not answered what came at the last moment.
+fn has_moved(before: &Facts, now: &Facts) -> bool {
+    now.sent != before.sent || now.received != before.received || !is_answered(now)
 }
 
 fn is_quiet(facts: &Facts) -> bool {
@@ -134,6 +158,32 @@ mod tests {
         ];
         for (what, facts, past, patience, expected) in table {
             assert_eq!(judge(&facts, past, patience), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn where_all_is_kept_out_a_client_that_insists_asks_for_more() {
+        let shut = Past::Shut { at: ANSWERED };
+        let dropped = |dropped| Facts { dropped, ..ANSWERED };
+        let unanswered = Facts { sent: 0, sent_ago: 40, received_ago: 5, ..ANSWERED };
+        let table = [
+            ("answered", ANSWERED, Past::Mixed, Verdict::Shut),
+            ("asked, not answered", unanswered, Past::Mixed, Verdict::Wait),
+            ("an acknowledgement is on its way", Facts { delivered: false, ..ANSWERED }, Past::Mixed, Verdict::Wait),
+            (
+                "nothing more asked, as in a stream",
+                Facts { sent_ago: 900, received_ago: 904, ..ANSWERED },
+                shut,
+                Verdict::Wait,
+            ),
+            ("the client has room again", dropped(1), shut, Verdict::Wait),
+            ("the client asks for more", dropped(2), shut, Verdict::End),
+            ("the answer goes on", Facts { sent: 1000, ..dropped(2) }, shut, Verdict::LetIn),
+            ("a request came in while it was shut", Facts { received: 180, ..dropped(2) }, shut, Verdict::LetIn),
+            ("and is not read yet", Facts { unread: 90, ..dropped(2) }, shut, Verdict::LetIn),
+        ];
+        for (what, facts, past, expected) in table {
+            assert_eq!(judge(&facts, past, Patience::Whole), expected, "{what}");
         }
     }
 

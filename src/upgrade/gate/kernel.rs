@@ -5,6 +5,7 @@
 use nix::errno::Errno;
 use nix::libc;
 use std::mem::size_of_val;
+use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// `struct tcp_info` (linux/tcp.h) up to the last field that is read: the C library's has fewer.
@@ -146,12 +147,38 @@ fn attach(socket: impl AsFd, filter: &[libc::sock_filter]) -> Result<(), Errno> 
     Errno::result(done).map(drop)
 }
 
-pub fn let_all_in(socket: impl AsFd) -> Result<(), Errno> {
-    let (fd, none) = (socket.as_fd().as_raw_fd(), 0_i32);
-    let length = size_of_val(&none) as libc::socklen_t;
-    let name = libc::SO_DETACH_FILTER;
-    // SAFETY: the kernel reads an int, which it ignores.
-    let done = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, name, std::ptr::from_ref(&none).cast(), length) };
+/// From now on nothing at all comes in, where requests alone cannot be kept out: some systems let none but administrators attach a
+/// filter. What comes has come over fewer hops than are asked for here, and is dropped (IP_MINTTL of ip(7), and its like for IPv6). What
+/// the program sends goes out.
+pub fn keep_all_out(connection: &TcpStream) -> Result<(), Errno> {
+    set_least_hops(connection, ALL_HOPS)
+}
+
+/// More than any packet has left on a way of one hop or more, but for systems that begin with as many.
+const ALL_HOPS: i32 = 255;
+/// linux/in6.h
+const IPV6_MINHOPCOUNT: i32 = 73;
+
+fn set_least_hops(connection: &TcpStream, hops: i32) -> Result<(), Errno> {
+    // A connection of IPv4 may be one of a socket for both.
+    set(connection, libc::IPPROTO_IP, libc::IP_MINTTL, hops)?;
+    if connection.local_addr().is_ok_and(|address| address.is_ipv6()) {
+        set(connection, libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT, hops)?;
+    }
+    Ok(())
+}
+
+/// Ends whatever of both was begun.
+pub fn let_all_in(connection: &TcpStream) {
+    // There may be none.
+    set(connection, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0).ok();
+    set_least_hops(connection, 0).ok();
+}
+
+fn set(socket: impl AsFd, level: i32, name: i32, value: i32) -> Result<(), Errno> {
+    let (fd, length) = (socket.as_fd().as_raw_fd(), size_of_val(&value) as libc::socklen_t);
+    // SAFETY: the kernel reads an int.
+    let done = unsafe { libc::setsockopt(fd, level, name, std::ptr::from_ref(&value).cast(), length) };
     Errno::result(done).map(drop)
 }
 
@@ -201,7 +228,7 @@ fn no_beginnings() -> Vec<libc::sock_filter> {
 mod tests {
     use super::*;
     use std::io::{ErrorKind, Read, Write};
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpListener;
 
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -256,10 +283,33 @@ mod tests {
         // Sent over the loopback device, it has arrived when write(2) returns.
         assert_eq!(Facts::of(&server).unwrap().dropped, 1);
         assert_eq!(server.read(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock);
-        let_all_in(&server).unwrap();
+        let_all_in(&server);
         server.set_nonblocking(false).unwrap();
         let mut came = [0; 17];
         server.read_exact(&mut came).unwrap();
         assert_eq!(&came, b"POST / HTTP/1.1\r\n", "it was only delayed");
+    }
+
+    #[test]
+    fn all_is_kept_out_and_only_delayed() {
+        for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            // The last is asked by IPv4.
+            let port = listener.local_addr().unwrap().port();
+            let host = if address.starts_with("[::1]") { "::1" } else { "127.0.0.1" };
+            let mut client = TcpStream::connect((host, port)).unwrap();
+            let mut server = listener.accept().unwrap().0;
+            keep_all_out(&server).unwrap();
+            client.write_all(b"GET /").unwrap();
+            let closed = Facts::of(&server).unwrap();
+            assert_eq!((closed.received, closed.segments), (0, Facts::of(&server).unwrap().segments), "{address}");
+            assert!(closed.dropped > 0, "{address}");
+            server.write_all(b"x").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+            let_all_in(&server);
+            let mut came = [0; 5];
+            server.read_exact(&mut came).unwrap();
+            assert_eq!(&came, b"GET /", "{address}");
+        }
     }
 }

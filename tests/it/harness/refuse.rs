@@ -1,20 +1,44 @@
 //! A system that refuses calls, as a container does: a seccomp filter on the command, which all that it starts inherits.
 
+use nix::errno::Errno;
 use nix::libc;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 /// From its start on, the command and its children get that error for that call.
-pub fn refuse(command: &mut Command, call: libc::c_long, error: nix::errno::Errno) {
+pub fn refuse(command: &mut Command, call: libc::c_long, error: Errno) {
+    install(command, &[is(0, call as u32)], error);
+}
+
+/// As `refuse`, for setsockopt(2) of that option of sockets.
+pub fn refuse_option(command: &mut Command, option: i32, error: Errno) {
+    let level = is(1, libc::SOL_SOCKET as u32);
+    install(command, &[is(0, libc::SYS_setsockopt as u32), level, is(2, option as u32)], error);
+}
+
+/// What has to hold: of `struct seccomp_data`, the word there has that value (seccomp(2)).
+struct Is {
+    offset: u32,
+    value: u32,
+}
+
+/// The number of the call is the first thing there, its arguments begin at the third word; of the second argument on only the lower half
+/// is looked at. All of this is compiled for one architecture, on which that stands first.
+fn is(nth: u32, value: u32) -> Is {
+    Is { offset: if nth == 0 { 0 } else { 16 + 8 * nth }, value }
+}
+
+fn install(command: &mut Command, all: &[Is], error: Errno) {
     let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    // The number of the call stands first (seccomp(2)); all of this is compiled for one architecture.
-    let filter = [
-        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | error as u32),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
+    let mut filter = Vec::new();
+    for (nth, Is { offset, value }) in all.iter().enumerate() {
+        let rest = 2 * (all.len() - nth - 1) as u8;
+        filter.push(op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, *offset));
+        filter.push(op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, rest + 1, *value));
+    }
+    filter.push(op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | error as u32));
+    filter.push(op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
     let install = move || {
         let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
         // SAFETY: two system calls with structures that outlive them; no memory is allocated between fork and exec.

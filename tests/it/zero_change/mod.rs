@@ -2,6 +2,7 @@
 
 #[cfg(feature = "frameworks")]
 mod frameworks;
+mod unfiltered;
 
 use crate::harness::{Project, Session, free_address, now};
 use crate::load::{Load, Mix};

@@ -1,0 +1,70 @@
+//! Where no filter may be attached to a connection, as for all but administrators on some systems: kept connections end between two
+//! answers nevertheless, and nothing is lost.
+
+use super::{MIX, TOKIO};
+use crate::harness::refuse::refuse_option;
+use crate::harness::{LONG, Project, Session, free_address, now};
+use crate::load::Load;
+use nix::errno::Errno;
+use nix::libc;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+const SWAPS: u64 = 5;
+
+fn swaps_lose_nothing(project: &Project) {
+    let address = free_address();
+    // Longer than any test waits: nobody is ended because of it.
+    let mut session = Session::start_with(project, address, &["--drain-timeout", "1000s"], |command| {
+        refuse_option(command, libc::SO_ATTACH_FILTER, Errno::EPERM);
+    });
+    assert_eq!(session.wait_serving(1)["by"], "bind");
+    let kept: Vec<TcpStream> = (0..3).map(|_| keep(address)).collect();
+    let load = Load::start(address, MIX);
+    load.switched("1");
+    for generation in 2..=SWAPS + 1 {
+        project.set_version(&generation.to_string());
+        assert_eq!(session.wait_serving(generation)["by"], "bind");
+        load.switched(&generation.to_string());
+        load.wait_for(50);
+    }
+    let asked = now();
+    for mut kept in kept {
+        write!(kept, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        assert_eq!(kept.read(&mut [0]).unwrap(), 0, "a clean end, and no byte of an answer");
+    }
+    println!("{}: ended after {:?}", project.name, asked.elapsed());
+    for generation in 1..=SWAPS {
+        let drained = session.see("its end", |event| event["event"] == "drained" && event["generation"] == generation);
+        assert_eq!(drained["cut"], 0, "{drained}");
+    }
+    let tally = load.stop();
+    assert_eq!(tally.lost(), 0, "{tally:#?}\n{:#?}\n{}", session.log, session.stderr());
+    assert_eq!(session.count("note"), 0, "{:#?}", session.log);
+}
+
+/// A connection that is kept, after one answer.
+fn keep(address: SocketAddr) -> TcpStream {
+    let mut kept = TcpStream::connect(address).unwrap();
+    kept.set_read_timeout(Some(LONG)).unwrap();
+    write!(kept, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    // The one line after that of the version.
+    while !(answer.contains("hello") && answer.ends_with('\n')) {
+        let mut part = [0; 512];
+        let length = kept.read(&mut part).unwrap();
+        assert!(length > 0, "{answer}");
+        answer.push_str(std::str::from_utf8(&part[..length]).unwrap());
+    }
+    kept
+}
+
+#[test]
+fn a_server_on_std_where_requests_cannot_be_kept_out_loses_nothing() {
+    swaps_lose_nothing(&Project::from_template("unfiltered-std", "plain"));
+}
+
+#[test]
+fn a_tokio_server_where_requests_cannot_be_kept_out_loses_nothing() {
+    swaps_lose_nothing(&Project::new("unfiltered-tokio", TOKIO, include_str!("../../servers/tokio.rs")));
+}
