@@ -98,7 +98,7 @@ impl Session {
         } else {
             Terminal::open(move |signal| send(Event::Signal(Asked::Stop(signal))))
         };
-        let reporter = reporter(config);
+        let reporter = reporter(config).tried("start a thread for what is told")?;
         let send = tell(events);
         signals::listen(terminal.is_some(), move |asked| send(Event::Signal(asked))).tried("listen for signals")?;
 
@@ -401,18 +401,18 @@ fn known(metadata: &cargo_metadata::Metadata, config: &Config) -> Known {
     }
 }
 
-fn reporter(config: &Config) -> Box<dyn Reporter> {
-    match config.output.format {
-        Format::Json => Box::new(Behind::new(Json::stdout())),
+fn reporter(config: &Config) -> io::Result<Box<dyn Reporter>> {
+    Ok(match config.output.format {
+        Format::Json => Box::new(Behind::new(Json::stdout())?),
         Format::Human => {
             let color = match config.output.color {
                 Color::Auto => None,
                 Color::Always => Some(true),
                 Color::Never => Some(false),
             };
-            Box::new(Behind::new(Text::stderr(config.output.quiet, color)))
+            Box::new(Behind::new(Text::stderr(config.output.quiet, color))?)
         }
-    }
+    })
 }
 
 /// Whether diagnostics are wanted in colour; where they are shown without, the report takes it out.

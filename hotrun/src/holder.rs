@@ -7,7 +7,8 @@ use crate::wire::{
     self, FIRST_FD, HOTRUN_BOUND, HOTRUN_CTL, HOTRUN_GENERATION, LISTEN_FDNAMES, LISTEN_FDS, PROTOCOL, ToHolder,
     ToServer,
 };
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt::SendTimeout};
+use nix::sys::time::{TimeVal, TimeValLike};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -74,6 +75,8 @@ impl Holder {
     /// Those of socketpair(2).
     pub fn new() -> io::Result<(Holder, OwnedFd)> {
         let (channel, server) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        // A server that is stopped reads nothing, and there is room for so many messages only.
+        setsockopt(&channel, SendTimeout, &TimeVal::seconds(1))?;
         // Keys of the hasher come from the system's random source. The token keeps out a leaked variable, not an enemy:
         // the channel has no name that anyone could connect to.
         let token = RandomState::new().build_hasher().finish();

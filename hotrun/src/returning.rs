@@ -97,7 +97,10 @@ impl Control {
         let image = inheritance.image(program, &found, successor.generation + 1, variables)?;
         let descriptors = inheritance.descriptors(successor.holder.as_fd());
         // On a thread of its own, whose descriptors are its own, too: where there is no way, this one goes on with what it has.
-        std::thread::scope(|scope| scope.spawn(|| spawn::in_place(&image, &descriptors)).join())
-            .unwrap_or_else(|_| Err(io::Error::other("the thread that was to do it has panicked")))
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, || spawn::in_place(&image, &descriptors))?;
+            let panicked = |_| Err(io::Error::other("the thread that was to do it has panicked"));
+            thread.join().unwrap_or_else(panicked)
+        })
     }
 }

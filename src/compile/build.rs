@@ -4,8 +4,8 @@
 use super::output::{self, Words, is_sum};
 use super::{launch, reason};
 use crate::config;
-use crate::error::{Result, Tried};
-use crate::process::{Catch, Launcher, Running, Setting, Stdin, clean_environment, describe};
+use crate::error::Result;
+use crate::process::{Catch, Launcher, Running, Setting, Stdin, clean_environment, describe, is_exhausted, refused};
 use crate::report::short;
 use cargo_metadata::diagnostic::DiagnosticLevel;
 use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, Target, TargetKind};
@@ -124,14 +124,18 @@ impl Cargo {
         let (mut running, unknown) = self.spawn(launcher, sink, wrap)?;
         if let Some(stdout) = running.stdout() {
             let sink = Arc::clone(sink);
-            thread::spawn(move || read_messages(stdout, &sink));
+            thread::Builder::new()
+                .spawn(move || read_messages(stdout, &sink))
+                .map_err(|error| refused("listen to cargo", &error))?;
         }
         if let Some(stderr) = running.stderr() {
             let sink = Arc::clone(sink);
-            thread::spawn(move || read_lines(stderr, &sink));
+            thread::Builder::new()
+                .spawn(move || read_lines(stderr, &sink))
+                .map_err(|error| refused("listen to cargo", &error))?;
         }
         let sink = Arc::clone(sink);
-        running.when_ended(move || sink(Said::Exited)).tried("watch cargo")?;
+        running.when_ended(move || sink(Said::Exited)).map_err(|error| refused("watch cargo", &error))?;
         Ok(Run {
             running,
             build: self.build.clone(),
@@ -171,6 +175,8 @@ impl Cargo {
             let tell = Box::new(move |caught| sink(Said::Caught(launch::setting(caught).map(Box::new))));
             match launcher.start_and_catch(&command, Catch { wanted: launch::is_program, tell }) {
                 Ok(running) => return Ok((running, None)),
+                // It can be caught another time.
+                Err(error) if is_exhausted(&error) => return Err(refused("run cargo", &error)),
                 Err(error) => format!("ptrace(2): {error}"),
             }
         };

@@ -275,7 +275,11 @@ impl Builder {
         };
         let lesson = unlearnt.lesson(known, inputs, settings, whole);
         let (sink, number) = (Arc::clone(&self.sink), self.runs);
-        thread::spawn(move || sink(number, BuildSaid::Learnt(Box::new(Plan::learn(lesson)))));
+        let learning =
+            thread::Builder::new().spawn(move || sink(number, BuildSaid::Learnt(Box::new(Plan::learn(lesson)))));
+        if let Err(error) = learning {
+            self.replay.forget(&format!("what cargo has built could not be looked at ({error})"));
+        }
     }
 
     /// What there is to tell.

@@ -7,7 +7,7 @@ use super::found::Found;
 use super::project::{metadata, own_settings};
 use super::{BuildSaid, Outbox, Room, reason};
 use crate::config;
-use crate::error::Result;
+use crate::error::{Result, Tried};
 use crate::process::Launcher;
 use crate::report::clean::plain;
 use crate::report::{Notice, short};
@@ -92,12 +92,19 @@ impl Room {
         manifests.until = Some(now + LONGEST_WAIT);
         let (build, sink, number) = (self.builder.cargo.build.clone(), Arc::clone(&self.sinks.build), manifests.asked);
         let root = self.sources.root().join("Cargo.toml");
-        thread::spawn(move || {
+        let tell = Arc::clone(&sink);
+        let asking = thread::Builder::new().spawn(move || {
             // The package may have moved.
             let manifest = if build.manifest_path.is_file() { &build.manifest_path } else { &root };
             let metadata = metadata(Some(manifest), &build);
             sink(number, BuildSaid::Metadata(Box::new(metadata)));
         });
+        if let Err(error) = asking {
+            tell(
+                number,
+                BuildSaid::Metadata(Box::new(Err(error).tried("start a thread that asks cargo for the packages"))),
+            );
+        }
     }
 
     pub(super) fn hear_metadata(

@@ -13,7 +13,13 @@ type Pairs = Vec<(String, String)>;
 /// The pairs in the order of the file; of two with one name, the later counts. `$NAME` in a value is replaced, from this
 /// process's environment or from above in the file.
 pub fn env_file(path: &Path) -> Result<Vec<(String, String)>> {
-    let text = std::fs::read_to_string(path).tried(format_args!("reading the env file {}", path.display()))?;
+    let reading = || format!("reading the env file {}", path.display());
+    let is = std::fs::metadata(path).tried(reading())?;
+    if !is.is_file() && !is.is_dir() && path != Path::new("/dev/null") {
+        // A pipe or a terminal has no end, or gives what it has once.
+        return Err(Error::usage(format!("{}: it is no file, and is read anew at each start", reading())));
+    }
+    let text = std::fs::read_to_string(path).tried(reading())?;
     parse(&text).map_err(|(line, why)| Error::usage(format!("{}:{line}: {why}", path.display())))
 }
 
@@ -102,6 +108,16 @@ mod tests {
         assert!(env_file(&path).unwrap_err().to_string().starts_with(&format!("{}:2: ", path.display())));
         std::fs::write(&path, "A=1\n").unwrap();
         assert_eq!(env_file(&path).unwrap(), pairs(&[("A", "1")]));
+        assert_eq!(env_file(Path::new("/dev/null")).unwrap(), pairs(&[]));
+    }
+
+    /// It would be waited for without an end.
+    #[test]
+    fn a_pipe_is_no_env_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(env_file(&path).unwrap_err().to_string().contains("no file"));
     }
 
     proptest! {

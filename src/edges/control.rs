@@ -84,7 +84,7 @@ impl Reply {
 pub fn listen(private: &Path, tell: impl Fn(Request, Reply) + Send + 'static) -> io::Result<PathBuf> {
     let path = private.join("control");
     let listener = UnixListener::bind(&path)?;
-    thread::spawn(move || {
+    thread::Builder::new().spawn(move || {
         for stream in listener.incoming() {
             let Ok(stream) = stream else { continue };
             // One who connects and says nothing is waited for; the folder is this user's alone.
@@ -92,7 +92,7 @@ pub fn listen(private: &Path, tell: impl Fn(Request, Reply) + Send + 'static) ->
                 tell(request, Reply(stream));
             }
         }
-    });
+    })?;
     Ok(path)
 }
 

@@ -1,5 +1,6 @@
 //! Keys become words, and the terminal is always put back.
 
+use crate::process::wait_at_most;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, tcgetpgrp};
@@ -7,6 +8,7 @@ use std::io::{self, IsTerminal, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
@@ -36,6 +38,9 @@ impl Key {
 /// is pressed. So while the terminal is another job's, it is asked whose it is each time that so many milliseconds have passed.
 const LOOK_AGAIN: u16 = 300;
 
+/// The thread ends as soon as it is woken.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 const OURS: u8 = b'!';
 const ANOTHERS: u8 = b'?';
 
@@ -48,6 +53,8 @@ pub struct Keys {
     thread: Option<JoinHandle<()>>,
     /// `OURS` or `ANOTHERS`: whose the terminal is now; closed to end the thread.
     wake: Option<PipeWriter>,
+    /// At its end when the thread is.
+    over: PipeReader,
 }
 
 impl Keys {
@@ -67,8 +74,13 @@ impl Keys {
             take();
         }
         let (woken, wake) = io::pipe()?;
-        let thread = thread::spawn(move || read(woken, ours, &tell));
-        Ok(Some(Keys { thread: Some(thread), wake: Some(wake) }))
+        let (over, ended) = io::pipe()?;
+        let thread = thread::Builder::new().spawn(move || {
+            read(woken, ours, &tell);
+            drop(ended);
+        });
+        let thread = thread.inspect_err(|_| put_back())?;
+        Ok(Some(Keys { thread: Some(thread), wake: Some(wake), over }))
     }
 
     /// The terminal is another's for a while.
@@ -96,7 +108,8 @@ impl Keys {
 impl Drop for Keys {
     fn drop(&mut self) {
         self.wake = None;
-        if let Some(thread) = self.thread.take() {
+        // Where another process has read the key that it was about to read, it waits for the next one, and is left to that.
+        if let Some(thread) = self.thread.take().filter(|_| wait_at_most(&self.over, PATIENCE)) {
             // A panic there has been told already.
             thread.join().ok();
         }

@@ -28,7 +28,7 @@ pub fn listen(children: bool, tell: impl Fn(Asked) + Send + 'static) -> io::Resu
     if children {
         signals.add_signal(SIGCHLD)?;
     }
-    thread::spawn(move || {
+    thread::Builder::new().spawn(move || {
         for signal in signals.forever() {
             tell(match signal {
                 SIGUSR1 => Asked::Rebuild,
@@ -39,7 +39,7 @@ pub fn listen(children: bool, tell: impl Fn(Asked) + Send + 'static) -> io::Resu
                 stop => Asked::Stop(stop),
             });
         }
-    });
+    })?;
     Ok(())
 }
 

@@ -42,7 +42,8 @@ impl Catch {
     pub fn begin(self, pid: u32) -> io::Result<()> {
         let pid = Pid::from_raw(pid as i32);
         let (mut begun, mut begins) = io::pipe()?;
-        thread::spawn(move || {
+        // Where there is no thread to be had, the pipe is at its end.
+        thread::Builder::new().spawn(move || {
             // Only the thread that has begun it may go on with it.
             let began = ptrace::seize(pid, Options::PTRACE_O_TRACEEXEC | Options::PTRACE_O_EXITKILL);
             let code = began.err().map_or(0, |error| error as i32);
@@ -52,7 +53,7 @@ impl Catch {
             if began.is_ok() {
                 self.follow(pid);
             }
-        });
+        })?;
         let mut code = [0; 4];
         begun.read_exact(&mut code)?;
         match i32::from_ne_bytes(code) {

@@ -2,18 +2,18 @@
 //! folder and put the terminal back, and that minds the gates of a command that is stopped. Both halves live here.
 //! Never lives here: an orderly end, which the command sees to itself.
 
-use super::launch;
 use super::seccomp::Calls;
+use super::{launch, wait_at_most};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, killpg, signal};
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, send, sendmsg, socketpair};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, tcgetpgrp, tcsetpgrp};
 use rustix::process::{PidfdFlags, pidfd_open};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IoSlice, Read};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -30,16 +30,29 @@ pub struct Guard {
 
 /// Tells the guard which groups there are.
 #[derive(Debug, Clone)]
-pub struct Handle(Arc<Mutex<Option<OwnedFd>>>);
+pub struct Handle(Arc<Mutex<Channel>>);
+
+#[derive(Debug)]
+struct Channel {
+    /// `None` at the end.
+    fd: Option<OwnedFd>,
+    /// What a guard that is stopped has no room for: it comes before the next word.
+    unsent: VecDeque<String>,
+}
 
 /// The most gates that one message carries: unix(7) has SCM_MAX_FD, far above the number of generations at any time.
 const GATES: usize = 64;
 
+/// How long a guard is waited for. It may be stopped by somebody, which stops nothing else.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// It has still to be loaded.
+const STARTING: Duration = Duration::from_secs(20);
+
 impl Guard {
     pub fn start(left: &[&Path], kill_timeout: Duration) -> io::Result<Guard> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        let (mut awake, wakes) = io::pipe()?;
-        let child = launch::guard_command()
+        let (awake, wakes) = io::pipe()?;
+        let mut child = launch::guard_command()
             .arg(kill_timeout.as_millis().to_string())
             .args(left)
             .stdin(theirs)
@@ -49,8 +62,12 @@ impl Guard {
             .process_group(0)
             .spawn()?;
         // Closed when it has seen the terminal as it is, which keys are about to change, and ignores what could end it.
-        awake.read_to_end(&mut Vec::new())?;
-        Ok(Guard { child, handle: Handle(Arc::new(Mutex::new(Some(ours)))) })
+        if !wait_at_most(&awake, STARTING) {
+            child.kill()?;
+            return Err(io::Error::from(io::ErrorKind::TimedOut));
+        }
+        let channel = Channel { fd: Some(ours), unsent: VecDeque::new() };
+        Ok(Guard { child, handle: Handle(Arc::new(Mutex::new(channel))) })
     }
 
     pub fn handle(&self) -> Handle {
@@ -61,9 +78,16 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.handle.say("bye").ok();
-        *self.handle.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let channel = self.handle.channel().fd.take();
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let ended = pidfd_open(pid, PidfdFlags::empty()).map(|pidfd| wait_at_most(&pidfd, PATIENCE));
+        if ended == Ok(false) {
+            // It is stopped, and has nothing left to guard.
+            self.child.kill().ok();
+        }
         // It ends as soon as it reads that; an error would mean that somebody else has reaped it.
         self.child.wait().ok();
+        drop(channel);
     }
 }
 
@@ -89,11 +113,18 @@ impl Handle {
 
     /// Returns when the guard minds no gate any more; also when there is none.
     pub fn relieve(&self) {
-        if self.say("relieve").is_ok()
-            && let Some(channel) = &*self.channel()
-        {
+        let answer = |flags| {
+            let channel = self.channel();
+            let fd = channel.fd.as_ref()?;
+            (flags != MsgFlags::empty() || wait_at_most(fd, PATIENCE))
+                .then(|| recv(fd.as_raw_fd(), &mut [0], flags).ok().filter(|length| *length > 0))
+                .flatten()
+        };
+        // Those that came too late, the last time.
+        while answer(MsgFlags::MSG_DONTWAIT).is_some() {}
+        if self.say("relieve").is_ok() {
             // Any answer will do, and the end of the channel.
-            recv(channel.as_raw_fd(), &mut [0], MsgFlags::empty()).ok();
+            answer(MsgFlags::empty());
         }
     }
 
@@ -102,18 +133,47 @@ impl Handle {
     }
 
     fn send(&self, words: &str, gates: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let Some(channel) = &*self.channel() else { return Ok(()) };
-        let gates: Vec<RawFd> = gates.iter().take(GATES).map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&gates)];
-        let rights = if gates.is_empty() { &[][..] } else { &rights };
-        let words = [IoSlice::new(words.as_bytes())];
-        sendmsg::<()>(channel.as_raw_fd(), &words, rights, MsgFlags::MSG_NOSIGNAL, None)?;
-        Ok(())
+        self.channel().send(words, gates)
     }
 
-    fn channel(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+    fn channel(&self) -> MutexGuard<'_, Channel> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Channel {
+    /// Without waiting for a guard that is stopped.
+    fn send(&mut self, words: &str, gates: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let Some(fd) = &self.fd else { return Ok(()) };
+        while let Some(first) = self.unsent.front() {
+            match send_now(fd, first, &[]) {
+                Ok(()) => drop(self.unsent.pop_front()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let sent = if self.unsent.is_empty() {
+            send_now(fd, words, gates)
+        } else {
+            Err(io::Error::from(io::ErrorKind::WouldBlock))
+        };
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && words.starts_with(['+', '-']) => {
+                self.unsent.push_back(words.to_owned());
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+}
+
+fn send_now(channel: &OwnedFd, words: &str, gates: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let gates: Vec<RawFd> = gates.iter().take(GATES).map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&gates)];
+    let rights = if gates.is_empty() { &[][..] } else { &rights };
+    let words = [IoSlice::new(words.as_bytes())];
+    sendmsg::<()>(channel.as_raw_fd(), &words, rights, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT, None)?;
+    Ok(())
 }
 
 /// The guard's half: listens until the command says goodbye, or is gone without a word.
@@ -243,5 +303,35 @@ impl Terminal {
         {
             tcsetattr(&self.tty, SetArg::TCSANOW, &self.before).ok();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_a_guard_that_is_stopped_and_it_hears_all_of_it_later() {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let handle = Handle(Arc::new(Mutex::new(Channel { fd: Some(ours), unsent: VecDeque::new() })));
+        let said: Vec<String> =
+            (0..5000).map(|nth| if nth % 2 == 0 { format!("+{nth}") } else { format!("-{nth}") }).collect();
+        for words in &said {
+            handle.say(words).unwrap();
+        }
+        assert!(!handle.channel().unsent.is_empty());
+        assert!(handle.mind(&[]).is_err());
+        let mut heard = Vec::new();
+        while heard.len() < said.len() {
+            let mut bytes = [0; 16];
+            match recv(theirs.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => heard.push(String::from_utf8(bytes[..length].to_vec()).unwrap()),
+                // What was kept is sent before anything new.
+                Err(_) => handle.remove(0),
+            }
+            heard.retain(|words| words != "-0");
+        }
+        assert_eq!(heard, said);
     }
 }

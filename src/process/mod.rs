@@ -5,6 +5,7 @@
 mod catch;
 mod guard;
 mod launch;
+mod recall;
 pub mod seccomp;
 mod setting;
 mod temporary;
@@ -15,8 +16,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,7 +26,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use catch::{Catch, Caught};
 pub use launch::hidden_entry;
@@ -35,6 +36,13 @@ pub use terminal::{Place, Terminal};
 
 /// For what is done before it is needed (nice(2)).
 const BACKGROUND: i32 = 10;
+
+/// How long a process that was killed is waited for: it ends within a moment, unless the kernel cannot let go of it (a disk that does
+/// not answer) or a debugger that is stopped itself keeps its end.
+const KILLED: Duration = Duration::from_secs(2);
+
+const NO_TASKS: &str =
+    "no more processes and threads can be started: end some, or raise the limit (`ulimit -u`, pids.max of a container)";
 
 /// What a child reads from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,8 +96,8 @@ impl Launcher {
         gate: bool,
     ) -> Result<Running> {
         let program = command.get_program().to_string_lossy().into_owned();
-        self.spawn(command, stdout, stderr, stdin, fds, gate, None)
-            .map_err(|error| Error::failure(format!("run {program}: {error}")))
+        let started = self.spawn(command, stdout, stderr, stdin, fds, gate, None);
+        started.map_err(|error| refused(format_args!("run {program}"), &error))
     }
 
     /// As `start`, for a command that is caught on its way, with pipes for its outputs.
@@ -211,10 +219,10 @@ impl Running {
     /// Calls that in a thread of its own when the child has ended.
     pub fn when_ended(&self, tell: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let pidfd = self.end()?;
-        thread::spawn(move || {
+        thread::Builder::new().spawn(move || {
             wait_for_end(&pidfd);
             tell();
-        });
+        })?;
         Ok(())
     }
 
@@ -270,13 +278,14 @@ impl Running {
             return;
         }
         self.signal_group(Signal::SIGSTOP);
-        // Until it has stopped, or ended: SIGCONT would take back a stop that is still to come.
-        let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-        while waitid(Id::Pid(self.group()), flags) == Err(Errno::EINTR) {}
+        recall::until_stopped(self.group());
         self.signal_group(Signal::SIGCONT);
     }
 
     /// Kills what is left of the group, and reaps the child: at once when it has ended, else after killing it.
+    ///
+    /// # Errors
+    /// Also where it does not end though it was killed: it is waited for no more.
     pub fn finish(&mut self) -> io::Result<ExitStatus> {
         if !self.reaped {
             self.signal_group(Signal::SIGKILL);
@@ -287,16 +296,19 @@ impl Running {
             self.guard.remove(self.pid());
         }
         self.reaped = true;
-        self.child.wait()
+        wait_at_most(&self.pidfd, KILLED);
+        let status = self.child.try_wait()?;
+        status.ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "it was killed, and does not end"))
     }
 
     /// Nothing depends on how it ends any more: a thread waits for that and reaps it.
     pub fn leave(mut self) -> io::Result<Leaving> {
         let pidfd = self.end()?;
-        let reaper = thread::spawn(move || {
+        // Where there is no thread to be had, it is dropped, and so ended, with what was to run there.
+        let reaper = thread::Builder::new().spawn(move || {
             wait_for_end(&self.pidfd);
             self.finish().ok();
-        });
+        })?;
         Ok(Leaving { pidfd, reaper: Some(reaper) })
     }
 
@@ -330,15 +342,44 @@ impl Drop for Leaving {
     fn drop(&mut self) {
         // One that has ended needs no signal.
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
-        if let Some(reaper) = self.reaper.take() {
+        // The reaper's own wait has a limit, too, from then on.
+        if let Some(reaper) = self.reaper.take().filter(|_| wait_at_most(&self.pidfd, KILLED)) {
             let _ = reaper.join();
         }
     }
 }
 
+#[allow(clippy::disallowed_methods)] // For the limits of waits for the kernel.
+fn now() -> Instant {
+    Instant::now()
+}
+
 fn wait_for_end(pidfd: &OwnedFd) {
     let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
+}
+
+/// Whether it is readable, or at its end, within that time.
+pub fn wait_at_most(fd: impl AsFd, limit: Duration) -> bool {
+    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    loop {
+        match poll(&mut fds, limit) {
+            Err(Errno::EINTR) => {}
+            ready => return ready.is_ok_and(|ready| ready > 0),
+        }
+    }
+}
+
+/// Whether the system has no process, thread or memory to give, which it may have at the next try.
+pub fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EAGAIN | Errno::ENOMEM))
+}
+
+/// A process or a thread that could not be started, for what it was to do.
+pub fn refused(what: impl Display, error: &io::Error) -> Error {
+    let told = Error::failure(format!("{what}: {error}"));
+    if is_exhausted(error) { told.help(NO_TASKS) } else { told }
 }
 
 /// Whether a debugger is attached to it (proc_pid_status(5), TracerPid).

@@ -3,7 +3,7 @@
 //! ours in the program's group. Both halves of it live here.
 //! Never lives here: keys, and what follows from a signal.
 
-use super::launch;
+use super::{launch, wait_at_most};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
@@ -16,11 +16,15 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// What the ear hears: the ends of a job, by the terminal (signal(7)).
 const ENDS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT];
 /// Asks the ear for what it has heard. The kernel hands over pending signals by their numbers, and those are smaller.
 const THAT_IS_ALL: Signal = Signal::SIGUSR1;
+
+/// An ear has still to be loaded.
+const STARTING: Duration = Duration::from_secs(20);
 
 type Tell = Arc<dyn Fn(i32) + Send + Sync>;
 
@@ -77,13 +81,23 @@ impl Terminal {
         let place = |ear| Place { group, terminal: self.clone(), ear: Mutex::new(ear), asked: Arc::clone(&asked) };
         let Some(mut heard) = ear.stdout.take() else { return Ok(place(None)) };
         // It listens now.
-        if let Err(error) = heard.read_exact(&mut [0]) {
+        let listens = if wait_at_most(&heard, STARTING) {
+            heard.read_exact(&mut [0])
+        } else {
+            Err(io::Error::from(io::ErrorKind::TimedOut))
+        };
+        if let Err(error) = listens {
             ear.kill()?;
             ear.wait()?;
             return Err(error);
         }
         let (tell, is_asked) = (Arc::clone(&self.tell), Arc::clone(&asked));
-        let listener = thread::spawn(move || listen_to(heard, &is_asked, &tell));
+        let listener = thread::Builder::new().spawn(move || listen_to(heard, &is_asked, &tell));
+        let listener = listener.or_else(|error| {
+            ear.kill()?;
+            ear.wait()?;
+            Err(error)
+        })?;
         let mut state = self.state();
         let new = state.before.clone();
         state.groups.push((group, new));
@@ -201,7 +215,10 @@ impl Place {
     pub fn hear_out(&self) {
         let ear = self.ear.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((mut ear, listener)) = ear else { return };
-        kill(Pid::from_raw(ear.id() as i32), THAT_IS_ALL).ok();
+        let pid = Pid::from_raw(ear.id() as i32);
+        kill(pid, THAT_IS_ALL).ok();
+        // It may have been stopped with its group.
+        kill(pid, Signal::SIGCONT).ok();
         // A panic there has been told already.
         listener.join().ok();
         // It has closed its output, as it ends. An error would mean that somebody else has reaped it.

@@ -3,6 +3,7 @@
 //! Never lives here: what is said.
 
 use super::{Notice, Reporter};
+use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -24,16 +25,16 @@ pub struct Behind {
 }
 
 impl Behind {
-    pub fn new(reporter: impl Reporter + Send + 'static) -> Behind {
+    pub fn new(reporter: impl Reporter + Send + 'static) -> io::Result<Behind> {
         let (queue, told) = sync_channel(MOST_WAITING);
         let written = Arc::new((Mutex::new(false), Condvar::new()));
         let done = Arc::clone(&written);
-        thread::spawn(move || {
+        thread::Builder::new().spawn(move || {
             write(reporter, &told);
             *done.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
             done.1.notify_all();
-        });
-        Behind { queue: Some(queue), written, left_out: 0 }
+        })?;
+        Ok(Behind { queue: Some(queue), written, left_out: 0 })
     }
 
     fn hand_on(&mut self, told: Told) {
@@ -96,7 +97,7 @@ mod tests {
     fn nobody_waits_for_a_writer_that_is_stuck_and_what_is_left_out_is_said() {
         let (let_go, go_on) = channel();
         let (said, heard) = channel();
-        let mut behind = Behind::new(Stuck { go_on, said });
+        let mut behind = Behind::new(Stuck { go_on, said }).unwrap();
         for _ in 0..MOST_WAITING + 10 {
             behind.tell(Duration::ZERO, &Notice::Stopped);
         }
@@ -120,7 +121,7 @@ mod tests {
     fn the_last_words_are_written_before_the_end() {
         let (_, go_on) = channel();
         let (said, heard) = channel();
-        let mut behind = Behind::new(Stuck { go_on, said });
+        let mut behind = Behind::new(Stuck { go_on, said }).unwrap();
         behind.tell(Duration::ZERO, &Notice::Stopped);
         drop(behind);
         assert_eq!(heard.try_recv(), Ok(Notice::Stopped));

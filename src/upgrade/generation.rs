@@ -186,7 +186,9 @@ impl Start {
             place: running.place(),
             sink: Arc::clone(sink),
         };
-        thread::spawn(move || ears.listen());
+        thread::Builder::new()
+            .spawn(move || ears.listen())
+            .map_err(|error| process::refused("start a thread for the new process", &error))?;
         let started = Started {
             running,
             holder,
@@ -290,15 +292,24 @@ impl Started {
     }
 
     /// Asks until it answers; `ready` is called then, by another thread.
-    pub fn probe(&mut self, probe: Probe, addresses: Vec<SocketAddr>, ready: impl FnOnce() + Send + 'static) {
+    ///
+    /// # Errors
+    /// Where there is no thread to be had.
+    pub fn probe(
+        &mut self,
+        probe: Probe,
+        addresses: Vec<SocketAddr>,
+        ready: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
         let pid = self.running.pid();
         let (keep, cancelled) = channel();
         self.probing = Some(keep);
-        thread::spawn(move || {
+        thread::Builder::new().spawn(move || {
             if probe::until_ready(&probe, &addresses, pid, &cancelled) {
                 ready();
             }
-        });
+        })?;
+        Ok(())
     }
 
     pub fn stop_probing(&mut self) {

@@ -8,6 +8,8 @@ use super::{Generation, Room, Said, Takes};
 use crate::config::{HandOff, Ready};
 use crate::process::Launcher;
 use crate::report::HandOver;
+use nix::sys::signal::Signal;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -96,8 +98,7 @@ impl Room {
             (Ready::Http(path), _) => Probe::Http(path.clone()),
         };
         if !addresses.is_empty() {
-            let sink = Arc::clone(&self.sink);
-            started.probe(probe, addresses, move || sink(generation, Said::Probed));
+            self.probe(generation, probe, addresses);
         } else if self.takes != Takes::Library {
             self.alive_at.insert(generation, now + ALIVE);
         }
@@ -121,7 +122,16 @@ impl Room {
             Ready::Http(path) => Probe::Http(path.clone()),
             Ready::Auto | Ready::Notify | Ready::Accept | Ready::Delay(_) => Probe::Accept,
         };
+        self.probe(generation, probe, addresses);
+    }
+
+    fn probe(&mut self, generation: Generation, probe: Probe, addresses: Vec<SocketAddr>) {
+        let Some(started) = self.generations.get_mut(&generation) else { return };
         let sink = Arc::clone(&self.sink);
-        started.probe(probe, addresses, move || sink(generation, Said::Probed));
+        if let Err(error) = started.probe(probe, addresses, move || sink(generation, Said::Probed)) {
+            // Its readiness would never be heard of: its end is.
+            started.running.signal_group(Signal::SIGKILL);
+            self.note(format!("generation {generation} is ended, as it cannot be asked whether it is ready: {error}"));
+        }
     }
 }

@@ -76,7 +76,8 @@ fn make(folder: &Path, missing: &[(PathBuf, PathBuf)]) -> Vec<PathBuf> {
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get()).min(missing.len());
     thread::scope(|scope| {
         for _ in 1..cores {
-            scope.spawn(work);
+            // Where there is no thread to be had, the others do it all.
+            thread::Builder::new().spawn_scoped(scope, work).ok();
         }
         work();
     });

@@ -8,7 +8,8 @@ use super::call::Call;
 use crate::compile::link;
 use crate::error::{Result, Tried};
 use crate::process::{Launcher, Running, Stdin};
-use std::io::Write;
+use nix::fcntl::{FcntlArg, fcntl};
+use std::io::{self, PipeWriter, Write};
 use std::process::Stdio;
 
 /// Loads the arguments from the standard input.
@@ -58,8 +59,17 @@ impl Compiler {
     pub fn go(mut self, arguments: &[String]) -> Result<Running> {
         let input = self.running.input();
         // Dropped with its last word, which is the end of the arguments.
-        let told = input.map_or(Ok(()), |mut input| input.write_all(arguments.join("\n").as_bytes()));
+        let told = input.map_or(Ok(()), |input| whole(input, arguments.join("\n").as_bytes()));
         told.tried("give rustc its arguments")?;
         Ok(self.running)
     }
+}
+
+/// All at once, without waiting for a compiler that may be stopped: into a pipe that is large enough.
+fn whole(mut input: PipeWriter, arguments: &[u8]) -> io::Result<()> {
+    // Where the system does not allow so large a one, and it is too small, that is an error below.
+    let length = i32::try_from(arguments.len()).unwrap_or(i32::MAX);
+    fcntl(&input, FcntlArg::F_SETPIPE_SZ(length)).ok();
+    rustix::io::ioctl_fionbio(&input, true)?;
+    input.write_all(arguments)
 }

@@ -9,8 +9,8 @@ use super::record::{Before, Record};
 use super::schedule::Schedule;
 use crate::compile::link;
 use crate::compile::output::{self, Words, is_sum};
-use crate::error::{Result, Tried};
-use crate::process::{Launcher, Running, inherited};
+use crate::error::Result;
+use crate::process::{Launcher, Running, inherited, refused};
 use cargo_metadata::diagnostic::{Diagnostic, DiagnosticLevel};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
@@ -244,10 +244,12 @@ impl Run {
         }
         if let Some(stderr) = running.stderr() {
             let sink = Arc::clone(sink);
-            thread::spawn(move || read_messages(stderr, number, &sink));
+            thread::Builder::new()
+                .spawn(move || read_messages(stderr, number, &sink))
+                .map_err(|error| refused("listen to rustc", &error))?;
         }
         let sink = Arc::clone(sink);
-        running.when_ended(move || sink(number, Said::Exited)).tried("watch rustc")?;
+        running.when_ended(move || sink(number, Said::Exited)).map_err(|error| refused("watch rustc", &error))?;
         Ok(Job {
             running,
             before,

@@ -12,14 +12,15 @@ mod keeper;
 mod kernel;
 mod listener;
 
-use crate::process::seccomp::Calls;
+use crate::process::{self, seccomp::Calls};
 use crate::report::Generation;
 use nix::errno::Errno;
-use std::io::{self, PipeWriter, Read, Write};
+use std::io::{self, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 pub use drain::Patience;
 pub use listener::{Listener, Shelf};
@@ -84,6 +85,10 @@ pub enum Blind {
     Memory(Errno),
 }
 
+/// How long a keeper is waited for, which answers within a moment; one that does not goes on answering while this process is stopped
+/// no more than now.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// A gate whose keeper is a thread that lives as long as any process behind it.
 #[derive(Debug)]
 pub struct Gate {
@@ -107,16 +112,20 @@ impl Gate {
         let (woken, wake) = io::pipe()?;
         let arriving = Calls::new(calls.try_clone()?);
         let keeper = keeper::Keeper::new(arriving, generation, process, shelf, waits, Box::new(tell)).handed(handed);
-        thread::spawn(move || keeper.run(&inbox, woken));
+        // Nobody waits to wake it: where the pipe is full, it will be awake.
+        rustix::io::ioctl_fionbio(&wake, true)?;
+        thread::Builder::new().spawn(move || keeper.run(&inbox, woken))?;
         Ok(Gate { orders, wake, calls })
     }
 
     /// Before this process is stopped: calls that wait for connections are handed to the kernel, and the keeper answers no more.
     /// Returns where the others arrive.
     pub fn leave(&self) -> io::Result<BorrowedFd<'_>> {
-        let (mut done, doing) = io::pipe()?;
+        let (done, doing) = io::pipe()?;
         self.order(Order::Leave(Arc::new(doing)));
-        done.read_to_end(&mut Vec::new())?;
+        if !process::wait_at_most(&done, PATIENCE) {
+            return Err(io::Error::from(io::ErrorKind::TimedOut));
+        }
         Ok(self.calls.as_fd())
     }
 
