@@ -273,9 +273,12 @@ const UPGRADE: &str = "Hot upgrade";
 const WATCHING: &str = "Watching";
 const OUTPUT: &str = "Output";
 
-/// Reads this process's arguments. Help, version and usage errors end the process here, as users of clap expect.
-pub fn parse() -> Cli {
-    try_parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
+/// Reads this process's arguments.
+///
+/// # Errors
+/// What is to be said in place of running anything: help and version are among them.
+pub fn parse() -> Result<Cli, clap::Error> {
+    try_parse_from(std::env::args_os())
 }
 
 /// Cargo starts `cargo-hotrun hotrun …`, a user may start `cargo-hotrun …`: both mean the same.

@@ -21,6 +21,7 @@ mod upgrade;
 
 use edges::control::{self, Request};
 use error::{Error, Result};
+use report::say;
 use session::End;
 use std::io::Write;
 
@@ -29,12 +30,14 @@ fn main() {
     let hidden = process::hidden_entry(args().into_iter()).or_else(|| compile::hidden_entry(args));
     let code = match hidden {
         Some(code) => code,
-        None => match run(cli::parse()) {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("error: {error}");
+        None => match cli::parse().map(run) {
+            Ok(Ok(code)) => code,
+            Ok(Err(error)) => {
+                say::error(&error);
                 error.exit() as i32
             }
+            // Help and version, too.
+            Err(said) => say::of_clap(&said),
         },
     };
     #[allow(clippy::disallowed_methods)] // The one place.
@@ -59,8 +62,8 @@ fn run(cli: cli::Cli) -> Result<i32> {
             let path = created.path.display();
             let library =
                 created.dependency.map_or(String::new(), |library| format!("; its library hotrun is {library}"));
-            println!("created {} in {path}{library}", created.name);
-            println!("next: cd {path} && cargo hotrun");
+            say::line(format_args!("created {} in {path}{library}", created.name));
+            say::line(format_args!("next: cd {path} && cargo hotrun"));
         }
         Some(cli::Command::Demo(demo)) => demo::run(demo.keep, demo.zero_change)?,
         Some(cli::Command::Status(args)) => return control::ask(&args, Request::Status),

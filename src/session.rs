@@ -10,7 +10,7 @@ use crate::edges::keys::{Key, Keys};
 use crate::edges::registry::{self, Registry};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
-use crate::process::{Launcher, Stdin, Terminal};
+use crate::process::{Launcher, Stdin, Terminal, descriptors, private};
 use crate::report::{Behind, Json, Notice, Reporter, Standing, Text, Vintage};
 use crate::upgrade::{self, Generation, Known, Program, Said, Since};
 use std::io::{self, IsTerminal};
@@ -86,6 +86,7 @@ struct Session {
 impl Session {
     fn open(config: &Config, metadata: &cargo_metadata::Metadata, events: &Sender<Event>) -> Result<Session> {
         let began = now();
+        descriptors::prepare();
         let tell = |events: &Sender<Event>| {
             let events = events.clone();
             // The loop ends before the threads do; nobody misses what they say then.
@@ -102,7 +103,7 @@ impl Session {
         let send = tell(events);
         signals::listen(terminal.is_some(), move |asked| send(Event::Signal(asked))).tried("listen for signals")?;
 
-        let notify_folder = tempfile::Builder::new().prefix("hotrun-").tempdir().tried("make a temporary folder")?;
+        let notify_folder = private::temporary_folder("hotrun-").tried("make a temporary folder")?;
         let target = config.build.target_dir.clone().unwrap_or_else(|| metadata.target_directory.clone().into());
         let store = upgrade::Store::new(&target)?;
         let registry = Registry::of_user();
@@ -237,7 +238,7 @@ impl Session {
                 }
                 Outbox::Tell(notice) => {
                     if self.clear && matches!(notice, Notice::Building { .. }) {
-                        clear_screen();
+                        self.reporter.clear();
                     }
                     self.tell(&notice);
                 }
@@ -294,7 +295,7 @@ impl Session {
             Key::Rebuild => self.rebuild(now, "asked for"),
             Key::Upgrade => self.upgrade.again(now, &mut self.launcher),
             Key::Back => self.upgrade.rollback(now, &mut self.launcher),
-            Key::Clear => clear_screen(),
+            Key::Clear => self.reporter.clear(),
             Key::Help => self.tell(&Notice::Note { text: Text::help_keys().to_string() }),
             Key::Quit => self.stop(now, End::Quit),
         }
@@ -304,6 +305,7 @@ impl Session {
         if request == Request::Status {
             return reply.send(&self.state());
         }
+        self.waiting.retain(|(_, reply)| reply.is_wanted());
         if self.waiting.is_empty() {
             // What was refused before was not for whoever asks now.
             self.standing.take_refused();
@@ -421,14 +423,6 @@ fn color(config: &Config) -> bool {
         Color::Always => true,
         Color::Never => false,
         Color::Auto => config.output.format == Format::Human && console::colors_enabled_stderr(),
-    }
-}
-
-fn clear_screen() {
-    let terminal = console::Term::stderr();
-    if terminal.is_term() {
-        // A terminal that cannot be cleared is left as it is.
-        terminal.clear_screen().ok();
     }
 }
 

@@ -8,6 +8,8 @@ mod load_tests;
 mod session;
 
 use crate::error::{Error, Result, Tried};
+use crate::process::private;
+use crate::report::say;
 use crate::scaffold::{self, Template};
 use edits::{Change, EDITS, FIRST_VERSION};
 use load::{Load, Mix, Tally};
@@ -15,7 +17,6 @@ use serde_json::Value;
 use session::Session;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,12 +24,12 @@ use std::time::Duration;
 /// Runs the demo; an error when a request was lost or a swap is missing. With `keep` the project stays. With `zero_change` its server
 /// knows nothing of this command.
 pub fn run(keep: bool, zero_change: bool) -> Result<()> {
-    let dir = tempfile::Builder::new().prefix("hotrun-demo-").tempdir().tried("make a folder for the demo")?;
+    let dir = private::temporary_folder("hotrun-demo-").tried("make a folder for the demo")?;
     let template = if zero_change { Template::Plain } else { Template::Std };
     let project = scaffold::new(&dir.path().join("demo-server"), template, None)?.path;
     // Kept from here on, so that a failure leaves something to look at.
     let _dir = if keep {
-        println!("The project is kept in {}", dir.keep().join("demo-server").display());
+        say::line(format_args!("The project is kept in {}", dir.keep().join("demo-server").display()));
         None
     } else {
         Some(dir)
@@ -36,14 +37,20 @@ pub fn run(keep: bool, zero_change: bool) -> Result<()> {
     let mut demo = Demo::start(&project, zero_change)?;
     let (tally, outcome) = demo.watch_edits();
     let Demo { session, swaps, cut, live, .. } = demo;
-    print!("\n{}", table(&tally, swaps, &live));
+    say::part(format_args!("\n{}", table(&tally, swaps, &live)));
     for lost in &tally.first_losses {
-        println!("  lost after {:.1} s ({}): {:?}, {}", lost.at.as_secs_f64(), lost.client, lost.loss, lost.what);
+        say::line(format_args!(
+            "  lost after {:.1} s ({}): {:?}, {}",
+            lost.at.as_secs_f64(),
+            lost.client,
+            lost.loss,
+            lost.what
+        ));
     }
     outcome?;
     let verdict = verdict(&tally, swaps, cut)?;
     session.end()?;
-    println!("\n{verdict}");
+    say::line(format_args!("\n{verdict}"));
     Ok(())
 }
 
@@ -69,9 +76,9 @@ impl Demo {
     fn start(project: &Path, zero_change: bool) -> Result<Demo> {
         let addr = free_address()?;
         if zero_change {
-            println!("A new server that knows nothing of hot upgrade, built and run by a session of its own.");
+            say::line("A new server that knows nothing of hot upgrade, built and run by a session of its own.");
         } else {
-            println!("A new server, built and run by a session of its own. The first build takes a while.");
+            say::line("A new server, built and run by a session of its own. The first build takes a while.");
         }
         let mut session = Session::start(&project.join("Cargo.toml"), addr)?;
         let progress = Progress::new();
@@ -80,7 +87,7 @@ impl Demo {
             match event["event"].as_str() {
                 // It said why.
                 Some("note") if zero_change => {
-                    println!("  {}", event["text"].as_str().unwrap_or_default());
+                    say::line(format_args!("  {}", event["text"].as_str().unwrap_or_default()));
                     Ok(None)
                 }
                 Some("serving") if zero_change && event["by"] != "bind" => {
@@ -92,7 +99,7 @@ impl Demo {
             }
         })?;
         progress.wipe();
-        println!("It serves on {}.\n", crate::report::urls(&[addr.to_string()]));
+        say::line(format_args!("It serves on {}.\n", crate::report::urls(&[addr.to_string()])));
         let file = project.join("src/main.rs");
         let (gone, live) = (BTreeSet::new(), Vec::new());
         Ok(Demo { file, addr, session, serving, swaps: 0, cut: 0, gone, live })
@@ -112,8 +119,7 @@ impl Demo {
     fn each_edit(&mut self, load: &Load) -> Result<()> {
         let original = fs::read_to_string(&self.file).tried(format!("read {}", self.file.display()))?;
         for (n, edit) in EDITS.iter().enumerate() {
-            print!("  edit {:>2}  {:<38}", n + 1, edit.describe());
-            let _ = std::io::stdout().flush();
+            say::part(format_args!("  edit {:>2}  {:<38}", n + 1, edit.describe()));
             edit.save(&self.file, &edit.apply(&original))?;
             let came = match edit.change {
                 Change::Version(version) => {
@@ -125,7 +131,7 @@ impl Demo {
                 Change::Broken => self.fails("build-failed")?,
                 Change::Panics => self.fails("start-failed")?,
             };
-            println!("{came}; {} lost of {} requests", load.tally().lost(), load.tally().requests);
+            say::line(format_args!("{came}; {} lost of {} requests", load.tally().lost(), load.tally().requests));
         }
         Ok(())
     }

@@ -3,19 +3,18 @@
 
 use super::find;
 use super::registry::Listed;
+use super::visitors::{LIMITS, Visitors, Way};
 use crate::cli;
 use crate::error::{Error, Result, Tried};
-use crate::report::urls;
+use crate::process::private;
+use crate::report::{say, urls};
 use serde::{Deserialize, Serialize};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-/// The longest request, and how long it may take to come: whoever connects has one thing to say.
-const LONGEST: u64 = 1024;
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a session may take to be gone once nothing of it runs any more.
 const ENDING: Duration = Duration::from_secs(10);
 
@@ -70,38 +69,27 @@ pub struct State {
 
 /// Somebody who waits for an answer.
 #[derive(Debug)]
-pub struct Reply(UnixStream);
+pub struct Reply(Way);
 
 impl Reply {
-    pub fn send(mut self, state: &State) {
+    pub fn send(self, state: &State) {
         let line = serde_json::to_string(state).unwrap_or_default() + "\n";
-        // Whoever asked has gone: nobody misses the answer.
-        self.0.write_all(line.as_bytes()).ok();
+        self.0.send(line.as_bytes());
+    }
+
+    /// Whether anybody waits for it still.
+    pub fn is_wanted(&self) -> bool {
+        self.0.is_open()
     }
 }
 
 /// Listens in the private folder; returns where.
 pub fn listen(private: &Path, tell: impl Fn(Request, Reply) + Send + 'static) -> io::Result<PathBuf> {
     let path = private.join("control");
-    let listener = UnixListener::bind(&path)?;
-    thread::Builder::new().spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(stream) = stream else { continue };
-            // One who connects and says nothing is waited for; the folder is this user's alone.
-            if let Ok(request) = read(&stream) {
-                tell(request, Reply(stream));
-            }
-        }
-    })?;
+    let visitors = Visitors::new(private::listener(&path)?, LIMITS)?;
+    let hear = move || visitors.hear(|request, way| tell(request, Reply(way)));
+    thread::Builder::new().spawn(hear)?;
     Ok(path)
-}
-
-fn read(stream: &UnixStream) -> io::Result<Request> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut line = String::new();
-    BufReader::new(stream.take(LONGEST)).read_line(&mut line)?;
-    Ok(serde_json::from_str(line.trim())?)
 }
 
 /// Asks the session that is meant, prints what it says, and returns the exit code: 1 where what was asked for did not come about.
@@ -109,9 +97,9 @@ pub fn ask(args: &cli::Control, request: Request) -> Result<i32> {
     let session = find::session(args)?;
     let state = exchange(&session, request)?;
     if args.message_format == Some(cli::Format::Json) {
-        println!("{}", serde_json::to_string(&state).tried("write the answer")?);
+        say::json(&serde_json::to_string(&state).tried("write the answer")?);
     } else {
-        println!("{}", sentence(&state, request));
+        say::line(sentence(&state, request));
     }
     Ok(code(&state, request))
 }
@@ -134,6 +122,9 @@ fn exchange(session: &Listed, request: Request) -> Result<State> {
     let mut stream = UnixStream::connect(&session.socket)
         .map_err(|error| Error::failure(format!("{asking} at {}: {error}", session.socket.display())))
         .map_err(|error| error.help(format!("its socket is gone; `kill {}` ends it all the same", session.pid)))?;
+    if !private::is_ours(&stream) {
+        return Err(Error::failure(format!("{asking} at {}: another user listens there", session.socket.display())));
+    }
     let line = serde_json::to_string(&request).tried(&asking)? + "\n";
     stream.write_all(line.as_bytes()).tried(&asking)?;
     let mut answer = String::new();

@@ -5,3 +5,4 @@ mod find;
 pub mod keys;
 pub mod registry;
 pub mod signals;
+mod visitors;

@@ -3,14 +3,15 @@
 //! Never lives here: which of them is meant (`find`).
 
 use crate::error::{Error, Result, Tried};
+use crate::process::private;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -151,28 +152,17 @@ impl Registry {
         if let Some(home) = own.parent() {
             fs::create_dir_all(home)?;
         }
-        for folder in [own, &self.folder] {
-            match DirBuilder::new().mode(0o700).create(folder) {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
-            let is = fs::metadata(folder)?;
-            if !is.is_dir() || is.uid() != geteuid().as_raw() {
-                return Err(io::Error::other(format!("{} is no folder of yours", folder.display())));
-            }
-            if is.mode() & 0o077 != 0 {
-                fs::set_permissions(folder, Permissions::from_mode(0o700))?;
-            }
-        }
-        Ok(())
+        private::folder(own)?;
+        private::folder(&self.folder)
     }
 
     /// The sessions that run. The files of those that have died are removed.
     pub fn sessions(&self) -> Result<Vec<Listed>> {
         let looking = format!("look for sessions in {}", self.folder.display());
-        let entries = match fs::metadata(&self.folder).and_then(|is| Ok((is, fs::read_dir(&self.folder)?))) {
-            Ok((is, entries)) if is.uid() == geteuid().as_raw() => entries,
-            Ok(_) => return Err(Error::failure(format!("{looking}: it belongs to another user"))),
+        let own = self.folder.parent().unwrap_or(&self.folder);
+        let checked = private::check(own).and_then(|()| private::check(&self.folder));
+        let entries = match checked.and_then(|()| fs::read_dir(&self.folder)) {
+            Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Error::failure(format!("{looking}: {error}"))),
         };
@@ -235,6 +225,8 @@ fn read(path: &Path, here: &Place) -> Option<Listed> {
     if path.extension().is_none_or(|extension| extension != "json") {
         return None;
     }
+    // A file of another user's may have been put there while the folder was open to all.
+    fs::symlink_metadata(path).ok().filter(|is| is.is_file() && is.uid() == geteuid().as_raw())?;
     let listed: Listed = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
     if listed.version != VERSION {
         return None;
@@ -266,6 +258,7 @@ fn identity(folder: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     /// As one that runs, but for what the test is about.
     pub fn listed(pid: u32, root: &Path, member: &str, package: &str) -> Listed {
@@ -355,11 +348,19 @@ pub mod tests {
         let home = tempfile::tempdir().unwrap();
         let registry = Registry::in_home(home.path());
         fs::create_dir_all(&registry.folder).unwrap();
-        fs::set_permissions(&registry.folder, Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(&registry.folder, fs::Permissions::from_mode(0o777)).unwrap();
+        let error = registry.sessions().unwrap_err().to_string();
+        assert!(error.contains("others may write to"), "{error}");
         drop(registry.enter(&session(home.path())).unwrap());
         fs::write(home.path().join("hotrun"), "").unwrap();
         let error = registry.enter(&session(home.path())).unwrap_err().to_string();
-        assert!(error.contains("hotrun") && error.contains("help: set CARGO_HOME"), "{error}");
+        assert!(error.contains("hotrun is no folder") && error.contains("help: set CARGO_HOME"), "{error}");
+        fs::remove_file(home.path().join("hotrun")).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), home.path().join("hotrun")).unwrap();
+        let error = registry.enter(&session(home.path())).unwrap_err().to_string();
+        assert!(error.contains("hotrun is a link"), "{error}");
+        assert!(registry.sessions().unwrap_err().to_string().contains("hotrun is a link"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! program. One of the few files with `unsafe`: descriptors are moved by number.
 //! Never lives here: choosing the program.
 
-use super::{Gate, guard, seccomp, terminal};
+use super::{Gate, descriptors, guard, seccomp, terminal};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::prctl;
@@ -22,6 +22,8 @@ const GUARD: &str = "__guard";
 const EAR: &str = "__ear";
 const GATE: &str = "gate";
 const NO_GATE: &str = "no-gate";
+/// Of the limit of descriptors.
+const AS_IT_IS: &str = "as-it-is";
 /// The most descriptors one message carries; the kernel's limit is 253 (unix(7), SCM_MAX_FD).
 const BATCH: usize = 252;
 const FIRST_FD: RawFd = hotrun::wire::FIRST_FD;
@@ -54,7 +56,8 @@ pub fn ear_command() -> Command {
 pub fn shim(command: &Command, fds: usize, gate: bool) -> Command {
     let mut shim = this_program();
     let gate = if gate { GATE } else { NO_GATE };
-    shim.arg(LAUNCH).arg(fds.to_string()).arg(gate).arg(command.get_program()).args(command.get_args());
+    let limit = descriptors::limit_before().map_or_else(|| AS_IT_IS.to_owned(), |limit| limit.to_string());
+    shim.arg(LAUNCH).arg(fds.to_string()).arg(gate).arg(limit).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => shim.env(name, value),
@@ -131,8 +134,9 @@ fn this_program() -> Command {
 fn become_program(mut args: impl Iterator<Item = OsString>) -> i32 {
     let count = args.next().and_then(|count| count.to_str()?.parse().ok());
     let gate = args.next().is_some_and(|gate| gate == GATE);
+    let limit = args.next().and_then(|limit| limit.to_str()?.parse().ok());
     let (Some(count), Some(program)) = (count, args.next()) else { return 127 };
-    match exec(count, gate, &program, args) {
+    match exec(count, gate, limit, &program, args) {
         Err((channel, error)) => {
             let code = error.raw_os_error().unwrap_or(Errno::EIO as i32).to_ne_bytes();
             if let Some(channel) = channel {
@@ -147,6 +151,7 @@ fn become_program(mut args: impl Iterator<Item = OsString>) -> i32 {
 fn exec(
     count: usize,
     gate: bool,
+    limit: Option<u64>,
     program: &OsStr,
     args: impl Iterator<Item = OsString>,
 ) -> Result<std::convert::Infallible, (Option<OwnedFd>, io::Error)> {
@@ -160,6 +165,9 @@ fn exec(
         Ok(stdin) => stdin,
         Err(error) => return Err((Some(channel), error)),
     };
+    if let Some(limit) = limit {
+        descriptors::limit_to(limit);
+    }
     if gate {
         // Last: from here on nothing is called that would wait at the gate.
         if let Err(error) = close_gate(&channel) {

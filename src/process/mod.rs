@@ -3,8 +3,10 @@
 //! Never lives here: what is run, and why it ends.
 
 mod catch;
+pub mod descriptors;
 mod guard;
 mod launch;
+pub mod private;
 mod recall;
 pub mod seccomp;
 mod setting;

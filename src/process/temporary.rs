@@ -2,6 +2,7 @@
 //! compilers, the linker and the server are given a folder that there is.
 //! Never lives here: making files in it.
 
+use crate::report::say;
 use nix::unistd::{AccessFlags, access};
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -14,7 +15,7 @@ const TMPDIR: &str = "TMPDIR";
 pub fn leave_a_stale_one() {
     let Some(folder) = std::env::var_os(TMPDIR) else { return };
     let Some(why) = unusable(Path::new(&folder)) else { return };
-    eprintln!("warning: TMPDIR is {folder:?}, and {why}: going on without it");
+    say::warning(format_args!("TMPDIR is {folder:?}, and {why}: going on without it"));
     let mut args = std::env::args_os();
     // Not by its path: that may have been replaced or removed since this process started.
     let mut again = Command::new("/proc/self/exe");
@@ -23,7 +24,7 @@ pub fn leave_a_stale_one() {
     }
     let error = again.args(args).env_remove(TMPDIR).exec();
     // What needs the folder will say so.
-    eprintln!("warning: start without it: {error}");
+    say::warning(format_args!("start without it: {error}"));
 }
 
 fn unusable(folder: &Path) -> Option<String> {

@@ -14,7 +14,10 @@ const MOST_WAITING: usize = 4096;
 /// How long the end of a session waits for the rest to be written.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-type Told = (Duration, Notice);
+enum Told {
+    Notice(Duration, Notice),
+    Clear,
+}
 
 /// Hands everything on to a thread that writes it.
 pub struct Behind {
@@ -53,9 +56,13 @@ impl Reporter for Behind {
         if self.left_out > 0 {
             let text = format!("{} notices were left out, as nobody read them", self.left_out);
             self.left_out = 0;
-            self.hand_on((at, Notice::Note { text }));
+            self.hand_on(Told::Notice(at, Notice::Note { text }));
         }
-        self.hand_on((at, notice.clone()));
+        self.hand_on(Told::Notice(at, notice.clone()));
+    }
+
+    fn clear(&mut self) {
+        self.hand_on(Told::Clear);
     }
 }
 
@@ -70,8 +77,11 @@ impl Drop for Behind {
 }
 
 fn write(mut reporter: impl Reporter, told: &Receiver<Told>) {
-    for (at, notice) in told {
-        reporter.tell(at, &notice);
+    for told in told {
+        match told {
+            Told::Notice(at, notice) => reporter.tell(at, &notice),
+            Told::Clear => reporter.clear(),
+        }
     }
 }
 
@@ -91,6 +101,24 @@ mod tests {
             self.go_on.recv().ok();
             self.said.send(notice.clone()).unwrap();
         }
+
+        fn clear(&mut self) {
+            self.tell(Duration::ZERO, &Notice::Note { text: "cleared".into() });
+        }
+    }
+
+    #[test]
+    fn a_screen_is_cleared_in_its_turn_and_by_nobody_who_waits() {
+        let (let_go, go_on) = channel();
+        let (said, heard) = channel();
+        let mut behind = Behind::new(Stuck { go_on, said });
+        behind.tell(Duration::ZERO, &Notice::Stopped);
+        behind.clear();
+        assert!(heard.try_recv().is_err(), "this thread has gone on, and the writer has not");
+        drop(let_go);
+        drop(behind);
+        let cleared = Notice::Note { text: "cleared".into() };
+        assert_eq!(heard.iter().collect::<Vec<_>>(), [Notice::Stopped, cleared]);
     }
 
     #[test]

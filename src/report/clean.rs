@@ -12,6 +12,14 @@ pub fn plain(input: &str) -> String {
     Filter::new(Mode::Plain).run(input)
 }
 
+/// JSON, in which every character stands as an escape that a terminal may obey: its own rules leave some of them as they are.
+pub fn json(text: &str) -> String {
+    let obeyed = |c: char| c.is_control() || reorders(c);
+    // Outside of strings there are none; an escape has four digits, and all of these have no more.
+    let each = |c: char| if obeyed(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    if text.chars().any(obeyed) { text.chars().map(each).collect() } else { text.to_owned() }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Coloured,
@@ -259,10 +267,19 @@ mod tests {
         rest + text
     }
 
+    /// Written out, as the filter's own words for it may be wrong.
+    fn is_harmless(c: char) -> bool {
+        let control = matches!(c, '\0'..='\x1f' | '\x7f'..='\u{9f}') && c != '\n' && c != '\t';
+        let order =
+            matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        !control && !order
+    }
+
     fn hostile() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             any::<char>().prop_map(String::from),
             "[\\x00-\\x1f\\x7f-\\u{9f}]",
+            "[\\u{61c}\\u{200e}\\u{200f}\\u{202a}-\\u{202e}\\u{2066}-\\u{2069}]",
             "[ -~]{0,4}",
             prop::sample::select(vec![
                 "\x1b",
@@ -294,7 +311,7 @@ mod tests {
         fn nothing_else_gets_through(input in hostile()) {
             let output = clean(&input);
             let left = without_allowed(&output);
-            prop_assert!(left.chars().all(|c| c == '\n' || c == '\t' || !c.is_control()), "{output:?}");
+            prop_assert!(left.chars().all(is_harmless), "{output:?}");
             prop_assert_eq!(clean(&output), &output[..]);
             prop_assert_eq!(plain(&output), plain(&input));
         }
@@ -302,8 +319,15 @@ mod tests {
         #[test]
         fn plain_has_no_controls_at_all(input in hostile()) {
             let output = plain(&input);
-            prop_assert!(output.chars().all(|c| c == '\n' || c == '\t' || !c.is_control()), "{output:?}");
+            prop_assert!(output.chars().all(is_harmless), "{output:?}");
             prop_assert_eq!(plain(&output), &output[..]);
+        }
+
+        #[test]
+        fn json_has_none_and_means_the_same(input in hostile()) {
+            let text = json(&serde_json::to_string(&[&input]).unwrap());
+            prop_assert!(text.chars().all(|c| is_harmless(c) && !matches!(c, '\n' | '\t')), "{text:?}");
+            prop_assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), [input]);
         }
 
         #[test]

@@ -1,7 +1,7 @@
 //! Notices as NDJSON, for programs: one object a line, flushed at once. Never lives here: filtering. A program gets the
 //! text as it came, and JSON leaves no control character unescaped.
 
-use super::{Notice, Reporter};
+use super::{Notice, Reporter, clean, text};
 use serde::Serialize;
 use std::io::Write;
 use std::time::Duration;
@@ -28,9 +28,16 @@ impl Reporter for Json {
         let line = Line { v: 1, seq: self.seq, t_us: u64::try_from(at.as_micros()).unwrap_or(u64::MAX), notice };
         self.seq += 1;
         // A reader that has gone away is no reason to stop serving, so a failed write is let go.
-        if let Ok(mut text) = serde_json::to_vec(&line) {
-            text.push(b'\n');
-            let _ = self.out.write_all(&text).and_then(|()| self.out.flush());
+        if let Ok(text) = serde_json::to_string(&line) {
+            let text = clean::json(&text) + "\n";
+            let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+        }
+    }
+
+    fn clear(&mut self) {
+        // The screen is that of the server's lines.
+        if console::Term::stderr().is_term() {
+            let _ = std::io::stderr().write_all(text::CLEAR.as_bytes());
         }
     }
 }

@@ -4,6 +4,7 @@
 mod behind;
 pub mod clean;
 mod json;
+pub mod say;
 mod standing;
 mod still;
 mod text;
@@ -267,6 +268,9 @@ pub enum BuiltBy {
 /// Where notices go. `at` is the time since the session began.
 pub trait Reporter {
     fn tell(&mut self, at: std::time::Duration, notice: &Notice);
+
+    /// Empties the screen, where there is one.
+    fn clear(&mut self);
 }
 
 /// A path as the user would write it: relative to the working directory where it is below it.

@@ -14,6 +14,9 @@ const LONG_LEAVE: u64 = 2_000;
 /// How wide lines may be where no terminal says so.
 const COLUMNS: usize = 80;
 
+/// Empties a screen, with the cursor in its corner.
+pub(super) const CLEAR: &str = "\r\x1b[2J\r\x1b[H";
+
 /// How lines are drawn.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Look {
@@ -232,6 +235,13 @@ impl Reporter for Text {
         self.drawn = drawn;
         // One write, so that another process's lines do not come between; a terminal that is gone cannot be told.
         let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+    }
+
+    fn clear(&mut self) {
+        if self.look.width.is_some() {
+            self.drawn = false;
+            let _ = self.out.write_all(CLEAR.as_bytes()).and_then(|()| self.out.flush());
+        }
     }
 }
 

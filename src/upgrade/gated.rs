@@ -7,7 +7,7 @@ use super::ready::ALIVE;
 use super::sockets::Endpoint;
 use super::{Generation, Room, Takes};
 use crate::config::Ready;
-use crate::process::Launcher;
+use crate::process::{Launcher, descriptors};
 use crate::report::{HandOver, Notice};
 use std::time::Instant;
 
@@ -79,6 +79,17 @@ impl Room {
                 ));
             }
             Seen::Blind(why) => self.is_blind(now, generation, why),
+            Seen::CannotLook(error) if descriptors::is_out(&error) => {
+                // How many there are is not known.
+                self.handover.live(generation, None);
+                self.once(
+                    "descriptors",
+                    format!(
+                        "the connections of the program cannot be looked at, as this command has no descriptor left ({error}): kept ones \
+                         last until `drain-timeout`, and an answer may be cut then. Raise its limit of open files (ulimit -n)"
+                    ),
+                );
+            }
             Seen::CannotLook(error) => self.once(
                 "connections",
                 format!(

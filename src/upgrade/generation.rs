@@ -9,7 +9,7 @@ use super::store::Published;
 use super::{Generation, Sink};
 use crate::config::{Config, HandOff, Run};
 use crate::error::{Result, Tried};
-use crate::process::{self, Launcher, Place, Running, Stdin, clean_environment};
+use crate::process::{self, Launcher, Place, Running, Stdin, clean_environment, descriptors, private};
 use crate::report::HandOver;
 use hotrun::holder::{Handed, Holder, Said as Told};
 use hotrun::wire;
@@ -129,7 +129,7 @@ impl Start {
     ) -> Result<(Started, Option<io::Error>)> {
         let (holder, server_end) = Holder::new().tried("make the control channel")?;
         let notify_path = self.notify_folder.join(generation.to_string());
-        let notify = UnixDatagram::bind(&notify_path).tried(format!("bind {}", notify_path.display()))?;
+        let notify = private::datagrams(&notify_path).tried(format!("bind {}", notify_path.display()))?;
         let mut command = self.command(&program)?;
         let Sockets { by, handed: sockets, behind, waits } = *sockets;
         let handed: Vec<Handed<'_>> = sockets
@@ -359,6 +359,8 @@ impl Ears {
 
     fn hear_library(&mut self) {
         let Some(holder) = &self.holder else { return };
+        // A socket that comes with it would be lost (unix(7), MSG_CTRUNC).
+        descriptors::make_room();
         let said = match holder.receive() {
             Ok(Told::Closed) => {
                 self.holder = None;

@@ -220,11 +220,12 @@ impl<P: Clone + PartialEq> Handover<P> {
     }
 
     /// The generation has said how many connections it still has.
-    pub fn live(&mut self, generation: Generation, live: usize) {
+    /// Or that this cannot be known any more.
+    pub fn live(&mut self, generation: Generation, live: impl Into<Option<usize>>) {
         if let Some(leaving) = self.leaving.get_mut(&generation) {
             // What was live when it was ended by force was cut; nothing that comes later changes that.
             if leaving.step == Step::Drain {
-                leaving.live = Some(live);
+                leaving.live = live.into();
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What the kernel tells of other processes' sockets, by proc(5).
 //! Never lives here: anything that is done about it. On a system without these files every answer is "not known".
 
+use crate::process::descriptors;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use std::collections::BTreeSet;
 use std::fs;
@@ -95,8 +96,9 @@ fn entries(table: &str) -> Vec<Entry> {
         .collect()
 }
 
+/// Where that cannot be seen, not.
 pub fn holds(pid: u32, inode: u64) -> bool {
-    sockets(pid).iter().any(|(_, socket)| *socket == inode)
+    sockets(pid).unwrap_or_default().iter().any(|(_, socket)| *socket == inode)
 }
 
 /// What a file is, whatever becomes of its name.
@@ -111,7 +113,7 @@ pub fn runs(pid: u32, program: Option<(u64, u64)>) -> bool {
 
 /// The process to which a thread belongs.
 pub fn process_of(thread: i32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let status = descriptors::with(|| fs::read_to_string(format!("/proc/{thread}/status"))).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
@@ -121,17 +123,24 @@ pub fn is_there(pid: u32) -> bool {
 
 /// Whether it has any descriptor: one that is ending has closed all at once.
 pub fn has_descriptors(pid: u32) -> bool {
-    fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|mut fds| fds.next().is_some())
+    descriptors::with(|| fs::read_dir(format!("/proc/{pid}/fd"))).is_ok_and(|mut fds| fds.next().is_some())
 }
 
-/// The sockets among the descriptors of a process: number and inode.
-pub fn sockets(pid: u32) -> Vec<(RawFd, u64)> {
-    let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+/// The sockets among the descriptors of a process: number and inode. One that has ended, or may not be looked into, has none.
+///
+/// # Errors
+/// That there is no descriptor left to look with.
+pub fn sockets(pid: u32) -> io::Result<Vec<(RawFd, u64)>> {
+    let fds = match descriptors::with(|| fs::read_dir(format!("/proc/{pid}/fd"))) {
+        Err(error) if descriptors::is_out(&error) => return Err(error),
+        Err(_) => return Ok(Vec::new()),
+        Ok(fds) => fds,
+    };
     let socket = |fd: fs::DirEntry| {
         let number = fd.file_name().to_str()?.parse().ok()?;
         Some((number, inode_of(&fs::read_link(fd.path()).ok()?)?))
     };
-    fds.filter_map(|fd| socket(fd.ok()?)).collect()
+    Ok(fds.filter_map(|fd| socket(fd.ok()?)).collect())
 }
 
 /// The socket that a thread has at that number.
@@ -155,7 +164,7 @@ pub fn is_tcp_at(thread: i32, number: RawFd) -> bool {
 
 /// The flags of a descriptor, as of open(2), O_CLOEXEC among them (proc_pid_fdinfo(5)).
 pub fn flags_at(thread: i32, number: RawFd) -> Option<i32> {
-    let info = fs::read_to_string(format!("/proc/{thread}/fdinfo/{number}")).ok()?;
+    let info = descriptors::with(|| fs::read_to_string(format!("/proc/{thread}/fdinfo/{number}"))).ok()?;
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
     i32::from_str_radix(flags.trim(), 8).ok()
 }
@@ -170,8 +179,12 @@ pub fn family(pid: u32) -> Vec<u32> {
     let mut family = vec![pid];
     let mut next = 0;
     while let Some(pid) = family.get(next) {
-        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(|thread| thread.ok());
-        let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        let threads = descriptors::with(|| fs::read_dir(format!("/proc/{pid}/task")))
+            .into_iter()
+            .flatten()
+            .filter_map(|thread| thread.ok());
+        let children = |thread: &fs::DirEntry| fs::read_to_string(thread.path().join("children"));
+        let children = threads.filter_map(|thread| descriptors::with(|| children(&thread)).ok());
         let children: Vec<u32> = children
             .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
             .collect();

@@ -3,7 +3,7 @@
 use crate::harness::plain::{GATED, arguments, plain, project};
 use crate::harness::pty::Terminal;
 use crate::harness::server::Gate;
-use crate::harness::{Project, children, command, free_address, process, send, version, wait_for_end};
+use crate::harness::{LONG, Project, children, command, free_address, now, process, send, version, wait_for_end};
 use nix::sys::signal::Signal;
 use nix::sys::termios::LocalFlags;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -30,8 +30,17 @@ impl Front {
         Front::under(project, None)
     }
 
+    /// Each build clears the screen.
+    fn clearing(project: Project) -> Front {
+        Front::by(project, None, &["--clear"])
+    }
+
     /// As a job of a shell, which runs this script; the command is its "$@".
     fn under(project: Project, script: Option<&str>) -> Front {
+        Front::by(project, script, &[])
+    }
+
+    fn by(project: Project, script: Option<&str>, args: &[&str]) -> Front {
         let (address, gate, temporary) = (free_address(), Gate::open(), tempfile::tempdir().unwrap());
         let mut start = command();
         if let Some(script) = script {
@@ -39,7 +48,7 @@ impl Front {
             start.args(["--norc", "-c", script, "bash", env!("CARGO_BIN_EXE_cargo-hotrun")]);
         }
         arguments(&mut start, &project, address);
-        start.args(["--color", "never"]).env("GATE", gate.address()).env("TMPDIR", temporary.path());
+        start.args(["--color", "never"]).args(args).env("GATE", gate.address()).env("TMPDIR", temporary.path());
         let terminal = Terminal::run(start);
         Front { project, address, gate, temporary, terminal, serving: None }
     }
@@ -350,4 +359,41 @@ fn who_holds_the_lock_is_shown_until_it_is_free() {
     let lines = |text: &str| screen.iter().filter(|line| line.contains(text)).count();
     assert_eq!((lines(", held by `it-"), lines(" is free after ")), (1, 1), "{screen:#?}");
     assert!(screen.iter().any(|line| line == "asked"), "{screen:#?}");
+}
+
+/// By Ctrl-S: nothing that is written there comes through until Ctrl-Q (termios(3), IXON). A terminal that nobody reads is the same.
+#[test]
+fn a_terminal_that_is_stopped_keeps_nothing_but_its_lines_waiting() {
+    let mut front = Front::clearing(project("terminal-stopped", ""));
+    assert_eq!(front.serves(1), "1");
+    front.terminal.press("\x13");
+    front.terminal.press("chc");
+    let limit = now() + LONG;
+    let serves = |address, expected: &str| {
+        while version(address) != expected {
+            assert!(now() < limit, "{expected} is not served");
+            std::thread::yield_now();
+        }
+    };
+    front.save("2");
+    serves(front.address, "2");
+    // So are the keys, and what is asked for by others.
+    front.terminal.press("cb");
+    serves(front.address, "1");
+    send(front.terminal.pid(), Signal::SIGUSR1);
+    serves(front.address, "2");
+    let pid = front.terminal.pid().to_string();
+    let asked = command().args(["wait", "--pid", &pid]).current_dir(front.project.root()).output().unwrap();
+    assert!(asked.status.success(), "{asked:?}");
+    // All that was to be written is, in its order.
+    front.terminal.press("\x11");
+    for told in ["keys", " serving  generation 2", "rolled back", " serving  generation 4"] {
+        front.terminal.wait_for(told);
+    }
+    // And it ends though its last words are heard by nobody.
+    front.terminal.press("\x13");
+    front.terminal.press("c");
+    send(front.terminal.pid(), Signal::SIGTERM);
+    assert_eq!(front.terminal.finish().signal(), Some(Signal::SIGTERM as i32));
+    assert!(front.is_as_before());
 }

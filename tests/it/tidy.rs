@@ -106,6 +106,19 @@ fn unsafe_stands_in_few_files_and_the_process_ends_in_one() {
     assert_eq!(exits, [PathBuf::from("src/main.rs")]);
 }
 
+/// `report` alone has the way to the user: what others have named is cleaned there.
+#[test]
+fn nothing_is_printed_past_the_report() {
+    for (path, text) in files("src") {
+        let code = code(&text);
+        // In backticks, it is advice.
+        let prints = |word: &str| code.match_indices(word).any(|(at, _)| !code[..at].ends_with(['`', 'e']));
+        for word in ["println!(", "print!(", "eprintln!(", "eprint!(", "dbg!("] {
+            assert!(!prints(word), "{} has {word}", path.display());
+        }
+    }
+}
+
 #[test]
 fn a_file_says_what_lives_in_it_and_is_not_long() {
     for (path, text) in files("src").into_iter().chain(files("hotrun/src")).chain(files("tests")) {

@@ -140,6 +140,6 @@ fn link_words(folder: &Path, words: &[String], place: &Path) -> Result<Done, Str
 /// What rustc would have done; but for `MEMORY`, which may be the user's.
 fn become_driver(args: &[OsString]) -> i32 {
     let error = Command::new(driver::NAME).args(args).env_remove(FOLDER).env_remove(OWN).exec();
-    eprintln!("error: {}: {error}", driver::NAME);
+    crate::report::say::error(format_args!("{}: {error}", driver::NAME));
     127
 }

@@ -85,7 +85,7 @@ pub fn hidden_entry(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
     }
     // A cargo that a macro starts has its own ways.
     let error = Command::new(&program).args(args).env_remove(FOLDER).env_remove(WRAPPER).exec();
-    eprintln!("error: run {}: {error}", program.to_string_lossy());
+    crate::report::say::error(format_args!("run {}: {error}", program.to_string_lossy()));
     Some(127)
 }
 

@@ -6,6 +6,7 @@ use super::address;
 use super::keeper::{Keeper, forbidden, now};
 use super::listener::Listener;
 use super::{Blind, Seen};
+use crate::process::descriptors;
 use crate::process::seccomp::Call;
 use crate::upgrade::proc;
 use nix::errno::Errno;
@@ -68,6 +69,8 @@ impl Keeper {
                     return;
                 }
                 Ok(None) => {}
+                // That is this process's trouble and not the program's, for which nobody has come yet.
+                Err(error) if descriptors::is_out(&error) => self.rest_a_while(),
                 Err(error) => {
                     return self.calls.fail(call.id, error.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
                 }
@@ -125,6 +128,7 @@ impl Keeper {
                     self.give(id, place, listener, connection);
                 }
                 Ok(None) => return,
+                Err(error) if descriptors::is_out(&error) => return self.rest_a_while(),
                 Err(error) => {
                     self.parked.remove(&thread);
                     self.calls.fail(id, error.raw_os_error().map_or(Errno::EIO, Errno::from_raw));

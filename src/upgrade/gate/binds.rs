@@ -7,6 +7,7 @@ use super::connections::copy;
 use super::keeper::{Keeper, forbidden};
 use super::listener::Listener;
 use super::{Blind, Seen, address, kernel};
+use crate::process::descriptors;
 use crate::process::seccomp::Call;
 use crate::upgrade::proc;
 use nix::errno::Errno;
@@ -112,7 +113,11 @@ impl Keeper {
             return if self.has_open(&held) { Ok(Bound::ByKernel) } else { self.put(call, fd, &held, non_blocking) };
         }
         let family = if wanted.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let own = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        let own = match descriptors::with(|| socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)) {
+            // That is this process's trouble and not the program's, whose own socket will do, though not for the next generation.
+            Err(error) if descriptors::is_out(&error) => return Ok(Bound::ByKernel),
+            other => other?,
+        };
         // As the standard library, tokio and nearly all others do.
         setsockopt(&own, sockopt::ReuseAddr, &true)?;
         rustix::net::bind(&own, &wanted).map_err(of_rustix)?;

@@ -4,6 +4,7 @@
 use super::drain::{self, Past, Patience, Verdict};
 use super::kernel::{self, Facts};
 use super::listener::inode;
+use crate::process::descriptors;
 use crate::upgrade::proc;
 use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, SockType, getsockopt, shutdown, sockopt};
@@ -43,7 +44,7 @@ impl Connections {
     /// Looks at every connection once, and does with it what is due.
     ///
     /// # Errors
-    /// That sockets of the program may not be looked at (EPERM, ENOSYS).
+    /// That not all sockets of the program could be looked at: it is not known how many are live.
     pub fn look(&mut self, processes: &BTreeSet<u32>, patience: Patience) -> Result<Look, Errno> {
         self.each(processes, |connection, past| {
             let Ok(facts) = Facts::of(connection) else { return Look::default() };
@@ -102,7 +103,14 @@ impl Connections {
         let mut look = Look::default();
         let mut refused = None;
         for process in processes {
-            for (number, inode) in proc::sockets(*process) {
+            let sockets = match proc::sockets(*process) {
+                Ok(sockets) => sockets,
+                Err(error) => {
+                    refused = descriptors::Refusal::number(&error);
+                    continue;
+                }
+            };
+            for (number, inode) in sockets {
                 if self.known.get(&inode) == Some(&Known::Other) || !seen.insert(inode) {
                     seen.insert(inode);
                     continue;
@@ -134,14 +142,16 @@ impl Connections {
 /// A copy of a descriptor of another process, if it is that socket.
 ///
 /// # Errors
-/// EPERM or ENOSYS where that is not allowed or not possible.
+/// EPERM or ENOSYS where that is not allowed or not possible, EMFILE and ENFILE where there is no descriptor left for the copy.
 pub fn copy(process: u32, number: RawFd, socket: u64) -> Result<Option<OwnedFd>, Errno> {
     let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return Ok(None) };
-    let copied =
-        pidfd_open(pid, PidfdFlags::empty()).and_then(|process| pidfd_getfd(process, number, PidfdGetfdFlags::empty()));
+    let copied = descriptors::with(|| pidfd_open(pid, PidfdFlags::empty()))
+        .and_then(|process| descriptors::with(|| pidfd_getfd(&process, number, PidfdGetfdFlags::empty())));
     match copied.map_err(|error| Errno::from_raw(error.raw_os_error())) {
         Ok(copy) => Ok(inode(&copy).is_ok_and(|inode| inode == socket).then_some(copy)),
         Err(error @ (Errno::EPERM | Errno::EACCES | Errno::ENOSYS)) => Err(error),
+        // It may be there all the same.
+        Err(error) if descriptors::is_out(&error) => Err(error),
         Err(_) => Ok(None),
     }
 }

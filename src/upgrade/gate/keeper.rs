@@ -13,7 +13,7 @@ use crate::upgrade::proc;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{PipeReader, Read};
+use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -29,6 +29,9 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Between two looks at whether the program still has its listeners, which it may close without a word; gone at two of them, they
 /// are.
 const LISTENERS: Duration = Duration::from_secs(5);
+
+/// After connections could not be taken for want of a descriptor, of which no event tells when there is one.
+const REST: Duration = Duration::from_millis(50);
 
 /// At so many looks in a row the queue of a listener on its way out must be empty.
 const EMPTY_LOOKS: u32 = 10;
@@ -57,6 +60,8 @@ pub struct Keeper {
     /// Whether somebody else answers.
     away: bool,
     knock: Option<Knock>,
+    /// No connection is taken for threads that wait until then.
+    rest: Option<Instant>,
     drain: Option<Drain>,
     /// When the listeners are looked at.
     listeners: Instant,
@@ -114,6 +119,7 @@ impl Keeper {
             waits,
             away: false,
             knock: None,
+            rest: None,
             drain: None,
             listeners: now() + LISTENERS,
             said_blind: false,
@@ -341,6 +347,9 @@ impl Keeper {
 
     /// Sockets whose next connection somebody waits for.
     fn waited_for(&self) -> Vec<Arc<Listener>> {
+        if self.rest.is_some() {
+            return Vec::new();
+        }
         let waited = |used: &&Use| self.parked.values().any(|parked| parked.socket == used.listener.inode);
         let open = |used: &&Use| self.is_open(&used.listener);
         self.uses.iter().filter(waited).filter(open).map(|used| Arc::clone(&used.listener)).collect()
@@ -351,7 +360,7 @@ impl Keeper {
         let drain = self.drain.as_ref().map(|drain| drain.next);
         let listeners = (!self.uses.is_empty()).then_some(self.listeners);
         let parked = self.parked.values().filter_map(|parked| parked.until).chain(listeners);
-        let Some(first) = parked.chain(knock).chain(drain).min() else { return PollTimeout::NONE };
+        let Some(first) = parked.chain(knock).chain(drain).chain(self.rest).min() else { return PollTimeout::NONE };
         // A part of a millisecond is waited for whole, not in circles.
         let millis = first.saturating_duration_since(now()).as_micros().div_ceil(1000);
         PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
@@ -360,6 +369,10 @@ impl Keeper {
     fn tick(&mut self) {
         let now = now();
         self.release_late(now);
+        if self.rest.take_if(|rest| *rest <= now).is_some() {
+            // Event loops were told that nobody has come.
+            self.uses.iter().filter(|used| self.is_open(&used.listener)).for_each(|used| used.listener.wake());
+        }
         if self.knock.as_ref().is_some_and(|knock| knock.at <= now) {
             self.knock_now(now);
         }
@@ -372,12 +385,19 @@ impl Keeper {
         }
     }
 
+    /// There is no descriptor for a connection. It stays in the queue.
+    pub(super) fn rest_a_while(&mut self) {
+        self.rest = Some(now() + REST);
+    }
+
     fn look_at_listeners(&mut self) {
         // Without any descriptor, its end is about to be heard.
         if self.uses.is_empty() || !proc::has_descriptors(self.process) {
             return;
         }
-        let sockets: Vec<Vec<(RawFd, u64)>> = self.all_processes().into_iter().map(proc::sockets).collect();
+        let sockets: io::Result<Vec<Vec<(RawFd, u64)>>> = self.all_processes().into_iter().map(proc::sockets).collect();
+        // At another time.
+        let Ok(sockets) = sockets else { return };
         for used in &mut self.uses {
             let there = sockets.iter().flatten().any(|(_, inode)| *inode == used.listener.inode);
             let gone = !there && used.missed;
@@ -448,6 +468,8 @@ impl Keeper {
             Ok(_) => {}
             Err(error) if !drain.said_cannot_look => {
                 drain.said_cannot_look = true;
+                // What is seen later is news again.
+                drain.last = None;
                 (self.tell)(Seen::CannotLook(error));
             }
             Err(_) => {}

@@ -3,6 +3,7 @@
 //! Never lives here: which generation may have one.
 
 use super::{address, kernel};
+use crate::process::descriptors;
 use crate::report::Generation;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -91,7 +92,7 @@ impl Listener {
         if blocks {
             self.socket.set_nonblocking(true)?;
         }
-        let accepted = self.socket.accept();
+        let accepted = descriptors::with(|| self.socket.accept());
         if blocks {
             self.socket.set_nonblocking(false)?;
         }
@@ -288,7 +289,8 @@ fn end_at_once(knock: TcpStream, connection: TcpStream) {
 /// Begins to connect, and does not wait for it.
 fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = descriptors::with(|| socket(family, SockType::Stream, flags, None))?;
     match rustix::net::connect(&socket, &address) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
         Err(error) => Err(error.into()),

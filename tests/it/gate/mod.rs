@@ -1,6 +1,7 @@
 //! At the gate: faults, and programs of all kinds that know nothing of the command.
 
 mod addresses;
+mod descriptors;
 mod draining;
 mod faults;
 mod programs;

@@ -3,6 +3,7 @@
 
 use super::super::driver;
 use super::{Hashes, Names, Wanted, defines, each_object, object, read_wanted, refuse, shared_sections, taken};
+use crate::process::private;
 use object::read::elf::{FileHeader as _, SectionHeader as _, Sym as _};
 use object::{LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind, elf};
 use std::collections::{HashMap, HashSet};
@@ -41,7 +42,7 @@ pub fn make(folder: &Path, program: &Path) -> Option<()> {
     let folder = folder.join(super::FOLDER);
     let mut wanted = read_wanted(&folder)?;
     // In the temporary folder, which whoever ends this process clears.
-    let temporary = tempfile::tempdir().ok()?;
+    let temporary = private::temporary_folder(".tmp").ok()?;
     let made = temporary.path().join("object");
     let checked = find().and_then(|ld| {
         let symbols = Symbols::of(&wanted.dependencies)?;
