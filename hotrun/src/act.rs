@@ -13,7 +13,7 @@ use crate::register::{Entry, Kind};
 use crate::spawn::Parent;
 use crate::state::{Place, Why};
 use crate::succession::{Action, By, Input, Outcome, Probation, Stage};
-use crate::wire::{HOTRUN_PREDECESSOR, NOTIFY_SOCKET, WATCHDOG_USEC};
+use crate::wire::{HOTRUN_HELD, HOTRUN_PREDECESSOR, NOTIFY_SOCKET, WATCHDOG_USEC};
 use crate::{PidMode, UpgradeError, spawn, sys};
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -96,6 +96,9 @@ impl Control {
                 variables.extend(self.manager_variables());
             }
             PidMode::KeepPid => variables.push((HOTRUN_PREDECESSOR, format!("{own}:returns").into())),
+        }
+        if self.settings.held {
+            variables.push((HOTRUN_HELD, "1".into()));
         }
         let image = inheritance.image(program, &found, generation, variables).map_err(named)?;
         // A service manager hears the end of its own children at once, and of no others; the kernel has none for process 1.
@@ -204,7 +207,8 @@ impl Control {
     fn stop_accepting(&mut self, why: Why, entries: &[Entry]) {
         // Nobody else serves these: their queues must be empty before they are closed.
         let alone = why == Why::Stopped && self.mouth.above() == Above::Nobody;
-        let is_left = |entry: &Entry| entry.bound_by_program && !entry.taken && (alone || self.successor.is_some());
+        let nobody_else = alone || self.successor.is_some();
+        let is_left = |entry: &Entry| nobody_else && self.is_own(entry) && !entry.taken;
         let exempt: Vec<&Place> = entries.iter().filter(|entry| is_left(entry)).map(|entry| &*entry.place).collect();
         let left = match why {
             _ if exempt.is_empty() => Left::None,
@@ -230,6 +234,12 @@ impl Control {
         }
     }
 
+    /// Whether it is this server's to close: the queue of what others hold, too, is theirs, and what is done to the one socket is done to
+    /// it in all processes.
+    fn is_own(&self, entry: &Entry) -> bool {
+        entry.bound_by_program && !(self.settings.held && entry.kind == Kind::Tcp)
+    }
+
     /// The successor has asked for that socket, maybe late.
     pub(crate) fn taken(&mut self, name: &str) {
         self.register.take(name, &self.state);
@@ -251,7 +261,7 @@ impl Control {
 
     /// The successor has had its time to ask for the sockets that are left.
     pub(crate) fn close_entrance(&mut self) {
-        let names = self.register.close_entrance(|entry| entry.bound_by_program && !entry.taken);
+        let names = self.register.close_entrance(|entry| self.is_own(entry) && !entry.taken);
         if let Some(successor) = &self.successor {
             for name in names {
                 // One that is gone has let them go already.

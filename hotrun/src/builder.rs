@@ -102,6 +102,8 @@ pub(crate) struct Settings {
     /// As they were found in the environment, for the successor.
     pub(crate) notify_socket: Option<OsString>,
     pub(crate) watchdog: Option<Duration>,
+    /// Whatever is bound here is held by whoever started this process, too.
+    pub(crate) held: bool,
 }
 
 /// Settings for [`init`](Builder::init).
@@ -297,7 +299,7 @@ impl Builder {
             inherited_state: Mutex::new(inherited.state),
         };
         let signals = self.catch_signals()?;
-        let settings = self.settings(program, inherited.notify_socket, inherited.watchdog);
+        let settings = self.settings(program, inherited.notify_socket, inherited.watchdog, inherited.held);
         Control {
             state,
             mouth,
@@ -342,7 +344,13 @@ impl Builder {
         Ok(program)
     }
 
-    fn settings(self, program: Program, notify_socket: Option<OsString>, watchdog: Option<Duration>) -> Settings {
+    fn settings(
+        self,
+        program: Program,
+        notify_socket: Option<OsString>,
+        watchdog: Option<Duration>,
+        held: bool,
+    ) -> Settings {
         let default_mode = if std::process::id() == 1 { PidMode::KeepPid } else { PidMode::Handoff };
         Settings {
             program,
@@ -358,6 +366,7 @@ impl Builder {
             on_failure: self.on_failure,
             notify_socket,
             watchdog,
+            held,
         }
     }
 

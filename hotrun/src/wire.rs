@@ -24,6 +24,9 @@ pub const HOTRUN_BOUND: &str = "HOTRUN_BOUND";
 /// the sockets are the server's own to hand over; or, where `:returns` stands behind the number, it returns under its number,
 /// and the server only serves until then.
 pub const HOTRUN_PREDECESSOR: &str = "HOTRUN_PREDECESSOR";
+/// Set where whoever started this process holds every socket that it binds, without a channel, for those that come after it: its
+/// queue is theirs when this process stops.
+pub const HOTRUN_HELD: &str = "HOTRUN_HELD";
 /// `<descriptor>:<process number>` of a server that keeps the sockets served while this one starts in the place of its
 /// predecessor, under the same process number; the descriptor is the holder's end of its control channel.
 pub const HOTRUN_INTERIM: &str = "HOTRUN_INTERIM";
@@ -51,6 +54,7 @@ pub const VARIABLES: &[&str] = &[
     HOTRUN_BOUND,
     HOTRUN_PREDECESSOR,
     HOTRUN_INTERIM,
+    HOTRUN_HELD,
     HOTRUN_FILES,
     HOTRUN_STATE,
 ];

@@ -111,7 +111,7 @@ mod tests {
     fn a_screen_is_cleared_in_its_turn_and_by_nobody_who_waits() {
         let (let_go, go_on) = channel();
         let (said, heard) = channel();
-        let mut behind = Behind::new(Stuck { go_on, said });
+        let mut behind = Behind::new(Stuck { go_on, said }).unwrap();
         behind.tell(Duration::ZERO, &Notice::Stopped);
         behind.clear();
         assert!(heard.try_recv().is_err(), "this thread has gone on, and the writer has not");

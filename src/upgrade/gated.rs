@@ -107,7 +107,8 @@ impl Room {
             Ready::Notify | Ready::Http(_) | Ready::Delay(_) => return,
         }
         let says_it = self.notifies && self.ready == Ready::Auto;
-        match self.takes {
+        let Some(takes) = self.generations.get(&generation).map(|started| started.takes) else { return };
+        match takes {
             Takes::ListenFds if says_it => {}
             // It need not say so when nobody else has asked it to.
             Takes::Bind if says_it && self.handover.starting() == Some(generation) => {
@@ -157,9 +158,11 @@ impl Room {
     pub(super) fn gate_refused(&mut self, started: &mut Started, error: &std::io::Error) {
         self.gates = false;
         self.handover.without_probation();
-        let lost = if self.takes == Takes::Bind {
-            self.takes = Takes::Nothing;
-            started.by = HandOver::StopAndStart;
+        let lost = if started.takes == Takes::Bind {
+            (started.takes, started.by) = (Takes::Nothing, HandOver::StopAndStart);
+            if self.takes == Takes::Bind {
+                self.takes = Takes::Nothing;
+            }
             // It says all that the other note would.
             self.said_binds_for_itself = true;
             "the program is stopped before the new one starts, and clients are refused meanwhile"
@@ -192,12 +195,13 @@ impl Room {
     /// Whether its connections are led to their end at its gate.
     pub(super) fn drain_at_gate(&mut self, generation: Generation) -> bool {
         let which = self.which();
-        let patience = if which == Which::All { Patience::Short } else { Patience::Whole };
+        let patience = if self.handover.current().is_none() { Patience::Short } else { Patience::Whole };
         // What comes by a socket of another kind is not seen: the program has to finish it, and its whole time to do so.
-        let all_seen = self.takes == Takes::Bind || self.held.iter().all(|socket| socket.end.tcp().is_some());
+        let all_tcp = self.held.iter().all(|socket| socket.end.tcp().is_some());
         let Some(started) = self.generations.get_mut(&generation).filter(|started| started.hands_over_at_gate()) else {
             return false;
         };
+        let all_seen = started.takes == Takes::Bind || all_tcp;
         started.drains_at_gate = all_seen;
         if let Some(gate) = &started.gate {
             gate.order(if all_seen { Order::Drain(which, patience) } else { Order::Close(which) });

@@ -6,6 +6,7 @@ use super::probe::{self, Probe};
 use super::proc;
 use super::sockets::{Endpoint, Socket};
 use super::store::Published;
+use super::takes::Takes;
 use super::{Generation, Sink};
 use crate::config::{Config, HandOff, Run};
 use crate::error::{Result, Tried};
@@ -62,7 +63,7 @@ pub struct Start {
 /// How a generation comes by its sockets.
 #[derive(Debug, Clone, Copy)]
 pub struct Sockets<'a> {
-    pub by: HandOver,
+    pub takes: Takes,
     /// Those it has from the start.
     pub handed: &'a [&'a Socket],
     /// Where those are that it finds at its gate, if it is to have one.
@@ -79,6 +80,7 @@ pub struct Started {
     pub program: Published,
     /// The program's file, which `cargo clean` takes the name of.
     file: Option<(u64, u64)>,
+    pub takes: Takes,
     pub by: HandOver,
     /// Where it has one, which is not where the calls of the program were let through unseen.
     pub gate: Option<Gate>,
@@ -131,7 +133,8 @@ impl Start {
         let notify_path = self.notify_folder.join(generation.to_string());
         let notify = private::datagrams(&notify_path).tried(format!("bind {}", notify_path.display()))?;
         let mut command = self.command(&program)?;
-        let Sockets { by, handed: sockets, behind, waits } = *sockets;
+        let Sockets { takes, handed: sockets, behind, waits } = *sockets;
+        let by = takes.told();
         let handed: Vec<Handed<'_>> = sockets
             .iter()
             .map(|socket| Handed { name: &socket.name, bound_by_program: socket.bound_by_program })
@@ -148,6 +151,10 @@ impl Start {
             }
         }
         command.env(wire::NOTIFY_SOCKET, &notify_path);
+        if behind.is_some() {
+            // The library, which finds no channel there, is not to think that the sockets it binds are its own alone.
+            command.env(wire::HOTRUN_HELD, "1");
+        }
         if by == HandOver::Library && !program.setting.runner.is_empty() {
             // The process is the runner's, and the program may be its child. The library takes what names nobody.
             command.env(wire::LISTEN_PID, "");
@@ -159,9 +166,10 @@ impl Start {
             Stdio::inherit()
         };
         let gated = behind.is_some();
-        for listener in sockets.iter().filter_map(|socket| socket.end.tcp()).filter(|_| gated) {
-            // As systemd hands them over (systemd.socket(5), NonBlocking=), before the program can make of it what it wants.
-            listener.hand_to(generation, false).tried("hand over a socket")?;
+        for listener in sockets.iter().filter_map(|socket| socket.end.tcp()) {
+            // As systemd hands them over (systemd.socket(5), NonBlocking=), before the program can make of it what it wants. The library
+            // always wants the same, and what another program had made of it before is remembered.
+            listener.hand_to(generation, !gated).tried("hand over a socket")?;
         }
         let mut running = launcher.start(&command, stdout, Stdio::inherit(), self.stdin, &fds, gated)?;
         drop(server_end);
@@ -194,6 +202,7 @@ impl Start {
             holder,
             file: proc::file_id(&program.path),
             program,
+            takes,
             by,
             gate,
             blind: false,

@@ -4,7 +4,7 @@
 
 use object::elf::{DT_NEEDED, FileHeader32, FileHeader64};
 use object::read::elf::FileHeader;
-use object::{Endianness, FileKind, ReadCache};
+use object::{Endianness, FileKind, Object, ObjectSection, ReadCache};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -27,6 +27,13 @@ pub fn built(program: &Path, folders: &[PathBuf]) -> BTreeMap<OsString, PathBuf>
         }
     }
     found
+}
+
+/// What a program, or a library, has of constant texts.
+pub fn texts(path: &Path) -> Option<Vec<u8>> {
+    let data = ReadCache::new(File::open(path).ok()?);
+    let file = object::File::parse(&data).ok()?;
+    Some(file.section_by_name(".rodata")?.data().ok()?.to_vec())
 }
 
 /// What is no such file needs nothing.

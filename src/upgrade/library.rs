@@ -3,7 +3,7 @@
 
 use super::sockets::Endpoint;
 use super::{Generation, Room, Takes, Told};
-use crate::config::{HandOff, Ready};
+use crate::config::Ready;
 use crate::process::Launcher;
 use crate::report::{HandOver, Notice};
 use std::time::Instant;
@@ -13,15 +13,12 @@ impl Room {
         let Some(started) = self.generations.get_mut(&generation) else { return };
         match told {
             Told::Hello { .. } => {
-                started.by = HandOver::Library;
+                // Not known from the dependency graph, or there under another name.
+                (started.takes, started.by) = (Takes::Library, HandOver::Library);
                 started.said_hello = true;
                 // It was only waited for, to see whether it would say this.
                 if self.ready == Ready::Auto {
                     self.alive_at.remove(&generation);
-                }
-                // Not known from the dependency graph, or there under another name.
-                if self.takes == Takes::Nothing && self.start.handoff == HandOff::Auto {
-                    self.takes = Takes::Library;
                 }
             }
             Told::Offer { name, socket } => {

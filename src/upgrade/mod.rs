@@ -18,6 +18,7 @@ mod ready;
 mod sockets;
 mod stage;
 mod store;
+mod takes;
 
 use crate::config::{Config, HandOff, Ready, Strategy};
 use crate::error::Result;
@@ -34,6 +35,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::Published;
+use takes::Takes;
 
 pub use crate::report::Generation;
 pub use generation::Said;
@@ -59,17 +61,6 @@ pub struct Since {
     pub built: Instant,
 }
 
-/// How a program comes by its sockets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Takes {
-    Library,
-    ListenFds,
-    /// It binds for itself, at a gate.
-    Bind,
-    /// It binds for itself, or has none.
-    Nothing,
-}
-
 /// What is known of the program beside its file.
 #[derive(Debug, Clone, Copy)]
 pub struct Known {
@@ -89,6 +80,7 @@ pub struct Room {
     generations: BTreeMap<Generation, Started>,
     /// When a generation counts as ready because it is still there.
     alive_at: BTreeMap<Generation, Instant>,
+    /// How the programs of this package come by their sockets, but for those that are found to be others.
     takes: Takes,
     notifies: bool,
     ready: Ready,
@@ -312,9 +304,14 @@ impl Room {
         started.ready_at.get_or_insert(now);
         started.accepts |= started.gate.is_some();
         let socketless = started.gate.is_some() && started.listens.is_empty();
+        let says_hello = started.said_hello;
         let actions = self.handover.ready(now, generation);
         if !actions.is_empty() {
             self.socketless = socketless;
+            // Only what serves tells something of the package.
+            if says_hello && self.takes == Takes::Nothing && self.start.handoff == HandOff::Auto {
+                self.takes = Takes::Library;
+            }
             self.held.new_owner();
             self.adopt(generation);
             self.pass_on();
@@ -332,9 +329,8 @@ impl Room {
         // Closed before anything else is started: a successor may want the addresses.
         started.offered.clear();
         self.held.keep_up();
-        let is_other = self.doubt_library(&mut started);
         let came_to_its_end = end_is_success && started.gate.is_some() && started.listens.is_empty();
-        if (is_other || came_to_its_end) && self.held.is_empty() && self.handover.current().is_none() {
+        if came_to_its_end && self.held.is_empty() && self.handover.current().is_none() {
             // It needed no time to get ready.
             let actions = self.handover.ready(now, generation);
             self.perform(now, actions, launcher);
@@ -343,7 +339,7 @@ impl Room {
             // Held for nobody, they would be refused to the program, which binds for itself now.
             self.held.forget_bound();
         }
-        let serves = self.takes != Takes::Nothing && !self.held.is_empty();
+        let serves = started.takes != Takes::Nothing && !self.held.is_empty();
         let actions = self.handover.exited(now, generation, &end, serves);
         self.perform(now, actions, launcher);
         let kept: Vec<Published> = self.handover.programs().cloned().collect();
@@ -352,7 +348,7 @@ impl Room {
 
     fn style(&self) -> Style {
         let there = self.handover.current().or(self.handover.starting()).and_then(|there| self.generations.get(&there));
-        let hands_over = match self.takes {
+        let hands_over = match there.map_or(self.takes, |there| there.takes) {
             Takes::Library => true,
             // One that takes connections unseen cannot be told to stop, nor can one be without a gate that has bound for itself.
             Takes::ListenFds => there.is_none_or(|there| !there.blind),
@@ -395,21 +391,16 @@ impl Room {
     }
 
     fn start(&mut self, now: Instant, generation: Generation, program: Published, launcher: &mut Launcher) {
-        self.doubt_first_program(generation, &program);
-        let by = match self.takes {
-            Takes::Library => HandOver::Library,
-            Takes::ListenFds => HandOver::ListenFds,
-            Takes::Bind => HandOver::Bind,
-            Takes::Nothing => HandOver::StopAndStart,
-        };
-        let handed: Vec<_> = match self.takes {
+        let takes = self.takes_of(&program);
+        self.held.beside_library(self.generations.values().any(|started| started.takes == Takes::Library));
+        let handed: Vec<_> = match takes {
             Takes::Nothing | Takes::Bind => Vec::new(),
             Takes::Library | Takes::ListenFds => self.held.iter().collect(),
         };
-        let behind = (self.gates && matches!(self.takes, Takes::ListenFds | Takes::Bind)).then_some(&self.held.shelf);
+        let behind = (self.gates && matches!(takes, Takes::ListenFds | Takes::Bind)).then_some(&self.held.shelf);
         // A probe that asks for an answer is a client as any other.
         let waits = self.handover.current().is_some() && !matches!(self.ready, Ready::Http(_));
-        let sockets = Sockets { by, handed: &handed, behind, waits };
+        let sockets = Sockets { takes, handed: &handed, behind, waits };
         // Where it cannot be put back, it cannot be run, which is told.
         program.restore().ok();
         match self.start.run(generation, program, &sockets, launcher, &self.sink) {

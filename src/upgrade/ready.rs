@@ -3,63 +3,32 @@
 
 use super::generation::Started;
 use super::probe::Probe;
-use super::store::Published;
 use super::{Generation, Room, Said, Takes};
-use crate::config::{HandOff, Ready};
+use crate::config::Ready;
 use crate::process::Launcher;
-use crate::report::HandOver;
 use nix::sys::signal::Signal;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a program that can tell nothing of itself must have lived to count as ready, and how long one that was expected to
-/// say hello may be silent before it is looked at.
+/// How long a program that can tell nothing of itself must have lived to count as ready.
 pub(super) const ALIVE: Duration = Duration::from_millis(500);
 /// How long the first program of a session may live without binding anything until it counts as one without sockets.
 const SOCKETLESS: Duration = Duration::from_secs(2);
 
 impl Room {
-    /// The generation has lived long enough to count as ready, or for its silence to be doubted.
+    /// The generation has lived long enough to count as ready.
     pub(super) fn still_alive(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
         self.alive_at.remove(&generation);
-        if self.ready != Ready::Auto || self.takes != Takes::Library {
-            let waits = |started: &Started| started.gate.is_some() && !started.blind && !started.accepts;
-            let listens = |started: &Started| !started.listens.is_empty();
-            // One that has bound a socket, and one whose predecessor had one, will ask for a connection in time.
-            let served = !self.held.tcp_addresses().is_empty();
-            let is_slow = |started: &Started| waits(started) && (listens(started) || served);
-            if self.ready == Ready::Auto && self.generations.get(&generation).is_some_and(is_slow) {
-                return;
-            }
-            return self.is_ready(now, generation, launcher);
+        let waits = |started: &Started| started.gate.is_some() && !started.blind && !started.accepts;
+        let listens = |started: &Started| !started.listens.is_empty();
+        // One that has bound a socket, and one whose predecessor had one, will ask for a connection in time.
+        let served = !self.held.tcp_addresses().is_empty();
+        let is_slow = |started: &Started| waits(started) && (listens(started) || served);
+        if self.ready == Ready::Auto && self.generations.get(&generation).is_some_and(is_slow) {
+            return;
         }
-        let Some(mut started) = self.generations.remove(&generation) else { return };
-        let is_other = self.doubt_library(&mut started);
-        self.generations.insert(generation, started);
-        if is_other {
-            self.watch_for_ready(now, generation, launcher);
-        }
-    }
-
-    /// A package that depends on the library may have programs that do not use it. Says whether this is one, now that it has
-    /// had the time to say hello.
-    pub(super) fn doubt_library(&mut self, started: &mut Started) -> bool {
-        let expected = self.takes == Takes::Library && self.start.handoff == HandOff::Auto;
-        if !expected || started.said_hello || started.program.uses_library() {
-            return false;
-        }
-        (self.takes, started.by) =
-            if self.listens { (Takes::ListenFds, HandOver::ListenFds) } else { (Takes::Bind, HandOver::StopAndStart) };
-        true
-    }
-
-    /// As `doubt_library`, before anything has been waited for: the first program of a session is worth reading.
-    pub(super) fn doubt_first_program(&mut self, generation: Generation, program: &Published) {
-        let expected = self.takes == Takes::Library && self.start.handoff == HandOff::Auto;
-        if generation == 1 && expected && !program.uses_library() {
-            self.takes = if self.listens { Takes::ListenFds } else { Takes::Bind };
-        }
+        self.is_ready(now, generation, launcher);
     }
 
     /// Sees to it that readiness is noticed, by the first means that this program has.
@@ -67,7 +36,7 @@ impl Room {
         let addresses = self.held.tcp_addresses();
         let Some(started) = self.generations.get_mut(&generation) else { return };
         let gated = started.gate.is_some();
-        let probe = match (&self.ready, self.takes) {
+        let probe = match (&self.ready, started.takes) {
             (Ready::Notify, _) => return,
             // It is a program without sockets, as the one before, or is not known yet.
             (Ready::Auto, Takes::Bind) if gated && addresses.is_empty() => {
@@ -84,10 +53,8 @@ impl Room {
                 return;
             }
             (Ready::Auto | Ready::Accept, _) if gated && !started.blind => return,
-            (Ready::Auto, Takes::Library) => {
-                self.alive_at.insert(generation, now + ALIVE);
-                return;
-            }
+            // It says so itself.
+            (Ready::Auto, Takes::Library) => return,
             (Ready::Auto, Takes::Nothing | Takes::Bind) => return self.is_ready(now, generation, launcher),
             (Ready::Auto, Takes::ListenFds) if self.notifies => return,
             (Ready::Delay(delay), _) => {
@@ -99,7 +66,7 @@ impl Room {
         };
         if !addresses.is_empty() {
             self.probe(generation, probe, addresses);
-        } else if self.takes != Takes::Library {
+        } else if started.takes != Takes::Library {
             self.alive_at.insert(generation, now + ALIVE);
         }
     }

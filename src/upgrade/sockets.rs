@@ -144,6 +144,12 @@ impl Held {
         self.sockets.iter().filter_map(|socket| socket.end.tcp()).for_each(|listener| listener.keep_up());
     }
 
+    /// Whether a generation with the library has them, too.
+    pub fn beside_library(&self, is_there: bool) {
+        let all = self.sockets.iter().chain(&self.former).filter_map(|socket| socket.end.tcp());
+        all.for_each(|listener| listener.beside_library(is_there));
+    }
+
     /// Another program is about to become the current one: nothing is its own yet.
     pub fn new_owner(&mut self) {
         self.added.clear();

@@ -102,9 +102,16 @@ impl Published {
     /// Whether the library is linked in, and not just depended on: then the name of its variable stands in the file. A file
     /// that cannot be read is given the benefit of the doubt.
     pub fn uses_library(&self) -> bool {
-        let name = hotrun::wire::HOTRUN_CTL.as_bytes();
-        fs::read(self.file.by_descriptor()).map_or(true, |bytes| memchr::memmem::find(&bytes, name).is_some())
+        // It may be linked dynamically.
+        std::iter::once(&self.file).chain(self.libraries.values()).any(|file| names_channel(&file.by_descriptor()))
     }
+}
+
+fn names_channel(path: &Path) -> bool {
+    let name = memchr::memmem::Finder::new(hotrun::wire::HOTRUN_CTL);
+    // Where texts nearly always stand, which is a small part of a program.
+    libraries::texts(path).is_some_and(|texts| name.find(&texts).is_some())
+        || fs::read(path).map_or(true, |bytes| name.find(&bytes).is_some())
 }
 
 /// The folder of this session's programs, removed with it.

@@ -43,6 +43,9 @@ struct Queue {
     leaves: bool,
     /// Somebody takes connections from it past the gates, so that what is readable may be gone when it is accepted.
     shared: bool,
+    /// A program with the library has it, which waits in poll(2) and must never wait in accept(2): the description stays
+    /// non-blocking, whatever another one wants it to be.
+    beside_library: bool,
 }
 
 impl Listener {
@@ -168,14 +171,22 @@ impl Listener {
     /// What an earlier one had made of it is remembered.
     pub fn hand_to(&self, generation: Generation, non_blocking: bool) -> io::Result<()> {
         let mut queue = self.queue();
-        let (before, flag) = (queue.newest, self.has_flag());
+        let aside = queue.beside_library && !non_blocking;
+        let (before, flag) = if aside { (generation, false) } else { (queue.newest, self.has_flag()) };
         queue.flags.insert(before, flag);
         // Those before have long ended.
         while queue.flags.len() > FLAGS {
             queue.flags.pop_first();
         }
+        if aside {
+            return Ok(());
+        }
         queue.newest = generation;
         self.socket.set_nonblocking(non_blocking)
+    }
+
+    pub fn beside_library(&self, is_there: bool) {
+        self.queue().beside_library = is_there;
     }
 
     /// The description is as that generation had made it, if another one has been given the socket since.
@@ -333,6 +344,19 @@ mod tests {
         listener.hand_back(1);
         assert!(listener.has_flag());
         assert_eq!((listener.is_non_blocking(1), listener.is_non_blocking(2)), (true, false));
+    }
+
+    #[test]
+    fn beside_the_library_a_socket_never_blocks_and_each_has_the_flag_that_it_wanted() {
+        let listener = listener();
+        listener.hand_to(1, true).unwrap();
+        listener.beside_library(true);
+        listener.hand_to(2, false).unwrap();
+        assert!(listener.has_flag(), "the library's accept would wait");
+        assert_eq!((listener.is_non_blocking(1), listener.is_non_blocking(2)), (true, false));
+        listener.beside_library(false);
+        listener.hand_to(3, false).unwrap();
+        assert_eq!((listener.has_flag(), listener.is_non_blocking(2), listener.is_non_blocking(3)), (false, false, false));
     }
 
     #[test]
