@@ -470,7 +470,8 @@ impl Room {
     }
 
     fn failed(&mut self, errors: usize) {
-        let (cause, why_cargo) = (self.cause.clone(), self.builder.why_cargo());
+        let why_cargo = self.builder.why_cargo().filter(|_| self.sources.has_root());
+        let cause = self.cause.clone();
         // Who serves meanwhile is for the loop to say.
         self.out.push(Outbox::Tell(Notice::BuildFailed { errors, cause, why_cargo, serving: None }));
     }

@@ -17,13 +17,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Runs the demo; an error when a request was lost or a swap is missing. With `keep` the project stays. With `zero_change` its server
 /// knows nothing of this command.
 pub fn run(keep: bool, zero_change: bool) -> Result<()> {
-    let dir = tempfile::Builder::new().prefix("hotrun-demo-").tempdir().tried("make a folder for the demo")?;
+    // What is built in it is run: whatever the umask, nobody else may write there.
+    let mode = fs::Permissions::from_mode(0o700);
+    let dir = tempfile::Builder::new().prefix("hotrun-demo-").permissions(mode).tempdir();
+    let dir = dir.tried("make a folder for the demo")?;
     let template = if zero_change { Template::Plain } else { Template::Std };
     let project = scaffold::new(&dir.path().join("demo-server"), template, None)?.path;
     // Kept from here on, so that a failure leaves something to look at.

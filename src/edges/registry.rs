@@ -3,14 +3,15 @@
 //! Never lives here: which of them is meant (`find`).
 
 use crate::error::{Error, Result, Tried};
+use crate::process::ground;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -156,13 +157,7 @@ impl Registry {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                 Ok(()) | Err(_) => {}
             }
-            let is = fs::metadata(folder)?;
-            if !is.is_dir() || is.uid() != geteuid().as_raw() {
-                return Err(io::Error::other(format!("{} is no folder of yours", folder.display())));
-            }
-            if is.mode() & 0o077 != 0 {
-                fs::set_permissions(folder, Permissions::from_mode(0o700))?;
-            }
+            ground::own(folder)?;
         }
         Ok(())
     }
@@ -266,6 +261,8 @@ fn identity(folder: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     /// As one that runs, but for what the test is about.
     pub fn listed(pid: u32, root: &Path, member: &str, package: &str) -> Listed {
@@ -360,6 +357,19 @@ pub mod tests {
         fs::write(home.path().join("hotrun"), "").unwrap();
         let error = registry.enter(&session(home.path())).unwrap_err().to_string();
         assert!(error.contains("hotrun") && error.contains("help: set CARGO_HOME"), "{error}");
+        // What a link leads to is neither written to nor closed.
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::set_permissions(elsewhere.path(), Permissions::from_mode(0o755)).unwrap();
+        fs::remove_file(home.path().join("hotrun")).unwrap();
+        for link in ["hotrun", "hotrun/sessions"].map(|link| home.path().join(link)) {
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(elsewhere.path(), &link).unwrap();
+            let error = registry.enter(&session(home.path())).unwrap_err().to_string();
+            assert!(error.contains("is a link"), "{error}");
+            assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+            assert_eq!(fs::metadata(elsewhere.path()).unwrap().mode() & 0o777, 0o755);
+            fs::remove_file(link).unwrap();
+        }
     }
 
     #[test]

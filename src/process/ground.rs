@@ -110,6 +110,20 @@ mod tests {
         ground.own(&elsewhere.path().join("a/target"), &["hotrun"]).unwrap();
     }
 
+    /// Only root can make one; anybody has one of root's.
+    #[test]
+    fn another_users_folder_is_refused() {
+        let made = tempfile::tempdir().unwrap();
+        let foreign = if nix::unistd::geteuid().is_root() {
+            nix::unistd::chown(made.path(), Some(65534.into()), None).unwrap();
+            made.path()
+        } else {
+            Path::new("/usr")
+        };
+        let error = own(foreign).unwrap_err().to_string();
+        assert!(error.contains("is another user's") && error.contains(&foreign.display().to_string()), "{error}");
+    }
+
     #[test]
     fn what_is_in_the_place_of_a_folder_of_ours_is_neither_followed_nor_written_to() {
         let (root, ground) = project();
