@@ -3,7 +3,8 @@
 
 use crate::error::{Error, Result, Tried};
 use include_dir::{Dir, include_dir};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Which server the project begins with.
@@ -69,7 +70,8 @@ impl Undo {
             Undo::Empty => {
                 for entry in fs::read_dir(path).into_iter().flatten().flatten() {
                     let made = entry.path();
-                    let _ = if made.is_dir() { fs::remove_dir_all(made) } else { fs::remove_file(made) };
+                    let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                    let _ = if is_folder { fs::remove_dir_all(made) } else { fs::remove_file(made) };
                 }
             }
         }
@@ -181,7 +183,7 @@ fn fill(path: &Path, template: Template, name: &str, dependency: &str) -> Result
 fn copy(source: &Dir<'_>, root: &Path, target: &Path, in_manifest: &dyn Fn(&str) -> String) -> Result<()> {
     for dir in source.dirs() {
         let to = target.join(dir.path().strip_prefix(root).unwrap_or(dir.path()));
-        fs::create_dir_all(&to).tried(format!("make the folder {}", to.display()))?;
+        fs::create_dir(&to).tried(format!("make the folder {}", to.display()))?;
         copy(dir, root, target, in_manifest)?;
     }
     for file in source.files() {
@@ -191,7 +193,9 @@ fn copy(source: &Dir<'_>, root: &Path, target: &Path, in_manifest: &dyn Fn(&str)
             (Some("gitignore.in"), _) => (target.join(".gitignore"), file.contents().to_vec()),
             _ => (target.join(relative), file.contents().to_vec()),
         };
-        fs::write(&to, content).tried(format!("write {}", to.display()))?;
+        // The folder was empty: what is there now is somebody else's, and may be a link.
+        let new = File::options().write(true).create_new(true).open(&to);
+        new.and_then(|mut file| file.write_all(&content)).tried(format!("write {}", to.display()))?;
     }
     Ok(())
 }
@@ -199,6 +203,22 @@ fn copy(source: &Dir<'_>, root: &Path, target: &Path, in_manifest: &dyn Fn(&str)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_written_through_a_link_that_has_come_meanwhile() {
+        let (project, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let file = elsewhere.path().join("file");
+        fs::write(&file, "other").unwrap();
+        for (link, target) in [("Cargo.toml", &file), ("src", &elsewhere.path().to_path_buf())] {
+            std::os::unix::fs::symlink(target, project.path().join(link)).unwrap();
+            let error = fill(project.path(), Template::Plain, "api", "").unwrap_err().to_string();
+            assert!(error.contains(link), "{error}");
+            fs::remove_file(project.path().join(link)).unwrap();
+            Undo::Empty.run(project.path());
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), "other");
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+    }
 
     fn dir() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()

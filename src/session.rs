@@ -10,10 +10,11 @@ use crate::edges::keys::{Key, Keys};
 use crate::edges::registry::{self, Registry};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
-use crate::process::{Launcher, Stdin, Terminal, descriptors, private};
+use crate::process::{Ground, Launcher, SocketFolder, Stdin, Terminal, descriptors};
 use crate::report::{Behind, Json, Notice, Reporter, Standing, Text, Vintage};
 use crate::upgrade::{self, Generation, Known, Program, Said, Since};
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Instant;
@@ -79,8 +80,11 @@ struct Session {
     waiting: Vec<(Request, Reply)>,
     /// By which it is found; removed with it.
     _entry: Option<registry::Entered>,
-    /// For the sockets on which programs say READY=1; removed with it.
-    _notify_folder: tempfile::TempDir,
+    /// Where it is asked.
+    socket: PathBuf,
+    events: Sender<Event>,
+    /// For the sockets, those on which programs say READY=1 among them; removed with it.
+    private: Arc<SocketFolder>,
 }
 
 impl Session {
@@ -103,12 +107,12 @@ impl Session {
         let send = tell(events);
         signals::listen(terminal.is_some(), move |asked| send(Event::Signal(asked))).tried("listen for signals")?;
 
-        let notify_folder = private::temporary_folder("hotrun-").tried("make a temporary folder")?;
+        let private = Arc::new(SocketFolder::make()?);
         let target = config.build.target_dir.clone().unwrap_or_else(|| metadata.target_directory.clone().into());
-        let store = upgrade::Store::new(&target)?;
+        let store = upgrade::Store::new(&target, Ground::new(metadata.workspace_root.as_std_path()))?;
         let registry = Registry::of_user();
         let entry = registry.as_ref().map(|registry| registry.own_file());
-        let mut left = vec![store.folder(), notify_folder.path()];
+        let mut left = vec![store.folder(), private.path()];
         left.extend(entry.as_deref().ok());
         let mut launcher = Launcher::new(&left, config.upgrade.kill_timeout)?;
 
@@ -129,11 +133,9 @@ impl Session {
         let known = known(metadata, config);
         let send = tell(events);
         let sink: upgrade::Sink = Arc::new(move |generation, said| send(Event::Generation(generation, said)));
-        let upgrade = upgrade::Room::open(config, known, store, stdin, notify_folder.path(), sink)?;
+        let upgrade = upgrade::Room::open(config, known, store, stdin, Arc::clone(&private), sink)?;
 
-        let send = tell(events);
-        let tell_request = move |request, reply| send(Event::Control(request, reply));
-        let socket = control::listen(notify_folder.path(), tell_request).tried("open the control socket")?;
+        let socket = control_socket(&private, events).tried("open the control socket")?;
         let entry = registry.and_then(|registry| {
             registry.enter(&registry::Session {
                 root: metadata.workspace_root.clone().into(),
@@ -141,7 +143,7 @@ impl Session {
                 package: config.build.package.clone(),
                 target: format!("{} {}", config.build.target.kind(), config.build.target.name()),
                 target_dir: target,
-                socket,
+                socket: socket.clone(),
             })
         });
 
@@ -165,7 +167,9 @@ impl Session {
             standing: Standing::default(),
             waiting: Vec::new(),
             _entry: None,
-            _notify_folder: notify_folder,
+            events: events.clone(),
+            socket,
+            private,
         };
         match entry {
             Ok(entry) => session._entry = Some(entry),
@@ -216,6 +220,14 @@ impl Session {
         self.upgrade.tick(now, &mut self.launcher);
         for notice in self.upgrade.take() {
             self.tell(&notice);
+            if matches!(notice, Notice::Died { .. } | Notice::StartFailed { .. }) && self.end.is_none() {
+                let outbox = self.compile.died(now, &mut self.launcher);
+                self.perform(now, outbox);
+            }
+        }
+        if !self.socket.exists() && self.private.keep_up().is_ok() {
+            // Somebody has cleaned up. Where it cannot be had again, whoever asks is told that it is gone.
+            control_socket(&self.private, &self.events).ok();
         }
         if !self.waiting.is_empty() && !self.is_busy() {
             let (state, refused) = (self.state(), self.standing.take_refused());
@@ -385,6 +397,11 @@ impl Session {
             self.reporter.tell(at, &Notice::Timings(artifact.timings(*generation, timing)));
         }
     }
+}
+
+fn control_socket(private: &SocketFolder, events: &Sender<Event>) -> io::Result<PathBuf> {
+    let events = events.clone();
+    control::listen(private.path(), move |request, reply| drop(events.send(Event::Control(request, reply))))
 }
 
 /// The one line in which an artifact becomes a program.

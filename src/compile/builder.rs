@@ -176,6 +176,15 @@ impl Builder {
         }
     }
 
+    /// The project's folder is gone: what is done before it is needed would make another one in its place.
+    pub fn let_go(&mut self) {
+        self.preparing = None;
+        self.ready_at = None;
+        self.merging = None;
+        self.last.unlearnt = None;
+        self.replay.forget("the project's folder was gone");
+    }
+
     /// Ends all that runs, at once.
     pub fn close(&mut self) {
         self.work = None;

@@ -8,6 +8,7 @@ mod builder;
 mod cycle;
 mod dep_info;
 mod found;
+mod gone;
 mod last;
 mod launch;
 mod link;
@@ -107,6 +108,8 @@ pub struct Room {
     /// Those of them that came while a build went on that was not ended for them.
     meanwhile: BTreeSet<PathBuf>,
     start_anyway: bool,
+    /// What there is of the program that was built last, until it is found to be gone.
+    built: Vec<PathBuf>,
     manifests: Manifests,
     pace: Pace,
     underway: Underway,
@@ -158,6 +161,7 @@ impl Room {
             changed: BTreeSet::new(),
             meanwhile: BTreeSet::new(),
             start_anyway: false,
+            built: Vec::new(),
             manifests: Manifests::default(),
             pace: Pace::default(),
             underway: Underway::default(),
@@ -276,6 +280,9 @@ impl Room {
             self.watch(now);
             // What was put into a new folder before it was watched made no event.
             found.merge(self.sources.look_again());
+            if !self.sources.has_root() {
+                self.builder.let_go();
+            }
         }
         for (path, action) in std::mem::take(&mut found.data) {
             self.out.push(Outbox::Data(path, action));
@@ -332,8 +339,12 @@ impl Room {
             self.sources.date_the_old_anew(&self.underway.unsettled(&self.changed), moment);
         }
         let why_cargo = self.why_cargo.take();
-        if let Err(error) = self.builder.start(now, &self.changed, why_cargo.as_deref(), launcher) {
-            self.out.push(Outbox::Tell(Notice::Diagnostic { rendered: error.to_string(), message: None }));
+        let started = match self.is_gone() {
+            Some(gone) => Err(gone),
+            None => self.builder.start(now, &self.changed, why_cargo.as_deref(), launcher).map_err(|e| e.to_string()),
+        };
+        if let Err(rendered) = started {
+            self.out.push(Outbox::Tell(Notice::Diagnostic { rendered, message: None }));
             self.sources.failed([]);
             self.pace.ended();
             self.failed(0);
@@ -382,6 +393,7 @@ impl Room {
 
     fn deliver(&mut self, now: Instant, built: build::Built, how: How, inputs: Option<Vec<PathBuf>>) {
         self.diagnostics(built.messages);
+        self.remember_built(built.executable.clone(), &built.setting.env);
         self.out.push(Outbox::Built(Artifact {
             executable: built.executable.clone(),
             setting: built.setting,
@@ -458,7 +470,8 @@ impl Room {
     }
 
     fn failed(&mut self, errors: usize) {
-        let (cause, why_cargo) = (self.cause.clone(), self.builder.why_cargo());
+        let why_cargo = self.builder.why_cargo().filter(|_| self.sources.has_root());
+        let cause = self.cause.clone();
         // Who serves meanwhile is for the loop to say.
         self.out.push(Outbox::Tell(Notice::BuildFailed { errors, cause, why_cargo, serving: None }));
     }

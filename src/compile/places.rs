@@ -51,6 +51,11 @@ impl Places {
         self.folders.keys().cloned().collect()
     }
 
+    /// Whether it is a folder that is watched, or was one until it went.
+    pub fn has_folder(&self, place: &Path) -> bool {
+        self.folders.contains_key(place)
+    }
+
     /// Whether a link is there by which a name leads elsewhere, or was.
     pub fn has_link(&self, place: &Path) -> bool {
         self.links.contains(place)

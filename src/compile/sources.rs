@@ -115,6 +115,11 @@ impl Sources {
         &self.root
     }
 
+    /// Whether the project's folder is there.
+    pub fn has_root(&self) -> bool {
+        self.root.is_dir()
+    }
+
     pub fn target_dir(&self) -> &Path {
         &self.target_dir
     }
@@ -308,8 +313,10 @@ impl Sources {
         folders.extend(named.folders);
         let single =
             self.exact.iter().chain(&self.settings).chain(&self.named.extra).chain(&self.asked).chain(&self.coming);
-        let files: BTreeSet<PathBuf> = single.chain(&named.files).chain(&by_scripts.files).cloned().collect();
+        let mut files: BTreeSet<PathBuf> = single.chain(&named.files).chain(&by_scripts.files).cloned().collect();
         folders.extend(files.iter().filter_map(|path| path.parent()).map(Path::to_path_buf));
+        // The one above it tells when the project's folder goes: it does not itself, as long as a process works in it.
+        files.insert(self.root.clone());
         self.places = Places::of(&folders, &files);
     }
 
@@ -354,7 +361,7 @@ impl Sources {
                 found.folders.push(place.clone());
                 continue;
             }
-            if place.is_dir() || names.iter().any(was_folder) {
+            if place.is_dir() || self.places.has_folder(place) || names.iter().any(was_folder) {
                 found.changed.extend(names.into_iter().find(|name| self.asked.contains(name) && name.is_dir()));
                 found.folders.push(place.clone());
                 continue;

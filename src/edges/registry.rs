@@ -258,6 +258,7 @@ fn identity(folder: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
     /// As one that runs, but for what the test is about.
@@ -355,12 +356,20 @@ pub mod tests {
         fs::write(home.path().join("hotrun"), "").unwrap();
         let error = registry.enter(&session(home.path())).unwrap_err().to_string();
         assert!(error.contains("hotrun is no folder") && error.contains("help: set CARGO_HOME"), "{error}");
-        fs::remove_file(home.path().join("hotrun")).unwrap();
+        // What a link leads to is neither written to nor closed.
         let elsewhere = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink(elsewhere.path(), home.path().join("hotrun")).unwrap();
-        let error = registry.enter(&session(home.path())).unwrap_err().to_string();
-        assert!(error.contains("hotrun is a link"), "{error}");
-        assert!(registry.sessions().unwrap_err().to_string().contains("hotrun is a link"));
+        fs::set_permissions(elsewhere.path(), Permissions::from_mode(0o755)).unwrap();
+        fs::remove_file(home.path().join("hotrun")).unwrap();
+        for link in ["hotrun", "hotrun/sessions"].map(|link| home.path().join(link)) {
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(elsewhere.path(), &link).unwrap();
+            let error = registry.enter(&session(home.path())).unwrap_err().to_string();
+            assert!(error.contains("is a link"), "{error}");
+            assert!(registry.sessions().unwrap_err().to_string().contains("is a link"));
+            assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+            assert_eq!(fs::metadata(elsewhere.path()).unwrap().mode() & 0o777, 0o755);
+            fs::remove_file(link).unwrap();
+        }
     }
 
     #[test]

@@ -4,12 +4,15 @@
 
 mod catch;
 pub mod descriptors;
+mod ground;
 mod guard;
+mod here;
 mod launch;
 pub mod private;
 mod recall;
 pub mod seccomp;
 mod setting;
+mod socket_folder;
 mod temporary;
 mod terminal;
 
@@ -31,7 +34,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub use catch::{Catch, Caught};
+pub use ground::Ground;
 pub use launch::hidden_entry;
+pub use socket_folder::SocketFolder;
 pub use setting::{LIBRARY_PATH, Setting};
 pub use temporary::leave_a_stale_one;
 pub use terminal::{Place, Terminal};
@@ -72,6 +77,7 @@ pub enum Gate {
 pub struct Launcher {
     guard: guard::Guard,
     terminal: Option<Terminal>,
+    here: here::Here,
 }
 
 impl Launcher {
@@ -79,7 +85,7 @@ impl Launcher {
     /// They have `kill_timeout` to leave after SIGTERM.
     pub fn new(left: &[&Path], kill_timeout: Duration) -> Result<Self> {
         let guard = guard::Guard::start(left, kill_timeout).tried("start the guard process")?;
-        Ok(Launcher { guard, terminal: None })
+        Ok(Launcher { guard, terminal: None, here: here::Here::now() })
     }
 
     /// Runs the command with `fds` at the numbers from 3 and nothing else open but the standard three. Stdout and stderr are
@@ -141,7 +147,9 @@ impl Launcher {
         catch: Option<Catch>,
     ) -> io::Result<Running> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        self.here.regain();
         let mut shim = launch::shim(command, fds.len(), gate);
+        temporary::leave_out_a_stale_one(&mut shim);
         let child = shim.process_group(0).stdin(theirs).stdout(stdout).stderr(stderr).spawn()?;
         // The command keeps the descriptors it was given until it is dropped, our copy of `theirs` among them.
         drop(shim);

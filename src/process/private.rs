@@ -22,7 +22,7 @@ const FILE: Mode = Mode::from_bits_truncate(0o600);
 pub fn temporary_folder(prefix: &str) -> io::Result<TempDir> {
     // From its birth: between that and a change others could have put something into it.
     let folder = tempfile::Builder::new().prefix(prefix).permissions(Permissions::from_mode(FOLDER)).tempdir()?;
-    take(folder.path())?;
+    own(folder.path())?;
     Ok(folder)
 }
 
@@ -33,7 +33,7 @@ pub fn temporary_folder(prefix: &str) -> io::Result<TempDir> {
 pub fn folder(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(FOLDER).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-        Ok(()) | Err(_) => take(path),
+        Ok(()) | Err(_) => own(path),
     }
 }
 
@@ -69,8 +69,11 @@ pub fn is_ours(socket: impl AsFd) -> bool {
     getsockopt(&socket, sockopt::PeerCredentials).is_ok_and(|peer| peer.uid() == geteuid().as_raw() || peer.uid() == 0)
 }
 
-/// Closes it to all others, if it is this user's.
-fn take(path: &Path) -> io::Result<()> {
+/// Closes a folder that is there to all others, if it is this user's.
+///
+/// # Errors
+/// As `folder`.
+pub fn own(path: &Path) -> io::Result<()> {
     let (folder, mode) = look(path)?;
     if mode & 0o777 != FOLDER {
         // By the descriptor, so that it is the folder that was looked at; one of `O_PATH` has no other way to be changed.

@@ -27,6 +27,15 @@ pub fn leave_a_stale_one() {
     say::warning(format_args!("start without it: {error}"));
 }
 
+/// As above, for a process that is about to be started, where the folder was removed since this one began. A folder that the command
+/// names itself is its own affair.
+pub fn leave_out_a_stale_one(command: &mut Command) {
+    let is_named = command.get_envs().any(|(name, _)| name == TMPDIR);
+    if !is_named && std::env::var_os(TMPDIR).is_some_and(|folder| unusable(Path::new(&folder)).is_some()) {
+        command.env_remove(TMPDIR);
+    }
+}
+
 fn unusable(folder: &Path) -> Option<String> {
     if folder.as_os_str().is_empty() {
         return Some("that names nothing".to_owned());
@@ -44,6 +53,14 @@ fn unusable(folder: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_is_named_for_a_process_is_its_own() {
+        let mut command = Command::new("true");
+        command.env(TMPDIR, "gone");
+        leave_out_a_stale_one(&mut command);
+        assert_eq!(command.get_envs().collect::<Vec<_>>(), [(TMPDIR.as_ref(), Some("gone".as_ref()))]);
+    }
 
     #[test]
     fn a_folder_that_is_not_there_or_is_none_is_of_no_use() {

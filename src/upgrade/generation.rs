@@ -10,7 +10,7 @@ use super::takes::Takes;
 use super::{Generation, Sink};
 use crate::config::{Config, HandOff, Run};
 use crate::error::{Result, Tried};
-use crate::process::{self, Launcher, Place, Running, Stdin, clean_environment, descriptors, private};
+use crate::process::{self, Launcher, Place, Running, SocketFolder, Stdin, clean_environment, descriptors, private};
 use crate::report::HandOver;
 use hotrun::holder::{Handed, Holder, Said as Told};
 use hotrun::wire;
@@ -23,7 +23,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -57,7 +57,10 @@ pub struct Start {
     package: String,
     stdin: Stdin,
     stdout_is_ours: bool,
-    notify_folder: PathBuf,
+    /// For the sockets on which programs say READY=1.
+    private: Arc<SocketFolder>,
+    /// What stood in the file of variables when it was last there.
+    of_file: Option<Vec<(String, String)>>,
 }
 
 /// How a generation comes by its sockets.
@@ -109,7 +112,7 @@ pub struct Started {
 }
 
 impl Start {
-    pub fn new(config: &Config, stdin: Stdin, notify_folder: &Path) -> Start {
+    pub fn new(config: &Config, stdin: Stdin, private: Arc<SocketFolder>) -> Start {
         Start {
             handoff: config.upgrade.handoff,
             kill_timeout: config.upgrade.kill_timeout,
@@ -117,12 +120,13 @@ impl Start {
             package: config.build.package.clone(),
             stdin,
             stdout_is_ours: config.output.format == crate::config::Format::Json,
-            notify_folder: notify_folder.to_path_buf(),
+            private,
+            of_file: None,
         }
     }
 
     pub fn run(
-        &self,
+        &mut self,
         generation: Generation,
         program: Published,
         sockets: &Sockets<'_>,
@@ -130,7 +134,9 @@ impl Start {
         sink: &Sink,
     ) -> Result<(Started, Option<io::Error>)> {
         let (holder, server_end) = Holder::new().tried("make the control channel")?;
-        let notify_path = self.notify_folder.join(generation.to_string());
+        let folder = self.private.path();
+        self.private.keep_up().tried(format!("make the folder {}, which was removed", folder.display()))?;
+        let notify_path = folder.join(generation.to_string());
         let notify = private::datagrams(&notify_path).tried(format!("bind {}", notify_path.display()))?;
         let mut command = self.command(&program)?;
         let Sockets { takes, handed: sockets, behind, waits } = *sockets;
@@ -226,8 +232,14 @@ impl Start {
         &self.package
     }
 
+    /// Of the file of variables, where it is gone and they are those that stood in it last.
+    pub fn file_is_gone(&self) -> Option<String> {
+        let file = self.run.env_file.as_ref().filter(|file| self.of_file.is_some() && !file.exists())?;
+        Some(format!("{} is gone: the program has the variables that stood in it before", file.display()))
+    }
+
     /// In its setting; what the user says counts more.
-    fn command(&self, program: &Published) -> Result<Command> {
+    fn command(&mut self, program: &Published) -> Result<Command> {
         let mut words = program.setting.runner.iter().map(OsString::as_os_str).chain([program.path.as_os_str()]);
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words);
@@ -243,7 +255,15 @@ impl Start {
         }
         // Read anew for each start, so that a change needs no restart of this command.
         if let Some(file) = &self.run.env_file {
-            command.envs(crate::config::env_file(file)?);
+            match (crate::config::env_file(file), &self.of_file) {
+                (Ok(read), _) => self.of_file = Some(read),
+                // As `git clean` removes it, with all that git ignores.
+                (Err(_), Some(_)) if !file.exists() => {}
+                (Err(error), _) => return Err(error),
+            }
+        }
+        if let Some(variables) = &self.of_file {
+            command.envs(variables.iter().map(|(name, value)| (name, value)));
         }
         command.envs(self.run.env.iter().map(|(name, value)| (name, value)));
         command.args(&self.run.args);

@@ -19,10 +19,11 @@ mod sockets;
 mod stage;
 mod store;
 mod takes;
+mod whole;
 
 use crate::config::{Config, HandOff, Ready, Strategy};
 use crate::error::Result;
-use crate::process::{Launcher, Setting, Stdin, describe};
+use crate::process::{Launcher, SocketFolder, Setting, Stdin, describe};
 use crate::report::{HandOver, Notice, Vintage};
 use action::{Action, Style, Timeouts};
 use generation::{Sockets, Start, Started};
@@ -31,7 +32,7 @@ use hotrun::holder::Said as Told;
 use nix::sys::signal::Signal;
 use sockets::Held;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::Published;
@@ -110,7 +111,7 @@ impl Room {
         known: Known,
         store: Store,
         stdin: Stdin,
-        notify_folder: &Path,
+        private: Arc<SocketFolder>,
         sink: Sink,
     ) -> Result<Room> {
         let held = Held::bind(&config.listen)?;
@@ -143,7 +144,7 @@ impl Room {
             notifies: known.notifies,
             ready: settings.ready.clone(),
             overlap: settings.overlap && settings.strategy == Strategy::Upgrade,
-            start: Start::new(config, stdin, notify_folder),
+            start: Start::new(config, stdin, private),
             sink,
             since: None,
             listens: !config.listen.is_empty(),
@@ -401,14 +402,15 @@ impl Room {
         // A probe that asks for an answer is a client as any other.
         let waits = self.handover.current().is_some() && !matches!(self.ready, Ready::Http(_));
         let sockets = Sockets { takes, handed: &handed, behind, waits };
-        // Where it cannot be put back, it cannot be run, which is told.
-        program.restore().ok();
-        match self.start.run(generation, program, &sockets, launcher, &self.sink) {
+        let restored = self.store.restore(&program);
+        match restored.and_then(|()| self.start.run(generation, program, &sockets, launcher, &self.sink)) {
             Ok((mut started, refused)) => {
                 if let Some(error) = refused {
                     self.gate_refused(&mut started, &error);
                 }
                 self.out.push(Notice::Starting { generation, pid: started.running.pid() });
+                let gone = self.start.file_is_gone();
+                gone.into_iter().for_each(|text| self.note(text));
                 self.generations.insert(generation, started);
                 self.watch_for_ready(now, generation, launcher);
             }

@@ -3,8 +3,8 @@
 use crate::harness::plain::{self, GATED, PLAIN};
 use crate::harness::server::{Arrival, Gate, SERVER, change, hold, server};
 use crate::harness::{
-    Project, Session, free_address, get, hotrun_dependency, leavings, listed, process, processes, send, target_folder,
-    version, wait_for_end,
+    Project, Session, free_address, get, hotrun_dependency, leavings, listed, process, processes, run_folder, send,
+    target_folder, version, wait_for_end,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -53,7 +53,7 @@ fn begin(project: Project, address: SocketAddr, args: &[&str], target: PathBuf) 
 
 impl Running {
     fn run_folder(&self) -> PathBuf {
-        self.target.join("hotrun/run").join(self.session.pid().to_string())
+        run_folder(&self.target, self.session.pid())
     }
 
     /// Waits for the end of everything; how the session itself ended.

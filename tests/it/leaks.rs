@@ -1,7 +1,9 @@
 //! Nothing grows with the number of generations: descriptors, processes, threads, files, the environment.
 
 use crate::harness::server::{SERVER, change};
-use crate::harness::{LONG, Project, Session, children, free_address, hotrun_dependency, now, target_folder};
+use crate::harness::{
+    LONG, Project, Session, children, free_address, hotrun_dependency, now, run_folder, target_folder,
+};
 use crate::load::{Load, Mix};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -33,7 +35,7 @@ impl Held {
             threads: fs::read_dir(format!("/proc/{session}/task")).unwrap().count(),
             zombies: children.iter().filter(|(_, state)| *state == 'Z').count(),
             children: children.iter().map(|(pid, _)| command_line(*pid)).collect(),
-            programs: files(&target_folder().join("hotrun/run").join(session.to_string())),
+            programs: files(&run_folder(&target_folder(), session)),
             temporary: files(temporary),
         }
     }

@@ -17,18 +17,24 @@ pub use run::{Outcome, Run, Said, Step};
 use crate::compile::stamp::content_of;
 use crate::compile::{link, project};
 use crate::config;
-use crate::process::{Launcher, Leaving, Stdin};
+use crate::process::{Ground, Launcher, Leaving, Stdin, private};
 use crate::report::short;
 use call::Facts;
 use cargo_metadata::{Metadata, PackageId};
 use compiler::Compiler;
 use nix::fcntl::{Flock, FlockArg};
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+/// Below cargo's folder: what is this command's, where calls are written down, and where they are run again.
+const OURS: &str = "hotrun";
+const CALLS: &str = "calls";
+const REPLAY: &str = "replay";
 
 /// Where calls are run again. It is kept between sessions, with its incremental caches.
 #[derive(Debug)]
@@ -45,10 +51,12 @@ impl Folder {
         if path.to_str().is_none_or(|name| name.contains(['\n', '\r'])) {
             return Err(format!("{} has a name that cannot be given to rustc as a line", short(&path)));
         }
-        for inner in ["deps", "incremental", "link", "program", "records"] {
-            DirBuilder::new().recursive(true).mode(0o700).create(path.join(inner)).map_err(tried)?;
+        for inner in ["deps", "incremental", "link", "program", "records"].map(|inner| path.join(inner)) {
+            private::folder(&inner).map_err(tried)?;
         }
-        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path.join("lock"));
+        let mut lock = File::options();
+        lock.create(true).truncate(false).write(true).mode(0o600).custom_flags(O_NOFOLLOW | O_NONBLOCK);
+        let file = lock.open(path.join("lock"));
         let lock = Flock::lock(file.map_err(tried)?, FlockArg::LockExclusiveNonblock)
             .map_err(|_| format!("another session compiles in {}", short(&path)))?;
         let folder = Folder { path: path.clone(), line_tables, lock };
@@ -186,10 +194,7 @@ impl Replay {
             return Err("replay is switched off".to_owned());
         }
         forbidden(&self.build, &self.root)?;
-        for folder in [self.ours(), self.calls()] {
-            owned(&folder).map_err(|error| format!("{}: {error}", short(&folder)))?;
-        }
-        wrapper(&self.calls())
+        wrapper(&self.own(&[CALLS])?)
     }
 
     fn prepare_folder(&mut self) {
@@ -197,18 +202,21 @@ impl Replay {
         let build = config::Build { package_id: PackageId { repr: String::new() }, ..self.build.clone() };
         let key = content_of(format!("{build:?}").as_bytes());
         let name = format!("{}-{}-{key:016x}", build.package, build.target.name());
-        let path = self.ours().join("replay").join(name);
+        let path = self.target_dir.join(OURS).join(REPLAY).join(&name);
         if !self.folder.as_ref().is_ok_and(|folder| folder.path == path && folder.is_there()) {
-            self.folder = Folder::open(path, build.debug == config::Debug::LineTables);
+            let line_tables = self.build.debug == config::Debug::LineTables;
+            self.folder = self.own(&[REPLAY, &name]).and_then(|path| Folder::open(path, line_tables));
         }
     }
 
-    fn ours(&self) -> PathBuf {
-        self.target_dir.join("hotrun")
+    /// A folder of ours that others can neither write to nor read: calls may hold what is secret, and are believed.
+    fn own(&self, names: &[&str]) -> Result<PathBuf, String> {
+        let names = [&[OURS], names].concat();
+        Ground::new(&self.root).own(&self.target_dir, &names).map_err(|error| error.to_string())
     }
 
     fn calls(&self) -> PathBuf {
-        self.ours().join("calls")
+        self.target_dir.join(OURS).join(CALLS)
     }
 
     /// What cargo's build is to be learnt from, where anything can be.
@@ -303,17 +311,6 @@ impl Replay {
 
 fn program(folder: &Path, name: &str) -> PathBuf {
     folder.join("program").join(name)
-}
-
-/// A folder that others can neither write to nor read: calls may hold what is secret, and are believed.
-fn owned(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    let metadata = fs::symlink_metadata(path)?;
-    let uid = nix::unistd::Uid::effective().as_raw();
-    if !metadata.is_dir() || metadata.uid() != uid {
-        return Err(io::Error::other("it is not this user's folder"));
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
 }
 
 /// The name under which this program is the wrapper: cargo compiles the crates of the workspace again when it is a new one. It is

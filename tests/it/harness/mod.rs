@@ -76,6 +76,15 @@ pub fn listed(session: u32) -> std::path::PathBuf {
     files.find(is_its).unwrap_or_else(|| folder.join(format!("{session}-none")))
 }
 
+/// Where a session keeps its programs, below the folder that it builds to.
+pub fn run_folder(target: &Path, session: u32) -> std::path::PathBuf {
+    let all = target.join("hotrun/run");
+    let mut folders = std::fs::read_dir(&all).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let is_its =
+        |path: &std::path::PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&format!("{session}-"));
+    folders.find(is_its).unwrap_or_else(|| all.join(format!("{session}-none")))
+}
+
 /// Every process that was started with this folder as its temporary one, by a session or on its behalf.
 pub fn processes(temporary: &Path) -> Vec<u32> {
     let sign = format!("TMPDIR={}\0", temporary.display());
