@@ -285,11 +285,18 @@ impl Control {
     }
 
     fn signal(&mut self, signal: Signal) {
+        let is_on_probation = |control: &Control| matches!(control.succession.stage(), Stage::Probation { .. });
+        let was_on_probation = is_on_probation(self);
+        self.hear_out_the_successor();
         let manual = self.settings.probation == Probation::Manual;
         let starting = matches!(self.succession.stage(), Stage::Starting { .. });
-        let on_probation = matches!(self.succession.stage(), Stage::Probation { .. });
+        let on_probation = is_on_probation(self);
         match signal {
             Signal::SIGQUIT if manual && on_probation => self.input(Input::Confirm(By::Signal)),
+            // Nor is it a stop for whoever meant to confirm.
+            Signal::SIGQUIT if manual && was_on_probation && !on_probation => {
+                complain("SIGQUIT: the successor has just ended; ignored");
+            }
             // A script that was too quick must not end the service.
             Signal::SIGQUIT if manual && starting => complain("SIGQUIT: the successor is not ready yet; ignored"),
             Signal::SIGHUP if manual && (starting || on_probation) => self.input(Input::Back(By::Signal)),
@@ -305,6 +312,7 @@ impl Control {
     }
 
     fn asked(&mut self, request: Request) {
+        self.hear_out_the_successor();
         // Nobody may wait for the answer any more.
         match request {
             Request::Upgrade(caller) => match self.refusal() {
@@ -354,7 +362,6 @@ impl Control {
             }
             return;
         }
-        self.hear_out_the_successor();
         self.input(Input::StopWanted);
         if repeated {
             self.state.force(true);
@@ -374,10 +381,14 @@ impl Control {
         }
     }
 
-    /// It may have said that it is ready, and have clients, before whatever is about to be done to it.
+    /// It may have said that it is ready, and have clients, or it may have ended, before whatever is about to be done: nothing is
+    /// handed over to one that is gone.
     fn hear_out_the_successor(&mut self) {
         while self.successor.as_ref().and_then(Kin::channel).is_some_and(is_readable) {
             self.hear_successor();
+        }
+        if self.successor.as_ref().is_some_and(|kin| is_readable(kin.pidfd())) {
+            self.input(Input::Ended);
         }
     }
 

@@ -13,6 +13,7 @@ mod draining;
 mod failures;
 mod harness;
 mod hygiene;
+mod killed;
 mod manager;
 mod numbers;
 mod probation;

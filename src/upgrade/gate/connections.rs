@@ -64,9 +64,7 @@ impl Connections {
                 }
                 // That is for administrators here, or the program has a filter of its own that may not be replaced.
                 Verdict::Watch => *past = Past::Mixed,
-                Verdict::Shut if kernel::keep_all_out(connection).is_ok() => *past = Past::Shut { at: facts },
-                // It goes on as it is.
-                Verdict::Shut => *past = Past::Trusted,
+                Verdict::Shut => *past = shut(connection, &facts),
                 Verdict::End => {
                     if end(connection) {
                         return Look::default();
@@ -78,16 +76,16 @@ impl Connections {
         })
     }
 
-    /// Ends what is between two answers, and says how many are not.
+    /// Ends what is between two answers, and says how many were not, as far as can be told.
     ///
     /// # Errors
     /// As `look`.
     pub fn end_all(&mut self, processes: &BTreeSet<u32>) -> Result<Look, Errno> {
-        self.each(processes, |connection, past| {
+        self.each(processes, |connection, _| {
             let Ok(facts) = Facts::of(connection) else { return Look::default() };
             let cut = drain::is_cut(&facts);
-            // One that nothing comes into is not to be left so.
-            if facts.open && (!cut || matches!(past, Past::Shut { .. })) {
+            // A client that has its answer reads an end, and not what the end of the program makes of its next request.
+            if facts.open {
                 end(connection);
             }
             Look { live: usize::from(cut), busy: usize::from(cut) }
@@ -164,6 +162,20 @@ fn connection(socket: OwnedFd, ports: &BTreeSet<u16>) -> Option<TcpStream> {
     // Of another family, it has no such address.
     let local = connection.local_addr().ok()?;
     (stream && !listens && ports.contains(&local.port())).then_some(connection)
+}
+
+/// Keeps out whatever comes, unless something has come since it was looked at: then it is in use, and goes on.
+fn shut(connection: &TcpStream, before: &Facts) -> Past {
+    if kernel::keep_all_out(connection).is_err() {
+        return Past::Trusted;
+    }
+    match Facts::of(connection) {
+        Ok(at) if !drain::has_moved(before, &at) => Past::Shut { at },
+        Ok(_) | Err(_) => {
+            kernel::let_all_in(connection);
+            Past::Mixed
+        }
+    }
 }
 
 /// Ends it so that the client reads the end between two answers and the program has seen nothing of what the client may have sent

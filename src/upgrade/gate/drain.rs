@@ -104,7 +104,7 @@ fn is_answered(facts: &Facts) -> bool {
 }
 
 /// Whether the program has sent more, or had not answered what came at the last moment.
-fn has_moved(before: &Facts, now: &Facts) -> bool {
+pub fn has_moved(before: &Facts, now: &Facts) -> bool {
     now.sent != before.sent || now.received != before.received || !is_answered(now)
 }
 

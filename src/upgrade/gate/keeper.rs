@@ -25,6 +25,7 @@ const FIRST_KNOCK: Duration = Duration::from_millis(1);
 const SLOWEST_KNOCK: Duration = Duration::from_millis(100);
 /// Between two looks at connections: the kernel has no event for an answer that is over.
 const LOOK: Duration = Duration::from_millis(5);
+const SLOWEST_LOOK: Duration = Duration::from_millis(50);
 
 /// Between two looks at whether the program still has its listeners, which it may close without a word; gone at two of them, they
 /// are.
@@ -451,8 +452,9 @@ impl Keeper {
         let Some(drain) = &mut self.drain else { return };
         let began = now();
         let look = drain.connections.look(&processes, drain.patience);
-        // However many there are, two thirds of the time are for the calls.
-        drain.next = now() + LOOK.max(began.elapsed() * 2);
+        // However many there are, two thirds of the time are for the calls; but on a machine that is busy with something else a look
+        // takes long for another reason, and `drain-timeout` is of that time, too.
+        drain.next = now() + (began.elapsed() * 2).clamp(LOOK, SLOWEST_LOOK);
         match look {
             // Somebody may stand in a queue that is about to be shut.
             Ok(Look { live: 0, .. }) if retiring => {}
