@@ -129,12 +129,13 @@ fn prepare(path: &Path) -> Result<Undo> {
                 .help("choose a new folder, or an empty one")),
         },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let missing = path.ancestors().take_while(|part| !part.as_os_str().is_empty() && !part.exists());
-            let made = missing.last().unwrap_or(path).to_owned();
+            // A link that leads nowhere is there, and somebody's.
+            let is_missing = |part: &&Path| !part.as_os_str().is_empty() && part.symlink_metadata().is_err();
+            let made = path.ancestors().take_while(is_missing).last().map(Path::to_owned);
             fs::create_dir_all(path).tried(format!("make the folder {}", path.display())).inspect_err(|_| {
-                let _ = fs::remove_dir_all(&made);
+                made.iter().for_each(|made| drop(fs::remove_dir_all(made)));
             })?;
-            Ok(Undo::Remove(made))
+            Ok(made.map_or(Undo::Empty, Undo::Remove))
         }
         Err(error) => Err(Error::usage(format!("use {} as the project's folder: {error}", path.display()))),
     }

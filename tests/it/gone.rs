@@ -60,16 +60,17 @@ fn a_project_that_is_removed_and_cloned_anew_is_built_again_and_nothing_stands_i
     let (mut it, texts) = without_its_folder("gone-removed", remove);
     rebuild(&it.session);
     assert!(!it.project.root().exists());
+    // As whoever clones begins.
+    fs::create_dir(it.project.root()).unwrap();
+    rebuild(&it.session);
+    assert!(is_empty(it.project.root()));
+    fs::remove_dir(it.project.root()).unwrap();
     // Nor does a start make anything there.
     let serving = it.session.log.iter().rfind(|event| event["event"] == "serving").unwrap();
     send(serving["pid"].as_u64().unwrap().try_into().unwrap(), Signal::SIGKILL);
     let failed = it.session.wait_for("start-failed");
     assert!(failed["end"].as_str().unwrap().contains("Cargo.toml is gone"), "{failed}");
     assert!(!it.project.root().exists());
-    // As whoever clones begins.
-    fs::create_dir(it.project.root()).unwrap();
-    rebuild(&it.session);
-    assert!(is_empty(it.project.root()));
     comes_again(&mut it, &texts);
 }
 
@@ -90,7 +91,7 @@ fn a_project_that_is_moved_away_and_made_again_is_built_where_it_is_now() {
     // What the other folder holds is not the project any more.
     let builds = it.session.count("building");
     fs::write(moved.join("src/main.rs"), "nonsense").unwrap();
-    it.settle();
+    it.mark();
     assert_eq!(it.session.count("building"), builds);
 }
 
