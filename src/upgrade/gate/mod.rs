@@ -8,6 +8,7 @@ mod address;
 mod binds;
 mod connections;
 mod drain;
+mod flow;
 mod keeper;
 mod kernel;
 mod listener;
@@ -22,6 +23,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 pub use drain::Patience;
+pub use flow::Flow;
 pub use listener::{Listener, Shelf};
 
 /// Which sockets.

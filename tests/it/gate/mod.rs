@@ -4,6 +4,7 @@ mod addresses;
 mod draining;
 mod faults;
 mod programs;
+mod twice;
 
 use crate::harness::server::{Gate, server, who};
 use crate::harness::{LONG, Project, Session, free_address, get};
