@@ -83,13 +83,7 @@ pub fn every_notice() -> Vec<Notice> {
         died("exit status: 0", Some(0), false),
         died("exit status: 0", None, false),
         died("exit status: 0", Some(1000), true),
-        Notice::Died {
-            generation: 4,
-            end: "exit status: 1".into(),
-            again_in: None,
-            falls_back: false,
-            given_up: true,
-        },
+        Notice::Died { generation: 4, end: "exit status: 1".into(), again_in: None, falls_back: false, given_up: true },
         Notice::Finished { generation: 1, end: "exit status: 0".into() },
         Notice::Draining { generation: 3, live: 1, after: 0, limit: None },
         Notice::Draining { generation: 3, live: 1, after: 2_000, limit: None },
@@ -278,7 +272,7 @@ fn quiet_tells_trouble_and_what_was_asked_for() {
     let text = rendered(Look { quiet: true, ..Look::default() }, &every_notice());
     let markers: Vec<&str> = text.lines().filter_map(|line| line.get(..MARKER)).map(str::trim).collect();
     let before = ["error: no", "failed", "failed", "failed", "timings"];
-    let after = ["failed", "", "", "reverted", "died", "died", "died", "died", "drained", "refused"];
+    let after = ["failed", "", "", "reverted", "died", "died", "died", "died", "died", "drained", "refused"];
     assert_eq!(markers, [&before[..], &[""; 9], &after].concat());
 }
 

@@ -41,7 +41,8 @@ impl Room {
         for generation in &leaving {
             let Some(started) = self.generations.get(generation) else { continue };
             let held = self.held.tcp_addresses();
-            let flow = self.flows.of.entry(*generation).or_insert_with(|| Flow::to_ports(held.iter().map(|at| at.port())));
+            let flow =
+                self.flows.of.entry(*generation).or_insert_with(|| Flow::to_ports(held.iter().map(|at| at.port())));
             let seen = flow.look(&proc::family(started.running.pid()).into_iter().collect());
             if seen.moved {
                 self.handover.progress(now, *generation, seen.live);

@@ -235,7 +235,10 @@ impl<P: Clone + PartialEq> Handover<P> {
 
     /// Those that leave and have not been ended yet.
     pub fn leaving(&self) -> impl Iterator<Item = Generation> {
-        self.leaving.iter().filter(|(_, leaving)| leaving.told && leaving.step != Step::Kill).map(|(generation, _)| *generation)
+        self.leaving
+            .iter()
+            .filter(|(_, leaving)| leaving.told && leaving.step != Step::Kill)
+            .map(|(generation, _)| *generation)
     }
 
     /// The generation, which leaves, has answered something since that was last looked at, and has so many connections.
@@ -417,7 +420,12 @@ impl<P: Clone + PartialEq> Handover<P> {
         }
         if self.current.is_some() {
             let has_served = self.history.programs().any(|served| *served == failed.program);
-            return self.deaths.beside(failed.generation, failed.program, has_served).map(Action::Tell).into_iter().collect();
+            return self
+                .deaths
+                .beside(failed.generation, failed.program, has_served)
+                .map(Action::Tell)
+                .into_iter()
+                .collect();
         }
         // A first program that never was ready has nothing to come back to: its next version is waited for.
         let Some(served) = self.history.served().cloned() else { return Vec::new() };
@@ -451,11 +459,23 @@ impl<P: Clone + PartialEq> Handover<P> {
         }
         if self.starting.is_some() || self.next.is_some() {
             // Its successor is on the way already.
-            return vec![Action::Tell(Notice::Died { generation, end, again_in: None, falls_back: false, given_up: false })];
+            return vec![Action::Tell(Notice::Died {
+                generation,
+                end,
+                again_in: None,
+                falls_back: false,
+                given_up: false,
+            })];
         }
         self.deaths.of_current(now, dead.ready);
         if self.deaths.are_enough() {
-            return vec![Action::Tell(Notice::Died { generation, end, again_in: None, falls_back: false, given_up: true })];
+            return vec![Action::Tell(Notice::Died {
+                generation,
+                end,
+                again_in: None,
+                falls_back: false,
+                given_up: true,
+            })];
         }
         let good = self.deaths.fall_back(self.history.good().cloned());
         let falls_back = good.is_some();

@@ -83,7 +83,10 @@ fn an_old_one_that_dies_instead_of_stopping_makes_the_new_one_live_too() {
     let (mut handover, now) = serving(TIMEOUTS);
     let _ = handover.offer(now, "two", Style::Overlap);
     let _ = handover.ready(now, 2);
-    assert_eq!(handover.exited(now, 1, "signal 9", true), [Action::Commit(2), Action::Live(2), drained(1, None, "signal 9")]);
+    assert_eq!(
+        handover.exited(now, 1, "signal 9", true),
+        [Action::Commit(2), Action::Live(2), drained(1, None, "signal 9")]
+    );
 }
 
 #[test]
@@ -133,7 +136,8 @@ fn a_newer_program_that_waits_is_not_forgotten_for_the_old_one() {
     let _ = handover.offer(now, "two", Style::Overlap);
     handover.bound(2);
     let _ = handover.offer(now, "three", Style::Overlap);
-    let died = Notice::Died { generation: 1, end: "signal 9".into(), again_in: None, falls_back: false, given_up: false };
+    let died =
+        Notice::Died { generation: 1, end: "signal 9".into(), again_in: None, falls_back: false, given_up: false };
     assert_eq!(handover.exited(now, 1, "signal 9", true), [Action::Tell(died)]);
     assert_eq!(handover.exited(now, 2, "signal 15", true), [start(3, "three")]);
 }
@@ -232,14 +236,21 @@ fn a_third_program_inside_the_window_ends_the_first() {
 #[test]
 fn a_current_one_that_dies_is_started_again_at_once_if_it_had_stayed_up() {
     let (mut handover, now) = serving(TIMEOUTS);
-    let died = Notice::Died { generation: 1, end: "signal 11".into(), again_in: Some(0), falls_back: false, given_up: false };
+    let died =
+        Notice::Died { generation: 1, end: "signal 11".into(), again_in: Some(0), falls_back: false, given_up: false };
     assert_eq!(handover.exited(now + secs(30), 1, "signal 11", true), [Action::Tell(died), start(2, "one")]);
 }
 
 #[test]
 fn one_that_dies_at_once_is_started_again_a_second_later() {
     let (mut handover, now) = serving(TIMEOUTS);
-    let died = Notice::Died { generation: 1, end: "signal 11".into(), again_in: Some(1000), falls_back: false, given_up: false };
+    let died = Notice::Died {
+        generation: 1,
+        end: "signal 11".into(),
+        again_in: Some(1000),
+        falls_back: false,
+        given_up: false,
+    };
     assert_eq!(handover.exited(now, 1, "signal 11", true), [Action::Tell(died)]);
     assert_eq!(handover.deadline(), Some(now + secs(1)));
     assert_eq!(handover.tick(now + secs(1)), [start(2, "one")]);
@@ -330,10 +341,7 @@ fn one_that_has_nothing_left_to_finish_is_ended_at_once() {
     assert_eq!(handover.drained(now + secs(1), 1), [Action::Terminate(1)]);
     assert_eq!(handover.drained(now + secs(1), 1), [], "once");
     assert_eq!(handover.tick(now + secs(3)), [Action::Kill(1)], "it takes no notice");
-    assert_eq!(
-        handover.exited(now + secs(3), 1, "signal 9", true),
-        [drained_after(3_000, 1, 0, "signal 9")]
-    );
+    assert_eq!(handover.exited(now + secs(3), 1, "signal 9", true), [drained_after(3_000, 1, 0, "signal 9")]);
 }
 
 #[test]
@@ -626,7 +634,10 @@ fn what_is_waited_for_is_told_of_a_program_that_tells_nothing() {
     assert_eq!(handover.offer(now, "two", Style::StopFirst), [Action::Drain(1)]);
     handover.progress(now + secs(4), 1, 7);
     assert_eq!(handover.tick(now + secs(5)), [on(7, 5_000)]);
-    assert_eq!(handover.exited(now + secs(6), 1, "exit status 0", true)[0], drained_after(6_000, 1, None, "exit status 0"));
+    assert_eq!(
+        handover.exited(now + secs(6), 1, "exit status 0", true)[0],
+        drained_after(6_000, 1, None, "exit status 0")
+    );
 }
 
 #[test]

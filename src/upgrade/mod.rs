@@ -204,7 +204,13 @@ impl Room {
 
     pub fn deadline(&self) -> Option<Instant> {
         let late = self.generations.values().filter_map(|started| started.terminate_at);
-        self.handover.deadline().into_iter().chain(self.alive_at.values().copied()).chain(late).chain(self.flows.next()).min()
+        self.handover
+            .deadline()
+            .into_iter()
+            .chain(self.alive_at.values().copied())
+            .chain(late)
+            .chain(self.flows.next())
+            .min()
     }
 
     /// What there is to tell.

@@ -34,7 +34,8 @@ impl Loaded {
     fn save(&mut self, text: &str) -> Value {
         self.generation += 1;
         let version = self.generation.to_string();
-        self.project.write("src/main.rs", &text.replace("VERSION: &str = \"1\"", &format!("VERSION: &str = {version:?}")));
+        self.project
+            .write("src/main.rs", &text.replace("VERSION: &str = \"1\"", &format!("VERSION: &str = {version:?}")));
         let serving = self.session.wait_serving(self.generation);
         self.load.switched(&version);
         self.load.wait_for(20);
@@ -110,7 +111,9 @@ fn a_program_may_leave_the_library_and_come_back_under_load() {
     let mut it = start("dropped-purpose", "std", &[]);
     let with = it.project.read("src/main.rs");
     let without = Project::from_template("dropped-purpose-plain", "plain").read("src/main.rs");
-    for (text, by) in [(&without, "bind"), (&without, "bind"), (&with, "library"), (&with, "library"), (&without, "bind")] {
+    for (text, by) in
+        [(&without, "bind"), (&without, "bind"), (&with, "library"), (&with, "library"), (&without, "bind")]
+    {
         assert_eq!(it.save(text)["by"], by);
     }
     it.fail(&with, "todo!();");

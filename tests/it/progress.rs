@@ -1,6 +1,7 @@
 //! An old program that goes on answering is not ended for a time that is over, and one that stands still is.
 
 use crate::harness::{LONG, Project, Session, free_address};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,6 +24,12 @@ fn begin(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// Without a build, however long that takes here: the answers are under way.
+fn replace(session: &mut Session) {
+    session.signal(Signal::SIGUSR2);
+    session.wait_serving(2);
+}
+
 fn draining_past_its_time(session: &Session) -> Option<&Value> {
     session.log.iter().find(|event| event["event"] == "draining" && event["limit"].is_u64())
 }
@@ -32,15 +39,13 @@ fn answers_are_finished(name: &str, template: &str, args: &[&str]) {
     let address = free_address();
     let mut session = Session::start(&project, address, &[&["--drain-timeout", "1500ms"], args].concat());
     session.wait_serving(1);
-    project.set_version("2");
-    session.wait_for("building");
     let begun: Vec<TcpStream> = (0..CONNECTIONS).map(|_| begin(address)).collect();
-    session.wait_serving(2);
+    replace(&mut session);
     for mut stream in begun {
         let mut rest = String::new();
         stream.read_to_string(&mut rest).unwrap();
         let parts = rest.matches("this took its time").count() + rest.matches("piece ").count();
-        assert!(rest.starts_with("version: 1\n") && parts >= 9, "{rest:?}");
+        assert!(rest.contains("version: 1\n") && parts >= 9, "{rest:?}");
     }
     let drained = session.see("its end", |event| event["event"] == "drained" && event["generation"] == 1);
     assert!(drained["cut"].as_u64().unwrap_or(0) == 0, "{drained}");
@@ -74,8 +79,7 @@ fn stands_still(name: &str, template: &str) {
     write!(half, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab").unwrap();
     // Both have come to the program before it is replaced.
     drop(begin(address));
-    project.set_version("2");
-    session.wait_serving(2);
+    replace(&mut session);
     let drained = session.see("its end", |event| event["event"] == "drained" && event["generation"] == 1);
     assert_eq!(drained["cut"], 1, "{drained}");
     let took = drained["took"].as_u64().unwrap();
@@ -103,8 +107,7 @@ fn what_never_ends_is_ended_at_the_limit() {
     let mut session = Session::start(&project, address, &["--drain-timeout", "1s", "--drain-limit", "3s"]);
     session.wait_serving(1);
     let stream = begin(address);
-    project.set_version("2");
-    session.wait_serving(2);
+    replace(&mut session);
     let drained = session.see("its end", |event| event["event"] == "drained" && event["generation"] == 1);
     assert_eq!(drained["cut"], 1, "{drained}");
     assert!(drained["took"].as_u64().unwrap() >= 3_000, "{drained}");

@@ -35,7 +35,8 @@ fn the_same_program_again_brings_the_advice_at_once() {
     let mut it = start("twice-again", &[], &[LOCKS[0]]);
     it.session.signal(nix::sys::signal::Signal::SIGUSR2);
     it.session.wait_for("start-failed");
-    it.session.see("advice", |event| event["event"] == "note" && event["text"].as_str().unwrap().contains("--no-overlap"));
+    it.session
+        .see("advice", |event| event["event"] == "note" && event["text"].as_str().unwrap().contains("--no-overlap"));
 }
 
 #[test]
