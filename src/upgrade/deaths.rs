@@ -39,15 +39,18 @@ impl<P: PartialEq> Deaths<P> {
         self.beside = None;
     }
 
-    /// The one that served has died.
-    pub fn of_current(&mut self, now: Instant, ready: Instant) {
+    /// The one that served has died. Says whether that was enough.
+    pub fn of_current(&mut self, now: Instant, ready: Instant) -> bool {
         self.of_one = if now.saturating_duration_since(ready) < PROVED { self.of_one + 1 } else { 1 };
+        self.are_enough()
     }
 
-    /// One that was to serve did not get ready, and nobody else serves; `again` if it is the one that served before.
-    pub fn of_start(&mut self, again: bool) {
+    /// One that was to serve did not get ready, and nobody else serves; `again` if it is the one that served before. Says whether that
+    /// was enough.
+    pub fn of_start(&mut self, again: bool) -> bool {
         self.in_vain += 1;
         self.of_one += u32::from(again);
+        self.are_enough()
     }
 
     /// The one before is tried, which has as many lives.
@@ -59,7 +62,7 @@ impl<P: PartialEq> Deaths<P> {
         before
     }
 
-    pub fn are_enough(&self) -> bool {
+    fn are_enough(&self) -> bool {
         self.of_one.max(self.in_vain) >= GIVEN_UP
     }
 

@@ -104,8 +104,7 @@ impl<P: Clone + PartialEq> Handover<P> {
         let next = self.next.as_ref().filter(|next| self.is_after(next.after)).map(|next| next.not_before);
         let leaving = self.leaving.values().filter(|leaving| leaving.step != Step::Kill);
         let leaving = leaving.map(|leaving| leaving.tell_at().map_or(leaving.until, |at| at.min(leaving.until)));
-        let announced = self.announced.as_ref().filter(|announced| !announced.committed);
-        let commit = announced.map(|announced| announced.commit_at);
+        let commit = self.announced.as_ref().and_then(Announced::deadline);
         leaving.chain(starting).chain(paused).chain(next).chain(commit).min()
     }
 
@@ -310,11 +309,8 @@ impl<P: Clone + PartialEq> Handover<P> {
         if let Some(paused) = self.paused.take_if(|paused| paused.until <= now) {
             actions.push(self.dismiss(now, paused.was.generation, Step::Drain, true));
         }
-        let waits = |announced: &&mut Announced| !announced.committed && announced.commit_at <= now;
-        if let Some(announced) = self.announced.as_mut().filter(waits) {
-            announced.committed = true;
-            actions.push(Action::Commit(announced.new));
-        }
+        actions
+            .extend(self.announced.as_mut().and_then(|announced| announced.waits_no_longer(now)).map(Action::Commit));
         for (generation, leaving) in &mut self.leaving {
             if leaving.until > now {
                 actions.extend(leaving.tell(now, *generation).map(Action::Tell));
@@ -430,8 +426,7 @@ impl<P: Clone + PartialEq> Handover<P> {
         // A first program that never was ready has nothing to come back to: its next version is waited for.
         let Some(served) = self.history.served().cloned() else { return Vec::new() };
         let again = served == failed.program;
-        self.deaths.of_start(again);
-        if self.deaths.are_enough() {
+        if self.deaths.of_start(again) {
             return vec![Action::Tell(Deaths::<P>::given_up())];
         }
         let (program, not_before) = if again {
@@ -457,32 +452,19 @@ impl<P: Clone + PartialEq> Handover<P> {
         if !serves {
             return vec![Action::Tell(Notice::Finished { generation, end })];
         }
-        if self.starting.is_some() || self.next.is_some() {
-            // Its successor is on the way already.
-            return vec![Action::Tell(Notice::Died {
-                generation,
-                end,
-                again_in: None,
-                falls_back: false,
-                given_up: false,
-            })];
-        }
-        self.deaths.of_current(now, dead.ready);
-        if self.deaths.are_enough() {
-            return vec![Action::Tell(Notice::Died {
-                generation,
-                end,
-                again_in: None,
-                falls_back: false,
-                given_up: true,
-            })];
+        // Its successor may be on the way already.
+        let alone = self.starting.is_none() && self.next.is_none();
+        let given_up = alone && self.deaths.of_current(now, dead.ready);
+        if given_up || !alone {
+            let (again_in, falls_back) = (None, false);
+            return vec![Action::Tell(Notice::Died { generation, end, again_in, falls_back, given_up })];
         }
         let good = self.deaths.fall_back(self.history.good().cloned());
         let falls_back = good.is_some();
         let program = good.unwrap_or(dead.program);
         let at = (dead.started + RESTART_INTERVAL).max(now);
         let again_in = Some(millis(at.saturating_duration_since(now)));
-        let mut actions = vec![Action::Tell(Notice::Died { generation, end, again_in, falls_back, given_up: false })];
+        let mut actions = vec![Action::Tell(Notice::Died { generation, end, again_in, falls_back, given_up })];
         actions.extend(self.start_when(now, program, at));
         actions
     }

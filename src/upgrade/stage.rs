@@ -42,6 +42,19 @@ pub struct Announced {
     pub committed: bool,
 }
 
+impl Announced {
+    pub fn deadline(&self) -> Option<Instant> {
+        (!self.committed).then_some(self.commit_at)
+    }
+
+    /// The new one, if it is to accept though the old one hangs.
+    pub fn waits_no_longer(&mut self, now: Instant) -> Option<Generation> {
+        self.deadline().filter(|at| *at <= now)?;
+        self.committed = true;
+        Some(self.new)
+    }
+}
+
 #[derive(Debug)]
 pub struct Leaving {
     pub step: Step,
