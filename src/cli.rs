@@ -208,9 +208,12 @@ pub struct Session {
     /// How long the old generation stays, paused, to take over again if the new one dies [default: 0s]
     #[arg(long, value_name = "TIME", help_heading = UPGRADE)]
     pub probation: Option<String>,
-    /// How long the old generation may take to finish its connections before they are cut [default: 5s]
+    /// How long the old generation may go on without answering anything before its connections are cut [default: 5s]
     #[arg(long, value_name = "TIME", help_heading = UPGRADE)]
     pub drain_timeout: Option<String>,
+    /// How long it may go on at all, where it answers all the time [default: 60s]
+    #[arg(long, value_name = "TIME", help_heading = UPGRADE)]
+    pub drain_limit: Option<String>,
     /// How long a program may take to end after SIGTERM before it is killed [default: 2s]
     #[arg(long, value_name = "TIME", help_heading = UPGRADE)]
     pub kill_timeout: Option<String>,

@@ -221,6 +221,10 @@ impl Control {
         // On probation others were, too.
         entries.iter().filter(|entry| !is_left(entry)).for_each(|entry| self.state.no_longer_exempt(&entry.place));
         self.state.close_gate(&exempt);
+        if self.mouth.above() == Above::Holder && !self.settings.says_deadline {
+            // It sees whether answers go on, and ends this process when they do not.
+            self.leave.without_deadline();
+        }
         self.leave.begin(now(), left);
         // Before anybody is woken: the process may end as soon as it knows.
         if why == Why::Stopped {

@@ -58,6 +58,8 @@ pub struct Builder {
     probation: Probation,
     max_generations: usize,
     pace: Pace,
+    /// The program has chosen its deadline.
+    says_deadline: bool,
     healthy: Option<Hook<Healthy>>,
     on_failure: Option<Hook<OnFailure>>,
 }
@@ -97,6 +99,7 @@ pub(crate) struct Settings {
     pub(crate) probation: Probation,
     pub(crate) max_generations: usize,
     pub(crate) pace: Pace,
+    pub(crate) says_deadline: bool,
     pub(crate) healthy: Option<Hook<Healthy>>,
     pub(crate) on_failure: Option<Hook<OnFailure>>,
     /// As they were found in the environment, for the successor.
@@ -121,6 +124,7 @@ pub fn builder() -> Builder {
         probation: Probation::For(Duration::from_secs(5)),
         max_generations: 8,
         pace: Pace { linger: Duration::from_millis(100), drain_timeout: Duration::from_secs(30) },
+        says_deadline: false,
         healthy: None,
         on_failure: None,
     }
@@ -219,9 +223,10 @@ impl Builder {
         self
     }
 
-    /// How long connections may go on after accepting has ended; then they are shut down. Default: 30 s.
+    /// How long connections may go on after accepting has ended; then they are shut down. Default: 30 s; in development, where
+    /// `cargo hotrun` sees whether answers go on and ends the process, as long as that lets them.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.pace.drain_timeout = bounded(timeout);
+        (self.pace.drain_timeout, self.says_deadline) = (bounded(timeout), true);
         self
     }
 
@@ -282,6 +287,9 @@ impl Builder {
         let (sender, requests) = mpsc::channel();
         let bell = Bell { event: Arc::new(event()?), requests: sender };
         let state = State::new()?;
+        if above == Above::Holder && inherited.waits {
+            state.pause(&[]);
+        }
         let channel = inherited.control.take().map(|control| control.channel);
         let mouth = Arc::new(Mouth::new(channel, above, manager, pid_file, inherited.sockets, bell.clone()));
         if let Some(token) = token {
@@ -362,6 +370,7 @@ impl Builder {
             probation: self.probation,
             max_generations: self.max_generations,
             pace: self.pace,
+            says_deadline: self.says_deadline,
             healthy: self.healthy,
             on_failure: self.on_failure,
             notify_socket,

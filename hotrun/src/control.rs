@@ -209,8 +209,11 @@ impl Control {
         };
         match ToServer::decode(&bytes) {
             Ok(ToServer::Commit) => {
-                if self.mouth.above() == Above::Predecessor {
-                    self.confirmed();
+                match self.mouth.above() {
+                    Above::Predecessor => self.confirmed(),
+                    // If it has waited for this.
+                    Above::Holder => self.resume(),
+                    Above::Returning | Above::Nobody => {}
                 }
             }
             Ok(ToServer::Pause) => {

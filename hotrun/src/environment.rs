@@ -4,8 +4,8 @@
 use crate::sys;
 use crate::wire::{
     FIRST_FD, HOTRUN_BOUND, HOTRUN_CTL, HOTRUN_FILES, HOTRUN_GENERATION, HOTRUN_HELD, HOTRUN_INTERIM,
-    HOTRUN_PREDECESSOR, HOTRUN_STATE, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET, UNNAMED, VARIABLES, WATCHDOG_PID,
-    WATCHDOG_USEC,
+    HOTRUN_PREDECESSOR, HOTRUN_STATE, HOTRUN_WAITS, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET, UNNAMED,
+    VARIABLES, WATCHDOG_PID, WATCHDOG_USEC,
 };
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use std::collections::HashMap;
@@ -31,6 +31,8 @@ pub(crate) struct Inherited {
     pub(crate) generation: u32,
     /// Whatever this process binds is somebody else's, too, who serves it when this process has stopped.
     pub(crate) held: bool,
+    /// Another process accepts until this one is told that it is its turn.
+    pub(crate) waits: bool,
 }
 
 #[derive(Debug)]
@@ -94,6 +96,7 @@ pub(crate) fn take() -> io::Result<Inherited> {
         generation: number(HOTRUN_GENERATION).unwrap_or(1),
         control: text(HOTRUN_CTL).and_then(control_channel),
         held: text(HOTRUN_HELD).is_some(),
+        waits: text(HOTRUN_WAITS).is_some(),
         ..Inherited::default()
     };
     let given = |name: &str| text(name).into_iter().flat_map(|names| names.split(':')).filter(|name| !name.is_empty());

@@ -14,6 +14,9 @@ pub(crate) struct Pace {
     pub(crate) drain_timeout: Duration,
 }
 
+/// Longer than any process lives, and short enough to be added to any time.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -67,6 +70,11 @@ impl Leave {
 
     pub(crate) fn has_begun(&self) -> bool {
         self.begun.is_some()
+    }
+
+    /// Somebody else knows when connections have had their time.
+    pub(crate) fn without_deadline(&mut self) {
+        self.pace.drain_timeout = FOR_EVER;
     }
 
     pub(crate) fn begin(&mut self, now: Instant, left: Left) {

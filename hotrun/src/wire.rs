@@ -24,6 +24,8 @@ pub const HOTRUN_BOUND: &str = "HOTRUN_BOUND";
 /// the sockets are the server's own to hand over; or, where `:returns` stands behind the number, it returns under its number,
 /// and the server only serves until then.
 pub const HOTRUN_PREDECESSOR: &str = "HOTRUN_PREDECESSOR";
+/// Set where another process serves until COMMIT, and this one accepts nothing before.
+pub const HOTRUN_WAITS: &str = "HOTRUN_WAITS";
 /// Set where whoever started this process holds every socket that it binds, without a channel, for those that come after it: its
 /// queue is theirs when this process stops.
 pub const HOTRUN_HELD: &str = "HOTRUN_HELD";
@@ -54,6 +56,7 @@ pub const VARIABLES: &[&str] = &[
     HOTRUN_BOUND,
     HOTRUN_PREDECESSOR,
     HOTRUN_INTERIM,
+    HOTRUN_WAITS,
     HOTRUN_HELD,
     HOTRUN_FILES,
     HOTRUN_STATE,
@@ -99,7 +102,7 @@ pub(crate) enum ToHolder {
 /// From the holder to the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ToServer {
-    /// READY was heard; the one before stops accepting.
+    /// READY was heard, and whoever served before has stopped accepting, or is about to where this server does not wait for it.
     Commit,
     Pause,
     Resume,

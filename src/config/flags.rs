@@ -41,6 +41,7 @@ pub(super) fn layer(args: &Session, directory: &Path) -> Result<Layer> {
         ready_timeout: one("--ready-timeout", &args.ready_timeout, ready_timeout)?,
         probation: one("--probation", &args.probation, duration::parse)?,
         drain_timeout: one("--drain-timeout", &args.drain_timeout, duration::parse)?,
+        drain_limit: one("--drain-limit", &args.drain_limit, duration::parse)?,
         kill_timeout: one("--kill-timeout", &args.kill_timeout, duration::parse)?,
     })
 }

@@ -55,6 +55,7 @@ pub(super) struct Layer {
     pub(super) ready_timeout: Option<Duration>,
     pub(super) probation: Option<Duration>,
     pub(super) drain_timeout: Option<Duration>,
+    pub(super) drain_limit: Option<Duration>,
     pub(super) kill_timeout: Option<Duration>,
 }
 
@@ -87,6 +88,7 @@ impl Layer {
             ready_timeout: self.ready_timeout.or(farther.ready_timeout),
             probation: self.probation.or(farther.probation),
             drain_timeout: self.drain_timeout.or(farther.drain_timeout),
+            drain_limit: self.drain_limit.or(farther.drain_limit),
             kill_timeout: self.kill_timeout.or(farther.kill_timeout),
         }
     }

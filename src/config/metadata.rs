@@ -29,7 +29,7 @@ impl Section {
 }
 
 /// Every key, in the order of the documentation.
-pub(super) const KEYS: [&str; 21] = [
+pub(super) const KEYS: [&str; 22] = [
     "bin",
     "example",
     "features",
@@ -50,6 +50,7 @@ pub(super) const KEYS: [&str; 21] = [
     "ready-timeout",
     "probation",
     "drain-timeout",
+    "drain-limit",
     "kill-timeout",
 ];
 
@@ -120,6 +121,7 @@ fn from_table(source: &Source<'_>, table: &dyn TableLike) -> Result<Layer> {
             "ready-timeout" => layer.ready_timeout = Some(some_time(entry.time()?).map_err(|why| entry.refuse(why))?),
             "probation" => layer.probation = Some(entry.time()?),
             "drain-timeout" => layer.drain_timeout = Some(entry.time()?),
+            "drain-limit" => layer.drain_limit = Some(entry.time()?),
             "kill-timeout" => layer.kill_timeout = Some(entry.time()?),
             _ => return Err(unknown(source, table, key)),
         }

@@ -53,6 +53,7 @@ overlap = true
 ready-timeout = "60s"
 probation = "0s"
 drain-timeout = "5s"
+drain-limit = "60s"
 kill-timeout = "2s"
 "#;
 
@@ -164,7 +165,10 @@ pub struct Upgrade {
     pub overlap: bool,
     pub ready_timeout: Duration,
     pub probation: Duration,
+    /// How long an old generation may go on without any progress.
     pub drain_timeout: Duration,
+    /// And how long at all.
+    pub drain_limit: Duration,
     pub kill_timeout: Duration,
 }
 
@@ -270,6 +274,7 @@ fn load_from(args: &cli::Session, metadata: &Metadata, directory: &Path) -> Resu
             ready_timeout: said.ready_timeout.unwrap_or(Duration::from_secs(60)),
             probation: said.probation.unwrap_or(Duration::ZERO),
             drain_timeout: said.drain_timeout.unwrap_or(Duration::from_secs(5)),
+            drain_limit: said.drain_limit.unwrap_or(Duration::from_secs(60)),
             kill_timeout: said.kill_timeout.unwrap_or(Duration::from_secs(2)),
         },
         output: Output {

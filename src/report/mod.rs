@@ -137,17 +137,22 @@ pub enum Notice {
         end: String,
         again_in: Option<u64>,
         falls_back: bool,
+        /// Nothing is started before something changes.
+        given_up: bool,
     },
     /// A program without held sockets came to its end.
     Finished {
         generation: Generation,
         end: String,
     },
-    /// An old generation is still busy with `live` connections: said when it begins to leave, and again if it takes long.
+    /// An old generation is still busy with `live` connections: said when it begins to leave, and again if it takes long. Where it goes on
+    /// answering past its time, `limit` is how long after its beginning it is ended at the latest.
     Draining {
         generation: Generation,
         live: usize,
         after: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        limit: Option<u64>,
     },
     /// An old generation has left. `cut` counts connections that were ended by force, where the program tells of them.
     Drained {

@@ -79,7 +79,13 @@ mod tests {
     use crate::report::HandOver;
 
     fn died() -> Notice {
-        Notice::Died { generation: 2, end: "signal 6 (SIGABRT)".into(), again_in: Some(0), falls_back: false }
+        Notice::Died {
+            generation: 2,
+            end: "signal 6 (SIGABRT)".into(),
+            again_in: Some(0),
+            falls_back: false,
+            given_up: false,
+        }
     }
 
     fn failed(program: Vintage) -> Notice {

@@ -163,10 +163,11 @@ impl Text {
                 let cause = format!("generation {from} ended on probation");
                 self.line(Tone::Bad, "reverted", &ended(&cause, end, &format!("Generation {to} accepts again")))
             }
-            Notice::Died { generation, end, again_in, falls_back } => {
+            Notice::Died { generation, end, again_in, falls_back, given_up } => {
                 let what =
                     if *falls_back { "It keeps dying: starting the program before" } else { "Starting it again" };
                 let state = match again_in {
+                    None if *given_up => "It keeps dying: nothing is started before the next save".to_owned(),
                     None => "Its successor is being started already".to_owned(),
                     Some(0) => format!("{what} now"),
                     Some(wait) => format!("{what} in {}", span(*wait as f64)),
@@ -176,9 +177,13 @@ impl Text {
             Notice::Finished { generation, end } => self.calm("finished", &format!("generation {generation}: {end}")),
             // As nearly all do, for a moment.
             Notice::Draining { after: 0, .. } => String::new(),
-            Notice::Draining { generation, live, after } => {
+            Notice::Draining { generation, live, after, limit } => {
                 let (live, after) = (count(*live, "connection"), span(*after as f64));
-                self.calm("draining", &format!("generation {generation}, {live} still live after {after}"))
+                let mut text = format!("generation {generation}, {live} still live after {after}");
+                if let Some(limit) = limit {
+                    text = format!("{text}, and answering (ended after {} at the latest)", span(*limit as f64));
+                }
+                self.calm("draining", &text)
             }
             Notice::Drained { generation, cut: Some(cut @ 1..), end, took: _ } => {
                 let text = format!("generation {generation}, {} cut ({end})", count(*cut, "connection"));

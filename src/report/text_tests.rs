@@ -83,9 +83,11 @@ pub fn every_notice() -> Vec<Notice> {
         died("exit status: 0", Some(0), false),
         died("exit status: 0", None, false),
         died("exit status: 0", Some(1000), true),
+        Notice::Died { generation: 4, end: "exit status: 1".into(), again_in: None, falls_back: false, given_up: true },
         Notice::Finished { generation: 1, end: "exit status: 0".into() },
-        Notice::Draining { generation: 3, live: 1, after: 0 },
-        Notice::Draining { generation: 3, live: 1, after: 2_000 },
+        Notice::Draining { generation: 3, live: 1, after: 0, limit: None },
+        Notice::Draining { generation: 3, live: 1, after: 2_000, limit: None },
+        Notice::Draining { generation: 3, live: 12, after: 5_000, limit: Some(60_000) },
         drained(None, "signal 15 (SIGTERM)", 10),
         drained(Some(0), "exit status 0", 10),
         drained(Some(0), "exit status 143", 10),
@@ -106,7 +108,7 @@ fn stopped_and_started(program: Vintage, timing: Option<Timing>) -> Notice {
 }
 
 fn died(end: &str, again_in: Option<u64>, falls_back: bool) -> Notice {
-    Notice::Died { generation: 4, end: end.into(), again_in, falls_back }
+    Notice::Died { generation: 4, end: end.into(), again_in, falls_back, given_up: false }
 }
 
 fn drained(cut: Option<usize>, end: &str, took: u64) -> Notice {
@@ -186,8 +188,10 @@ unchanged  the build gave what generation 4 serves already
      died  generation 4: exit status: 0. Starting it again now
      died  generation 4: exit status: 0. Its successor is being started already
      died  generation 4: exit status: 0. It keeps dying: starting the program before in 1000 ms
+     died  generation 4: exit status: 1. It keeps dying: nothing is started before the next save
  finished  generation 1: exit status: 0
  draining  generation 3, 1 connection still live after 2000 ms
+ draining  generation 3, 12 connections still live after 5000 ms, and answering (ended after 60.0 s at the latest)
     ended  generation 3 (exit status 101)
   drained  generation 3, 0 cut (signal 9 (SIGKILL))
     ended  generation 3, after 2000 ms (signal 15 (SIGTERM))
@@ -268,7 +272,7 @@ fn quiet_tells_trouble_and_what_was_asked_for() {
     let text = rendered(Look { quiet: true, ..Look::default() }, &every_notice());
     let markers: Vec<&str> = text.lines().filter_map(|line| line.get(..MARKER)).map(str::trim).collect();
     let before = ["error: no", "failed", "failed", "failed", "timings"];
-    let after = ["failed", "", "", "reverted", "died", "died", "died", "died", "drained", "refused"];
+    let after = ["failed", "", "", "reverted", "died", "died", "died", "died", "died", "drained", "refused"];
     assert_eq!(markers, [&before[..], &[""; 9], &after].concat());
 }
 

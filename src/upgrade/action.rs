@@ -9,6 +9,8 @@ pub struct Timeouts {
     pub ready: Duration,
     pub probation: Duration,
     pub drain: Duration,
+    /// Both count from the last progress, up to here from the beginning.
+    pub limit: Duration,
     pub kill: Duration,
 }
 

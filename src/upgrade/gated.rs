@@ -64,7 +64,7 @@ impl Room {
             Seen::Live { live, busy } => {
                 self.handover.live(generation, busy);
                 if !std::mem::replace(&mut started.said_draining, true) {
-                    self.out.push(Notice::Draining { generation, live, after: 0 });
+                    self.out.push(Notice::Draining { generation, live, after: 0, limit: None });
                 }
             }
             Seen::Drained => {

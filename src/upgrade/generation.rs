@@ -157,6 +157,9 @@ impl Start {
             }
         }
         command.env(wire::NOTIFY_SOCKET, &notify_path);
+        if waits && takes == Takes::Library {
+            command.env(wire::HOTRUN_WAITS, "1");
+        }
         if behind.is_some() {
             // The library, which finds no channel there, is not to think that the sockets it binds are its own alone.
             command.env(wire::HOTRUN_HELD, "1");

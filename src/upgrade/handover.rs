@@ -2,18 +2,18 @@
 //! Never lives here: a clock, a process, a socket. Time is an argument; what should be done is returned.
 
 use super::action::{Action, Style, Timeouts};
+use super::deaths::Deaths;
 use super::history::{History, KEPT};
-use super::stage::{After, Current, Leaving, Next, Paused, SLOW, Starting, Step};
+use super::stage::{After, Announced, Current, Leaving, Next, Paused, SLOW, Starting, Step, millis};
 use crate::report::{Generation, Notice, Vintage};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// A current program that dies sooner than this after it became ready has not proved itself.
-const PROVED: Duration = Duration::from_secs(10);
-/// Deaths in a row, each before the program proved itself, after which the one before is tried.
-const KEEPS_DYING: u32 = 3;
 /// The shortest time from one start to the next of a program that does not stay up; s6 has the same.
 const RESTART_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the new one waits for the word of the old one that it has stopped accepting. It is nearly always there at once.
+const HANGS: Duration = Duration::from_secs(1);
 
 /// At most one generation starts, at most one is current, at most one is on hold beside it; any number leaves.
 #[derive(Debug)]
@@ -27,11 +27,9 @@ pub struct Handover<P> {
     next: Option<Next<P>>,
     /// Of the program that was offered last.
     style: Style,
-    /// The generation that is live as soon as the other has stopped accepting.
-    announced: Option<(Generation, Generation)>,
+    announced: Option<Announced>,
     history: History<P>,
-    /// Deaths in a row of programs that had not proved themselves.
-    deaths: u32,
+    deaths: Deaths<P>,
     stopping: bool,
 }
 
@@ -48,7 +46,7 @@ impl<P: Clone + PartialEq> Handover<P> {
             style: Style::Overlap,
             announced: None,
             history: History::new(),
-            deaths: 0,
+            deaths: Deaths::new(),
             stopping: false,
         }
     }
@@ -105,8 +103,9 @@ impl<P: Clone + PartialEq> Handover<P> {
         let paused = self.paused.as_ref().map(|paused| paused.until);
         let next = self.next.as_ref().filter(|next| self.is_after(next.after)).map(|next| next.not_before);
         let leaving = self.leaving.values().filter(|leaving| leaving.step != Step::Kill);
-        let leaving = leaving.map(|leaving| if leaving.is_to_tell() { leaving.slow_at() } else { leaving.until });
-        leaving.chain(starting).chain(paused).chain(next).min()
+        let leaving = leaving.map(|leaving| leaving.tell_at().map_or(leaving.until, |at| at.min(leaving.until)));
+        let commit = self.announced.as_ref().and_then(Announced::deadline);
+        leaving.chain(starting).chain(paused).chain(next).chain(commit).min()
     }
 
     /// What the newest sources were built into: it is to serve from now on.
@@ -133,12 +132,13 @@ impl<P: Clone + PartialEq> Handover<P> {
         }
         let mut actions = Vec::new();
         self.style = style;
-        self.deaths = 0;
+        self.deaths.start_anew();
         self.next = None;
         if let Some(starting) = self.starting.take() {
             actions.push(self.dismiss_start(now, &starting));
         }
         if style == Style::StopFirst {
+            self.announced = None;
             let serving = self.paused.take().map(|paused| paused.was.generation);
             for generation in serving.into_iter().chain(self.current.take().map(|current| current.generation)) {
                 actions.push(self.dismiss(now, generation, Step::Drain, true));
@@ -161,7 +161,7 @@ impl<P: Clone + PartialEq> Handover<P> {
     /// The current generation has stopped accepting though nobody here asked it to: somebody else did.
     pub fn leaves(&mut self, now: Instant, generation: Generation) -> Vec<Action<P>> {
         let Some(current) = self.current.take_if(|current| current.generation == generation) else { return Vec::new() };
-        self.leaving.insert(generation, Leaving::new(Step::Drain, now, self.timeouts.drain, true));
+        self.leaving.insert(generation, Leaving::new(Step::Drain, now, &self.timeouts, true));
         self.announced = None;
         self.current_died(now, current, "somebody has asked it to stop".to_owned(), true)
     }
@@ -190,16 +190,18 @@ impl<P: Clone + PartialEq> Handover<P> {
         let Some(starting) = self.starting.take_if(|starting| starting.generation == generation) else {
             return Vec::new();
         };
-        let mut actions = vec![Action::Commit(generation)];
+        let mut actions = Vec::new();
+        self.deaths.got_ready();
         self.history.is_ready(&starting.program);
         let new = Current { generation, program: starting.program, started: starting.since, ready: now };
         if let Some(paused) = self.paused.take() {
             actions.push(self.dismiss(now, paused.was.generation, Step::Drain, true));
         }
         match self.current.replace(new) {
-            None => actions.push(Action::Live(generation)),
+            None => actions.extend([Action::Commit(generation), Action::Live(generation)]),
             Some(old) => {
-                self.announced = Some((generation, old.generation));
+                let (new, commit_at) = (generation, now + HANGS);
+                self.announced = Some(Announced { new, old: old.generation, commit_at, committed: false });
                 if self.timeouts.probation.is_zero() {
                     actions.push(self.dismiss(now, old.generation, Step::Drain, true));
                 } else {
@@ -213,8 +215,9 @@ impl<P: Clone + PartialEq> Handover<P> {
 
     /// The generation accepts nothing any more.
     pub fn stopped_accepting(&mut self, generation: Generation) -> Vec<Action<P>> {
-        match self.announced.take_if(|(_, old)| *old == generation) {
-            Some((new, _)) => vec![Action::Live(new)],
+        match self.announced.take_if(|announced| announced.old == generation) {
+            Some(Announced { new, committed: true, .. }) => vec![Action::Live(new)],
+            Some(Announced { new, committed: false, .. }) => vec![Action::Commit(new), Action::Live(new)],
             None => Vec::new(),
         }
     }
@@ -230,12 +233,28 @@ impl<P: Clone + PartialEq> Handover<P> {
         }
     }
 
+    /// Those that leave and have not been ended yet.
+    pub fn leaving(&self) -> impl Iterator<Item = Generation> {
+        self.leaving
+            .iter()
+            .filter(|(_, leaving)| leaving.told && leaving.step != Step::Kill)
+            .map(|(generation, _)| *generation)
+    }
+
+    /// The generation, which leaves, has answered something since that was last looked at, and has so many connections.
+    pub fn progress(&mut self, now: Instant, generation: Generation, found: usize) {
+        // Whoever ends the session wants to go.
+        if let Some(leaving) = self.leaving.get_mut(&generation).filter(|_| !self.stopping) {
+            leaving.progress(now, found, &self.timeouts);
+        }
+    }
+
     /// Nothing of it is left to finish: it need not be waited for.
     pub fn drained(&mut self, now: Instant, generation: Generation) -> Vec<Action<P>> {
-        let until = now + self.timeouts.kill;
         match self.leaving.get_mut(&generation).filter(|leaving| leaving.step == Step::Drain) {
             Some(leaving) => {
-                (leaving.step, leaving.until, leaving.live) = (Step::Terminate, until, Some(0));
+                leaving.next_step(now, Step::Terminate, &self.timeouts);
+                leaving.live = Some(0);
                 vec![Action::Terminate(generation)]
             }
             None => Vec::new(),
@@ -291,20 +310,16 @@ impl<P: Clone + PartialEq> Handover<P> {
         if let Some(paused) = self.paused.take_if(|paused| paused.until <= now) {
             actions.push(self.dismiss(now, paused.was.generation, Step::Drain, true));
         }
+        actions
+            .extend(self.announced.as_mut().and_then(|announced| announced.waits_no_longer(now)).map(Action::Commit));
         for (generation, leaving) in &mut self.leaving {
             if leaving.until > now {
-                if leaving.is_to_tell() && leaving.slow_at() <= now {
-                    leaving.said_slow = true;
-                    let (generation, live) = (*generation, leaving.live.unwrap_or(0));
-                    let after = millis(now.saturating_duration_since(leaving.since));
-                    actions.push(Action::Tell(Notice::Draining { generation, live, after }));
-                }
+                actions.extend(leaving.tell(now, *generation).map(Action::Tell));
                 continue;
             }
             match leaving.step {
                 Step::Drain => {
-                    leaving.step = Step::Terminate;
-                    leaving.until = now + self.timeouts.kill;
+                    leaving.next_step(now, Step::Terminate, &self.timeouts);
                     actions.push(Action::Terminate(*generation));
                 }
                 Step::Terminate => {
@@ -382,13 +397,12 @@ impl<P: Clone + PartialEq> Handover<P> {
     }
 
     fn dismiss(&mut self, now: Instant, generation: Generation, step: Step, told: bool) -> Action<P> {
-        let (timeout, action) = match step {
-            Step::Drain => (self.timeouts.drain, Action::Drain(generation)),
-            Step::Terminate => (self.timeouts.kill, Action::Terminate(generation)),
-            Step::Kill => (Duration::ZERO, Action::Kill(generation)),
-        };
-        self.leaving.insert(generation, Leaving::new(step, now, timeout, told));
-        action
+        self.leaving.insert(generation, Leaving::new(step, now, &self.timeouts, told));
+        match step {
+            Step::Drain => Action::Drain(generation),
+            Step::Terminate => Action::Terminate(generation),
+            Step::Kill => Action::Kill(generation),
+        }
     }
 
     fn start_failed(&self, failed: &Starting<P>, end: String) -> Action<P> {
@@ -398,15 +412,26 @@ impl<P: Clone + PartialEq> Handover<P> {
 
     /// Nobody serves after a start that failed: the program that served before comes back.
     fn after_failed_start(&mut self, now: Instant, failed: Starting<P>) -> Vec<Action<P>> {
-        if self.current.is_some() || self.stopping {
+        if self.stopping {
             return Vec::new();
+        }
+        if self.current.is_some() {
+            let has_served = self.history.programs().any(|served| *served == failed.program);
+            return self
+                .deaths
+                .beside(failed.generation, failed.program, has_served)
+                .map(Action::Tell)
+                .into_iter()
+                .collect();
         }
         // A first program that never was ready has nothing to come back to: its next version is waited for.
         let Some(served) = self.history.served().cloned() else { return Vec::new() };
-        let (program, not_before) = if served == failed.program {
-            self.deaths += 1;
-            let good = self.history.good().filter(|_| self.deaths >= KEEPS_DYING).cloned();
-            self.deaths = if good.is_some() { 0 } else { self.deaths };
+        let again = served == failed.program;
+        if self.deaths.of_start(again) {
+            return vec![Action::Tell(Deaths::<P>::given_up())];
+        }
+        let (program, not_before) = if again {
+            let good = self.deaths.fall_back(self.history.good().cloned());
             (good.unwrap_or(served), (failed.since + RESTART_INTERVAL).max(now))
         } else {
             (served, now)
@@ -428,26 +453,22 @@ impl<P: Clone + PartialEq> Handover<P> {
         if !serves {
             return vec![Action::Tell(Notice::Finished { generation, end })];
         }
-        if self.starting.is_some() || self.next.is_some() {
-            // Its successor is on the way already.
-            return vec![Action::Tell(Notice::Died { generation, end, again_in: None, falls_back: false })];
+        // Its successor may be on the way already.
+        let alone = self.starting.is_none() && self.next.is_none();
+        let given_up = alone && self.deaths.of_current(now, dead.ready);
+        if given_up || !alone {
+            let (again_in, falls_back) = (None, false);
+            return vec![Action::Tell(Notice::Died { generation, end, again_in, falls_back, given_up })];
         }
-        self.deaths = if now.saturating_duration_since(dead.ready) < PROVED { self.deaths + 1 } else { 1 };
-        let good = self.history.good().filter(|_| self.deaths >= KEEPS_DYING).cloned();
+        let good = self.deaths.fall_back(self.history.good().cloned());
         let falls_back = good.is_some();
-        // The one before has as many lives.
-        self.deaths = if falls_back { 0 } else { self.deaths };
         let program = good.unwrap_or(dead.program);
         let at = (dead.started + RESTART_INTERVAL).max(now);
         let again_in = Some(millis(at.saturating_duration_since(now)));
-        let mut actions = vec![Action::Tell(Notice::Died { generation, end, again_in, falls_back })];
+        let mut actions = vec![Action::Tell(Notice::Died { generation, end, again_in, falls_back, given_up })];
         actions.extend(self.start_when(now, program, at));
         actions
     }
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn refused<P>(asked: &str, why: &str) -> Vec<Action<P>> {

@@ -9,6 +9,7 @@ const TIMEOUTS: Timeouts = Timeouts {
     ready: Duration::from_secs(60),
     probation: Duration::ZERO,
     drain: Duration::from_secs(5),
+    limit: Duration::from_secs(60),
     kill: Duration::from_secs(2),
 };
 
@@ -69,8 +70,8 @@ fn the_new_one_is_live_only_when_the_old_one_has_stopped_accepting() {
     let (mut handover, now) = serving(TIMEOUTS);
     assert_eq!(handover.offer(now, "two", Style::Overlap), [start(2, "two")]);
     assert_eq!(handover.current(), Some(1), "the old one serves while the new one starts");
-    assert_eq!(handover.ready(now, 2), [Action::Commit(2), Action::Drain(1)]);
-    assert_eq!(handover.stopped_accepting(1), [Action::Live(2)]);
+    assert_eq!(handover.ready(now, 2), [Action::Drain(1)]);
+    assert_eq!(handover.stopped_accepting(1), [Action::Commit(2), Action::Live(2)]);
     assert_eq!(handover.stopped_accepting(1), [], "said once");
     handover.live(1, 3);
     assert_eq!(handover.exited(now, 1, "exit status 0", true), [drained(1, 0, "exit status 0")]);
@@ -82,7 +83,10 @@ fn an_old_one_that_dies_instead_of_stopping_makes_the_new_one_live_too() {
     let (mut handover, now) = serving(TIMEOUTS);
     let _ = handover.offer(now, "two", Style::Overlap);
     let _ = handover.ready(now, 2);
-    assert_eq!(handover.exited(now, 1, "signal 9", true), [Action::Live(2), drained(1, None, "signal 9")]);
+    assert_eq!(
+        handover.exited(now, 1, "signal 9", true),
+        [Action::Commit(2), Action::Live(2), drained(1, None, "signal 9")]
+    );
 }
 
 #[test]
@@ -92,7 +96,7 @@ fn the_newest_program_wins_and_at_most_one_starts() {
     assert_eq!(handover.offer(now, "three", Style::Overlap), [Action::Terminate(2), start(3, "three")]);
     assert_eq!(handover.ready(now, 2), [], "too late");
     assert_eq!(handover.exited(now, 2, "signal 15", true), [], "it never served: nothing to tell");
-    assert_eq!(handover.ready(now, 3), [Action::Commit(3), Action::Drain(1)]);
+    assert_eq!(handover.ready(now, 3), [Action::Drain(1)]);
 }
 
 #[test]
@@ -114,6 +118,7 @@ fn one_that_was_asked_to_stop_by_somebody_else_is_replaced_while_it_drains() {
         end: "somebody has asked it to stop".into(),
         again_in: Some(0),
         falls_back: false,
+        given_up: false,
     };
     assert_eq!(handover.leaves(now, 1), [Action::Tell(died), start(2, "one")]);
     assert_eq!(handover.leaves(now, 1), [], "once");
@@ -131,7 +136,8 @@ fn a_newer_program_that_waits_is_not_forgotten_for_the_old_one() {
     let _ = handover.offer(now, "two", Style::Overlap);
     handover.bound(2);
     let _ = handover.offer(now, "three", Style::Overlap);
-    let died = Notice::Died { generation: 1, end: "signal 9".into(), again_in: None, falls_back: false };
+    let died =
+        Notice::Died { generation: 1, end: "signal 9".into(), again_in: None, falls_back: false, given_up: false };
     assert_eq!(handover.exited(now, 1, "signal 9", true), [Action::Tell(died)]);
     assert_eq!(handover.exited(now, 2, "signal 15", true), [start(3, "three")]);
 }
@@ -198,8 +204,8 @@ fn a_first_program_that_fails_waits_for_its_next_version() {
 fn inside_the_probation_window_the_old_one_takes_over_again() {
     let (mut handover, now) = serving(Timeouts { probation: secs(5), ..TIMEOUTS });
     let _ = handover.offer(now, "two", Style::Overlap);
-    assert_eq!(handover.ready(now, 2), [Action::Commit(2), Action::Pause(1)]);
-    assert_eq!(handover.stopped_accepting(1), [Action::Live(2)]);
+    assert_eq!(handover.ready(now, 2), [Action::Pause(1)]);
+    assert_eq!(handover.stopped_accepting(1), [Action::Commit(2), Action::Live(2)]);
     let back = Notice::RolledBack { from: 2, to: 1, end: "signal 6".into() };
     assert_eq!(handover.exited(now + secs(4), 2, "signal 6", true), [Action::Resume(1), Action::Tell(back)]);
     assert_eq!(handover.current_program(), Some(&"one"));
@@ -212,6 +218,7 @@ fn when_the_probation_window_closes_the_old_one_drains() {
     let (mut handover, now) = serving(Timeouts { probation: secs(5), ..TIMEOUTS });
     let _ = handover.offer(now, "two", Style::Overlap);
     let _ = handover.ready(now, 2);
+    let _ = handover.stopped_accepting(1);
     assert_eq!(handover.deadline(), Some(now + secs(5)));
     assert_eq!(handover.tick(now + secs(5)), [Action::Drain(1)]);
     assert!(matches!(&handover.exited(now + secs(6), 2, "signal 6", true)[0], Action::Tell(Notice::Died { .. })));
@@ -223,20 +230,27 @@ fn a_third_program_inside_the_window_ends_the_first() {
     let _ = handover.offer(now, "two", Style::Overlap);
     let _ = handover.ready(now, 2);
     let _ = handover.offer(now, "three", Style::Overlap);
-    assert_eq!(handover.ready(now, 3), [Action::Commit(3), Action::Drain(1), Action::Pause(2)]);
+    assert_eq!(handover.ready(now, 3), [Action::Drain(1), Action::Pause(2)]);
 }
 
 #[test]
 fn a_current_one_that_dies_is_started_again_at_once_if_it_had_stayed_up() {
     let (mut handover, now) = serving(TIMEOUTS);
-    let died = Notice::Died { generation: 1, end: "signal 11".into(), again_in: Some(0), falls_back: false };
+    let died =
+        Notice::Died { generation: 1, end: "signal 11".into(), again_in: Some(0), falls_back: false, given_up: false };
     assert_eq!(handover.exited(now + secs(30), 1, "signal 11", true), [Action::Tell(died), start(2, "one")]);
 }
 
 #[test]
 fn one_that_dies_at_once_is_started_again_a_second_later() {
     let (mut handover, now) = serving(TIMEOUTS);
-    let died = Notice::Died { generation: 1, end: "signal 11".into(), again_in: Some(1000), falls_back: false };
+    let died = Notice::Died {
+        generation: 1,
+        end: "signal 11".into(),
+        again_in: Some(1000),
+        falls_back: false,
+        given_up: false,
+    };
     assert_eq!(handover.exited(now, 1, "signal 11", true), [Action::Tell(died)]);
     assert_eq!(handover.deadline(), Some(now + secs(1)));
     assert_eq!(handover.tick(now + secs(1)), [start(2, "one")]);
@@ -306,13 +320,14 @@ fn draining_has_a_deadline_and_what_was_cut_is_counted() {
     let (mut handover, now) = serving(TIMEOUTS);
     let _ = handover.offer(now, "two", Style::Overlap);
     let _ = handover.ready(now, 2);
+    let _ = handover.stopped_accepting(1);
     handover.live(1, 7);
     handover.live(1, 4);
     assert_eq!(handover.tick(now + secs(5)), [Action::Terminate(1)]);
     handover.live(1, 0);
     assert_eq!(handover.tick(now + secs(7)), [Action::Kill(1)]);
     assert_eq!(handover.deadline(), None, "a killed process needs no more");
-    assert_eq!(handover.exited(now + secs(7), 1, "signal 9", true)[1], drained_after(7_000, 1, 4, "signal 9"));
+    assert_eq!(handover.exited(now + secs(7), 1, "signal 9", true)[0], drained_after(7_000, 1, 4, "signal 9"));
 }
 
 #[test]
@@ -321,14 +336,12 @@ fn one_that_has_nothing_left_to_finish_is_ended_at_once() {
     assert_eq!(handover.drained(now, 1), [], "it serves");
     let _ = handover.offer(now, "two", Style::Overlap);
     let _ = handover.ready(now, 2);
+    let _ = handover.stopped_accepting(1);
     handover.live(1, 3);
     assert_eq!(handover.drained(now + secs(1), 1), [Action::Terminate(1)]);
     assert_eq!(handover.drained(now + secs(1), 1), [], "once");
     assert_eq!(handover.tick(now + secs(3)), [Action::Kill(1)], "it takes no notice");
-    assert_eq!(
-        handover.exited(now + secs(3), 1, "signal 9", true),
-        [Action::Live(2), drained_after(3_000, 1, 0, "signal 9")]
-    );
+    assert_eq!(handover.exited(now + secs(3), 1, "signal 9", true), [drained_after(3_000, 1, 0, "signal 9")]);
 }
 
 #[test]
@@ -336,7 +349,7 @@ fn programs_that_turn_out_not_to_pause_are_not_asked_to() {
     let (mut handover, now) = serving(Timeouts { probation: secs(5), ..TIMEOUTS });
     handover.without_probation();
     let _ = handover.offer(now, "two", Style::Overlap);
-    assert_eq!(handover.ready(now, 2), [Action::Commit(2), Action::Drain(1)]);
+    assert_eq!(handover.ready(now, 2), [Action::Drain(1)]);
 }
 
 #[test]
@@ -425,7 +438,7 @@ fn a_rollback_that_fails_leaves_what_serves_as_it_was() {
     let _ = handover.rollback(now, Style::Overlap);
     let end = "exit status 1".to_owned();
     let failed = Notice::StartFailed { generation: 3, end, program: Vintage::RolledBack, serving: Some(2) };
-    assert_eq!(handover.exited(now, 3, "exit status 1", true), [Action::Tell(failed)]);
+    assert_eq!(handover.exited(now, 3, "exit status 1", true)[0], Action::Tell(failed));
     assert_eq!((handover.current_program(), vintage(&handover)), (Some(&"two"), Some(Vintage::Newest)));
     assert_eq!(handover.rollback(now, Style::Overlap), [start(4, "one")], "it may be tried again");
 }
@@ -486,9 +499,10 @@ fn what_takes_long_is_told_of_meanwhile() {
     let (mut handover, now) = serving(TIMEOUTS);
     let _ = handover.offer(now, "two", Style::Overlap);
     let _ = handover.ready(now, 2);
+    let _ = handover.stopped_accepting(1);
     handover.live(1, 3);
     assert_eq!(handover.deadline(), Some(now + secs(2)));
-    let draining = Notice::Draining { generation: 1, live: 3, after: 2_000 };
+    let draining = Notice::Draining { generation: 1, live: 3, after: 2_000, limit: None };
     assert_eq!(handover.tick(now + secs(2)), [Action::Tell(draining)]);
     assert_eq!(handover.tick(now + secs(3)), [], "once");
     assert_eq!(handover.deadline(), Some(now + secs(5)));
@@ -524,6 +538,7 @@ enum Input {
     ExitStarting,
     ExitCurrent,
     ExitOldest,
+    Progress,
     Pass(u64),
     Rollback,
     Again,
@@ -539,11 +554,167 @@ fn input() -> impl Strategy<Value = Input> {
         Just(Input::ExitStarting),
         Just(Input::ExitCurrent),
         Just(Input::ExitOldest),
+        Just(Input::Progress),
         (1..70_000u64).prop_map(Input::Pass),
         Just(Input::Rollback),
         Just(Input::Again),
         Just(Input::Unchanged),
     ]
+}
+
+/// Generation 2 is ready, and the first one, with so many connections, has stopped accepting.
+fn draining(handover: &mut Handover<&'static str>, now: Instant, live: usize) {
+    let _ = handover.offer(now, "two", Style::Overlap);
+    let _ = handover.ready(now, 2);
+    let _ = handover.stopped_accepting(1);
+    handover.live(1, live);
+}
+
+fn on(live: usize, after: u64) -> Act {
+    Action::Tell(Notice::Draining { generation: 1, live, after, limit: Some(60_000) })
+}
+
+#[test]
+fn one_that_goes_on_answering_is_not_ended_before_the_limit() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    draining(&mut handover, now, 30);
+    let mut told = Vec::new();
+    for second in 1..=59 {
+        handover.progress(now + secs(second), 1, 30);
+        told.extend(handover.tick(now + secs(second)));
+    }
+    let slow = Notice::Draining { generation: 1, live: 30, after: 2_000, limit: None };
+    assert_eq!(told, [Action::Tell(slow), on(30, 5_000)]);
+    handover.progress(now + secs(60), 1, 30);
+    assert_eq!(handover.deadline(), Some(now + secs(60)));
+    assert_eq!(handover.tick(now + secs(60)), [Action::Terminate(1)]);
+    // No time is left for any more of it, but for what every end has.
+    handover.progress(now + secs(61), 1, 30);
+    assert_eq!(handover.tick(now + secs(62)), [Action::Kill(1)]);
+}
+
+#[test]
+fn the_time_of_one_that_stands_still_counts_from_its_last_progress() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    draining(&mut handover, now, 3);
+    let _ = handover.tick(now + secs(2));
+    handover.progress(now + secs(4), 1, 3);
+    assert_eq!(handover.tick(now + secs(5)), [on(3, 5_000)]);
+    assert_eq!(handover.deadline(), Some(now + secs(9)));
+    assert_eq!(handover.tick(now + secs(8)), [], "said once");
+    assert_eq!(handover.tick(now + secs(9)), [Action::Terminate(1)]);
+}
+
+#[test]
+fn one_that_answers_after_it_was_asked_to_end_is_not_killed_for_it() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    draining(&mut handover, now, 3);
+    assert_eq!(handover.tick(now + secs(5)), [Action::Terminate(1)]);
+    for second in 6..30 {
+        handover.progress(now + secs(second), 1, 3);
+        assert_eq!(handover.tick(now + secs(second)), []);
+    }
+    assert_eq!(handover.tick(now + secs(31)), [Action::Kill(1)]);
+}
+
+#[test]
+fn a_longer_drain_timeout_is_not_made_shorter_by_the_limit() {
+    let (mut handover, now) = serving(Timeouts { drain: secs(100), ..TIMEOUTS });
+    draining(&mut handover, now, 3);
+    let _ = handover.tick(now + secs(2));
+    handover.progress(now + secs(50), 1, 3);
+    assert_eq!(handover.tick(now + secs(99)), []);
+    assert_eq!(handover.tick(now + secs(100)), [Action::Terminate(1)]);
+}
+
+/// What it has is known from outside alone.
+#[test]
+fn what_is_waited_for_is_told_of_a_program_that_tells_nothing() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    assert_eq!(handover.offer(now, "two", Style::StopFirst), [Action::Drain(1)]);
+    handover.progress(now + secs(4), 1, 7);
+    assert_eq!(handover.tick(now + secs(5)), [on(7, 5_000)]);
+    assert_eq!(
+        handover.exited(now + secs(6), 1, "exit status 0", true)[0],
+        drained_after(6_000, 1, None, "exit status 0")
+    );
+}
+
+#[test]
+fn who_ends_the_session_does_not_wait_for_a_stream() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    handover.live(1, 1);
+    assert_eq!(handover.stop(now), [Action::Drain(1)]);
+    handover.progress(now + secs(4), 1, 1);
+    assert_eq!(handover.tick(now + secs(5)), [Action::Terminate(1)]);
+}
+
+#[test]
+fn an_old_one_that_hangs_does_not_keep_the_new_one_waiting() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::Overlap);
+    assert_eq!(handover.ready(now, 2), [Action::Drain(1)], "nobody accepts beside it");
+    assert_eq!(handover.deadline(), Some(now + secs(1)));
+    assert_eq!(handover.tick(now + secs(1)), [Action::Commit(2)]);
+    assert_eq!(handover.tick(now + secs(2)), [], "once");
+    assert_eq!(handover.stopped_accepting(1), [Action::Live(2)]);
+}
+
+fn notes(actions: &[Act]) -> Vec<&str> {
+    let note = |action| if let &Action::Tell(Notice::Note { ref text }) = action { Some(text.as_str()) } else { None };
+    actions.iter().filter_map(note).collect()
+}
+
+#[test]
+fn a_second_start_that_fails_beside_the_old_one_brings_advice_once() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let mut said = Vec::new();
+    for (generation, program) in [(2, "two"), (3, "three"), (4, "four")] {
+        let _ = handover.offer(now, program, Style::Overlap);
+        let actions = handover.exited(now, generation, "exit status 1", true);
+        said.push(notes(&actions).iter().filter(|note| note.contains("--no-overlap")).count());
+    }
+    assert_eq!(said, [0, 1, 0]);
+    // A program of which one process has served already can run, only not twice.
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.again(now, Style::Overlap);
+    let actions = handover.exited(now, 2, "exit status 1", true);
+    assert_eq!(notes(&actions).len(), 1);
+    // And one that was mended is not remembered.
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::Overlap);
+    let _ = handover.exited(now, 2, "exit status 1", true);
+    let _ = handover.offer(now, "three", Style::Overlap);
+    let _ = handover.ready(now, 3);
+    let _ = handover.exited(now, 1, "exit status 0", true);
+    let _ = handover.offer(now, "four", Style::Overlap);
+    assert_eq!(notes(&handover.exited(now, 4, "exit status 1", true)).len(), 0);
+}
+
+#[test]
+fn five_starts_in_vain_are_enough() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let mut time = now;
+    let _ = handover.offer(time, "two", Style::StopFirst);
+    let mut actions = handover.exited(time, 1, "exit status 0", true);
+    for generation in 2..7 {
+        assert!(actions.iter().any(|action| matches!(action, Action::Start { .. })), "{actions:?}");
+        actions = handover.exited(time, generation, "exit status 1", true);
+        time += secs(1);
+        actions.extend(handover.tick(time));
+    }
+    assert!(notes(&actions)[0].contains("nothing is started before the next save"), "{actions:?}");
+    assert_eq!((handover.deadline(), handover.is_settled()), (None, true));
+    assert_eq!(handover.offer(time, "three", Style::StopFirst), [start(7, "three")]);
+    assert_eq!(handover.ready(time, 7), [Action::Commit(7), Action::Live(7)]);
+}
+
+#[test]
+fn one_without_a_program_before_it_is_let_be_after_five_deaths() {
+    let (mut handover, now) = serving(TIMEOUTS);
+    assert_eq!(started_after_deaths(&mut handover, now, 1..6), ["one"; 4]);
+    assert_eq!((handover.current(), handover.deadline()), (None, None));
+    assert_eq!(handover.again(now + secs(9), Style::Overlap), [start(6, "one")]);
 }
 
 proptest! {
@@ -596,6 +767,12 @@ proptest! {
                 }
                 Input::ExitCurrent => exit(handover.current(), &mut handover, &mut running),
                 Input::ExitOldest => exit(running.keys().next().copied(), &mut handover, &mut running),
+                Input::Progress => {
+                    if let Some(generation) = running.keys().next() {
+                        handover.progress(now, *generation, 1);
+                    }
+                    Vec::new()
+                }
                 Input::Pass(millis) => {
                     now += Duration::from_millis(millis);
                     handover.tick(now)
@@ -635,6 +812,9 @@ proptest! {
                     Action::Tell(_) => {}
                 }
             }
+            // One that is to leave is not let in again.
+            let committed = |action: &_| matches!(action, Action::Commit(generation) if running[generation]);
+            prop_assert!(!actions.iter().any(committed), "{actions:?}");
             if overlap && !exits && before.is_some() {
                 prop_assert!(handover.current().is_some(), "a switch left nobody serving");
             }

@@ -46,7 +46,7 @@ impl Room {
                 let live = usize::try_from(live).unwrap_or(usize::MAX);
                 self.handover.live(generation, live);
                 if !started.said_draining && live > 0 {
-                    self.out.push(Notice::Draining { generation, live, after: 0 });
+                    self.out.push(Notice::Draining { generation, live, after: 0, limit: None });
                 }
                 started.said_draining = true;
                 let actions = self.handover.leaves(now, generation);

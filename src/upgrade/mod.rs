@@ -3,6 +3,8 @@
 //! Never lives here: files that change, and compilers.
 
 mod action;
+mod deaths;
+mod flows;
 mod gate;
 mod gated;
 mod generation;
@@ -26,6 +28,7 @@ use crate::error::Result;
 use crate::process::{Launcher, SocketFolder, Setting, Stdin, describe};
 use crate::report::{HandOver, Notice, Vintage};
 use action::{Action, Style, Timeouts};
+use flows::Flows;
 use generation::{Sockets, Start, Started};
 use handover::Handover;
 use hotrun::holder::Said as Told;
@@ -90,6 +93,8 @@ pub struct Room {
     sink: Sink,
     /// Where the time went of the program that was offered last, until it serves: only its first start is a save's.
     since: Option<(Published, Since)>,
+    /// Whether those that leave go on answering.
+    flows: Flows,
     /// Whether addresses were configured.
     listens: bool,
     /// Whether programs are started behind a gate.
@@ -134,6 +139,7 @@ impl Room {
                 ready: settings.ready_timeout,
                 probation,
                 drain: settings.drain_timeout,
+                limit: settings.drain_limit,
                 kill: settings.kill_timeout,
             }),
             held,
@@ -147,6 +153,7 @@ impl Room {
             start: Start::new(config, stdin, private),
             sink,
             since: None,
+            flows: Flows::new(settings.drain_timeout.min(settings.kill_timeout)),
             listens: !config.listen.is_empty(),
             gates: true,
             socketless: false,
@@ -198,7 +205,13 @@ impl Room {
 
     pub fn deadline(&self) -> Option<Instant> {
         let late = self.generations.values().filter_map(|started| started.terminate_at);
-        self.handover.deadline().into_iter().chain(self.alive_at.values().copied()).chain(late).min()
+        self.handover
+            .deadline()
+            .into_iter()
+            .chain(self.alive_at.values().copied())
+            .chain(late)
+            .chain(self.flows.next())
+            .min()
     }
 
     /// What there is to tell.
@@ -261,6 +274,7 @@ impl Room {
     }
 
     pub fn tick(&mut self, now: Instant, launcher: &mut Launcher) {
+        self.look_at_flows(now);
         let actions = self.handover.tick(now);
         self.perform(now, actions, launcher);
         let alive: Vec<Generation> = self.alive_at.iter().filter(|(_, at)| **at <= now).map(|(g, _)| *g).collect();
@@ -400,7 +414,12 @@ impl Room {
         };
         let behind = (self.gates && matches!(takes, Takes::ListenFds | Takes::Bind)).then_some(&self.held.shelf);
         // A probe that asks for an answer is a client as any other.
-        let waits = self.handover.current().is_some() && !matches!(self.ready, Ready::Http(_));
+        let answers = match &self.ready {
+            Ready::Http(_) => true,
+            Ready::Accept => takes == Takes::Library,
+            Ready::Auto | Ready::Notify | Ready::Delay(_) => false,
+        };
+        let waits = self.handover.current().is_some() && !answers;
         let sockets = Sockets { takes, handed: &handed, behind, waits };
         let restored = self.store.restore(&program);
         match restored.and_then(|()| self.start.run(generation, program, &sockets, launcher, &self.sink)) {

@@ -54,6 +54,7 @@ fn the_cores_touch_no_world() {
     let cores = [
         "src/compile/cycle.rs",
         "src/upgrade/handover.rs",
+        "src/upgrade/deaths.rs",
         "src/upgrade/history.rs",
         "src/upgrade/stage.rs",
         "src/report/standing.rs",

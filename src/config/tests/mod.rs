@@ -142,6 +142,7 @@ fn every_key_is_read() {
         ready-timeout = "1m"
         probation = "10s"
         drain-timeout = "1.5s"
+        drain-limit = "10s"
         kill-timeout = "500ms"
         "#,
     );
@@ -170,8 +171,8 @@ fn every_key_is_read() {
     assert_eq!((upgrade.ready, upgrade.overlap), (Ready::Http("/healthz".to_owned()), false));
     assert_eq!((upgrade.ready_timeout, upgrade.probation), (Duration::from_secs(60), Duration::from_secs(10)));
     assert_eq!(
-        (upgrade.drain_timeout, upgrade.kill_timeout),
-        (Duration::from_millis(1500), Duration::from_millis(500))
+        (upgrade.drain_timeout, upgrade.drain_limit, upgrade.kill_timeout),
+        (Duration::from_millis(1500), Duration::from_secs(10), Duration::from_millis(500))
     );
 }
 

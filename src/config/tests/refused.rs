@@ -46,6 +46,7 @@ fn refused_in_its_line() {
         // Times.
         ("ready-timeout = 5", "2:17", "write \"5s\" or \"5ms\""),
         ("drain-timeout = '5'", "2:17", "write \"5s\" or \"5ms\""),
+        ("drain-limit = '5'", "2:15", "write \"5s\" or \"5ms\""),
         ("drain-timeout = -5", "2:17", "without a unit"),
         ("drain-timeout = 5.0", "2:17", "expected a time"),
         ("drain-timeout = nan", "2:17", "expected a time"),
@@ -138,6 +139,7 @@ fn refused_flags() {
         (&["--ready-timeout", "0s"], "`--ready-timeout`: found a time of zero"),
         (&["--probation=-1s"], "`--probation`: found \"-1s\""),
         (&["--drain-timeout", "x"], "`--drain-timeout`"),
+        (&["--drain-limit", "x"], "`--drain-limit`"),
         (&["--kill-timeout", ""], "`--kill-timeout`"),
         (&["--ignore", "[a"], "`--ignore`: found \"[a\""),
         (&["--data", "a"], "`--data`: found \"a\" without an action"),

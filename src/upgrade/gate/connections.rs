@@ -155,7 +155,7 @@ pub fn copy(process: u32, number: RawFd, socket: u64) -> Result<Option<OwnedFd>,
 }
 
 /// The socket as a connection that came to one of the ports, if it is one.
-fn connection(socket: OwnedFd, ports: &BTreeSet<u16>) -> Option<TcpStream> {
+pub(super) fn connection(socket: OwnedFd, ports: &BTreeSet<u16>) -> Option<TcpStream> {
     let stream = getsockopt(&socket, sockopt::SockType).is_ok_and(|kind| kind == SockType::Stream);
     let listens = getsockopt(&socket, sockopt::AcceptConn).unwrap_or(false);
     let connection = TcpStream::from(socket);

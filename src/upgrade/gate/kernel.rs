@@ -24,7 +24,7 @@ struct TcpInfo {
     last_data_recv: u32,
     _window: [u32; 12],
     _pacing: [u64; 2],
-    _bytes_acked: u64,
+    bytes_acked: u64,
     bytes_received: u64,
     _segments_out: u32,
     segments_in: u32,
@@ -77,6 +77,15 @@ impl Facts {
             segments: info.segments_in,
         })
     }
+}
+
+/// Bytes that the program has read, and those that have arrived at the other side; none of a connection that either side has ended.
+pub fn moved(socket: impl AsFd) -> Option<u64> {
+    let mut info = TcpInfo::default();
+    get(&socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info).ok()?;
+    let unread = rustix::io::ioctl_fionread(&socket).ok()?;
+    let read = info.bytes_received.saturating_sub(unread);
+    matches!(info.state, ESTABLISHED | CLOSE_WAIT).then(|| info.bytes_acked.saturating_add(read))
 }
 
 /// Plain numbers, in which any bytes are valid.

@@ -356,7 +356,10 @@ mod tests {
         assert_eq!((listener.is_non_blocking(1), listener.is_non_blocking(2)), (true, false));
         listener.beside_library(false);
         listener.hand_to(3, false).unwrap();
-        assert_eq!((listener.has_flag(), listener.is_non_blocking(2), listener.is_non_blocking(3)), (false, false, false));
+        assert_eq!(
+            (listener.has_flag(), listener.is_non_blocking(2), listener.is_non_blocking(3)),
+            (false, false, false)
+        );
     }
 
     #[test]

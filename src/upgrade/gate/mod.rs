@@ -8,6 +8,7 @@ mod address;
 mod binds;
 mod connections;
 mod drain;
+mod flow;
 mod keeper;
 mod kernel;
 mod listener;
@@ -23,6 +24,7 @@ use std::thread;
 use std::time::Duration;
 
 pub use drain::Patience;
+pub use flow::Flow;
 pub use listener::{Listener, Shelf};
 
 /// Which sockets.

@@ -5,6 +5,7 @@ mod descriptors;
 mod draining;
 mod faults;
 mod programs;
+mod twice;
 
 use crate::harness::server::{Gate, server, who};
 use crate::harness::{LONG, Project, Session, free_address, get};
