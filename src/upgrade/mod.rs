@@ -6,6 +6,7 @@ mod action;
 mod gate;
 mod gated;
 mod generation;
+mod handed;
 mod handover;
 mod history;
 mod leaving;
@@ -14,6 +15,7 @@ mod library;
 mod live;
 mod probe;
 mod proc;
+mod quiet;
 mod ready;
 mod sockets;
 mod stage;
@@ -92,6 +94,8 @@ pub struct Room {
     takes: Takes,
     notifies: bool,
     ready: Ready,
+    /// How long a program that could bind is waited for until it counts as one without sockets.
+    patience: Duration,
     overlap: bool,
     start: Start,
     sink: Sink,
@@ -150,6 +154,7 @@ impl Room {
             takes,
             notifies: known.notifies,
             ready: settings.ready.clone(),
+            patience: settings.ready_timeout / 2,
             overlap: settings.overlap && settings.strategy == Strategy::Upgrade,
             start: Start::new(config, stdin, notify_folder),
             sink,
@@ -191,7 +196,7 @@ impl Room {
     }
 
     pub fn addresses(&self) -> Vec<String> {
-        self.held.iter().map(|socket| socket.address.clone()).collect()
+        self.held.iter().filter(|socket| socket.wanted).map(|socket| socket.address.clone()).collect()
     }
 
     /// Whether no program is being started, or is about to be, or has yet to take over.
@@ -310,11 +315,11 @@ impl Room {
         let Some(started) = self.generations.get_mut(&generation) else { return };
         started.stop_probing();
         started.ready_at.get_or_insert(now);
-        started.accepts |= started.gate.is_some();
-        let socketless = started.gate.is_some() && started.listens.is_empty();
+        let socketless = started.listens.is_empty() && started.seen.is_empty();
         let actions = self.handover.ready(now, generation);
         if !actions.is_empty() {
             self.socketless = socketless;
+            self.settle_handed(generation);
             self.held.new_owner();
             self.adopt(generation);
             self.pass_on();
@@ -333,7 +338,8 @@ impl Room {
         started.offered.clear();
         self.held.keep_up();
         let is_other = self.doubt_library(&mut started);
-        let came_to_its_end = end_is_success && started.gate.is_some() && started.listens.is_empty();
+        let is_known = started.gate.is_some() || self.takes == Takes::Nothing;
+        let came_to_its_end = end_is_success && is_known && started.listens.is_empty() && started.seen.is_empty();
         if (is_other || came_to_its_end) && self.held.is_empty() && self.handover.current().is_none() {
             // It needed no time to get ready.
             let actions = self.handover.ready(now, generation);
@@ -414,12 +420,15 @@ impl Room {
         program.restore().ok();
         match self.start.run(generation, program, &sockets, launcher, &self.sink) {
             Ok((mut started, refused)) => {
+                // Whether one that is not of TCP is taken is not seen.
+                let others = handed.iter().filter(|socket| by == HandOver::ListenFds && socket.end.tcp().is_none());
+                started.taken.extend(others.map(|socket| socket.name.clone()));
                 if let Some(error) = refused {
                     self.gate_refused(&mut started, &error);
                 }
                 self.out.push(Notice::Starting { generation, pid: started.running.pid() });
                 self.generations.insert(generation, started);
-                self.watch_for_ready(now, generation, launcher);
+                self.watch_for_ready(now, generation);
             }
             Err(error) => {
                 let actions = self.handover.not_started(now, generation, &error.to_string());

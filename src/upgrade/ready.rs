@@ -3,6 +3,7 @@
 
 use super::generation::Started;
 use super::probe::Probe;
+use super::quiet::FIRST_LOOK;
 use super::store::Published;
 use super::{Generation, Room, Said, Takes};
 use crate::config::{HandOff, Ready};
@@ -14,8 +15,6 @@ use std::time::{Duration, Instant};
 /// How long a program that can tell nothing of itself must have lived to count as ready, and how long one that was expected to
 /// say hello may be silent before it is looked at.
 pub(super) const ALIVE: Duration = Duration::from_millis(500);
-/// How long the first program of a session may live without binding anything until it counts as one without sockets.
-const SOCKETLESS: Duration = Duration::from_secs(2);
 
 impl Room {
     /// The generation has lived long enough to count as ready, or for its silence to be doubted.
@@ -27,7 +26,16 @@ impl Room {
             // One that has bound a socket, and one whose predecessor had one, will ask for a connection in time.
             let served = !self.held.tcp_addresses().is_empty();
             let is_slow = |started: &Started| waits(started) && (listens(started) || served);
-            if self.ready == Ready::Auto && self.generations.get(&generation).is_some_and(is_slow) {
+            let Some(started) = self.generations.get(&generation) else { return };
+            if self.ready == Ready::Auto && is_slow(started) {
+                return;
+            }
+            if self.is_looked_at(started) {
+                return self.look(now, generation, launcher);
+            }
+            // What it accepts on is its own, or what it was handed: then it says when it is ready.
+            let says_it = self.ready == Ready::Auto && self.takes == Takes::ListenFds && self.notifies;
+            if says_it && started.gate.is_some() && !started.blind && !self.binds_instead(started) {
                 return;
             }
             return self.is_ready(now, generation, launcher);
@@ -36,7 +44,7 @@ impl Room {
         let is_other = self.doubt_library(&mut started);
         self.generations.insert(generation, started);
         if is_other {
-            self.watch_for_ready(now, generation, launcher);
+            self.watch_for_ready(now, generation);
         }
     }
 
@@ -61,7 +69,7 @@ impl Room {
     }
 
     /// Sees to it that readiness is noticed, by the first means that this program has.
-    pub(super) fn watch_for_ready(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+    pub(super) fn watch_for_ready(&mut self, now: Instant, generation: Generation) {
         let addresses = self.held.tcp_addresses();
         let Some(started) = self.generations.get_mut(&generation) else { return };
         let gated = started.gate.is_some();
@@ -69,10 +77,7 @@ impl Room {
             (Ready::Notify, _) => return,
             // It is a program without sockets, as the one before, or is not known yet.
             (Ready::Auto, Takes::Bind) if gated && addresses.is_empty() => {
-                if self.socketless {
-                    return self.is_ready(now, generation, launcher);
-                }
-                self.alive_at.insert(generation, now + SOCKETLESS);
+                self.alive_at.insert(generation, now + FIRST_LOOK);
                 return;
             }
             (Ready::Auto, Takes::ListenFds) if gated && self.notifies => return,
@@ -86,12 +91,18 @@ impl Room {
                 self.alive_at.insert(generation, now + ALIVE);
                 return;
             }
-            (Ready::Auto, Takes::Nothing | Takes::Bind) => return self.is_ready(now, generation, launcher),
             (Ready::Auto, Takes::ListenFds) if self.notifies => return,
             (Ready::Delay(delay), _) => {
                 self.alive_at.insert(generation, now + *delay);
                 return;
             }
+            // Its calls are not seen.
+            (Ready::Auto | Ready::Accept | Ready::Http(_), Takes::Nothing) | (Ready::Auto, Takes::Bind) => {
+                self.alive_at.insert(generation, now + FIRST_LOOK);
+                return;
+            }
+            // Until it has bound an address there is none to ask at.
+            (Ready::Http(_), Takes::Bind) if gated && addresses.is_empty() => return,
             (Ready::Auto | Ready::Accept, _) => Probe::Accept,
             (Ready::Http(path), _) => Probe::Http(path.clone()),
         };

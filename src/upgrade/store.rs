@@ -105,6 +105,11 @@ impl Published {
         let name = hotrun::wire::HOTRUN_CTL.as_bytes();
         fs::read(self.file.by_descriptor()).map_or(true, |bytes| memchr::memmem::find(&bytes, name).is_some())
     }
+
+    /// Whether it has a way to listen(2): what is linked by the C library's name of it, or into the file with it.
+    pub fn can_listen(&self) -> bool {
+        libraries::names_symbol(&self.file.by_descriptor(), "listen")
+    }
 }
 
 /// The folder of this session's programs, removed with it.

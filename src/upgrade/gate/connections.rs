@@ -133,14 +133,19 @@ impl Connections {
 /// # Errors
 /// EPERM or ENOSYS where that is not allowed or not possible.
 pub fn copy(process: u32, number: RawFd, socket: u64) -> Result<Option<OwnedFd>, Errno> {
-    let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return Ok(None) };
-    let copied =
-        pidfd_open(pid, PidfdFlags::empty()).and_then(|process| pidfd_getfd(process, number, PidfdGetfdFlags::empty()));
-    match copied.map_err(|error| Errno::from_raw(error.raw_os_error())) {
+    match copy_any(process, number) {
         Ok(copy) => Ok(inode(&copy).is_ok_and(|inode| inode == socket).then_some(copy)),
         Err(error @ (Errno::EPERM | Errno::EACCES | Errno::ENOSYS)) => Err(error),
         Err(_) => Ok(None),
     }
+}
+
+/// A copy of whatever a process has at that number.
+pub fn copy_any(process: u32, number: RawFd) -> Result<OwnedFd, Errno> {
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw).ok_or(Errno::ESRCH)?;
+    let copied =
+        pidfd_open(pid, PidfdFlags::empty()).and_then(|process| pidfd_getfd(process, number, PidfdGetfdFlags::empty()));
+    copied.map_err(|error| Errno::from_raw(error.raw_os_error()))
 }
 
 /// The socket as a connection that came to one of the ports, if it is one.

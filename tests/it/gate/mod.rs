@@ -1,8 +1,11 @@
 //! At the gate: faults, and programs of all kinds that know nothing of the command.
 
 mod addresses;
+mod copies;
 mod draining;
+mod early;
 mod faults;
+mod listen;
 mod programs;
 
 use crate::harness::server::{Gate, server, who};
