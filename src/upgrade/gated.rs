@@ -40,7 +40,8 @@ impl Room {
                 if let Some(name) = self.held.name_of(&listener) {
                     started.taken.remove(&name);
                 }
-                if started.listens.is_empty() && self.handover.starting() == Some(generation) {
+                let starts = self.handover.starting() == Some(generation);
+                if starts && self.generations.get(&generation).is_some_and(|started| self.is_looked_at(started)) {
                     // It was only tried.
                     self.alive_at.insert(generation, now);
                 }

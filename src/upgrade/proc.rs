@@ -1,7 +1,9 @@
 //! What the kernel tells of other processes' sockets, by proc(5).
 //! Never lives here: anything that is done about it. On a system without these files every answer is "not known".
 
+use nix::errno::Errno;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -59,14 +61,39 @@ pub fn listens(pid: u32) -> Option<String> {
     None
 }
 
-/// Sockets on which the process or one of its children listens, for TCP or at a path.
+/// Sockets on which the process or one of its children listens, for TCP or at a path. The tables, which have the sockets of the whole
+/// system and may be long, are only read where it may not be asked of each.
 pub fn listening(pid: u32) -> BTreeSet<u64> {
+    let family = family(pid).into_iter();
+    let sockets: Vec<_> =
+        family.flat_map(|pid| sockets(pid).into_iter().map(move |(number, inode)| (pid, number, inode))).collect();
+    let mut listening = BTreeSet::new();
+    for (process, number, inode) in &sockets {
+        match copy(*process, *number) {
+            Ok(copy) if getsockopt(&copy, sockopt::AcceptConn) == Ok(true) => drop(listening.insert(*inode)),
+            Ok(_) | Err(Errno::EBADF | Errno::ESRCH) => {}
+            Err(_) => {
+                let all = listening_in_tables(pid);
+                return sockets.into_iter().map(|(_, _, inode)| inode).filter(|inode| all.contains(inode)).collect();
+            }
+        }
+    }
+    listening
+}
+
+fn listening_in_tables(pid: u32) -> BTreeSet<u64> {
     let tcp = ["tcp", "tcp6"].into_iter().flat_map(|table| entries(&format!("/proc/{pid}/net/{table}")));
     let tcp = tcp.filter(|entry| entry.state == LISTEN).map(|entry| entry.inode);
     let unix = fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap_or_default();
-    let all: BTreeSet<u64> = tcp.chain(unix.lines().filter_map(listening_at_path)).collect();
-    let sockets = family(pid).into_iter().flat_map(sockets).map(|(_, inode)| inode);
-    sockets.filter(|inode| all.contains(inode)).collect()
+    tcp.chain(unix.lines().filter_map(listening_at_path)).collect()
+}
+
+/// A copy of what a process has at that number (pidfd_getfd(2)).
+pub fn copy(process: u32, number: RawFd) -> Result<OwnedFd, Errno> {
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw).ok_or(Errno::ESRCH)?;
+    let copied =
+        pidfd_open(pid, PidfdFlags::empty()).and_then(|process| pidfd_getfd(process, number, PidfdGetfdFlags::empty()));
+    copied.map_err(|error| Errno::from_raw(error.raw_os_error()))
 }
 
 /// A line of /proc/net/unix: `Num RefCount Protocol Flags Type St Inode Path`; of the flags, __SO_ACCEPTCON (include/linux/net.h).
@@ -273,7 +300,13 @@ mod tests {
         let (tcp, at_path) =
             (listener.as_fd().try_clone_to_owned().unwrap(), unix.as_fd().try_clone_to_owned().unwrap());
         let inode = |socket: OwnedFd| fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap().ino();
-        assert!([inode(tcp), inode(at_path)].iter().all(|inode| listening(us).contains(inode)));
+        let all = [inode(tcp), inode(at_path)];
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let connection = inode(client.into());
+        for found in [listening(us), listening_in_tables(us)] {
+            assert!(all.iter().all(|inode| found.contains(inode)) && !found.contains(&connection));
+        }
+        drop(listener.accept().unwrap());
         assert!(who_listens(port).unwrap().starts_with(&format!("pid {us} (")));
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let client_port = client.local_addr().unwrap().port();

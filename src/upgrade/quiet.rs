@@ -16,12 +16,9 @@ const SOCKETLESS: Duration = Duration::from_secs(2);
 
 impl Room {
     pub(super) fn is_looked_at(&self, started: &Started) -> bool {
-        let has_none = started.listens.is_empty() && !started.blind;
-        match self.takes {
-            Takes::Nothing => matches!(self.ready, Ready::Auto | Ready::Accept | Ready::Http(_)),
-            Takes::Bind => self.ready == Ready::Auto && has_none,
-            Takes::Library | Takes::ListenFds => false,
-        }
+        let binds = matches!(self.takes, Takes::Nothing | Takes::Bind) && started.listens.is_empty() && !started.blind;
+        let by_socket = matches!(self.ready, Ready::Auto | Ready::Accept | Ready::Http(_));
+        binds && (self.ready == Ready::Auto || by_socket && started.gate.is_none())
     }
 
     pub(super) fn look(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {

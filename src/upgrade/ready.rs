@@ -97,7 +97,7 @@ impl Room {
                 return;
             }
             // Its calls are not seen.
-            (Ready::Auto | Ready::Accept | Ready::Http(_), Takes::Nothing) | (Ready::Auto, Takes::Bind) => {
+            (Ready::Auto | Ready::Accept | Ready::Http(_), Takes::Nothing | Takes::Bind) if !gated => {
                 self.alive_at.insert(generation, now + FIRST_LOOK);
                 return;
             }

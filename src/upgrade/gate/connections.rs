@@ -7,7 +7,6 @@ use super::listener::inode;
 use crate::upgrade::proc;
 use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, SockType, getsockopt, shutdown, sockopt};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -133,19 +132,11 @@ impl Connections {
 /// # Errors
 /// EPERM or ENOSYS where that is not allowed or not possible.
 pub fn copy(process: u32, number: RawFd, socket: u64) -> Result<Option<OwnedFd>, Errno> {
-    match copy_any(process, number) {
+    match proc::copy(process, number) {
         Ok(copy) => Ok(inode(&copy).is_ok_and(|inode| inode == socket).then_some(copy)),
         Err(error @ (Errno::EPERM | Errno::EACCES | Errno::ENOSYS)) => Err(error),
         Err(_) => Ok(None),
     }
-}
-
-/// A copy of whatever a process has at that number.
-pub fn copy_any(process: u32, number: RawFd) -> Result<OwnedFd, Errno> {
-    let pid = i32::try_from(process).ok().and_then(Pid::from_raw).ok_or(Errno::ESRCH)?;
-    let copied =
-        pidfd_open(pid, PidfdFlags::empty()).and_then(|process| pidfd_getfd(process, number, PidfdGetfdFlags::empty()));
-    copied.map_err(|error| Errno::from_raw(error.raw_os_error()))
 }
 
 /// The socket as a connection that came to one of the ports, if it is one.

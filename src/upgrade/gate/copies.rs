@@ -3,7 +3,6 @@
 //! Never lives here: whether it is replaced (`binds`).
 
 use super::Seen;
-use super::connections::copy_any;
 use super::keeper::Keeper;
 use super::kernel::{self, Watch};
 use super::listener::Listener;
@@ -42,7 +41,7 @@ impl Copies {
         let numbers: Vec<RawFd> = sockets.filter(|(_, socket)| *socket == inode).map(|(number, _)| number).collect();
         let watched = numbers.first().map_or_else(Vec::new, |number| proc::watched(process, *number));
         let watches = watched.into_iter().map(|entry| {
-            let set = copy_any(process, entry.set).map_err(|_| Errno::EADDRINUSE)?;
+            let set = proc::copy(process, entry.set).map_err(|_| Errno::EADDRINUSE)?;
             Ok(Watch { set, number: entry.number, events: entry.events, data: entry.data })
         });
         Ok(Copies { watches: watches.collect::<Result<_, Errno>>()?, numbers })

@@ -120,7 +120,11 @@ pub fn watch(file: BorrowedFd<'_>, entries: &[Watch]) -> io::Result<()> {
             // SAFETY: whatever has the number in this thread's table is used by nobody; the kernel reads the event.
             unsafe {
                 Errno::result(libc::dup3(file, entry.number, libc::O_CLOEXEC))?;
-                Errno::result(libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, entry.number, &mut event))?;
+                match Errno::result(libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, entry.number, &mut event)) {
+                    // The set itself has several numbers.
+                    Ok(_) | Err(Errno::EEXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ fn socket() -> socket2::Socket { let socket = socket2::Socket::new(socket2::Doma
 /// An event loop that knows the socket before it is bound, by the number of a copy that is closed then. Told once, and told again only
 /// when it asks for that, by the number.
 const WATCHED: &str = "fn bind() -> TcpListener { use std::os::fd::AsRawFd; let first = socket(); first.set_nonblocking(true).unwrap(); \
-    unsafe { EPOLL = libc::epoll_create1(libc::EPOLL_CLOEXEC); let other = libc::epoll_create1(libc::EPOLL_CLOEXEC); \
+    unsafe { EPOLL = libc::epoll_create1(libc::EPOLL_CLOEXEC); assert!(libc::dup(EPOLL) > EPOLL); let other = libc::epoll_create1(libc::EPOLL_CLOEXEC); \
         let mut event = libc::epoll_event { events: EVENTS, u64: 0xFEED_0000_BEEF }; \
         assert_eq!(libc::epoll_ctl(EPOLL, libc::EPOLL_CTL_ADD, first.as_raw_fd(), &mut event), 0); \
         assert_eq!(libc::epoll_ctl(other, libc::EPOLL_CTL_ADD, first.as_raw_fd(), &mut event), 0); } \

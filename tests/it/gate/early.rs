@@ -1,6 +1,6 @@
 //! `serving` is said of what serves: not of a program that has no socket yet, may never have one, or has ended.
 
-use super::{LIBC, Running, SERVER, pid, start};
+use super::{LIBC, Running, SERVER, start};
 use crate::harness::server::{Arrival, Gate, server};
 use crate::harness::{Project, Session, command, free_address, version};
 use serde_json::Value;
@@ -47,8 +47,8 @@ const AGAIN: &str = "fn bind() -> TcpListener { loop { match TcpListener::bind(a
 fn one_that_tries_a_taken_port_again_and_again_is_not_ready_until_it_has_it() {
     let stranger = TcpListener::bind(free_address()).unwrap();
     let address = stranger.local_addr().unwrap();
-    let mut it = begin("early-taken", address, &["--ready-timeout", "5s"], &[AGAIN]);
-    assert_eq!(outcome(&mut it)["end"], "not ready after 5 s");
+    let mut it = begin("early-taken", address, &["--ready-timeout", "20s"], &[AGAIN]);
+    assert_eq!(outcome(&mut it)["end"], "not ready after 20 s");
     let notes = it.notes();
     let us = format!("pid {}", std::process::id());
     assert_eq!(notes.len(), 1, "{notes:?}");
@@ -73,8 +73,8 @@ fn one_that_tries_a_taken_port_of_datagrams_is_not_ready_and_told_who_has_it() {
     let address = stranger.local_addr().unwrap();
     let again = "fn before_bind() { while std::net::UdpSocket::bind(address()).is_err() { thread::sleep(std::time::Duration::from_millis(20)) } \
                  loop { thread::park() } }";
-    let mut it = begin("early-udp", address, &["--ready-timeout", "5s"], &[again]);
-    assert_eq!(outcome(&mut it)["end"], "not ready after 5 s");
+    let mut it = begin("early-udp", address, &["--ready-timeout", "20s"], &[again]);
+    assert_eq!(outcome(&mut it)["end"], "not ready after 20 s");
     let us = format!("pid {}", std::process::id());
     assert!(it.notes().iter().any(|note| note.contains(&us)), "{:?}", it.notes());
 }
@@ -155,8 +155,8 @@ fn a_first_program_is_not_ready_by_time_where_it_is_to_be_asked() {
 #[test]
 fn one_without_sockets_that_fails_is_told_and_waited_for_in_vain() {
     let idle = "fn before_bind() { gate(); panic!() }";
-    // It could listen, so that it is waited for; half of that is three seconds.
-    let mut it = begin("early-idle", free_address(), &["--ready-timeout", "6s"], &[idle]);
+    // It could listen, so that it is waited for: for half of that.
+    let mut it = begin("early-idle", free_address(), &["--ready-timeout", "30s"], &[idle]);
     let arrived = it.gate.arrival();
     let serving = outcome(&mut it);
     assert_eq!((&serving["event"], &serving["by"]), (&"serving".into(), &"stop-and-start".into()), "{serving}");
@@ -165,9 +165,11 @@ fn one_without_sockets_that_fails_is_told_and_waited_for_in_vain() {
     arrived.let_go();
     assert_eq!(outcome(&mut it)["end"], "exit status 101");
     assert_eq!(waits(&it), Some(1));
-    // Its successor, of which no more is known, has to live a while too.
+    // Its successor, of which no more is known, has to live a while too; on a busy machine it may do so before it has begun.
     it.save("2", &["fn before_bind() { panic!() }"]);
-    assert_eq!(outcome(&mut it)["event"], "start-failed");
+    let told = outcome(&mut it);
+    let told = if told["event"] == "serving" { outcome(&mut it) } else { told };
+    assert_eq!(told["end"], "exit status 101", "{told}");
     assert_eq!(waits(&it), Some(1));
 }
 
@@ -175,19 +177,21 @@ fn one_without_sockets_that_fails_is_told_and_waited_for_in_vain() {
 fn what_listens_where_nothing_is_held_is_ready() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
-    let any = "fn bind() -> TcpListener { TcpListener::bind(\"127.0.0.1:0\").unwrap() }";
+    let any = "fn bind() -> TcpListener { gate(); TcpListener::bind(\"127.0.0.1:0\").unwrap() }";
     let unix = format!(
-        "fn before_bind() {{ let unix = std::os::unix::net::UnixListener::bind({path:?}).unwrap(); let _ = unix.accept(); }}"
+        "fn before_bind() {{ gate(); let unix = std::os::unix::net::UnixListener::bind({path:?}).unwrap(); let _ = unix.accept(); }}"
     );
     for (name, line) in [("early-any", any), ("early-unix", &unix)] {
-        let mut it = begin(name, free_address(), &["--ready-timeout", "1500ms"], &[line]);
+        let mut it = begin(name, free_address(), &[], &[line]);
+        // As long as it has not bound, it is not ready; then it is, and not because the time is over.
+        waits_long(&mut it).let_go();
         let serving = outcome(&mut it);
         assert_eq!(
             (&serving["event"], &serving["by"]),
             (&"serving".into(), &"stop-and-start".into()),
             "{name}: {serving}"
         );
-        assert!(pid(&serving) > 0 && it.notes().is_empty(), "not by time: {name}: {:?}", it.notes());
+        assert!(it.notes().is_empty(), "{name}: {:?}", it.notes());
     }
 }
 
