@@ -36,8 +36,8 @@ use std::time::{Duration, Instant};
 pub use catch::{Catch, Caught};
 pub use ground::Ground;
 pub use launch::hidden_entry;
-pub use socket_folder::SocketFolder;
 pub use setting::{LIBRARY_PATH, Setting};
+pub use socket_folder::SocketFolder;
 pub use temporary::leave_a_stale_one;
 pub use terminal::{Place, Terminal};
 

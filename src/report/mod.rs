@@ -270,6 +270,9 @@ pub enum BuiltBy {
     Cargo,
 }
 
+/// How the end of a program is told that has not failed.
+const SUCCESS: &str = "exit status 0";
+
 /// Where notices go. `at` is the time since the session began.
 pub trait Reporter {
     fn tell(&mut self, at: std::time::Duration, notice: &Notice);

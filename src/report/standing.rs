@@ -1,7 +1,7 @@
 //! Why the newest sources do not serve, known from what was told: what `status`, `wait` and their like answer.
 //! Never lives here: a clock, a process, and telling.
 
-use super::{Notice, Vintage};
+use super::{Notice, SUCCESS, Vintage};
 
 #[derive(Debug, Default)]
 pub struct Standing {
@@ -25,6 +25,9 @@ impl Standing {
             }
             Notice::StartFailed { end, .. } | Notice::RolledBack { end, .. } | Notice::Died { end, .. } => {
                 self.start = Some(format!("the newest program did not stay up: {end}"));
+            }
+            Notice::Finished { end, .. } if end != SUCCESS => {
+                self.start = Some(format!("the newest program has ended: {end}"));
             }
             Notice::NotKept { why, .. } => self.start = Some(format!("the newest program cannot be started: {why}")),
             Notice::Refused { asked, why } => {
@@ -134,6 +137,18 @@ mod tests {
         assert!(standing.trouble(Some(Vintage::FallenBack)).is_some());
         standing.hear(&serving(Vintage::Newest));
         assert_eq!(standing.trouble(Some(Vintage::Newest)), None);
+    }
+
+    #[test]
+    fn a_program_without_sockets_that_fails_is_trouble_and_one_that_comes_to_its_end_is_not() {
+        let mut standing = Standing::default();
+        let finished = |end: &str| Notice::Finished { generation: 1, end: end.into() };
+        standing.hear(&finished("exit status 0"));
+        assert_eq!(standing.trouble(None), None);
+        standing.hear(&finished("exit status 101"));
+        assert!(standing.trouble(None).unwrap().contains("exit status 101"));
+        standing.hear(&building());
+        assert_eq!(standing.trouble(None), None);
     }
 
     #[test]

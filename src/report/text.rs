@@ -1,7 +1,7 @@
 //! Notices as lines for a person: a marker word, then cause and state. The progress of the first build is one line drawn in
 //! place and wiped before anything else is written. Never lives here: deciding what is said, and the server's own output.
 
-use super::{HandOver, Notice, Reporter, Timing, Vintage, clean, still, urls, waterfall};
+use super::{HandOver, Notice, Reporter, SUCCESS, Timing, Vintage, clean, still, urls, waterfall};
 use console::Style;
 use std::io::Write;
 use std::time::Duration;
@@ -174,7 +174,13 @@ impl Text {
                 };
                 self.line(Tone::Bad, "died", &ended(&format!("generation {generation}"), end, &state))
             }
-            Notice::Finished { generation, end } => self.calm("finished", &format!("generation {generation}: {end}")),
+            Notice::Finished { generation, end } if end == SUCCESS => {
+                self.calm("finished", &format!("generation {generation}: {end}"))
+            }
+            Notice::Finished { generation, end } => {
+                let text = ended(&format!("generation {generation}"), end, "A change starts it again");
+                self.line(Tone::Bad, "died", &text)
+            }
             // As nearly all do, for a moment.
             Notice::Draining { after: 0, .. } => String::new(),
             Notice::Draining { generation, live, after, limit } => {

@@ -22,9 +22,11 @@ impl Room {
     pub(super) fn gate_saw(&mut self, now: Instant, generation: Generation, seen: Seen, launcher: &mut Launcher) {
         let Some(started) = self.generations.get_mut(&generation) else { return };
         match seen {
-            Seen::Listens(listener) => {
+            Seen::Listens { listener, bound } => {
                 started.listens.push(listener.inode);
-                match self.held.name_of(&listener) {
+                let name = self.held.name_of(&listener);
+                started.own.saw(bound, name.is_some());
+                match name {
                     Some(name) => drop(started.taken.insert(name)),
                     None => started.offered.push((listener.address.to_string(), Endpoint::Tcp(listener))),
                 }
@@ -37,6 +39,11 @@ impl Room {
                 started.offered.retain(|(_, end)| !is_it(end));
                 if let Some(name) = self.held.name_of(&listener) {
                     started.taken.remove(&name);
+                }
+                let starts = self.handover.starting() == Some(generation);
+                if starts && self.generations.get(&generation).is_some_and(|started| self.is_looked_at(started)) {
+                    // It was only tried.
+                    self.alive_at.insert(generation, now);
                 }
                 // Another generation may have it, and be about to serve.
                 let is_used = self.generations.values().any(|started| started.listens.contains(&listener.inode));
@@ -73,11 +80,19 @@ impl Room {
             }
             Seen::Ended => self.terminate(now, generation),
             Seen::Occupied { address, by } => {
+                started.refused.insert(address);
                 let by = by.unwrap_or_else(|| "another process".to_owned());
                 self.note(format!(
                     "{address}, which generation {generation} asks for, is taken by {by}: stop that first, or choose another address"
                 ));
             }
+            Seen::Had { address } => drop(started.refused.remove(&address)),
+            Seen::Tied => self.once(
+                "tied",
+                "the program has given its socket to another process, or to an event loop that cannot be reached, before it binds it, so \
+                 that the held one cannot take its place: bind it first, or use `handoff = \"none\"`"
+                    .to_owned(),
+            ),
             Seen::Blind(why) => self.is_blind(now, generation, why),
             Seen::CannotLook(error) if descriptors::is_out(&error) => {
                 // How many there are is not known.
@@ -107,11 +122,12 @@ impl Room {
             Ready::Notify | Ready::Http(_) | Ready::Delay(_) => return,
         }
         let says_it = self.notifies && self.ready == Ready::Auto;
-        let Some(takes) = self.generations.get(&generation).map(|started| started.takes) else { return };
-        match takes {
-            Takes::ListenFds if says_it => {}
+        let Some(started) = self.generations.get(&generation) else { return };
+        let instead = self.binds_instead(started);
+        match started.takes {
+            Takes::ListenFds if says_it && !instead => {}
             // It need not say so when nobody else has asked it to.
-            Takes::Bind if says_it && self.handover.starting() == Some(generation) => {
+            Takes::Bind | Takes::ListenFds if says_it && self.handover.starting() == Some(generation) => {
                 if first {
                     self.alive_at.insert(generation, now + ALIVE);
                 }
@@ -131,7 +147,11 @@ impl Room {
     /// Whether it listens wherever the one before it did: if not, it may be about to.
     fn has_all(&self, generation: Generation) -> bool {
         let Some(started) = self.generations.get(&generation) else { return true };
-        self.held.iter().filter_map(|socket| socket.end.tcp()).all(|held| started.listens.contains(&held.inode))
+        self.held
+            .iter()
+            .filter(|socket| socket.wanted)
+            .filter_map(|socket| socket.end.tcp())
+            .all(|held| started.listens.contains(&held.inode))
     }
 
     fn is_blind(&mut self, now: Instant, generation: Generation, why: Blind) {
@@ -272,7 +292,7 @@ impl Room {
         }
     }
 
-    fn once(&mut self, what: &'static str, text: String) {
+    pub(super) fn once(&mut self, what: &'static str, text: String) {
         if self.said.insert(what) {
             self.note(text);
         }

@@ -2,6 +2,7 @@
 //! Never lives here: what becomes of it (`handover`).
 
 use super::gate::{Gate, Seen, Shelf};
+use super::handed::Own;
 use super::probe::{self, Probe};
 use super::proc;
 use super::sockets::{Endpoint, Socket};
@@ -105,8 +106,12 @@ pub struct Started {
     pub said_draining: bool,
     /// When it is asked to leave that is about to leave by itself.
     pub terminate_at: Option<Instant>,
-    /// What the user was told of its sockets.
-    pub said: Vec<String>,
+    /// Sockets on which it was seen to listen where that is no call that is seen, by inode.
+    pub seen: BTreeSet<u64>,
+    can_listen: Option<bool>,
+    /// Addresses that it has asked for at its gate in vain.
+    pub refused: BTreeSet<SocketAddr>,
+    pub own: Own,
     /// Dropped to end the probe.
     probing: Option<Sender<()>>,
 }
@@ -225,7 +230,10 @@ impl Start {
             accepts: false,
             said_draining: false,
             terminate_at: None,
-            said: Vec::new(),
+            seen: BTreeSet::new(),
+            can_listen: None,
+            refused: BTreeSet::new(),
+            own: Own::default(),
             probing: None,
         };
         Ok((started, refused))
@@ -275,6 +283,11 @@ impl Start {
 }
 
 impl Started {
+    /// By what it is linked with; read once, and only when it matters.
+    pub fn can_listen(&mut self) -> bool {
+        *self.can_listen.get_or_insert_with(|| self.program.can_listen())
+    }
+
     /// To the program.
     pub fn signal(&self, signal: Signal) {
         match self.behind_runner() {

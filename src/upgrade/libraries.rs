@@ -4,7 +4,7 @@
 
 use object::elf::{DT_NEEDED, FileHeader32, FileHeader64};
 use object::read::elf::FileHeader;
-use object::{Endianness, FileKind, Object, ObjectSection, ReadCache};
+use object::{Endianness, FileKind, Object, ObjectSection, ObjectSymbol, ReadCache};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -47,6 +47,14 @@ fn needed(path: &Path) -> Vec<OsString> {
         _ => None,
     }
     .unwrap_or_default()
+}
+
+/// Whether a program uses what its libraries call so, or has it in itself. One that cannot be read does not.
+pub fn names_symbol(program: &Path, name: &str) -> bool {
+    let Ok(file) = File::open(program) else { return false };
+    let data = ReadCache::new(file);
+    let Ok(elf) = object::File::parse(&data) else { return false };
+    elf.dynamic_symbols().chain(elf.symbols()).any(|symbol| symbol.name() == Ok(name))
 }
 
 fn names<Elf: FileHeader>(data: &ReadCache<File>) -> Option<Vec<OsString>> {

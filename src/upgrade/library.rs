@@ -69,12 +69,8 @@ impl Room {
         };
         let offered = std::mem::take(&mut started.offered);
         started.taken.extend(offered.iter().map(|(name, _)| name.clone()));
-        for text in self.held.adopt(offered, &started.taken) {
-            if !started.said.contains(&text) {
-                started.said.push(text.clone());
-                self.out.push(Notice::Note { text });
-            }
-        }
+        let said = self.held.adopt(offered, &started.taken);
+        self.out.extend(said.into_iter().map(|text| Notice::Note { text }));
     }
 
     /// When only the current generation is left, what it did not ask for is for nobody.

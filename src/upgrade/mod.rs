@@ -8,6 +8,7 @@ mod flows;
 mod gate;
 mod gated;
 mod generation;
+mod handed;
 mod handover;
 mod history;
 mod leaving;
@@ -16,6 +17,7 @@ mod library;
 mod live;
 mod probe;
 mod proc;
+mod quiet;
 mod ready;
 mod sockets;
 mod stage;
@@ -25,7 +27,7 @@ mod whole;
 
 use crate::config::{Config, HandOff, Ready, Strategy};
 use crate::error::Result;
-use crate::process::{Launcher, SocketFolder, Setting, Stdin, describe};
+use crate::process::{Launcher, Setting, SocketFolder, Stdin, describe};
 use crate::report::{HandOver, Notice, Vintage};
 use action::{Action, Style, Timeouts};
 use flows::Flows;
@@ -88,6 +90,8 @@ pub struct Room {
     takes: Takes,
     notifies: bool,
     ready: Ready,
+    /// How long a program that could bind is waited for until it counts as one without sockets.
+    patience: Duration,
     overlap: bool,
     start: Start,
     sink: Sink,
@@ -149,6 +153,7 @@ impl Room {
             takes,
             notifies: known.notifies,
             ready: settings.ready.clone(),
+            patience: settings.ready_timeout / 2,
             overlap: settings.overlap && settings.strategy == Strategy::Upgrade,
             start: Start::new(config, stdin, private),
             sink,
@@ -191,7 +196,7 @@ impl Room {
     }
 
     pub fn addresses(&self) -> Vec<String> {
-        self.held.iter().map(|socket| socket.address.clone()).collect()
+        self.held.iter().filter(|socket| socket.wanted).map(|socket| socket.address.clone()).collect()
     }
 
     /// Whether no program is being started, or is about to be, or has yet to take over.
@@ -317,8 +322,7 @@ impl Room {
         let Some(started) = self.generations.get_mut(&generation) else { return };
         started.stop_probing();
         started.ready_at.get_or_insert(now);
-        started.accepts |= started.gate.is_some();
-        let socketless = started.gate.is_some() && started.listens.is_empty();
+        let socketless = started.listens.is_empty() && started.seen.is_empty();
         let says_hello = started.said_hello;
         let actions = self.handover.ready(now, generation);
         if !actions.is_empty() {
@@ -327,6 +331,7 @@ impl Room {
             if says_hello && self.takes == Takes::Nothing && self.start.handoff == HandOff::Auto {
                 self.takes = Takes::Library;
             }
+            self.settle_handed(generation);
             self.held.new_owner();
             self.adopt(generation);
             self.pass_on();
@@ -344,7 +349,8 @@ impl Room {
         // Closed before anything else is started: a successor may want the addresses.
         started.offered.clear();
         self.held.keep_up();
-        let came_to_its_end = end_is_success && started.gate.is_some() && started.listens.is_empty();
+        let is_known = started.gate.is_some() || started.takes == Takes::Nothing;
+        let came_to_its_end = end_is_success && is_known && started.listens.is_empty() && started.seen.is_empty();
         if came_to_its_end && self.held.is_empty() && self.handover.current().is_none() {
             // It needed no time to get ready.
             let actions = self.handover.ready(now, generation);
@@ -424,6 +430,9 @@ impl Room {
         let restored = self.store.restore(&program);
         match restored.and_then(|()| self.start.run(generation, program, &sockets, launcher, &self.sink)) {
             Ok((mut started, refused)) => {
+                // Whether one that is not of TCP is taken is not seen.
+                let others = handed.iter().filter(|socket| takes == Takes::ListenFds && socket.end.tcp().is_none());
+                started.taken.extend(others.map(|socket| socket.name.clone()));
                 if let Some(error) = refused {
                     self.gate_refused(&mut started, &error);
                 }
@@ -431,7 +440,7 @@ impl Room {
                 let gone = self.start.file_is_gone();
                 gone.into_iter().for_each(|text| self.note(text));
                 self.generations.insert(generation, started);
-                self.watch_for_ready(now, generation, launcher);
+                self.watch_for_ready(now, generation);
             }
             Err(error) => {
                 let actions = self.handover.not_started(now, generation, &error.to_string());

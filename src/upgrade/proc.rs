@@ -2,7 +2,9 @@
 //! Never lives here: anything that is done about it. On a system without these files every answer is "not known".
 
 use crate::process::descriptors;
+use nix::errno::Errno;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -22,9 +24,10 @@ pub fn who_listens(port: u16) -> Option<String> {
     owner(&["/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6"], port, &BTreeSet::new())
 }
 
-/// The process that listens for TCP on that port and is none of those.
-pub fn who_else_listens(port: u16, but: &BTreeSet<u32>) -> Option<String> {
-    owner(&["/proc/net/tcp", "/proc/net/tcp6"], port, but)
+/// The process that has a socket of the same kind on that port and is none of those.
+pub fn who_else_has(socket: &OwnedFd, port: u16, but: &BTreeSet<u32>) -> Option<String> {
+    let udp = is_datagram(socket);
+    owner(if udp { &["/proc/net/udp", "/proc/net/udp6"] } else { &["/proc/net/tcp", "/proc/net/tcp6"] }, port, but)
 }
 
 fn owner(tables: &[&str], port: u16, but: &BTreeSet<u32>) -> Option<String> {
@@ -57,6 +60,49 @@ pub fn listens(pid: u32) -> Option<String> {
         }
     }
     None
+}
+
+/// Sockets on which the process or one of its children listens, for TCP or at a path. The tables, which have the sockets of the whole
+/// system and may be long, are only read where it may not be asked of each.
+pub fn listening(pid: u32) -> BTreeSet<u64> {
+    let family = family(pid).into_iter();
+    let sockets: Vec<_> = family
+        .flat_map(|pid| sockets(pid).into_iter().flatten().map(move |(number, inode)| (pid, number, inode)))
+        .collect();
+    let mut listening = BTreeSet::new();
+    for (process, number, inode) in &sockets {
+        match copy(*process, *number) {
+            Ok(copy) if getsockopt(&copy, sockopt::AcceptConn) == Ok(true) => drop(listening.insert(*inode)),
+            Ok(_) | Err(Errno::EBADF | Errno::ESRCH) => {}
+            Err(_) => {
+                let all = listening_in_tables(pid);
+                return sockets.into_iter().map(|(_, _, inode)| inode).filter(|inode| all.contains(inode)).collect();
+            }
+        }
+    }
+    listening
+}
+
+fn listening_in_tables(pid: u32) -> BTreeSet<u64> {
+    let tcp = ["tcp", "tcp6"].into_iter().flat_map(|table| entries(&format!("/proc/{pid}/net/{table}")));
+    let tcp = tcp.filter(|entry| entry.state == LISTEN).map(|entry| entry.inode);
+    let unix = fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap_or_default();
+    tcp.chain(unix.lines().filter_map(listening_at_path)).collect()
+}
+
+/// A copy of what a process has at that number (pidfd_getfd(2)).
+pub fn copy(process: u32, number: RawFd) -> Result<OwnedFd, Errno> {
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw).ok_or(Errno::ESRCH)?;
+    let copied = descriptors::with(|| pidfd_open(pid, PidfdFlags::empty()))
+        .and_then(|process| descriptors::with(|| pidfd_getfd(&process, number, PidfdGetfdFlags::empty())));
+    copied.map_err(|error| Errno::from_raw(error.raw_os_error()))
+}
+
+/// A line of /proc/net/unix: `Num RefCount Protocol Flags Type St Inode Path`; of the flags, __SO_ACCEPTCON (include/linux/net.h).
+fn listening_at_path(line: &str) -> Option<u64> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let flags = u32::from_str_radix(fields.get(3)?, 16).ok()?;
+    (flags & (1 << 16) != 0).then_some(fields.get(6)?.parse().ok()?)
 }
 
 /// Whether the connection between those ports was accepted by the process or one of its children. `None`: by nobody yet.
@@ -169,6 +215,62 @@ pub fn flags_at(thread: i32, number: RawFd) -> Option<i32> {
     i32::from_str_radix(flags.trim(), 8).ok()
 }
 
+/// An entry of an epoll set of a process: the number of the set, and what it was told to watch.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Watched {
+    pub set: RawFd,
+    /// What the file was called when it was added.
+    pub number: RawFd,
+    pub events: u32,
+    pub data: u64,
+}
+
+/// The epoll sets of a process that watch what it has at that number.
+pub fn watched(pid: u32, number: RawFd) -> Vec<Watched> {
+    let (Ok(fds), Ok(file)) =
+        (fs::read_dir(format!("/proc/{pid}/fd")), fs::metadata(format!("/proc/{pid}/fd/{number}")))
+    else {
+        return Vec::new();
+    };
+    // As the kernel has it within (include/linux/kdev_t.h).
+    let device = (nix::sys::stat::major(file.dev()) << 20) | nix::sys::stat::minor(file.dev());
+    let sets = fds.filter_map(|fd| {
+        let fd = fd.ok()?;
+        let is_set = fs::read_link(fd.path()).ok()?.as_os_str() == "anon_inode:[eventpoll]";
+        is_set.then(|| fd.file_name().to_str()?.parse().ok())?
+    });
+    sets.flat_map(|set: RawFd| {
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{set}")).unwrap_or_default();
+        let of_file = |line: &str| in_set(line).filter(|entry| (entry.inode, entry.device) == (file.ino(), device));
+        let entries = info.lines().filter_map(of_file);
+        entries.map(|InSet { number, events, data, .. }| Watched { set, number, events, data }).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+struct InSet {
+    number: RawFd,
+    events: u32,
+    data: u64,
+    inode: u64,
+    device: u64,
+}
+
+/// `tfd:        5 events:       19 data:      7f0000001234  pos:0 ino:1d2c sdev:8` (proc_pid_fdinfo(5)).
+fn in_set(line: &str) -> Option<InSet> {
+    let line = line.replace(':', " ");
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let value = |name: &str| fields.iter().position(|field| *field == name).and_then(|at| fields.get(at + 1).copied());
+    let hex = |name: &str| u64::from_str_radix(value(name)?, 16).ok();
+    Some(InSet {
+        number: value("tfd")?.parse().ok()?,
+        events: u32::try_from(hex("events")?).ok()?,
+        data: hex("data")?,
+        inode: hex("ino")?,
+        device: hex("sdev")?,
+    })
+}
+
 /// `socket:[4711]`
 fn inode_of(link: &Path) -> Option<u64> {
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
@@ -198,6 +300,8 @@ pub fn family(pid: u32) -> Vec<u32> {
 mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::unix::net::UnixListener;
 
     #[test]
     fn the_kernel_says_who_listens_and_who_accepted() {
@@ -205,6 +309,18 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let us = std::process::id();
         assert!(listens(us).is_some());
+        let folder = tempfile::tempdir().unwrap();
+        let unix = UnixListener::bind(folder.path().join("socket")).unwrap();
+        let (tcp, at_path) =
+            (listener.as_fd().try_clone_to_owned().unwrap(), unix.as_fd().try_clone_to_owned().unwrap());
+        let inode = |socket: OwnedFd| fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap().ino();
+        let all = [inode(tcp), inode(at_path)];
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let connection = inode(client.into());
+        for found in [listening(us), listening_in_tables(us)] {
+            assert!(all.iter().all(|inode| found.contains(inode)) && !found.contains(&connection));
+        }
+        drop(listener.accept().unwrap());
         assert!(who_listens(port).unwrap().starts_with(&format!("pid {us} (")));
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let client_port = client.local_addr().unwrap().port();

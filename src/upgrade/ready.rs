@@ -3,6 +3,7 @@
 
 use super::generation::Started;
 use super::probe::Probe;
+use super::quiet::FIRST_LOOK;
 use super::{Generation, Room, Said, Takes};
 use crate::config::Ready;
 use crate::process::Launcher;
@@ -13,8 +14,6 @@ use std::time::{Duration, Instant};
 
 /// How long a program that can tell nothing of itself must have lived to count as ready.
 pub(super) const ALIVE: Duration = Duration::from_millis(500);
-/// How long the first program of a session may live without binding anything until it counts as one without sockets.
-const SOCKETLESS: Duration = Duration::from_secs(2);
 
 impl Room {
     /// The generation has lived long enough to count as ready.
@@ -25,14 +24,23 @@ impl Room {
         // One that has bound a socket, and one whose predecessor had one, will ask for a connection in time.
         let served = !self.held.tcp_addresses().is_empty();
         let is_slow = |started: &Started| waits(started) && (listens(started) || served);
-        if self.ready == Ready::Auto && self.generations.get(&generation).is_some_and(is_slow) {
+        let Some(started) = self.generations.get(&generation) else { return };
+        if self.ready == Ready::Auto && is_slow(started) {
+            return;
+        }
+        if self.is_looked_at(started) {
+            return self.look(now, generation, launcher);
+        }
+        // What it accepts on is its own, or what it was handed: then it says when it is ready.
+        let says_it = self.ready == Ready::Auto && started.takes == Takes::ListenFds && self.notifies;
+        if says_it && started.gate.is_some() && !started.blind && !self.binds_instead(started) {
             return;
         }
         self.is_ready(now, generation, launcher);
     }
 
     /// Sees to it that readiness is noticed, by the first means that this program has.
-    pub(super) fn watch_for_ready(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+    pub(super) fn watch_for_ready(&mut self, now: Instant, generation: Generation) {
         let addresses = self.held.tcp_addresses();
         let Some(started) = self.generations.get_mut(&generation) else { return };
         let gated = started.gate.is_some();
@@ -40,10 +48,7 @@ impl Room {
             (Ready::Notify, _) => return,
             // It is a program without sockets, as the one before, or is not known yet.
             (Ready::Auto, Takes::Bind) if gated && addresses.is_empty() => {
-                if self.socketless {
-                    return self.is_ready(now, generation, launcher);
-                }
-                self.alive_at.insert(generation, now + SOCKETLESS);
+                self.alive_at.insert(generation, now + FIRST_LOOK);
                 return;
             }
             (Ready::Auto, Takes::ListenFds) if gated && self.notifies => return,
@@ -55,12 +60,18 @@ impl Room {
             (Ready::Auto | Ready::Accept, _) if gated && !started.blind => return,
             // It says so itself.
             (Ready::Auto, Takes::Library) => return,
-            (Ready::Auto, Takes::Nothing | Takes::Bind) => return self.is_ready(now, generation, launcher),
             (Ready::Auto, Takes::ListenFds) if self.notifies => return,
             (Ready::Delay(delay), _) => {
                 self.alive_at.insert(generation, now + *delay);
                 return;
             }
+            // Its calls are not seen.
+            (Ready::Auto | Ready::Accept | Ready::Http(_), Takes::Nothing | Takes::Bind) if !gated => {
+                self.alive_at.insert(generation, now + FIRST_LOOK);
+                return;
+            }
+            // Until it has bound an address there is none to ask at.
+            (Ready::Http(_), Takes::Bind) if gated && addresses.is_empty() => return,
             (Ready::Auto | Ready::Accept, _) => Probe::Accept,
             (Ready::Http(path), _) => Probe::Http(path.clone()),
         };

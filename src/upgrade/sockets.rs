@@ -21,6 +21,8 @@ pub struct Socket {
     pub address: String,
     pub end: Endpoint,
     pub bound_by_program: bool,
+    /// Whether the program that asked last for its sockets has asked for this one; nobody has asked yet.
+    pub wanted: bool,
 }
 
 /// A socket of some kind; only those of TCP are handed over at bind(2).
@@ -101,7 +103,7 @@ impl Held {
 
     /// The sockets of a program that has become the current one, or of the current one when it asks for more: those it bound are
     /// held from now on, and those which an earlier one had bound are set aside where it does not want them (`taken` has all
-    /// names it wants, those it bound before included). Says what it ought to have asked for.
+    /// names it wants, those it bound before included). Says what it ought to have asked for, once.
     pub fn adopt(&mut self, offered: Vec<(String, Endpoint)>, taken: &BTreeSet<String>) -> Vec<String> {
         let mut said = Vec::new();
         let new: BTreeSet<String> = offered.iter().map(|(name, _)| name.clone()).collect();
@@ -110,18 +112,19 @@ impl Held {
             std::mem::take(&mut self.former).into_iter().partition(|socket| taken.contains(&socket.name));
         self.former = former;
         self.sockets.extend::<Vec<Socket>>(back);
-        for socket in std::mem::take(&mut self.sockets) {
+        for mut socket in std::mem::take(&mut self.sockets) {
             let wanted = taken.contains(&socket.name) && !new.contains(&socket.name);
             if !wanted && socket.bound_by_program {
                 self.former.push(socket);
                 continue;
             }
-            if !wanted {
+            if !wanted && socket.wanted {
                 said.push(format!(
                     "{} is held for {:?}, but the program did not ask for that name: clients wait there unanswered",
                     socket.address, socket.name
                 ));
             }
+            socket.wanted = wanted;
             self.sockets.push(socket);
         }
         for (name, end) in offered {
@@ -159,6 +162,7 @@ impl Held {
     pub fn restore(&mut self) {
         self.sockets.retain(|socket| !self.added.contains(&socket.name));
         self.sockets.append(&mut self.former);
+        self.sockets.iter_mut().for_each(|socket| socket.wanted = true);
         self.added.clear();
     }
 
@@ -181,7 +185,7 @@ impl Held {
             }
             Endpoint::Other(fd) => self.describe(fd, bound_by_program),
         };
-        self.sockets.push(Socket { name, address, end, bound_by_program });
+        self.sockets.push(Socket { name, address, end, bound_by_program, wanted: true });
     }
 
     /// Asks the kernel, which is the one that knows.
@@ -274,6 +278,8 @@ mod tests {
         let said = held.adopt(Vec::new(), &BTreeSet::new());
         assert_eq!(said.len(), 1);
         assert!(said[0].contains("did not ask for that name"), "{said:?}");
+        assert!(!held.iter().next().unwrap().wanted);
+        assert!(held.adopt(Vec::new(), &BTreeSet::new()).is_empty(), "it was said");
         assert_eq!(held.settle().iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["http"]);
         assert_eq!(held.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["admin"]);
     }

@@ -107,6 +107,11 @@ impl Published {
         // It may be linked dynamically.
         std::iter::once(&self.file).chain(self.libraries.values()).any(|file| names_channel(&file.by_descriptor()))
     }
+
+    /// Whether it has a way to listen(2): what is linked by the C library's name of it, or into the file with it.
+    pub fn can_listen(&self) -> bool {
+        libraries::names_symbol(&self.file.by_descriptor(), "listen")
+    }
 }
 
 fn names_channel(path: &Path) -> bool {

@@ -102,13 +102,14 @@ impl Keeper {
         }
         let listener = self.shelf.find(|held| held.inode == inode)?;
         self.use_it(&listener);
-        self.listens(&listener);
         Some(listener)
     }
 
-    fn accepts(&mut self, listener: &Listener) {
+    fn accepts(&mut self, listener: &Arc<Listener>) {
         if let Some(used) = self.used(listener.inode).filter(|used| !used.accepts) {
             used.accepts = true;
+            self.listens(listener);
+            self.forget_closed(listener);
             let all = self.uses.iter().filter(|used| used.listens).all(|used| used.accepts);
             (self.tell)(Seen::Accepts { all });
         }

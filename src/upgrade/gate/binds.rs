@@ -4,6 +4,7 @@
 
 use super::accepts::read;
 use super::connections::copy;
+use super::copies::Copies;
 use super::keeper::{Keeper, forbidden};
 use super::listener::Listener;
 use super::{Blind, Seen, address, kernel};
@@ -16,7 +17,7 @@ use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, setsockopt, socket, sockopt};
 use rustix::net::sockopt as socket_option;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
 /// `struct sockaddr_storage`; a longer address is refused by the kernel.
@@ -54,9 +55,11 @@ impl Keeper {
         }
         let Some(process) = self.process(call.thread) else { return Ok(Bound::ByKernel) };
         match copy(process, fd, inode) {
-            Ok(Some(own)) if is_tcp(&own) => self.bind_copy(call, fd, inode, wanted, &own),
+            Ok(Some(own)) if is_tcp(&own) => self.bind_copy(call, process, (fd, inode), wanted, &own),
+            // It is not held, but whether it gets its address is worth knowing.
+            Ok(Some(own)) if is_udp(&own) => self.bind_here(&own, wanted),
             Ok(_) => Ok(Bound::ByKernel),
-            Err(_) if proc::is_tcp_at(call.thread, fd) => self.bind_anew(call, fd, wanted),
+            Err(_) if proc::is_tcp_at(call.thread, fd) => self.bind_anew(call, process, (fd, inode), wanted),
             Err(_) => Ok(Bound::ByKernel),
         }
     }
@@ -65,52 +68,88 @@ impl Keeper {
     fn bind_copy(
         &mut self,
         call: &Call,
-        fd: RawFd,
-        inode: u64,
+        process: u32,
+        (fd, inode): (RawFd, u64),
         wanted: SocketAddr,
         own: &OwnedFd,
     ) -> Result<Bound, Errno> {
         let v6_only = wanted.is_ipv6() && socket_option::ipv6_v6only(own).unwrap_or(false);
-        if let Some(held) = self.shelf.find(|held| held.is(wanted, v6_only) && held.is_to_stay()) {
+        let same = self.shelf.find(|held| held.is(wanted, v6_only) && held.is_to_stay());
+        if let Some(held) = same.or_else(|| self.spare(wanted, v6_only)) {
             if !getsockopt(own, sockopt::ReusePort).unwrap_or(false) && self.has_open(&held) {
                 // Twice the same address in one program: refused as it would be anywhere.
                 return Ok(Bound::ByKernel);
             }
-            kernel::make_like(&*held, own);
             let non_blocking = fcntl(own, FcntlArg::F_GETFL)? & OFlag::O_NONBLOCK.bits() != 0;
-            return self.put(call, fd, &held, non_blocking);
+            let copies = self.copies(process, inode)?;
+            kernel::make_like(&*held, own);
+            return self.put(call, fd, &copies, &held, non_blocking);
         }
         self.asked.insert(inode);
         let overlapping = self.shelf.filter(|held| address::overlap((held.address, held.v6_only), (wanted, v6_only)));
-        if !overlapping.iter().any(|held| self.has_open(held)) {
-            // Two sockets whose addresses overlap may both be bound if both say so (socket(7), SO_REUSEPORT), until the
-            // older one is let go.
-            for held in &overlapping {
-                setsockopt(held, sockopt::ReusePort, &true).ok();
-                setsockopt(own, sockopt::ReusePort, &true).ok();
-            }
+        if overlapping.iter().any(|held| self.has_open(held)) {
+            // As above: the kernel knows whether it may.
+            return Ok(Bound::ByKernel);
         }
+        // Two sockets whose addresses overlap may both be bound if both say so (socket(7), SO_REUSEPORT), until the older one is let
+        // go.
+        for held in &overlapping {
+            setsockopt(held, sockopt::ReusePort, &true).ok();
+            setsockopt(own, sockopt::ReusePort, &true).ok();
+        }
+        self.bind_here(own, wanted)
+    }
+
+    /// On the same socket as the program would: it is known here at once whether it has the address.
+    fn bind_here(&mut self, own: &OwnedFd, wanted: SocketAddr) -> Result<Bound, Errno> {
         if wanted.port() < 1024 {
             // The right to do so is the program's or is not.
             return Ok(Bound::ByKernel);
         }
         match rustix::net::bind(own, &wanted).map_err(of_rustix) {
-            Ok(()) => Ok(Bound::Here),
+            Ok(()) => {
+                if self.occupied.remove(&wanted) {
+                    (self.tell)(Seen::Had { address: wanted });
+                }
+                Ok(Bound::Here)
+            }
             Err(Errno::EADDRINUSE) => {
-                let by = proc::who_else_listens(wanted.port(), &self.all_processes());
-                (self.tell)(Seen::Occupied { address: wanted.to_string(), by });
+                if self.occupied.insert(wanted) {
+                    let by = proc::who_else_has(own, wanted.port(), &self.all_processes());
+                    (self.tell)(Seen::Occupied { address: wanted, by });
+                }
                 Err(Errno::EADDRINUSE)
             }
             Err(error) => Err(error),
         }
     }
 
+    /// One that was configured and that the program has not taken, where clients of the address would come: what is configured counts
+    /// more than what the code says.
+    fn spare(&self, wanted: SocketAddr, v6_only: bool) -> Option<Arc<Listener>> {
+        let mut spare = self.uses.iter().filter(|used| used.is_spare()).map(|used| &used.listener);
+        spare.find(|held| address::overlap((held.address, held.v6_only), (wanted, v6_only))).map(Arc::clone)
+    }
+
     /// Where the program's own may not be copied: a socket of ours takes its place.
-    fn bind_anew(&mut self, call: &Call, fd: RawFd, wanted: SocketAddr) -> Result<Bound, Errno> {
+    fn bind_anew(
+        &mut self,
+        call: &Call,
+        process: u32,
+        (fd, inode): (RawFd, u64),
+        wanted: SocketAddr,
+    ) -> Result<Bound, Errno> {
+        // Where it cannot be replaced it is not held.
+        let Ok(copies) = self.copies(process, inode) else { return Ok(Bound::ByKernel) };
         let flags = proc::flags_at(call.thread, fd).unwrap_or(libc::O_CLOEXEC);
         let non_blocking = flags & libc::O_NONBLOCK != 0;
-        if let Some(held) = self.shelf.find(|held| held.address == wanted && held.is_to_stay()) {
-            return if self.has_open(&held) { Ok(Bound::ByKernel) } else { self.put(call, fd, &held, non_blocking) };
+        let same = self.shelf.find(|held| held.address == wanted && held.is_to_stay());
+        if let Some(held) = same.or_else(|| self.spare(wanted, false)) {
+            return if self.has_open(&held) {
+                Ok(Bound::ByKernel)
+            } else {
+                self.put(call, fd, &copies, &held, non_blocking)
+            };
         }
         let family = if wanted.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let own = match descriptors::with(|| socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)) {
@@ -123,20 +162,26 @@ impl Keeper {
         rustix::net::bind(&own, &wanted).map_err(of_rustix)?;
         let listener = Arc::new(Listener::new(own).map_err(|error| errno(&error))?);
         self.shelf.add(&listener);
-        self.put(call, fd, &listener, non_blocking)
+        self.put(call, fd, &copies, &listener, non_blocking)
     }
 
-    fn put(&mut self, call: &Call, fd: RawFd, held: &Arc<Listener>, non_blocking: bool) -> Result<Bound, Errno> {
-        let close_on_exec = proc::flags_at(call.thread, fd).is_none_or(|flags| flags & libc::O_CLOEXEC != 0);
+    fn put(
+        &mut self,
+        call: &Call,
+        fd: RawFd,
+        copies: &Copies,
+        held: &Arc<Listener>,
+        non_blocking: bool,
+    ) -> Result<Bound, Errno> {
         held.hand_to(self.generation, non_blocking).map_err(|error| errno(&error))?;
-        self.calls.place(call.id, held.as_fd(), fd, close_on_exec)?;
-        self.use_it(held);
+        copies.replace(self, call, fd, held)?;
+        self.use_it(held).bound = true;
         Ok(Bound::Here)
     }
 
     /// Whether a process of this generation has the socket still.
     fn has_open(&self, held: &Listener) -> bool {
-        let used = self.uses.iter().any(|used| used.listener.inode == held.inode);
+        let used = self.uses.iter().any(|used| used.listener.inode == held.inode && !used.is_spare());
         used && self.all_processes().iter().any(|process| proc::holds(*process, held.inode))
     }
 
@@ -150,8 +195,8 @@ impl Keeper {
                 // A port of the kernel's choice, or no TCP.
                 return self.calls.proceed(call.id);
             }
-            let own = self.process(call.thread).map(|process| copy(process, fd, inode));
-            let Some(Ok(Some(own))) = own else { return self.calls.proceed(call.id) };
+            let Some(process) = self.process(call.thread) else { return self.calls.proceed(call.id) };
+            let Ok(Some(own)) = copy(process, fd, inode) else { return self.calls.proceed(call.id) };
             let Ok(listener) = Listener::new(own).map(Arc::new) else { return self.calls.proceed(call.id) };
             // Another thread or process was quicker: sockets that share an address are one (SO_REUSEPORT), however many of them the
             // next generation will have.
@@ -159,7 +204,8 @@ impl Keeper {
                 self.shelf.find(|held| held.is(listener.address, listener.v6_only) && held.is_to_stay())
             {
                 let non_blocking = listener.is_non_blocking(self.generation);
-                return match self.put(call, fd, &first, non_blocking) {
+                let copies = self.copies(process, inode);
+                return match copies.and_then(|copies| self.put(call, fd, &copies, &first, non_blocking)) {
                     Ok(_) => {
                         self.listens(&first);
                         self.calls.succeed(call.id);
@@ -169,7 +215,7 @@ impl Keeper {
             }
             listener.hand_to(self.generation, listener.is_non_blocking(self.generation)).ok();
             self.shelf.add(&listener);
-            self.use_it(&listener);
+            self.use_it(&listener).bound = true;
         }
         let Some(used) = self.used(inode) else { return self.calls.proceed(call.id) };
         let listener = Arc::clone(&used.listener);
@@ -193,6 +239,11 @@ fn is_tcp(socket: &OwnedFd) -> bool {
     let tcp = rustix::net::ipproto::TCP;
     socket_option::socket_type(socket).is_ok_and(|kind| kind == rustix::net::SocketType::STREAM)
         && socket_option::socket_protocol(socket).is_ok_and(|protocol| protocol == Some(tcp))
+}
+
+fn is_udp(socket: &OwnedFd) -> bool {
+    let udp = rustix::net::ipproto::UDP;
+    socket_option::socket_protocol(socket).is_ok_and(|protocol| protocol == Some(udp))
 }
 
 fn of_rustix(error: rustix::io::Errno) -> Errno {

@@ -8,7 +8,6 @@ use crate::process::descriptors;
 use crate::upgrade::proc;
 use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, SockType, getsockopt, shutdown, sockopt};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -142,10 +141,7 @@ impl Connections {
 /// # Errors
 /// EPERM or ENOSYS where that is not allowed or not possible, EMFILE and ENFILE where there is no descriptor left for the copy.
 pub fn copy(process: u32, number: RawFd, socket: u64) -> Result<Option<OwnedFd>, Errno> {
-    let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return Ok(None) };
-    let copied = descriptors::with(|| pidfd_open(pid, PidfdFlags::empty()))
-        .and_then(|process| descriptors::with(|| pidfd_getfd(&process, number, PidfdGetfdFlags::empty())));
-    match copied.map_err(|error| Errno::from_raw(error.raw_os_error())) {
+    match proc::copy(process, number) {
         Ok(copy) => Ok(inode(&copy).is_ok_and(|inode| inode == socket).then_some(copy)),
         Err(error @ (Errno::EPERM | Errno::EACCES | Errno::ENOSYS)) => Err(error),
         // It may be there all the same.

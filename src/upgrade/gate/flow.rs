@@ -31,8 +31,8 @@ impl Flow {
 
     /// What may not be looked at does not move.
     pub fn look(&mut self, processes: &BTreeSet<u32>) -> Seen {
-        let sockets =
-            || processes.iter().flat_map(|pid| proc::sockets(*pid).into_iter().map(|(fd, inode)| (*pid, fd, inode)));
+        let of = |pid: u32| proc::sockets(pid).into_iter().flatten().map(move |(fd, inode)| (pid, fd, inode));
+        let sockets = || processes.iter().flat_map(|pid| of(*pid));
         if self.known.is_empty() {
             for (pid, fd, inode) in sockets() {
                 let socket = copy(pid, fd, inode).ok().flatten();

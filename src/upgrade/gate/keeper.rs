@@ -6,6 +6,7 @@ use super::accepts::Parked;
 use super::connections::{Connections, Look};
 use super::drain::Patience;
 use super::listener::{Listener, Shelf};
+use super::uses::Use;
 use super::{Order, Seen, Which, address};
 use crate::process::seccomp::{Call, Calls, What};
 use crate::report::Generation;
@@ -13,8 +14,9 @@ use crate::upgrade::proc;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, PipeReader, Read};
-use std::os::fd::{AsFd, RawFd};
+use std::io::{PipeReader, Read};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -43,13 +45,15 @@ const THREADS: usize = 1024;
 pub struct Keeper {
     pub(super) calls: Calls,
     pub(super) generation: Generation,
-    process: u32,
+    pub(super) process: u32,
     pub(super) shelf: Arc<Shelf>,
     pub(super) tell: Box<dyn Fn(Seen) + Send>,
     /// The sockets that the program has of those that are held.
     pub(super) uses: Vec<Use>,
     /// Sockets for which it has asked for an address of its own choice, and which do not listen yet.
     pub(super) asked: BTreeSet<u64>,
+    /// Addresses that it has asked for in vain.
+    pub(super) occupied: BTreeSet<SocketAddr>,
     /// Threads that wait for a connection, as they would in the kernel.
     pub(super) parked: BTreeMap<i32, Parked>,
     /// Processes that have called, and by which of their threads of late.
@@ -67,20 +71,7 @@ pub struct Keeper {
     /// When the listeners are looked at.
     listeners: Instant,
     pub(super) said_blind: bool,
-}
-
-#[derive(Debug)]
-pub struct Use {
-    pub listener: Arc<Listener>,
-    pub listens: bool,
-    pub accepts: bool,
-    /// Its address is within another's that is open to the successor, where clients are to go: no connection begins here any more. For
-    /// how many looks its queue has been empty, and one.
-    pub retiring: u32,
-    /// And nothing is left in its queue.
-    pub retired: bool,
-    /// No process had it at the last look.
-    pub missed: bool,
+    pub(super) said_tied: bool,
 }
 
 struct Knock {
@@ -113,6 +104,7 @@ impl Keeper {
             tell,
             uses: Vec::new(),
             asked: BTreeSet::new(),
+            occupied: BTreeSet::new(),
             parked: BTreeMap::new(),
             processes: BTreeSet::new(),
             threads: BTreeMap::new(),
@@ -124,14 +116,17 @@ impl Keeper {
             drain: None,
             listeners: now() + LISTENERS,
             said_blind: false,
+            said_tied: false,
         }
     }
 
     /// Sockets that it has from the start.
     pub fn handed(mut self, listeners: &[Arc<Listener>]) -> Keeper {
         for listener in listeners {
-            self.use_it(listener);
-            self.listens(listener);
+            self.use_it(listener).handed = true;
+        }
+        if !listeners.is_empty() {
+            self.knock_soon();
         }
         self
     }
@@ -298,26 +293,23 @@ impl Keeper {
         self.uses.iter_mut().find(|used| used.listener.inode == inode)
     }
 
-    pub(super) fn use_it(&mut self, listener: &Arc<Listener>) {
+    pub(super) fn use_it(&mut self, listener: &Arc<Listener>) -> &mut Use {
         if self.said_blind {
             listener.share();
         }
-        if self.used(listener.inode).is_none() {
-            self.uses.push(Use {
-                listener: Arc::clone(listener),
-                listens: false,
-                accepts: false,
-                retiring: 0,
-                retired: false,
-                missed: false,
-            });
-        }
+        let known = self.uses.iter().position(|used| used.listener.inode == listener.inode);
+        let place = known.unwrap_or_else(|| {
+            self.uses.push(Use::new(listener));
+            self.uses.len() - 1
+        });
+        &mut self.uses[place]
     }
 
     pub(super) fn listens(&mut self, listener: &Arc<Listener>) {
         if let Some(used) = self.used(listener.inode).filter(|used| !used.listens) {
             used.listens = true;
-            (self.tell)(Seen::Listens(Arc::clone(listener)));
+            let bound = used.bound;
+            (self.tell)(Seen::Listens { listener: Arc::clone(listener), bound });
             self.knock_soon();
         }
     }
@@ -391,29 +383,10 @@ impl Keeper {
         self.rest = Some(now() + REST);
     }
 
-    fn look_at_listeners(&mut self) {
-        // Without any descriptor, its end is about to be heard.
-        if self.uses.is_empty() || !proc::has_descriptors(self.process) {
-            return;
-        }
-        let sockets: io::Result<Vec<Vec<(RawFd, u64)>>> = self.all_processes().into_iter().map(proc::sockets).collect();
-        // At another time.
-        let Ok(sockets) = sockets else { return };
-        for used in &mut self.uses {
-            let there = sockets.iter().flatten().any(|(_, inode)| *inode == used.listener.inode);
-            let gone = !there && used.missed;
-            used.missed = !there;
-            if gone && std::mem::take(&mut used.listens) {
-                (self.tell)(Seen::Closes(Arc::clone(&used.listener)));
-            }
-        }
-        self.uses.retain(|used| used.listens || !used.missed);
-    }
-
     /// At sockets on which nothing has been asked for yet.
     fn knock_now(&mut self, now: Instant) {
         let Some(knock) = self.knock.take() else { return };
-        let mute: Vec<&Use> = self.uses.iter().filter(|used| used.listens && !used.accepts).collect();
+        let mute: Vec<&Use> = self.uses.iter().filter(|used| (used.listens || used.handed) && !used.accepts).collect();
         if mute.is_empty() || self.closed.is_some() || self.said_blind {
             return;
         }

@@ -1,12 +1,15 @@
 //! What only the kernel knows of a connection, and the filter that keeps its next request back. One of the few files with
-//! `unsafe`: socket options that are structures.
+//! `unsafe`: socket options that are structures, and descriptors by number.
 //! Never lives here: what follows from it.
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use std::io;
 use std::mem::size_of_val;
 use std::net::TcpStream;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::thread;
 
 /// `struct tcp_info` (linux/tcp.h) up to the last field that is read: the C library's has fewer.
 #[repr(C)]
@@ -100,6 +103,46 @@ fn get<T: Plain>(socket: &impl AsFd, level: i32, name: i32, value: &mut T) -> Re
     // SAFETY: the kernel writes at most `length` bytes to `value`, and any bytes are a value of a plain type.
     let done = unsafe { libc::getsockopt(fd, level, name, std::ptr::from_mut(value).cast(), &mut length) };
     Errno::result(done).map(drop)
+}
+
+/// An entry of an epoll set.
+#[derive(Debug)]
+pub struct Watch {
+    pub set: OwnedFd,
+    pub number: RawFd,
+    pub events: u32,
+    pub data: u64,
+}
+
+/// Has the file watched as those entries say. A set knows what it watches by the file and the number under which it was added (epoll(7),
+/// questions and answers, Q1), which is the program's: so it is added by a thread that has a table of descriptors of its own, where
+/// the file can have that number, too.
+pub fn watch(file: BorrowedFd<'_>, entries: &[Watch]) -> io::Result<()> {
+    let Some(last) = entries.iter().map(|entry| entry.number).max() else { return Ok(()) };
+    let add = || -> io::Result<()> {
+        // SAFETY: from here on the numbers of this thread are its own, and no other's are changed; all are closed with it.
+        Errno::result(unsafe { libc::unshare(libc::CLONE_FILES) })?;
+        let above = |fd: BorrowedFd<'_>| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(last + 1));
+        let file = above(file)?;
+        let sets = entries.iter().map(|entry| above(entry.set.as_fd())).collect::<Result<Vec<_>, _>>()?;
+        for (entry, set) in entries.iter().zip(sets) {
+            let mut event = libc::epoll_event { events: entry.events, u64: entry.data };
+            // SAFETY: whatever has the number in this thread's table is used by nobody; the kernel reads the event.
+            unsafe {
+                Errno::result(libc::dup3(file, entry.number, libc::O_CLOEXEC))?;
+                match Errno::result(libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, entry.number, &mut event)) {
+                    // The set itself has several numbers.
+                    Ok(_) | Err(Errno::EEXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let added = thread::Builder::new().spawn_scoped(scope, add)?;
+        added.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+    })
 }
 
 /// What the connections of a listener are born with, and how long its own calls wait (socket(7), tcp(7), ip(7)). Sizes of buffers are

@@ -7,16 +7,19 @@ mod accepts;
 mod address;
 mod binds;
 mod connections;
+mod copies;
 mod drain;
 mod flow;
 mod keeper;
 mod kernel;
 mod listener;
+mod uses;
 
 use crate::process::{self, seccomp::Calls};
 use crate::report::Generation;
 use nix::errno::Errno;
 use std::io::{self, PipeWriter, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -57,8 +60,9 @@ pub enum Order {
 /// What a gate sees.
 #[derive(Debug)]
 pub enum Seen {
-    /// The program listens on that socket, which may be new.
-    Listens(Arc<Listener>),
+    /// The program listens on that socket, which may be new: one that it has `bound` for itself, or one that it has found open and has
+    /// now asked for a connection.
+    Listens { listener: Arc<Listener>, bound: bool },
     /// No process of it has that socket any more.
     Closes(Arc<Listener>),
     /// It has asked for a connection, on each of its sockets or on some.
@@ -71,8 +75,12 @@ pub enum Seen {
     Drained,
     /// `End` is done.
     Ended,
-    /// The address that it asked for is somebody else's.
-    Occupied { address: String, by: Option<String> },
+    /// The address that it asked for is somebody else's. Said once, however often it tries.
+    Occupied { address: SocketAddr, by: Option<String> },
+    /// It has that address after all.
+    Had { address: SocketAddr },
+    /// What it wants to bind is also where it cannot be replaced by a socket that is held.
+    Tied,
     /// It takes connections in a way that is not seen here.
     Blind(Blind),
     /// Its connections may not be looked at.

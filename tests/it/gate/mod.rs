@@ -1,9 +1,12 @@
 //! At the gate: faults, and programs of all kinds that know nothing of the command.
 
 mod addresses;
+mod copies;
 mod descriptors;
 mod draining;
+mod early;
 mod faults;
+mod listen;
 mod programs;
 mod twice;
 

@@ -1,0 +1,59 @@
+//! What else of a program leads to a socket that is about to be replaced, because it was copied or given to an event loop before it was
+//! bound: every number that it has, and every epoll set that watches it.
+//! Never lives here: whether it is replaced (`binds`).
+
+use super::Seen;
+use super::keeper::Keeper;
+use super::kernel::{self, Watch};
+use super::listener::Listener;
+use crate::process::seccomp::Call;
+use crate::upgrade::proc;
+use nix::errno::Errno;
+use nix::libc;
+use std::os::fd::{AsFd, RawFd};
+
+pub struct Copies {
+    numbers: Vec<RawFd>,
+    watches: Vec<Watch>,
+}
+
+impl Keeper {
+    /// Before anything is changed. Where one of them cannot be reached, the socket cannot be replaced, which is told.
+    pub(super) fn copies(&mut self, process: u32, inode: u64) -> Result<Copies, Errno> {
+        Copies::of(process, inode, &self.all_processes()).map_err(|error| {
+            if !std::mem::replace(&mut self.said_tied, true) {
+                (self.tell)(Seen::Tied);
+            }
+            error
+        })
+    }
+}
+
+impl Copies {
+    /// # Errors
+    /// EADDRINUSE, which is what a program understands.
+    fn of(process: u32, inode: u64, all: &std::collections::BTreeSet<u32>) -> Result<Copies, Errno> {
+        // Descriptors are put into the process that calls, and into no other.
+        if all.iter().any(|other| *other != process && proc::holds(*other, inode)) {
+            return Err(Errno::EADDRINUSE);
+        }
+        let sockets = proc::sockets(process).map_err(|_| Errno::EADDRINUSE)?.into_iter();
+        let numbers: Vec<RawFd> = sockets.filter(|(_, socket)| *socket == inode).map(|(number, _)| number).collect();
+        let watched = numbers.first().map_or_else(Vec::new, |number| proc::watched(process, *number));
+        let watches = watched.into_iter().map(|entry| {
+            let set = proc::copy(process, entry.set).map_err(|_| Errno::EADDRINUSE)?;
+            Ok(Watch { set, number: entry.number, events: entry.events, data: entry.data })
+        });
+        Ok(Copies { watches: watches.collect::<Result<_, Errno>>()?, numbers })
+    }
+
+    /// All lead to the held socket from now on. `number` is the one that the program calls by.
+    pub fn replace(&self, keeper: &Keeper, call: &Call, number: RawFd, held: &Listener) -> Result<(), Errno> {
+        for number in std::iter::once(number).chain(self.numbers.iter().copied().filter(|other| *other != number)) {
+            let flags = proc::flags_at(call.thread, number);
+            let close_on_exec = flags.is_none_or(|flags| flags & libc::O_CLOEXEC != 0);
+            keeper.calls.place(call.id, held.as_fd(), number, close_on_exec)?;
+        }
+        kernel::watch(held.as_fd(), &self.watches).map_err(|_| Errno::EADDRINUSE)
+    }
+}
