@@ -32,7 +32,7 @@ pub fn temporary_folder(prefix: &str) -> io::Result<TempDir> {
 /// What stands there is another user's, or a link, or no folder.
 pub fn folder(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(FOLDER).create(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
         Ok(()) | Err(_) => own(path),
     }
 }
