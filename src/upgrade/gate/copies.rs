@@ -10,7 +10,14 @@ use crate::process::seccomp::Call;
 use crate::upgrade::proc;
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, RawFd};
+
+/// A child that is about to become another program has for a moment what its parent has: it is looked at so often, with a moment between.
+const LOOKS: u32 = 20;
+const MOMENT: u8 = 5;
 
 pub struct Copies {
     numbers: Vec<RawFd>,
@@ -20,22 +27,27 @@ pub struct Copies {
 impl Keeper {
     /// Before anything is changed. Where one of them cannot be reached, the socket cannot be replaced, which is told.
     pub(super) fn copies(&mut self, process: u32, inode: u64) -> Result<Copies, Errno> {
-        Copies::of(process, inode, &self.all_processes()).map_err(|error| {
-            if !std::mem::replace(&mut self.said_tied, true) {
-                (self.tell)(Seen::Tied);
-            }
-            error
-        })
+        let copies = Copies::of(process, inode, &self.all_processes());
+        if copies.is_err() && !std::mem::replace(&mut self.said_tied, true) {
+            (self.tell)(Seen::Tied);
+        }
+        copies
     }
 }
 
 impl Copies {
     /// # Errors
     /// EADDRINUSE, which is what a program understands.
-    fn of(process: u32, inode: u64, all: &std::collections::BTreeSet<u32>) -> Result<Copies, Errno> {
+    fn of(process: u32, inode: u64, all: &BTreeSet<u32>) -> Result<Copies, Errno> {
         // Descriptors are put into the process that calls, and into no other.
-        if all.iter().any(|other| *other != process && proc::holds(*other, inode)) {
-            return Err(Errno::EADDRINUSE);
+        let elsewhere = || all.iter().find(|other| **other != process && proc::holds(**other, inode));
+        let mut looks = 0;
+        while let Some(other) = elsewhere() {
+            if looks == LOOKS {
+                return Err(Errno::EADDRINUSE);
+            }
+            looks += 1;
+            wait_a_moment_for(*other);
         }
         let sockets = proc::sockets(process).map_err(|_| Errno::EADDRINUSE)?.into_iter();
         let numbers: Vec<RawFd> = sockets.filter(|(_, socket)| *socket == inode).map(|(number, _)| number).collect();
@@ -55,5 +67,13 @@ impl Copies {
             keeper.calls.place(call.id, held.as_fd(), number, close_on_exec)?;
         }
         kernel::watch(held.as_fd(), &self.watches).map_err(|_| Errno::EADDRINUSE)
+    }
+}
+
+/// Or for its end, if that comes first.
+fn wait_a_moment_for(process: u32) {
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
+    if let Some(end) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) {
+        poll(&mut [PollFd::new(end.as_fd(), PollFlags::POLLIN)], MOMENT).ok();
     }
 }
