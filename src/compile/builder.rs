@@ -176,13 +176,13 @@ impl Builder {
         }
     }
 
-    /// The project's folder is gone: what is done before it is needed would make another one in its place.
+    /// Ends what is done before it is needed: the project is gone.
     pub fn let_go(&mut self) {
         self.preparing = None;
         self.ready_at = None;
         self.merging = None;
         self.last.unlearnt = None;
-        self.replay.forget("the project's folder was gone");
+        self.replay.forget("the project was gone");
     }
 
     /// Ends all that runs, at once.

@@ -3,7 +3,8 @@
 
 use super::Room;
 use super::outbox::Outbox;
-use crate::process::Launcher;
+use super::replay;
+use crate::process::{Ground, Launcher};
 use crate::report::short;
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ impl Room {
     /// The program has died, or cannot be started. Where what was built is gone, as after `cargo clean`, it is built again at once; and
     /// only once, should that not be possible.
     pub fn died(&mut self, now: Instant, launcher: &mut Launcher) -> Vec<Outbox> {
-        let is_gone = self.sources.has_root() && self.built.iter().any(|path| !path.exists());
+        let is_gone = self.is_gone().is_none() && self.built.iter().any(|path| !path.exists());
         if is_gone {
             self.built.clear();
             // A build that is under way makes it, too.
@@ -35,11 +36,21 @@ impl Room {
         self.take()
     }
 
+    /// Folders have come or gone. Where the project's is not there, what is done before it is needed would make another one in its place.
+    pub(super) fn mind_the_root(&mut self) {
+        let root = self.sources.root();
+        if root.join("Cargo.toml").exists() {
+            return;
+        }
+        self.builder.let_go();
+        Ground::new(root).sweep(self.sources.target_dir(), replay::OURS);
+    }
+
     /// Why nothing can be built now, where the folder of the project is gone.
     pub(super) fn is_gone(&self) -> Option<String> {
         let root = self.sources.root();
         let gone =
             || format!("error: the project's folder {} is gone: nothing is built until it is there again", short(root));
-        (!self.sources.has_root()).then(gone)
+        (!root.is_dir()).then(gone)
     }
 }

@@ -2,6 +2,7 @@
 //! Never lives here: what becomes of it. This room does not know that programs are run.
 
 mod advice;
+mod again;
 mod asked;
 mod build;
 mod builder;
@@ -280,9 +281,7 @@ impl Room {
             self.watch(now);
             // What was put into a new folder before it was watched made no event.
             found.merge(self.sources.look_again());
-            if !self.sources.has_root() {
-                self.builder.let_go();
-            }
+            self.mind_the_root();
         }
         for (path, action) in std::mem::take(&mut found.data) {
             self.out.push(Outbox::Data(path, action));
@@ -448,29 +447,8 @@ impl Room {
         self.say_what_is_watched();
     }
 
-    /// Has cargo build again where it may have read what was in a source only for a moment. Replay sees that by itself.
-    fn confirm(&mut self, now: Instant, launcher: &mut Launcher) {
-        if !self.cycle.is_idle() {
-            // Another build reads it as it is.
-            return;
-        }
-        let rewritten = self.sources.rewritten(self.confirms);
-        let Some(path) = rewritten.first() else { return };
-        let why = format!("{} was written while it was compiled", short(path));
-        self.changed.extend(rewritten);
-        self.saved = Some(now);
-        self.confirms_next = true;
-        self.ask_cargo(now, why, launcher);
-    }
-
-    fn ask_cargo(&mut self, now: Instant, why: String, launcher: &mut Launcher) {
-        self.why_cargo = Some(why.clone());
-        let actions = self.cycle.asked(now, why);
-        self.perform(now, actions, launcher);
-    }
-
     fn failed(&mut self, errors: usize) {
-        let why_cargo = self.builder.why_cargo().filter(|_| self.sources.has_root());
+        let why_cargo = self.builder.why_cargo().filter(|_| self.is_gone().is_none());
         let cause = self.cause.clone();
         // Who serves meanwhile is for the loop to say.
         self.out.push(Outbox::Tell(Notice::BuildFailed { errors, cause, why_cargo, serving: None }));

@@ -115,11 +115,6 @@ impl Sources {
         &self.root
     }
 
-    /// Whether the project's folder is there.
-    pub fn has_root(&self) -> bool {
-        self.root.is_dir()
-    }
-
     pub fn target_dir(&self) -> &Path {
         &self.target_dir
     }
@@ -315,8 +310,10 @@ impl Sources {
             self.exact.iter().chain(&self.settings).chain(&self.named.extra).chain(&self.asked).chain(&self.coming);
         let mut files: BTreeSet<PathBuf> = single.chain(&named.files).chain(&by_scripts.files).cloned().collect();
         folders.extend(files.iter().filter_map(|path| path.parent()).map(Path::to_path_buf));
-        // The one above it tells when the project's folder goes: it does not itself, as long as a process works in it.
-        files.insert(self.root.clone());
+        // The one above tells when the project's folder goes, or one that it is in: it does not itself, as long as a process works in it.
+        let below_top =
+            self.root.ancestors().take_while(|folder| folder.parent().is_some_and(|above| above.parent().is_some()));
+        files.extend(below_top.map(Path::to_path_buf));
         self.places = Places::of(&folders, &files);
     }
 

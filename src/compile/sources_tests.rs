@@ -357,3 +357,29 @@ fn folders_that_come_where_only_one_file_is_meant_are_passed_over() {
     fs::create_dir(project.path("src/more")).unwrap();
     assert_eq!(project.sources.look(&[project.path("src/more")]).folders, [project.path("src/more")]);
 }
+
+/// As when the folder of all projects is renamed: nothing in the project's own has changed.
+#[test]
+fn a_folder_above_the_project_that_is_moved_and_made_again_is_looked_into_anew() {
+    let above = tempfile::tempdir().unwrap();
+    let above = above.path().canonicalize().unwrap();
+    let mut project = Project::new();
+    let (old, root) = (project.path(""), above.join("all/of/them"));
+    fs::create_dir_all(root.parent().unwrap()).unwrap();
+    fs::rename(&old, &root).unwrap();
+    project.sources.root = root.clone();
+    project.sources.packages = Packages::in_folder(&root);
+    project.sources.follow();
+    for folder in ["", "all", "all/of", "all/of/them", "all/of/them/src"] {
+        assert!(project.sources.folders().contains(&above.join(folder)), "{folder}");
+    }
+    let all = above.join("all");
+    fs::rename(&all, above.join("moved")).unwrap();
+    assert_eq!(project.sources.look(std::slice::from_ref(&all)).folders, [all.clone()]);
+    project.sources.follow();
+    assert!(project.sources.folders().contains(&above) && !project.sources.folders().contains(&all));
+    fs::create_dir_all(root.join("src")).unwrap();
+    assert_eq!(project.sources.look(std::slice::from_ref(&all)).folders, [all]);
+    project.sources.follow();
+    assert!(project.sources.folders().contains(&root.join("src")));
+}

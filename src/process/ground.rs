@@ -41,6 +41,23 @@ impl Ground {
         Ok(())
     }
 
+    /// Where a process that was about to end has made folders of ours again after the project had gone, and there is nothing else, they
+    /// are removed.
+    pub fn sweep(&self, target: &Path, name: &str) {
+        let has_only = |folder: &Path, entry: &Path| {
+            let entries: Vec<_> =
+                fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+            entries == [entry]
+        };
+        let ours = target.join(name);
+        if target.parent() == Some(&self.root) && has_only(&self.root, target) && has_only(target, &ours) {
+            // What cannot be removed is in the way of a clone, which says so.
+            fs::remove_dir_all(&ours).ok();
+            fs::remove_dir(target).ok();
+            fs::remove_dir(&self.root).ok();
+        }
+    }
+
     /// As `make`, for a folder of ours in one of cargo's: it, and those of `names` on the way to it, are this user's alone.
     pub fn own(&self, target: &Path, names: &[&str]) -> io::Result<PathBuf> {
         self.make(target)?;
@@ -88,6 +105,23 @@ mod tests {
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
         let elsewhere = tempfile::tempdir().unwrap();
         ground.own(&elsewhere.path().join("a/target"), &["hotrun"]).unwrap();
+    }
+
+    #[test]
+    fn what_is_made_after_all_is_removed_where_there_is_nothing_else() {
+        let (root, ground) = project();
+        let target = root.path().join("target");
+        fs::create_dir_all(target.join("hotrun/replay/x")).unwrap();
+        ground.sweep(&target, "hotrun");
+        assert!(target.join("hotrun/replay/x").exists(), "the project is there");
+        fs::remove_file(root.path().join("Cargo.toml")).unwrap();
+        fs::create_dir(target.join("debug")).unwrap();
+        ground.sweep(&target, "hotrun");
+        assert!(target.join("hotrun/replay/x").exists(), "somebody has more there");
+        fs::remove_dir(target.join("debug")).unwrap();
+        ground.sweep(&target, "hotrun");
+        assert!(!root.path().exists());
+        ground.sweep(&target, "hotrun");
     }
 
     #[test]

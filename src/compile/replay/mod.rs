@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Below cargo's folder: what is this command's, where calls are written down, and where they are run again.
-const OURS: &str = "hotrun";
+pub const OURS: &str = "hotrun";
 const CALLS: &str = "calls";
 const REPLAY: &str = "replay";
 
