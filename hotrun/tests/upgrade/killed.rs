@@ -54,7 +54,8 @@ fn child_of(pid: u32) -> u32 {
 fn accepted(pid: u32, before: u32, address: SocketAddr) -> usize {
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let local = format!(":{:04X}", address.port());
-    let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let lines =
+        table.lines().filter(|line| line.contains(&local)).map(|line| line.split_whitespace().collect::<Vec<_>>());
     // All but the listener (proc_pid_net(5)).
     let connections = lines.filter(|fields| fields[1].ends_with(&local) && fields[3] != "0A");
     let connections: Vec<String> = connections.map(|fields| format!("socket:[{}]", fields[9])).collect();
