@@ -49,22 +49,23 @@ fn child_of(pid: u32) -> u32 {
     })
 }
 
-/// How many connections of that port the process has accepted and not closed.
-fn accepted(pid: u32, address: SocketAddr) -> u64 {
+/// How many connections of that port the process has accepted and not closed. Those of the one before it has, too, until it has become
+/// the new program.
+fn accepted(pid: u32, before: u32, address: SocketAddr) -> usize {
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let local = format!(":{:04X}", address.port());
-    let inodes: Vec<&str> = table
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        // All but the listener (proc_pid_net(5)).
-        .filter(|fields| fields[1].ends_with(&local) && fields[3] != "0A")
-        .map(|fields| fields[9])
-        .collect();
+    let lines =
+        table.lines().filter(|line| line.contains(&local)).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // All but the listener (proc_pid_net(5)).
+    let connections = lines.filter(|fields| fields[1].ends_with(&local) && fields[3] != "0A");
+    let connections: Vec<String> = connections.map(|fields| format!("socket:[{}]", fields[9])).collect();
+    let (its, others) = (descriptors(pid), descriptors(before));
+    connections.iter().filter(|socket| its.contains(socket) && !others.contains(socket)).count()
+}
+
+fn descriptors(pid: u32) -> Vec<String> {
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
-    let links = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
-    let is_one =
-        |link: &std::path::PathBuf| inodes.iter().any(|inode| link.to_str() == Some(&format!("socket:[{inode}]")));
-    links.filter(is_one).count() as u64
+    fds.filter_map(|fd| Some(fs::read_link(fd.ok()?.path()).ok()?.display().to_string())).collect()
 }
 
 fn on_long_probation() -> (Service, Serving) {
@@ -93,13 +94,13 @@ fn killed_at_any_moment_it_takes_along_only_what_it_had_accepted() {
             drop(fs::read(format!("/proc/{successor}/stat")));
         }
         freeze(successor);
-        let accepted = accepted(successor, http);
+        let accepted = accepted(successor, first.pid, http);
         kill_and_see_it_end(successor);
         let said = service.says("failed ");
         assert!(said.contains(&successor.to_string()), "{said}");
         if said.contains("probation") {
             late += 1;
-            its_own += accepted;
+            its_own += accepted as u64;
         } else {
             early += 1;
             assert_eq!(accepted, 0, "it had not said that it is ready: {said}");
