@@ -375,7 +375,7 @@ fn a_folder_above_the_project_that_is_moved_and_made_again_is_looked_into_anew()
     }
     let all = above.join("all");
     fs::rename(&all, above.join("moved")).unwrap();
-    assert_eq!(project.sources.look(std::slice::from_ref(&all)).folders, [all.clone()]);
+    assert_eq!(project.sources.look(std::slice::from_ref(&all)).folders, std::slice::from_ref(&all));
     project.sources.follow();
     assert!(project.sources.folders().contains(&above) && !project.sources.folders().contains(&all));
     fs::create_dir_all(root.join("src")).unwrap();
