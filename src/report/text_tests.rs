@@ -83,7 +83,8 @@ pub fn every_notice() -> Vec<Notice> {
         died("exit status: 0", Some(0), false),
         died("exit status: 0", None, false),
         died("exit status: 0", Some(1000), true),
-        Notice::Finished { generation: 1, end: "exit status: 0".into() },
+        Notice::Finished { generation: 1, end: "exit status 0".into() },
+        Notice::Finished { generation: 1, end: "exit status 101".into() },
         Notice::Draining { generation: 3, live: 1, after: 0 },
         Notice::Draining { generation: 3, live: 1, after: 2_000 },
         drained(None, "signal 15 (SIGTERM)", 10),
@@ -186,7 +187,8 @@ unchanged  the build gave what generation 4 serves already
      died  generation 4: exit status: 0. Starting it again now
      died  generation 4: exit status: 0. Its successor is being started already
      died  generation 4: exit status: 0. It keeps dying: starting the program before in 1000 ms
- finished  generation 1: exit status: 0
+ finished  generation 1: exit status 0
+     died  generation 1: exit status 101. A change starts it again
  draining  generation 3, 1 connection still live after 2000 ms
     ended  generation 3 (exit status 101)
   drained  generation 3, 0 cut (signal 9 (SIGKILL))
@@ -268,7 +270,7 @@ fn quiet_tells_trouble_and_what_was_asked_for() {
     let text = rendered(Look { quiet: true, ..Look::default() }, &every_notice());
     let markers: Vec<&str> = text.lines().filter_map(|line| line.get(..MARKER)).map(str::trim).collect();
     let before = ["error: no", "failed", "failed", "failed", "timings"];
-    let after = ["failed", "", "", "reverted", "died", "died", "died", "died", "drained", "refused"];
+    let after = ["failed", "", "", "reverted", "died", "died", "died", "died", "died", "drained", "refused"];
     assert_eq!(markers, [&before[..], &[""; 9], &after].concat());
 }
 
