@@ -84,7 +84,8 @@ pub fn every_notice() -> Vec<Notice> {
         died("exit status: 0", None, false),
         died("exit status: 0", Some(1000), true),
         Notice::Died { generation: 4, end: "exit status: 1".into(), again_in: None, falls_back: false, given_up: true },
-        Notice::Finished { generation: 1, end: "exit status: 0".into() },
+        Notice::Finished { generation: 1, end: "exit status 0".into() },
+        Notice::Finished { generation: 1, end: "exit status 101".into() },
         Notice::Draining { generation: 3, live: 1, after: 0, limit: None },
         Notice::Draining { generation: 3, live: 1, after: 2_000, limit: None },
         Notice::Draining { generation: 3, live: 12, after: 5_000, limit: Some(60_000) },
@@ -189,7 +190,8 @@ unchanged  the build gave what generation 4 serves already
      died  generation 4: exit status: 0. Its successor is being started already
      died  generation 4: exit status: 0. It keeps dying: starting the program before in 1000 ms
      died  generation 4: exit status: 1. It keeps dying: nothing is started before the next save
- finished  generation 1: exit status: 0
+ finished  generation 1: exit status 0
+     died  generation 1: exit status 101. A change starts it again
  draining  generation 3, 1 connection still live after 2000 ms
  draining  generation 3, 12 connections still live after 5000 ms, and answering (ended after 60.0 s at the latest)
     ended  generation 3 (exit status 101)

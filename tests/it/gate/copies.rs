@@ -32,19 +32,10 @@ const LOOP: &str = "fn accept(listener: &TcpListener) -> TcpStream { use std::os
     match listener.accept() { Ok((conn, _)) => { conn.set_nonblocking(false).unwrap(); return conn } \
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock) } } }";
 
-/// While it binds, children are on their way to become other programs, with all that their parent has.
-const CHILDREN: &str = "fn bind() -> TcpListener { let first = socket(); \
-    let children = thread::spawn(|| for _ in 0..20 { process::Command::new(\"true\").status().unwrap(); }); thread::yield_now(); \
-    first.bind(&address().parse::<std::net::SocketAddr>().unwrap().into()).unwrap(); first.listen(64).unwrap(); \
-    children.join().unwrap(); first.into() }\n\
-fn socket() -> socket2::Socket { socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap() }";
-
 #[test]
 fn a_socket_that_was_copied_or_watched_before_it_is_bound_is_handed_over_whole() {
     let needs = format!("{LIBC}\n{SOCKET}");
-    for (name, lines) in
-        [("copies-copied", &[COPIED][..]), ("copies-watched", &[WATCHED, LOOP]), ("copies-children", &[CHILDREN])]
-    {
+    for (name, lines) in [("copies-copied", &[COPIED][..]), ("copies-watched", &[WATCHED, LOOP])] {
         let mut it = start_with(name, &needs, &[], lines, |_| {});
         let load = Load::start(it.address, KEPT);
         load.switched("1");
@@ -79,7 +70,7 @@ fn a_copy_is_replaced_where_sockets_cannot_be_copied_from_outside_and_an_event_l
 
 #[test]
 fn a_socket_that_another_process_has_before_it_is_bound_is_told_of_and_the_old_one_serves_on() {
-    let shared = "fn bind() -> TcpListener { let first = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap(); \
+    let shared = "fn bind() -> TcpListener { let first = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap(); first.set_reuse_address(true).unwrap(); \
         unsafe { if libc::fork() == 0 { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM); loop { libc::pause(); } } } \
         first.bind(&address().parse::<std::net::SocketAddr>().unwrap().into()).unwrap(); first.listen(64).unwrap(); first.into() }";
     let needs = format!("{LIBC}\n{SOCKET}");
