@@ -10,7 +10,7 @@ use crate::edges::keys::{Key, Keys};
 use crate::edges::registry::{self, Registry};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
-use crate::process::{Launcher, Stdin, Terminal};
+use crate::process::{Launcher, Stdin, Terminal, kin, orphans};
 use crate::report::{Behind, Json, Notice, Reporter, Standing, Text, Vintage};
 use crate::upgrade::{self, Generation, Known, Program, Said, Since};
 use std::io::{self, IsTerminal};
@@ -100,7 +100,7 @@ impl Session {
         };
         let reporter = reporter(config).tried("start a thread for what is told")?;
         let send = tell(events);
-        signals::listen(terminal.is_some(), move |asked| send(Event::Signal(asked))).tried("listen for signals")?;
+        signals::listen(move |asked| send(Event::Signal(asked))).tried("listen for signals")?;
 
         let notify_folder = tempfile::Builder::new().prefix("hotrun-").tempdir().tried("make a temporary folder")?;
         let target = config.build.target_dir.clone().unwrap_or_else(|| metadata.target_directory.clone().into());
@@ -109,7 +109,7 @@ impl Session {
         let entry = registry.as_ref().map(|registry| registry.own_file());
         let mut left = vec![store.folder(), notify_folder.path()];
         left.extend(entry.as_deref().ok());
-        let mut launcher = Launcher::new(&left, config.upgrade.kill_timeout)?;
+        let mut launcher = Launcher::new(&left, config.upgrade.kill_timeout, &kin::tag(notify_folder.path()))?;
 
         let send = tell(events);
         let keys = if config.output.keys && config.output.format == Format::Human {
@@ -365,7 +365,8 @@ impl Session {
     }
 
     fn close(mut self) -> End {
-        self.tell(&Notice::Stopped);
+        let left = orphans::left().iter().map(|left| crate::report::clean::plain(left)).collect();
+        self.tell(&Notice::Stopped { left });
         self.end.unwrap_or(End::Quit)
     }
 

@@ -48,7 +48,7 @@ impl Standing {
             | Notice::Drained { .. }
             | Notice::Note { .. }
             | Notice::Stopping { .. }
-            | Notice::Stopped => {}
+            | Notice::Stopped { .. } => {}
         }
     }
 

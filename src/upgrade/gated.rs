@@ -257,7 +257,7 @@ impl Room {
         }
     }
 
-    fn once(&mut self, what: &'static str, text: String) {
+    pub(super) fn once(&mut self, what: &'static str, text: String) {
         if self.said.insert(what) {
             self.note(text);
         }

@@ -8,6 +8,7 @@ mod gated;
 mod generation;
 mod handover;
 mod history;
+mod kin;
 mod leaving;
 mod libraries;
 mod library;
@@ -205,7 +206,8 @@ impl Room {
 
     pub fn deadline(&self) -> Option<Instant> {
         let late = self.generations.values().filter_map(|started| started.terminate_at);
-        self.handover.deadline().into_iter().chain(self.alive_at.values().copied()).chain(late).min()
+        let ending = self.generations.values().filter_map(|started| Some(started.ending?.until()));
+        self.handover.deadline().into_iter().chain(self.alive_at.values().copied()).chain(late).chain(ending).min()
     }
 
     /// What there is to tell.
@@ -275,6 +277,7 @@ impl Room {
             self.still_alive(now, generation, launcher);
         }
         self.ask_late_ones(now);
+        self.look_at_kin(now, launcher);
         self.let_go();
     }
 
@@ -307,7 +310,9 @@ impl Room {
 
     fn is_ready(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
         self.alive_at.remove(&generation);
-        let Some(started) = self.generations.get_mut(&generation) else { return };
+        // One whose own process has ended does not serve, whatever is left of it.
+        let started = self.generations.get_mut(&generation).filter(|started| started.ending.is_none());
+        let Some(started) = started else { return };
         started.stop_probing();
         started.ready_at.get_or_insert(now);
         started.accepts |= started.gate.is_some();
@@ -324,16 +329,24 @@ impl Room {
 
     fn exited(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
         self.alive_at.remove(&generation);
+        if self.waits_for_kin(now, generation) {
+            return;
+        }
         let Some(mut started) = self.generations.remove(&generation) else { return };
-        let (end, end_is_success) = match started.running.finish() {
+        let (mut end, end_is_success) = match started.running.finish() {
             Ok(status) => (describe(status), status.success()),
             Err(error) => (format!("its end cannot be told: {error}"), false),
         };
+        let went_away = started.background.is_some();
+        if let Some(background) = &started.background {
+            end = format!("{end}: {background}");
+            self.advise_foreground();
+        }
         // Closed before anything else is started: a successor may want the addresses.
         started.offered.clear();
         self.held.keep_up();
         let is_other = self.doubt_library(&mut started);
-        let came_to_its_end = end_is_success && started.gate.is_some() && started.listens.is_empty();
+        let came_to_its_end = end_is_success && !went_away && started.gate.is_some() && started.listens.is_empty();
         if (is_other || came_to_its_end) && self.held.is_empty() && self.handover.current().is_none() {
             // It needed no time to get ready.
             let actions = self.handover.ready(now, generation);
@@ -343,7 +356,7 @@ impl Room {
             // Held for nobody, they would be refused to the program, which binds for itself now.
             self.held.forget_bound();
         }
-        let serves = self.takes != Takes::Nothing && !self.held.is_empty();
+        let serves = self.takes != Takes::Nothing && !self.held.is_empty() && !went_away;
         let actions = self.handover.exited(now, generation, &end, serves);
         self.perform(now, actions, launcher);
         let kept: Vec<Published> = self.handover.programs().cloned().collect();

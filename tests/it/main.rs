@@ -13,6 +13,7 @@ mod load;
 mod builds;
 mod cli;
 mod control;
+mod descendants;
 mod dotenv;
 mod ends;
 mod environment;
