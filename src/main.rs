@@ -20,7 +20,7 @@ mod session;
 mod upgrade;
 
 use edges::control::{self, Request};
-use error::{Error, Result};
+use error::{Error, Result, Tried};
 use report::say;
 use session::End;
 use std::io::Write;
@@ -49,7 +49,7 @@ fn run(cli: cli::Cli) -> Result<i32> {
         process::leave_a_stale_one();
     }
     match cli.command {
-        None => match session::run(&cli.session)? {
+        None => match process::orphans::adopt(|| session::run(&cli.session)).tried("start the session")?? {
             End::Quit => {}
             End::Signal(signal) => {
                 edges::signals::die_of(signal);

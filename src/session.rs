@@ -10,7 +10,7 @@ use crate::edges::keys::{Key, Keys};
 use crate::edges::registry::{self, Registry};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
-use crate::process::{Ground, Launcher, SocketFolder, Stdin, Terminal, descriptors};
+use crate::process::{Ground, Launcher, SocketFolder, Stdin, Terminal, descriptors, kin, orphans};
 use crate::report::{Behind, Json, Notice, Reporter, Standing, Text, Vintage};
 use crate::upgrade::{self, Generation, Known, Program, Said, Since};
 use std::io::{self, IsTerminal};
@@ -105,7 +105,7 @@ impl Session {
         };
         let reporter = reporter(config).tried("start a thread for what is told")?;
         let send = tell(events);
-        signals::listen(terminal.is_some(), move |asked| send(Event::Signal(asked))).tried("listen for signals")?;
+        signals::listen(move |asked| send(Event::Signal(asked))).tried("listen for signals")?;
 
         let private = Arc::new(SocketFolder::make()?);
         let target = config.build.target_dir.clone().unwrap_or_else(|| metadata.target_directory.clone().into());
@@ -114,7 +114,7 @@ impl Session {
         let entry = registry.as_ref().map(|registry| registry.own_file());
         let mut left = vec![store.folder(), private.path()];
         left.extend(entry.as_deref().ok());
-        let mut launcher = Launcher::new(&left, config.upgrade.kill_timeout)?;
+        let mut launcher = Launcher::new(&left, config.upgrade.kill_timeout, &kin::tag(private.path()))?;
 
         let send = tell(events);
         let keys = if config.output.keys && config.output.format == Format::Human {
@@ -379,7 +379,8 @@ impl Session {
     }
 
     fn close(mut self) -> End {
-        self.tell(&Notice::Stopped);
+        let left = orphans::left().iter().map(|left| crate::report::clean::plain(left)).collect();
+        self.tell(&Notice::Stopped { left });
         self.end.unwrap_or(End::Quit)
     }
 

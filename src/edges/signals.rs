@@ -22,12 +22,9 @@ pub enum Asked {
     Child,
 }
 
-/// Listens for the rest of the process's life; for news of children only where somebody wants them.
-pub fn listen(children: bool, tell: impl Fn(Asked) + Send + 'static) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT])?;
-    if children {
-        signals.add_signal(SIGCHLD)?;
-    }
+/// Listens for the rest of the process's life.
+pub fn listen(tell: impl Fn(Asked) + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT, SIGCHLD])?;
     thread::Builder::new().spawn(move || {
         for signal in signals.forever() {
             tell(match signal {

@@ -2,6 +2,7 @@
 //! folder and put the terminal back, and that minds the gates of a command that is stopped. Both halves live here.
 //! Never lives here: an orderly end, which the command sees to itself.
 
+use super::kin::{self, Kin};
 use super::seccomp::Calls;
 use super::{launch, wait_at_most};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -49,11 +50,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const STARTING: Duration = Duration::from_secs(20);
 
 impl Guard {
-    pub fn start(left: &[&Path], kill_timeout: Duration) -> io::Result<Guard> {
+    pub fn start(left: &[&Path], kill_timeout: Duration, tag: &str) -> io::Result<Guard> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let (awake, wakes) = io::pipe()?;
         let mut child = launch::guard_command()
             .arg(kill_timeout.as_millis().to_string())
+            .arg(tag)
             .args(left)
             .stdin(theirs)
             .stdout(wakes)
@@ -104,6 +106,12 @@ impl Handle {
     pub fn remove(&self, group: u32) {
         // As above.
         self.say(&format!("-{group}")).ok();
+    }
+
+    /// A process that may leave its group.
+    pub fn add_kin(&self, pid: u32) {
+        // As above.
+        self.say(&format!("!{pid}")).ok();
     }
 
     /// From now on, and while this process is stopped, the guard lets every call at these gates through.
@@ -158,7 +166,7 @@ impl Channel {
             Err(io::Error::from(io::ErrorKind::WouldBlock))
         };
         match sent {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && words.starts_with(['+', '-']) => {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && words.starts_with(['+', '-', '!']) => {
                 self.unsent.push_back(words.to_owned());
                 Ok(())
             }
@@ -180,6 +188,7 @@ fn send_now(channel: &OwnedFd, words: &str, gates: &[BorrowedFd<'_>]) -> io::Res
 pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
     let kill_timeout =
         args.next().and_then(|millis| millis.to_str()?.parse().ok()).map_or(Duration::ZERO, Duration::from_millis);
+    let tag = args.next().and_then(|tag| tag.into_string().ok()).unwrap_or_default();
     ignore_signals();
     let terminal = Terminal::remember();
     // Whoever started this waits for it.
@@ -188,6 +197,7 @@ pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
     }
     let Ok(channel) = io::stdin().as_fd().try_clone_to_owned() else { return 1 };
     let mut groups: BTreeMap<i32, Option<OwnedFd>> = BTreeMap::new();
+    let mut kin: Vec<Kin> = Vec::new();
     let mut gates: Vec<Calls> = Vec::new();
     loop {
         let minded = gates.iter().map(|gate| PollFd::new(gate.as_fd(), PollFlags::POLLIN));
@@ -200,7 +210,7 @@ pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
         let mut events = events.into_iter();
         if events.next().is_some_and(|event| !event.is_empty()) {
             let Ok((words, fds)) = super::launch::receive(&channel) else { break };
-            let number = || std::str::from_utf8(words.get(1..)?).ok()?.parse().ok();
+            let number = || std::str::from_utf8(words.get(1..)?).ok()?.parse::<i32>().ok();
             match words.as_slice() {
                 [] => break,
                 b"bye" => return 0,
@@ -217,7 +227,12 @@ pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
                         groups.insert(group, pidfd);
                     }
                 }
-                [b'-', ..] => drop(number().and_then(|group: i32| groups.remove(&group))),
+                [b'!', ..] => {
+                    kin.retain(|kin| !kin.has_ended());
+                    let pid = number().filter(|pid| !kin.iter().any(|kin| kin.pid == pid.unsigned_abs()));
+                    kin.extend(pid.and_then(|pid| Kin::of(pid.unsigned_abs())));
+                }
+                [b'-', ..] => drop(number().and_then(|group| groups.remove(&group))),
                 _ => {}
             }
             // What was seen of gates may be of others now.
@@ -225,10 +240,15 @@ pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
         }
         gates = gates.into_iter().zip(events).filter_map(|(gate, event)| let_through(gate, event)).collect();
     }
-    end(&groups, kill_timeout);
+    let below = groups.keys().flat_map(|group| kin::family(group.unsigned_abs()).into_iter().skip(1));
+    kin.extend(below.filter_map(Kin::of));
+    let kin = with_families(kin);
+    end(&groups, &kin, kill_timeout);
+    // At once: who started the command may be waiting for the terminal already.
     if let Some(terminal) = terminal {
         terminal.restore(&groups);
     }
+    end_kin(kin, &tag, kill_timeout);
     for path in args.map(PathBuf::from) {
         // Gone already, or never made.
         std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path)).ok();
@@ -247,7 +267,7 @@ fn let_through(gate: Calls, event: PollFlags) -> Option<Calls> {
     (!event.contains(PollFlags::POLLHUP)).then_some(gate)
 }
 
-fn end(groups: &BTreeMap<i32, Option<OwnedFd>>, kill_timeout: Duration) {
+fn end(groups: &BTreeMap<i32, Option<OwnedFd>>, kin: &[Kin], kill_timeout: Duration) {
     let to_all = |signal| {
         for group in groups.keys() {
             // ESRCH: it has ended, as it should.
@@ -255,12 +275,36 @@ fn end(groups: &BTreeMap<i32, Option<OwnedFd>>, kill_timeout: Duration) {
         }
     };
     to_all(Signal::SIGTERM);
+    let outside = |kin: &&Kin| !groups.keys().any(|group| kin.is_of_group(group.unsigned_abs()));
+    kin.iter().filter(outside).for_each(|kin| kin.signal(Signal::SIGTERM));
     let timeout = PollTimeout::try_from(kill_timeout).unwrap_or(PollTimeout::MAX);
     for pidfd in groups.values().flatten() {
         // Each may use up the timeout: they leave side by side, so the first wait is nearly always the only one.
         poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout).ok();
     }
     to_all(Signal::SIGKILL);
+}
+
+/// Those who were asked already, and all others that carry the sign of this session: who has left its group, or whose parent has ended.
+fn end_kin(mut kin: Vec<Kin>, tag: &str, kill_timeout: Duration) {
+    let others: Vec<Kin> =
+        kin::of_session(tag).into_iter().filter(|one| !kin.iter().any(|kin| kin.pid == one.pid)).collect();
+    let others = with_families(others);
+    others.iter().for_each(|kin| kin.signal(Signal::SIGTERM));
+    kin.extend(others);
+    // When the time of one is over, so is everybody's.
+    let _ = kin.iter().all(|kin| kin.ends_within(kill_timeout));
+    kin.extend(kin::of_session(tag));
+    kin.iter().for_each(|kin| kin.signal(Signal::SIGKILL));
+}
+
+/// With what they have started, which goes elsewhere when they end.
+fn with_families(mut kin: Vec<Kin>) -> Vec<Kin> {
+    let more: Vec<u32> = kin.iter().filter(|kin| !kin.has_ended()).flat_map(|kin| kin::family(kin.pid)).collect();
+    kin.extend(more.into_iter().filter_map(Kin::of));
+    kin.sort_by_key(|kin| kin.pid);
+    kin.dedup_by_key(|kin| kin.pid);
+    kin
 }
 
 /// What is sent to stop the command, or comes from its terminal, must not stop the guard first.

@@ -7,7 +7,9 @@ pub mod descriptors;
 mod ground;
 mod guard;
 mod here;
+pub mod kin;
 mod launch;
+pub mod orphans;
 pub mod private;
 mod recall;
 pub mod seccomp;
@@ -21,6 +23,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::fmt::Display;
 use std::fs::File;
@@ -32,6 +35,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use kin::Kin;
 
 pub use catch::{Catch, Caught};
 pub use ground::Ground;
@@ -82,9 +87,9 @@ pub struct Launcher {
 
 impl Launcher {
     /// `left`, folders and files, are removed, and children still running are ended, should this process die without doing so itself.
-    /// They have `kill_timeout` to leave after SIGTERM.
-    pub fn new(left: &[&Path], kill_timeout: Duration) -> Result<Self> {
-        let guard = guard::Guard::start(left, kill_timeout).tried("start the guard process")?;
+    /// They have `kill_timeout` to leave after SIGTERM, as have all that carry a sign with that tag (`kin`).
+    pub fn new(left: &[&Path], kill_timeout: Duration, tag: &str) -> Result<Self> {
+        let guard = guard::Guard::start(left, kill_timeout, tag).tried("start the guard process")?;
         Ok(Launcher { guard, terminal: None, here: here::Here::now() })
     }
 
@@ -278,6 +283,17 @@ impl Running {
     pub fn signal(&self, signal: Signal) {
         // As above; an ended child needs no signal.
         let _ = nix::sys::signal::kill(self.group(), signal);
+    }
+
+    /// Should this process die, they are ended, too, though they may leave their group.
+    pub fn guard_too(&self, kin: &[Kin]) {
+        kin.iter().for_each(|kin| self.guard.add_kin(kin.pid));
+    }
+
+    /// Whether it has ended, and with success; it is not reaped by that.
+    pub fn has_ended_well(&self) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        matches!(waitid(Id::Pid(self.group()), flags), Ok(WaitStatus::Exited(_, 0)))
     }
 
     /// Stops the group and lets it go on: every thread that waits in a call of the kernel begins that call anew (signal(7)), and so

@@ -25,14 +25,14 @@ pub fn until_stopped(group: Pid) {
 fn members(group: Pid) -> Vec<u32> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| field(&format!("/proc/{pid}/stat"), 2) == Some(group.to_string())).collect()
+    pids.filter(|pid| field(format!("/proc/{pid}/stat"), 2) == Some(group.to_string())).collect()
 }
 
 fn is_on_its_way(pid: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     // Runs, or sleeps so that a signal wakes it (proc_pid_stat(5)).
     let moves = |state: String| matches!(state.as_str(), "R" | "S");
-    threads.filter_map(|thread| field(&thread.path().join("stat"), 0)).any(moves)
+    threads.filter_map(|thread| field(thread.path().join("stat"), 0)).any(moves)
 }
 
 /// Of those behind the name, which may have blanks and brackets of its own: state, parent, group (proc_pid_stat(5)).

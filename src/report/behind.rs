@@ -90,6 +90,10 @@ mod tests {
     use super::*;
     use std::sync::mpsc::{Sender, channel};
 
+    fn stopped() -> Notice {
+        Notice::Stopped { left: Vec::new() }
+    }
+
     struct Stuck {
         go_on: Receiver<()>,
         said: Sender<Notice>,
@@ -112,13 +116,13 @@ mod tests {
         let (let_go, go_on) = channel();
         let (said, heard) = channel();
         let mut behind = Behind::new(Stuck { go_on, said }).unwrap();
-        behind.tell(Duration::ZERO, &Notice::Stopped);
+        behind.tell(Duration::ZERO, &Notice::Stopped { left: Vec::new() });
         behind.clear();
         assert!(heard.try_recv().is_err(), "this thread has gone on, and the writer has not");
         drop(let_go);
         drop(behind);
         let cleared = Notice::Note { text: "cleared".into() };
-        assert_eq!(heard.iter().collect::<Vec<_>>(), [Notice::Stopped, cleared]);
+        assert_eq!(heard.iter().collect::<Vec<_>>(), [Notice::Stopped { left: Vec::new() }, cleared]);
     }
 
     #[test]
@@ -127,15 +131,15 @@ mod tests {
         let (said, heard) = channel();
         let mut behind = Behind::new(Stuck { go_on, said }).unwrap();
         for _ in 0..MOST_WAITING + 10 {
-            behind.tell(Duration::ZERO, &Notice::Stopped);
+            behind.tell(Duration::ZERO, &stopped());
         }
         let_go.send(()).unwrap();
-        assert_eq!(heard.recv().unwrap(), Notice::Stopped);
+        assert_eq!(heard.recv().unwrap(), stopped());
         // It takes the next one as soon as it has written the first: there is room again.
         drop(let_go);
-        while heard.recv().unwrap() != Notice::Stopped {}
+        while heard.recv().unwrap() != stopped() {}
         loop {
-            behind.tell(Duration::ZERO, &Notice::Stopped);
+            behind.tell(Duration::ZERO, &stopped());
             if behind.left_out == 0 {
                 break;
             }
@@ -150,8 +154,8 @@ mod tests {
         let (_, go_on) = channel();
         let (said, heard) = channel();
         let mut behind = Behind::new(Stuck { go_on, said }).unwrap();
-        behind.tell(Duration::ZERO, &Notice::Stopped);
+        behind.tell(Duration::ZERO, &stopped());
         drop(behind);
-        assert_eq!(heard.try_recv(), Ok(Notice::Stopped));
+        assert_eq!(heard.try_recv(), Ok(stopped()));
     }
 }

@@ -174,7 +174,10 @@ pub enum Notice {
     Stopping {
         cause: String,
     },
-    Stopped,
+    /// What still runs, as the session was not allowed to end it or has not been told to.
+    Stopped {
+        left: Vec<String>,
+    },
 }
 
 /// Which program a generation runs.

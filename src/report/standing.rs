@@ -51,7 +51,7 @@ impl Standing {
             | Notice::Drained { .. }
             | Notice::Note { .. }
             | Notice::Stopping { .. }
-            | Notice::Stopped => {}
+            | Notice::Stopped { .. } => {}
         }
     }
 

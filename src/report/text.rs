@@ -206,7 +206,10 @@ impl Text {
             Notice::Note { text } => self.calm("hotrun", text),
             Notice::Refused { asked, why } => self.line(Tone::Warn, "refused", &format!("{asked}: {why}")),
             Notice::Stopping { cause } => self.calm("stopping", cause),
-            Notice::Stopped => self.calm("stopped", "nothing of this session runs any more"),
+            Notice::Stopped { left } if left.is_empty() => {
+                self.calm("stopped", "nothing of this session runs any more")
+            }
+            Notice::Stopped { left } => self.calm("stopped", &format!("still running: {}", left.join(", "))),
         }
     }
 

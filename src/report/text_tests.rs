@@ -100,7 +100,7 @@ pub fn every_notice() -> Vec<Notice> {
         Notice::Note { text: "one\ntwo".into() },
         Notice::Refused { asked: "rollback".into(), why: "generation 1 has nothing before it".into() },
         Notice::Stopping { cause: "SIGTERM".into() },
-        Notice::Stopped,
+        Notice::Stopped { left: Vec::new() },
     ]
 }
 
@@ -242,7 +242,7 @@ fn index(notice: &Notice) -> usize {
         Notice::Note { .. } => 20,
         Notice::Refused { .. } => 21,
         Notice::Stopping { .. } => 22,
-        Notice::Stopped => 23,
+        Notice::Stopped { .. } => 23,
         Notice::StillBuilding { .. } => 24,
         Notice::WaitOver { .. } => 25,
     }
@@ -284,7 +284,8 @@ fn progress_is_drawn_in_place_and_wiped() {
     let waiting = || Some("a-crate-with-a-long-name".into());
     let progress = |done| Notice::Progress { done, total: 87, doing: Some("Compiling x".into()), waiting: waiting() };
     let look = Look { width: Some(|| 40), ..Look::default() };
-    let text = rendered(look, &[building, progress(12), progress(13), Notice::Stopped, progress(14)]);
+    let text =
+        rendered(look, &[building, progress(12), progress(13), Notice::Stopped { left: Vec::new() }, progress(14)]);
     let wiped: Vec<&str> = text.split("\r\x1b[K").collect();
     assert_eq!(
         wiped,

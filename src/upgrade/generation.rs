@@ -3,6 +3,7 @@
 
 use super::gate::{Gate, Seen, Shelf};
 use super::handed::Own;
+use super::kin::Ending;
 use super::probe::{self, Probe};
 use super::proc;
 use super::sockets::{Endpoint, Socket};
@@ -11,6 +12,7 @@ use super::takes::Takes;
 use super::{Generation, Sink};
 use crate::config::{Config, HandOff, Run};
 use crate::error::{Result, Tried};
+use crate::process::kin::{self, Descent, Kin};
 use crate::process::{self, Launcher, Place, Running, SocketFolder, Stdin, clean_environment, descriptors, private};
 use crate::report::HandOver;
 use hotrun::holder::{Handed, Holder, Said as Told};
@@ -62,6 +64,8 @@ pub struct Start {
     private: Arc<SocketFolder>,
     /// What stood in the file of variables when it was last there.
     of_file: Option<Vec<(String, String)>>,
+    /// By which its processes are known (`process::kin`).
+    tag: String,
 }
 
 /// How a generation comes by its sockets.
@@ -83,7 +87,13 @@ pub struct Started {
     pub holder: Arc<Holder>,
     pub program: Published,
     /// The program's file, which `cargo clean` takes the name of.
-    file: Option<(u64, u64)>,
+    pub file: Option<(u64, u64)>,
+    /// All that it has started.
+    pub descent: Descent,
+    /// Its own process has ended, and others of it have not.
+    pub ending: Option<Ending>,
+    /// It has gone into the background, as who.
+    pub background: Option<String>,
     pub takes: Takes,
     pub by: HandOver,
     /// Where it has one, which is not where the calls of the program were let through unseen.
@@ -125,6 +135,7 @@ impl Start {
             package: config.build.package.clone(),
             stdin,
             stdout_is_ours: config.output.format == crate::config::Format::Json,
+            tag: kin::tag(private.path()),
             private,
             of_file: None,
         }
@@ -169,6 +180,8 @@ impl Start {
             // The library, which finds no channel there, is not to think that the sockets it binds are its own alone.
             command.env(wire::HOTRUN_HELD, "1");
         }
+        let sign = kin::sign(&self.tag, generation);
+        command.env(kin::SIGN, &sign);
         if by == HandOver::Library && !program.setting.runner.is_empty() {
             // The process is the runner's, and the program may be its child. The library takes what names nobody.
             command.env(wire::LISTEN_PID, "");
@@ -212,6 +225,9 @@ impl Start {
             .spawn(move || ears.listen())
             .map_err(|error| process::refused("start a thread for the new process", &error))?;
         let started = Started {
+            descent: Descent::new(running.pid(), sign),
+            ending: None,
+            background: None,
             running,
             holder,
             file: proc::file_id(&program.path),
@@ -305,13 +321,25 @@ impl Started {
         asked
     }
 
+    /// All that it has started; the guard is told of them.
+    pub fn look_at_kin(&mut self) -> Vec<Kin> {
+        let kin = self.descent.look();
+        self.running.guard_too(&kin);
+        kin
+    }
+
     /// To the program and all that it has started. A runner that waits for it comes to its end by itself; most of those that were asked
     /// to leave before it would not wait any more.
-    pub fn signal_all(&self, signal: Signal) {
-        match self.behind_runner() {
-            Some(program) if signal != Signal::SIGKILL => self.send(&proc::family(program), signal),
-            Some(_) | None => self.running.signal_group(signal),
+    pub fn signal_all(&mut self, signal: Signal) {
+        let kin = self.look_at_kin();
+        let family = self.behind_runner().filter(|_| signal != Signal::SIGKILL).map(proc::family);
+        match &family {
+            Some(family) => self.send(family, signal),
+            None => self.running.signal_group(signal),
         }
+        let told =
+            |kin: &Kin| kin.is_of_group(self.running.pid()) || family.iter().flatten().any(|pid| *pid == kin.pid);
+        kin.iter().filter(|kin| !told(kin)).for_each(|kin| kin.signal(signal));
     }
 
     /// The program, where its runner has started it as a child and did not become it.

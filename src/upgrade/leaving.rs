@@ -35,8 +35,8 @@ impl Room {
         }
     }
 
-    pub(super) fn kill(&self, generation: Generation) {
-        if let Some(started) = self.generations.get(&generation) {
+    pub(super) fn kill(&mut self, generation: Generation) {
+        if let Some(started) = self.generations.get_mut(&generation) {
             started.signal_all(Signal::SIGKILL);
         }
     }

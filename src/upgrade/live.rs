@@ -1,12 +1,15 @@
 //! What is told of a generation from the moment when every new connection is its own.
 //! Never lives here: when that is (`handover`).
 
+use super::generation::Started;
 use super::{Generation, Room};
 use crate::report::{HandOver, Notice, Timing};
 use std::time::Instant;
 
 impl Room {
     pub(super) fn live(&mut self, now: Instant, generation: Generation) {
+        // What it has started so far is known as its own from now on, however it ends.
+        self.generations.get_mut(&generation).map(Started::look_at_kin);
         let Some(started) = self.generations.get(&generation) else { return };
         let millis = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64() * 1000.0;
         let ready = started.ready_at.unwrap_or(now);

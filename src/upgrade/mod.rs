@@ -11,6 +11,7 @@ mod generation;
 mod handed;
 mod handover;
 mod history;
+mod kin;
 mod leaving;
 mod libraries;
 mod library;
@@ -210,11 +211,13 @@ impl Room {
 
     pub fn deadline(&self) -> Option<Instant> {
         let late = self.generations.values().filter_map(|started| started.terminate_at);
+        let ending = self.generations.values().filter_map(|started| Some(started.ending?.until()));
         self.handover
             .deadline()
             .into_iter()
             .chain(self.alive_at.values().copied())
             .chain(late)
+            .chain(ending)
             .chain(self.flows.next())
             .min()
     }
@@ -287,6 +290,7 @@ impl Room {
             self.still_alive(now, generation, launcher);
         }
         self.ask_late_ones(now);
+        self.look_at_kin(now, launcher);
         self.let_go();
     }
 
@@ -319,7 +323,9 @@ impl Room {
 
     fn is_ready(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
         self.alive_at.remove(&generation);
-        let Some(started) = self.generations.get_mut(&generation) else { return };
+        // One whose own process has ended does not serve, whatever is left of it.
+        let started = self.generations.get_mut(&generation).filter(|started| started.ending.is_none());
+        let Some(started) = started else { return };
         started.stop_probing();
         started.ready_at.get_or_insert(now);
         let socketless = started.listens.is_empty() && started.seen.is_empty();
@@ -341,16 +347,25 @@ impl Room {
 
     fn exited(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
         self.alive_at.remove(&generation);
+        if self.waits_for_kin(now, generation) {
+            return;
+        }
         let Some(mut started) = self.generations.remove(&generation) else { return };
-        let (end, end_is_success) = match started.running.finish() {
+        let (mut end, end_is_success) = match started.running.finish() {
             Ok(status) => (describe(status), status.success()),
             Err(error) => (format!("its end cannot be told: {error}"), false),
         };
+        let went_away = started.background.is_some();
+        if let Some(background) = &started.background {
+            end = format!("{end}: {background}");
+            self.advise_foreground();
+        }
         // Closed before anything else is started: a successor may want the addresses.
         started.offered.clear();
         self.held.keep_up();
         let is_known = started.gate.is_some() || started.takes == Takes::Nothing;
-        let came_to_its_end = end_is_success && is_known && started.listens.is_empty() && started.seen.is_empty();
+        let has_none = started.listens.is_empty() && started.seen.is_empty();
+        let came_to_its_end = end_is_success && !went_away && is_known && has_none;
         if came_to_its_end && self.held.is_empty() && self.handover.current().is_none() {
             // It needed no time to get ready.
             let actions = self.handover.ready(now, generation);
@@ -360,7 +375,7 @@ impl Room {
             // Held for nobody, they would be refused to the program, which binds for itself now.
             self.held.forget_bound();
         }
-        let serves = started.takes != Takes::Nothing && !self.held.is_empty();
+        let serves = started.takes != Takes::Nothing && !self.held.is_empty() && !went_away;
         let actions = self.handover.exited(now, generation, &end, serves);
         self.perform(now, actions, launcher);
         let kept: Vec<Published> = self.handover.programs().cloned().collect();

@@ -1,7 +1,7 @@
 //! What the kernel tells of other processes' sockets, by proc(5).
 //! Never lives here: anything that is done about it. On a system without these files every answer is "not known".
 
-use crate::process::descriptors;
+use crate::process::{descriptors, kin};
 use nix::errno::Errno;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -11,6 +11,8 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+pub use crate::process::kin::family;
 
 /// The kernel's names of socket states (include/net/tcp_states.h).
 const LISTEN: &str = "0A";
@@ -40,12 +42,8 @@ fn owner(tables: &[&str], port: u16, but: &BTreeSet<u32>) -> Option<String> {
     let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let mut others = pids.filter(|pid| !but.contains(pid));
     let pid = others.find(|pid| inodes.iter().any(|inode| holds(*pid, *inode)))?;
-    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words: Vec<String> =
-        command.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
     // On one line, whatever its arguments are.
-    let command = crate::report::clean::plain(words.join(" ").trim()).replace(['\n', '\t'], " ");
-    Some(format!("pid {pid} ({command})"))
+    Some(crate::report::clean::plain(&kin::name(pid)).replace(['\n', '\t'], " "))
 }
 
 /// An address that the process or one of its children listens on, if any does.
@@ -274,26 +272,6 @@ fn in_set(line: &str) -> Option<InSet> {
 /// `socket:[4711]`
 fn inode_of(link: &Path) -> Option<u64> {
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-}
-
-/// The process and all below it.
-pub fn family(pid: u32) -> Vec<u32> {
-    let mut family = vec![pid];
-    let mut next = 0;
-    while let Some(pid) = family.get(next) {
-        let threads = descriptors::with(|| fs::read_dir(format!("/proc/{pid}/task")))
-            .into_iter()
-            .flatten()
-            .filter_map(|thread| thread.ok());
-        let children = |thread: &fs::DirEntry| fs::read_to_string(thread.path().join("children"));
-        let children = threads.filter_map(|thread| descriptors::with(|| children(&thread)).ok());
-        let children: Vec<u32> = children
-            .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
-            .collect();
-        family.extend(children);
-        next += 1;
-    }
-    family
 }
 
 #[cfg(test)]

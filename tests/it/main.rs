@@ -14,6 +14,7 @@ mod builds;
 mod cleaned;
 mod cli;
 mod control;
+mod descendants;
 mod dotenv;
 mod dropped;
 mod ends;

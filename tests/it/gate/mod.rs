@@ -23,7 +23,7 @@ const KEPT: Mix = Mix { fresh: 2, keep_alive: 3, slow: 0, slow_ms: 0 };
 
 /// A server without dependencies, with kept connections. A test changes the lines of the functions at its beginning. `/held` is
 /// answered in two parts, the second when the client has sent a byte more.
-const SERVER: &str = r#"
+pub const SERVER: &str = r#"
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::{env, process, thread};
@@ -97,20 +97,26 @@ fn serve(conn: TcpStream) -> io::Result<()> {
 "#;
 
 /// A session whose first generation serves.
-struct Running {
-    project: Project,
-    address: SocketAddr,
-    session: Session,
-    gate: Gate,
-    pid: u32,
-    generation: u64,
+pub struct Running {
+    pub project: Project,
+    pub address: SocketAddr,
+    pub session: Session,
+    pub gate: Gate,
+    pub pid: u32,
+    pub generation: u64,
 }
 
 fn start(name: &str, args: &[&str], lines: &[&str]) -> Running {
     start_with(name, "", args, lines, |_| {})
 }
 
-fn start_with(name: &str, needs: &str, args: &[&str], lines: &[&str], change: impl FnOnce(&mut Command)) -> Running {
+pub fn start_with(
+    name: &str,
+    needs: &str,
+    args: &[&str],
+    lines: &[&str],
+    change: impl FnOnce(&mut Command),
+) -> Running {
     let project = Project::new(name, needs, &server(SERVER, "1", lines));
     let (address, gate) = (free_address(), Gate::open());
     let session = Session::start_with(&project, address, args, |command| {
@@ -123,12 +129,12 @@ fn start_with(name: &str, needs: &str, args: &[&str], lines: &[&str], change: im
 }
 
 impl Running {
-    fn save(&self, version: &str, lines: &[&str]) {
+    pub fn save(&self, version: &str, lines: &[&str]) {
         self.project.write_by_rename("src/main.rs", &server(SERVER, version, lines));
     }
 
     /// Saves that version and waits until it serves; the event.
-    fn swap(&mut self, lines: &[&str]) -> Value {
+    pub fn swap(&mut self, lines: &[&str]) -> Value {
         self.generation += 1;
         self.save(&self.generation.to_string(), lines);
         let serving = self.session.wait_serving(self.generation);
@@ -136,22 +142,22 @@ impl Running {
         serving
     }
 
-    fn answers(&self) -> (String, u32) {
+    pub fn answers(&self) -> (String, u32) {
         who(&get(self.address, "/").unwrap())
     }
 
     /// Waits until a generation has left.
-    fn gone(&mut self, generation: u64) -> Value {
+    pub fn gone(&mut self, generation: u64) -> Value {
         self.session.see("its end", |event| event["event"] == "drained" && event["generation"] == generation)
     }
 
-    fn notes(&self) -> Vec<&str> {
+    pub fn notes(&self) -> Vec<&str> {
         let notes = self.session.log.iter().filter(|event| event["event"] == "note");
         notes.filter_map(|event| event["text"].as_str()).collect()
     }
 }
 
-fn pid(event: &Value) -> u32 {
+pub fn pid(event: &Value) -> u32 {
     u32::try_from(event["pid"].as_u64().unwrap()).unwrap()
 }
 
