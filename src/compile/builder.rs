@@ -1,6 +1,7 @@
 //! How a program is built: by cargo, or by replay where that gives the same; and what is prepared for the next time.
 //! Never lives here: when to build (`cycle`).
 
+use super::allowance::Allowance;
 use super::build::{self, Built, Cargo, Told};
 use super::last::Last;
 use super::output::Words;
@@ -243,6 +244,7 @@ impl Builder {
                     self.work = Some((number, Work::Cargo(run)));
                     return None;
                 };
+                self.note_left_out(&run.allowance);
                 Some(self.cargo_ended(outcome))
             }
             (number, Work::Replay(mut run)) => {
@@ -346,6 +348,7 @@ impl Builder {
         launcher: &mut Launcher,
     ) -> Option<Outcome> {
         self.note_link(&run);
+        self.note_left_out(&run.allowance);
         self.ready_at = Some((now + BREATHER, run.first));
         if let Some(path) = run.written.take().filter(|_| !newer) {
             if self.again {
@@ -455,6 +458,10 @@ impl Builder {
         {
             self.once(format!("the fast linker was not used: {why}"));
         }
+    }
+
+    fn note_left_out(&mut self, allowance: &Allowance) {
+        self.notices.extend(allowance.left_out().words().map(|text| Notice::Note { text }));
     }
 
     fn once(&mut self, text: String) {

@@ -2,6 +2,7 @@
 //! Never lives here: what becomes of it. This room does not know that programs are run.
 
 mod advice;
+mod allowance;
 mod asked;
 mod build;
 mod builder;

@@ -22,6 +22,7 @@ mod keyboard;
 mod leaks;
 mod libraries;
 mod link;
+mod printing;
 mod programs;
 mod replay;
 mod replay_inputs;
