@@ -45,7 +45,10 @@ const MOST_OF_A_LINE: usize = 4 << 20;
 pub enum Line {
     Whole(String),
     /// Its beginning, and how long it was.
-    Cut { begin: String, bytes: u64 },
+    Cut {
+        begin: String,
+        bytes: u64,
+    },
 }
 
 /// Its lines, until it is closed.

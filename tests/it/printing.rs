@@ -34,9 +34,8 @@ fn talk(mut out: impl Write) {{
 /// With a macro that prints that much and gives nothing.
 fn with_macro(project: &Project) {
     let name = format!("{}-macro", project.name);
-    let manifest = format!(
-        "[package]\nname = {name:?}\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[lib]\nproc-macro = true\n"
-    );
+    let manifest =
+        format!("[package]\nname = {name:?}\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[lib]\nproc-macro = true\n");
     let text = format!(
         "{}\n#[proc_macro]\npub fn talk_much(_: proc_macro::TokenStream) -> proc_macro::TokenStream {{\n\
          talk(std::io::stdout().lock());\ntalk(std::io::stderr().lock());\n\
