@@ -1,7 +1,8 @@
 //! One build by cargo: its start, what it says, and what came of it. It is a `cargo run` that ends where the program would begin.
 //! Never lives here: when to build (`cycle`), what is watched (`sources`), and how cargo would start the program (`launch`).
 
-use super::output::{self, Words, is_sum};
+use super::allowance::{Allowance, Kind, Tail};
+use super::output::{self, Line, Words, is_sum};
 use super::{launch, reason};
 use crate::config;
 use crate::error::Result;
@@ -10,6 +11,7 @@ use crate::report::short;
 use cargo_metadata::diagnostic::DiagnosticLevel;
 use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, Target, TargetKind};
 use nix::sys::signal::Signal;
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,10 +19,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-/// What is kept of the compiler's messages; the rest is counted, not shown.
-const MOST_SHOWN: usize = 1 << 20;
-/// And of cargo's own lines, which are few, and must not be lost for the others.
-const MOST_LINES: usize = 10_000;
+/// A line of cargo's progress is no longer.
+const MOST_OF_A_STATUS: usize = 4 << 10;
+/// A build script that names more files is taken for one that names none.
+const MOST_NAMED: usize = 100_000;
 
 /// What cargo said, or that it ended.
 #[derive(Debug)]
@@ -103,7 +105,8 @@ pub struct Run {
     setting: Option<Setting>,
     done: usize,
     errors: usize,
-    shown: usize,
+    /// Shared with those who read its outputs.
+    pub allowance: Arc<Allowance>,
     rendered: Vec<Told>,
     cargo_lines: Vec<Told>,
     /// Cargo has begun to say why it cannot.
@@ -122,16 +125,17 @@ impl Cargo {
     /// Starts a run. `sink` gets everything it says; `wrap` may have the last word on how it is started.
     pub fn start(&self, launcher: &mut Launcher, sink: &Sink, wrap: impl FnMut(&mut Command)) -> Result<Run> {
         let (mut running, unknown) = self.spawn(launcher, sink, wrap)?;
+        let allowance = Arc::new(Allowance::default());
         if let Some(stdout) = running.stdout() {
-            let sink = Arc::clone(sink);
+            let (sink, allowance) = (Arc::clone(sink), Arc::clone(&allowance));
             thread::Builder::new()
-                .spawn(move || read_messages(stdout, &sink))
+                .spawn(move || read_messages(stdout, &sink, &allowance))
                 .map_err(|error| refused("listen to cargo", &error))?;
         }
         if let Some(stderr) = running.stderr() {
-            let sink = Arc::clone(sink);
+            let (sink, allowance) = (Arc::clone(sink), Arc::clone(&allowance));
             thread::Builder::new()
-                .spawn(move || read_lines(stderr, &sink))
+                .spawn(move || read_lines(stderr, &sink, &allowance))
                 .map_err(|error| refused("listen to cargo", &error))?;
         }
         let sink = Arc::clone(sink);
@@ -145,7 +149,7 @@ impl Cargo {
             setting: None,
             done: 0,
             errors: 0,
-            shown: 0,
+            allowance,
             rendered: Vec::new(),
             cargo_lines: Vec::new(),
             gives_up: false,
@@ -261,7 +265,7 @@ impl Run {
                 self.gives_up |= reason::is_error(&plain);
                 // A reason may have lines that look like progress.
                 let is_progress = if self.gives_up { is_compiling(&plain) } else { is_status(&plain) };
-                if !is_progress && !is_cargos_sum(&plain) && self.cargo_lines.len() < MOST_LINES {
+                if !is_progress && !is_cargos_sum(&plain) {
                     self.cargo_lines.push(Told { about: None, words: Words::text(line) });
                 }
             }
@@ -313,7 +317,8 @@ impl Run {
                     lines.push(reason::unsaid(&format!("cargo has ended without saying why: {end}")));
                 }
                 messages.append(&mut lines);
-                Some(Outcome::Failed { errors: self.errors, messages })
+                let errors = self.errors + self.allowance.left_out().errors;
+                Some(Outcome::Failed { errors, messages })
             }
         }
     }
@@ -332,15 +337,15 @@ impl Run {
                 if is_sum(&message.message.message) {
                     return;
                 }
-                if matches!(message.message.level, DiagnosticLevel::Error | DiagnosticLevel::Ice) {
+                if is_error(message.message.level) {
                     self.errors += 1;
                 }
                 if let Some(words) = Words::of(&message.message) {
-                    self.show(Some((message.package_id, message.target)), words, |run| &mut run.rendered);
+                    self.rendered.push(Told { about: Some((message.package_id, message.target)), words });
                 }
             }
             Message::BuildFinished(finished) => self.finished = Some(finished.success),
-            Message::TextLine(line) => self.show(None, Words::text(line), |run| &mut run.rendered),
+            Message::TextLine(line) => self.rendered.push(Told { about: None, words: Words::text(line) }),
             // A later cargo's.
             _ => {}
         }
@@ -370,13 +375,6 @@ impl Run {
             }
         }
         self.scripts.push(script);
-    }
-
-    fn show(&mut self, about: Option<(PackageId, Target)>, words: Words, to: impl Fn(&mut Self) -> &mut Vec<Told>) {
-        if self.shown < MOST_SHOWN {
-            self.shown += words.rendered.len();
-            to(self).push(Told { about, words });
-        }
     }
 }
 
@@ -410,13 +408,15 @@ fn is_local(package: &PackageId) -> bool {
 /// What a build script's output, which cargo keeps beside its folder, says in `rerun-if-changed`. Where it cannot be read, the
 /// answer that is safe: nothing.
 pub fn names_its_inputs(output: &Path) -> Vec<String> {
-    let output = std::fs::read(output).unwrap_or_default();
-    let text = String::from_utf8_lossy(&output);
-    let names = text.lines().filter_map(|line| {
+    let Ok(output) = File::open(output) else { return Vec::new() };
+    let names = output::lines(output).filter_map(|line| {
+        // Whatever else it has printed has no bounds.
+        let Line::Whole(line) = line else { return None };
         let line = line.strip_prefix("cargo::").or_else(|| line.strip_prefix("cargo:"))?;
-        line.strip_prefix("rerun-if-changed=")
+        Some(line.strip_prefix("rerun-if-changed=")?.trim_end_matches('\r').to_owned())
     });
-    names.map(str::to_owned).collect()
+    let names: Vec<String> = names.take(MOST_NAMED + 1).collect();
+    if names.len() > MOST_NAMED { Vec::new() } else { names }
 }
 
 /// Both may have come here through links.
@@ -443,17 +443,54 @@ fn is_cargos_sum(plain: &str) -> bool {
     plain.starts_with("warning: `") && plain.contains(" generated ") && plain.contains(" warning")
 }
 
-fn read_messages(stdout: impl Read, sink: &Sink) {
+fn read_messages(stdout: impl Read, sink: &Sink, allowance: &Allowance) {
     for line in output::lines(stdout) {
+        let is_whole = matches!(line, Line::Whole(_));
+        let text = allowance.text(line);
+        let bytes = text.len();
         // Lines that are no JSON come from build scripts and macros; they must not end a build.
-        let message = serde_json::from_str(&line).unwrap_or(Message::TextLine(line));
-        sink(Said::Message(Box::new(message)));
+        let message = if is_whole && text.starts_with('{') { serde_json::from_str(&text).ok() } else { None };
+        let message = message.unwrap_or(Message::TextLine(text));
+        let is_admitted = match &message {
+            Message::CompilerMessage(told) if is_error(told.message.level) => allowance.admits(Kind::Error, bytes),
+            Message::CompilerMessage(_) => allowance.admits(Kind::Warning, bytes),
+            Message::TextLine(_) => allowance.admits(Kind::Text, bytes),
+            Message::BuildFinished(_) => true,
+            _ => allowance.admits(Kind::Fact, bytes),
+        };
+        if is_admitted {
+            sink(Said::Message(Box::new(message)));
+        }
     }
     sink(Said::OutputClosed);
 }
 
-fn read_lines(stderr: impl Read, sink: &Sink) {
-    output::lines(stderr).for_each(|line| sink(Said::Cargo(line)));
+fn is_error(level: DiagnosticLevel) -> bool {
+    matches!(level, DiagnosticLevel::Error | DiagnosticLevel::Ice)
+}
+
+/// Cargo's own lines, among which are those of macros and of build scripts that fail: where they are too many, what begins as an
+/// error, and how it ends.
+fn read_lines(stderr: impl Read, sink: &Sink, allowance: &Allowance) {
+    let mut tail: Option<Tail> = None;
+    for line in output::lines(stderr) {
+        let text = allowance.text(line);
+        // A line of cargo's progress begins with a blank, and either may with a colour.
+        let may_matter = text.len() < MOST_OF_A_STATUS && text.starts_with(['\x1b', ' ', 'e']);
+        let plain = if may_matter { crate::report::clean::plain(&text) } else { String::new() };
+        let is_told = if is_status(&plain) {
+            allowance.has_room(Kind::Status, text.len())
+        } else {
+            tail.is_none() && allowance.has_room(Kind::Cargo, text.len())
+                || reason::is_error(&plain) && allowance.has_room(Kind::Error, text.len())
+        };
+        if is_told {
+            sink(Said::Cargo(text));
+        } else {
+            tail.get_or_insert_default().push(text, allowance);
+        }
+    }
+    tail.into_iter().flat_map(Tail::into_lines).for_each(|line| sink(Said::Cargo(line)));
     sink(Said::OutputClosed);
 }
 
@@ -487,6 +524,7 @@ mod tests {
         read_messages(
             &b"\xff\xfe\x1b]52;c;evil\n{\"reason\":\"build-finished\",\"success\":true}\n{\"reason\":3"[..],
             &sink,
+            &Allowance::default(),
         );
         let heard = heard.lock().unwrap();
         assert_eq!(heard.len(), 4);

@@ -1,6 +1,9 @@
 //! How a program is built: by cargo, or by replay where that gives the same; and what is prepared for the next time.
 //! Never lives here: when to build (`cycle`).
 
+mod by_cargo;
+
+use super::allowance::Allowance;
 use super::build::{self, Built, Cargo, Told};
 use super::last::Last;
 use super::output::Words;
@@ -41,6 +44,10 @@ pub struct Builder {
     merging: Option<Leaving>,
     /// What cargo's last build that succeeded was like.
     last: Last,
+    /// Where cargo builds: its target folder, and that in which it keeps what it needs itself.
+    folders: [PathBuf; 2],
+    /// Caches were removed, and it has not succeeded since.
+    repaired: bool,
     how: How,
     sink: BuildSink,
     notices: Vec<Notice>,
@@ -83,7 +90,7 @@ pub enum Outcome {
 }
 
 impl Builder {
-    pub fn new(cargo: Cargo, replay: Replay, sink: BuildSink, now: Instant) -> Builder {
+    pub fn new(cargo: Cargo, replay: Replay, folders: [PathBuf; 2], sink: BuildSink, now: Instant) -> Builder {
         Builder {
             cargo,
             replay,
@@ -97,6 +104,8 @@ impl Builder {
             wants_merged: false,
             merging: None,
             last: Last::default(),
+            folders,
+            repaired: false,
             how: How::at(now),
             sink,
             notices: Vec::new(),
@@ -252,7 +261,8 @@ impl Builder {
                     self.work = Some((number, Work::Cargo(run)));
                     return None;
                 };
-                Some(self.cargo_ended(outcome))
+                self.note_left_out(&run.allowance);
+                self.cargo_ended(outcome, newer, launcher)
             }
             (number, Work::Replay(mut run)) => {
                 let sink = rustc_sink(&self.sink, number);
@@ -318,21 +328,6 @@ impl Builder {
         Ok(())
     }
 
-    fn cargo_ended(&mut self, outcome: build::Outcome) -> Outcome {
-        match outcome {
-            build::Outcome::Built(mut built) => {
-                if let Some(began) = self.cargo_began {
-                    self.last = Last::of(&mut built, began);
-                }
-                Outcome::Built(Box::new(built), self.how.clone(), None)
-            }
-            build::Outcome::Failed { errors, messages } => {
-                self.replay.forget("cargo's last build failed");
-                Outcome::Failed { errors, messages }
-            }
-        }
-    }
-
     fn replay_run(
         &mut self,
         now: Instant,
@@ -359,6 +354,7 @@ impl Builder {
         launcher: &mut Launcher,
     ) -> Option<Outcome> {
         self.note_link(&run);
+        self.note_left_out(&run.allowance);
         self.ready_at = Some((now + BREATHER, run.first));
         if let Some(path) = run.written.take().filter(|_| !newer) {
             if self.again {
@@ -468,6 +464,10 @@ impl Builder {
         {
             self.once(format!("the fast linker was not used: {why}"));
         }
+    }
+
+    fn note_left_out(&mut self, allowance: &Allowance) {
+        self.notices.extend(allowance.left_out().words().map(|text| Notice::Note { text }));
     }
 
     fn once(&mut self, text: String) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The inputs that cargo has written beside an executable.
 pub fn beside(executable: &Path) -> io::Result<Vec<PathBuf>> {
-    Ok(inputs(&std::fs::read_to_string(executable.with_extension("d"))?))
+    Ok(names_in(&std::fs::read_to_string(executable.with_extension("d"))?))
 }
 
 /// The inputs as rustc has named them, of a file that it has made, where what it wrote is found. Cargo gives that file a second
@@ -31,11 +31,17 @@ pub fn of_rustc(made: &Path) -> Option<Vec<PathBuf>> {
     Some(inputs(&std::fs::read_to_string(hashed.with_extension("d")).ok()?))
 }
 
-/// The inputs of the first rule; later ones only make each input a target of its own.
-///
-/// The form is that of `rustc --emit=dep-info`: `output: input input`, with spaces in names escaped by a backslash.
+/// The inputs of rustc's first rule, after which an empty line stands; later ones only make each input a target of its own.
 pub fn inputs(text: &str) -> Vec<PathBuf> {
-    let Some((_, rest)) = text.lines().find_map(split_rule) else { return Vec::new() };
+    names_in(text.split("\n\n").next().unwrap_or_default())
+}
+
+/// The inputs of one rule, which is all that cargo writes: `output: input input`, with spaces in names escaped by a backslash, and
+/// nothing else: a name may have any other character in it, line breaks among them.
+fn names_in(rule: &str) -> Vec<PathBuf> {
+    let rule = rule.strip_suffix('\n').unwrap_or(rule);
+    // A rule's colon is followed by a space or the end; a colon in a name is not.
+    let Some((_, rest)) = rule.split_once(": ") else { return Vec::new() };
     let mut inputs = Vec::new();
     let mut name = String::new();
     let mut characters = rest.chars().peekable();
@@ -45,7 +51,7 @@ pub fn inputs(text: &str) -> Vec<PathBuf> {
                 characters.next();
                 name.push(' ');
             }
-            ' ' | '\t' => {
+            ' ' => {
                 if !name.is_empty() {
                     inputs.push(PathBuf::from(std::mem::take(&mut name)));
                 }
@@ -86,15 +92,6 @@ fn unescaped(text: &str) -> String {
     plain
 }
 
-/// A rule's colon is followed by a space or the end of the line; a colon in a name is not.
-fn split_rule(line: &str) -> Option<(&str, &str)> {
-    match line.split_once(": ") {
-        Some(rule) if !line.starts_with('#') => Some(rule),
-        Some(_) => None,
-        None => line.strip_suffix(':').map(|output| (output, "")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,13 +99,15 @@ mod tests {
 
     #[test]
     fn inputs_are_read_with_their_spaces() {
-        let cases: [(&str, &[&str]); 6] = [
+        let cases: [(&str, &[&str]); 8] = [
             ("/t/api: /s/main.rs /s/a.rs\n", &["/s/main.rs", "/s/a.rs"]),
             ("/t/a\\ b: /my\\ project/main.rs\n\n/my\\ project/main.rs:\n", &["/my project/main.rs"]),
             ("/t/api:\n", &[]),
             ("", &[]),
-            ("# env-dep:X=1\n/t/api: /s/main.rs\n# x: y\n", &["/s/main.rs"]),
+            ("/t/api: /s/main.rs\n\n/s/main.rs:\n\n# env-dep:X=1\n# x: y\n", &["/s/main.rs"]),
             ("/t/api:  /s/back\\slash.rs ", &["/s/back\\slash.rs"]),
+            ("/new\nline/t/api: /new\nline/a.rs /tab\tx/b.rs\n", &["/new\nline/a.rs", "/tab\tx/b.rs"]),
+            ("/t/a.d: a: b\n\n/t/a: a:\n", &["a:", "b"]),
         ];
         for (text, expected) in cases {
             let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
@@ -126,11 +125,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_come_back_as_they_were_written(names in proptest::collection::vec("/[a-z. ]{0,8}[a-z]", 0..6)) {
+        fn names_come_back_as_they_were_written(names in proptest::collection::vec("/[a-z. \t\n#$:]{0,8}[a-z]", 1..6)) {
             let written: Vec<String> = names.iter().map(|name| name.replace(' ', "\\ ")).collect();
             let text = format!("/t/out: {}\n", written.join(" "));
             let expected: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
-            prop_assert_eq!(inputs(&text), expected);
+            prop_assert_eq!(names_in(&text), expected);
         }
 
         #[test]

@@ -4,6 +4,7 @@
 
 use super::build::Told;
 use super::found::Found;
+use super::output::Words;
 use super::project::{metadata, own_settings};
 use super::{BuildSaid, Outbox, Room, reason};
 use crate::config;
@@ -83,6 +84,19 @@ impl Room {
         } else if failure.by_cargo {
             self.confirm(now, launcher);
         }
+    }
+
+    pub(super) fn failed(&mut self, errors: usize) {
+        let why_cargo = self.builder.why_cargo().filter(|_| self.is_gone().is_none());
+        let cause = self.cause.clone();
+        // Who serves meanwhile is for the loop to say.
+        self.out.push(Outbox::Tell(Notice::BuildFailed { errors, cause, why_cargo, serving: None }));
+    }
+
+    pub(super) fn diagnostics(&mut self, messages: Vec<Told>) {
+        let words = messages.into_iter().map(|told| told.words);
+        self.out
+            .extend(words.map(|Words { rendered, message }| Outbox::Tell(Notice::Diagnostic { rendered, message })));
     }
 
     /// Asks cargo which packages there are now. It may have to wait for a lock, or for the network.

@@ -3,6 +3,7 @@
 
 mod advice;
 mod again;
+mod allowance;
 mod asked;
 mod build;
 mod builder;
@@ -30,6 +31,9 @@ mod seen;
 mod sources;
 mod spare;
 mod stamp;
+mod survey;
+mod surveys;
+mod trouble;
 mod walk;
 mod watch;
 
@@ -37,13 +41,12 @@ use crate::config::{Choice, Config};
 use crate::error::Result;
 use crate::process::Launcher;
 use crate::report::{Notice, short};
-use build::{Cargo, Told};
+use build::Cargo;
 use builder::{Builder, Outcome};
 use cargo_metadata::Metadata;
 use cycle::{Action, Cycle};
 use found::Found;
 use manifests::{Failure, Manifests};
-use output::Words;
 use progress::Pace;
 use project::{cargo_program, own_settings, unit_estimate};
 use replay::Replay;
@@ -54,6 +57,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
+use surveys::Surveys;
 use watch::Lookout;
 
 pub use builder::How;
@@ -125,6 +129,7 @@ pub struct Room {
     units: usize,
     sinks: Sinks,
     said_path_dependencies: Option<usize>,
+    surveys: Surveys,
     out: Vec<Outbox>,
 }
 
@@ -143,7 +148,8 @@ impl Room {
         let sources = Sources::new(config, metadata)?;
         let cargo = Cargo { program: cargo_program(), build: config.build.clone(), color };
         let replay = Replay::open(&config.build, metadata, sources.target_dir());
-        let builder = Builder::new(cargo, replay, Arc::clone(&sinks.build), now);
+        let folders = [sources.target_dir(), sources.build_dir()].map(std::path::Path::to_path_buf);
+        let builder = Builder::new(cargo, replay, folders, Arc::clone(&sinks.build), now);
         let lookout = Lookout::open(&sinks.files);
         let mut room = Room {
             cycle: Cycle::default(),
@@ -173,12 +179,14 @@ impl Room {
             units: unit_estimate(metadata, config),
             sinks,
             said_path_dependencies: None,
+            surveys: Surveys::default(),
             out: Vec::new(),
         };
         room.underway.set_packages(metadata, &config.build.manifest_path);
         let advice = std::env::current_dir().ok().and_then(|folder| advice::dotenv(config, metadata, &folder));
         advice.into_iter().for_each(|text| room.note(text));
         room.watch(now);
+        room.survey();
         Ok(room)
     }
 
@@ -202,7 +210,7 @@ impl Room {
 
     /// Whether no build runs or is about to, and none may follow from what is being asked.
     pub fn is_idle(&self) -> bool {
-        self.cycle.is_idle() && !self.manifests.is_awaited() && self.unread.is_none()
+        self.cycle.is_idle() && !self.manifests.is_awaited() && self.unread.is_none() && !self.surveys.runs
     }
 
     /// The package that is built; its name may change.
@@ -223,6 +231,7 @@ impl Room {
             FileEvent::Touched(paths, at) => (self.sources.look(&paths), at),
             FileEvent::Quiet(paths) => (self.sources.look(&paths), now),
             FileEvent::Lost => (self.sources.lost(), now),
+            FileEvent::Surveyed(survey) => (self.surveyed(now, *survey), now),
             FileEvent::Trouble(text) => {
                 self.note(format!("watching files: {text}"));
                 return self.take();
@@ -258,6 +267,9 @@ impl Room {
         if self.lookout.is_time(now) {
             let found = self.sources.look_again();
             self.found(now, found, now, launcher);
+            if !self.surveys.runs {
+                self.survey();
+            }
         }
         let actions = self.cycle.tick(now);
         self.perform(now, actions, launcher);
@@ -277,6 +289,9 @@ impl Room {
     fn found(&mut self, now: Instant, mut found: Found, at: Instant, launcher: &mut Launcher) {
         if !found.folders.is_empty() {
             found.folders.iter().for_each(|folder| self.lookout.forget(folder));
+            if self.sources.is_near_named(&found.folders) {
+                self.survey();
+            }
             self.sources.follow();
             self.watch(now);
             // What was put into a new folder before it was watched made no event.
@@ -445,25 +460,6 @@ impl Room {
         }
         self.watch(now);
         self.say_what_is_watched();
-    }
-
-    fn failed(&mut self, errors: usize) {
-        let why_cargo = self.builder.why_cargo().filter(|_| self.is_gone().is_none());
-        let cause = self.cause.clone();
-        // Who serves meanwhile is for the loop to say.
-        self.out.push(Outbox::Tell(Notice::BuildFailed { errors, cause, why_cargo, serving: None }));
-    }
-
-    fn diagnostics(&mut self, messages: Vec<Told>) {
-        let words = messages.into_iter().map(|told| told.words);
-        self.out
-            .extend(words.map(|Words { rendered, message }| Outbox::Tell(Notice::Diagnostic { rendered, message })));
-    }
-
-    fn watch(&mut self, now: Instant) {
-        if let Some(trouble) = self.lookout.watch(now, &self.sources.folders()) {
-            self.note(trouble);
-        }
     }
 
     fn note(&mut self, text: String) {

@@ -37,10 +37,47 @@ pub fn over_at(exited: Instant) -> Instant {
     exited + LAG
 }
 
-/// Its lines, until it is closed. Bytes that are no UTF-8, a build script's or a macro's, are replaced: they must not end a build.
-pub fn lines(output: impl Read) -> impl Iterator<Item = String> {
-    let lines = BufReader::new(output).split(b'\n').map_while(Result::ok);
-    lines.map(|line| String::from_utf8_lossy(&line).into_owned())
+/// No message of a compiler is longer; what a macro prints may have no end.
+const MOST_OF_A_LINE: usize = 4 << 20;
+
+/// A line that somebody has printed. Bytes that are no UTF-8, a build script's or a macro's, are replaced: they must not end a build.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line {
+    Whole(String),
+    /// Its beginning, and how long it was.
+    Cut {
+        begin: String,
+        bytes: u64,
+    },
+}
+
+/// Its lines, until it is closed.
+pub fn lines(output: impl Read) -> impl Iterator<Item = Line> {
+    let mut output = BufReader::with_capacity(64 << 10, output);
+    std::iter::from_fn(move || next_line(&mut output))
+}
+
+fn next_line(output: &mut impl BufRead) -> Option<Line> {
+    let (mut line, mut bytes, mut has_begun) = (Vec::new(), 0, false);
+    loop {
+        let there = match output.fill_buf() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            there => there.unwrap_or_default(),
+        };
+        let end = memchr::memchr(b'\n', there);
+        let part = &there[..end.unwrap_or(there.len())];
+        has_begun |= !there.is_empty();
+        let is_over = end.is_some() || there.is_empty();
+        line.extend(&part[..part.len().min(MOST_OF_A_LINE - line.len())]);
+        bytes += part.len() as u64;
+        let read = part.len() + usize::from(end.is_some());
+        output.consume(read);
+        if is_over {
+            let text = String::from_utf8_lossy(&line).into_owned();
+            let is_whole = bytes == line.len() as u64;
+            return has_begun.then_some(if is_whole { Line::Whole(text) } else { Line::Cut { begin: text, bytes } });
+        }
+    }
 }
 
 /// rustc counts the errors and warnings that the user has just read; cargo passes that over, too.
@@ -53,6 +90,18 @@ pub fn is_sum(message: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_end_where_they_do_and_none_is_longer_than_can_be_kept() {
+        let long = "x".repeat(MOST_OF_A_LINE + 70_000);
+        let text = format!("a\n\n{long}\nb\r\nlast");
+        let lines: Vec<Line> = lines(text.as_bytes()).collect();
+        let whole = |text: &str| Line::Whole(text.to_owned());
+        let cut = Line::Cut { begin: "x".repeat(MOST_OF_A_LINE), bytes: long.len() as u64 };
+        assert!(lines == [whole("a"), whole(""), cut, whole("b\r"), whole("last")], "{}", lines.len());
+        assert_eq!(super::lines(&b"\xff\n"[..]).collect::<Vec<_>>(), [whole("\u{fffd}")]);
+        assert_eq!(super::lines(&b""[..]).count(), 0);
+    }
 
     #[test]
     fn a_message_keeps_the_structure_that_the_compiler_gave_it() {

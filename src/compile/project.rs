@@ -20,6 +20,12 @@ pub fn metadata(manifest: Option<&Path>, build: &impl MetadataFlags) -> Result<M
         command.manifest_path(manifest);
     }
     command.other_options(build.flags());
+    let folder = std::env::current_dir().unwrap_or_default();
+    let place = folder.join(manifest.unwrap_or(Path::new("")));
+    if place.to_str().is_none() {
+        let text = format!("cargo cannot build in {}: the path is not UTF-8", place.display());
+        return Err(Error::new(Exit::Project, text).help("rename the folder"));
+    }
     command.exec().map_err(|error| {
         let text = crate::report::clean::plain(&error.to_string());
         let error = Error::new(Exit::Project, format!("cargo cannot read the project: {}", text.trim()));

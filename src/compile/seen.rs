@@ -24,11 +24,13 @@ pub enum Change {
 
 /// A file at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Look {
+pub struct Look {
     stamp: Option<Stamp>,
     content: u64,
     /// It has nothing in it, or is not there.
     empty: bool,
+    /// What is in it is not known.
+    unread: bool,
 }
 
 impl Seen {
@@ -60,6 +62,22 @@ impl Seen {
         self.0.insert(path, look);
     }
 
+    /// As `remember`, of a file that was not looked at yet, without reading it.
+    pub fn remember_unread(&mut self, path: PathBuf) {
+        let look = Look::by_stamp(&path);
+        self.0.insert(path, look);
+    }
+
+    /// A look that somebody else has had, of a file that was not looked at yet.
+    pub fn take(&mut self, path: PathBuf, look: Look) {
+        self.0.entry(path).or_insert(look);
+    }
+
+    /// Whether that look shows a file that is not as it was.
+    pub fn is_another(&self, path: &Path, look: &Look) -> bool {
+        self.0.get(path).is_none_or(|before| before.stamp != look.stamp)
+    }
+
     pub fn look_at(&mut self, path: &Path) -> Change {
         let now = Look::at(path);
         let content = Change::Content { empty: now.empty };
@@ -67,6 +85,7 @@ impl Seen {
             // Never looked at: it is new, unless it was only there for a moment.
             None if now.stamp.is_none() => Change::Nothing,
             None => content,
+            Some(before) if before.unread && before.stamp == now.stamp => Change::Nothing,
             Some(before) => match (&before.stamp, &now.stamp) {
                 _ if before.content != now.content => content,
                 (before, now) if before == now => Change::Nothing,
@@ -90,7 +109,15 @@ impl Seen {
 }
 
 impl Look {
-    fn at(path: &Path) -> Look {
+    /// Without what is in it.
+    pub fn by_stamp(path: &Path) -> Look {
+        let stamp = Stamp::of(path);
+        let empty = stamp.as_ref().is_none_or(|stamp| stamp.size == 0);
+        let content = stamp::content_of(format!("{stamp:?}").as_bytes());
+        Look { stamp, content, empty, unread: true }
+    }
+
+    pub fn at(path: &Path) -> Look {
         let stamp = Stamp::of(path);
         let (content, empty) = match &stamp {
             None => (0, true),
@@ -103,7 +130,7 @@ impl Look {
                 }
             },
         };
-        Look { stamp, content, empty }
+        Look { stamp, content, empty, unread: false }
     }
 }
 

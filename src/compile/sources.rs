@@ -1,6 +1,9 @@
 //! What the program is made of, and whether a touched path has really changed it.
 //! Never lives here: watching (`watch`), and what follows from a change (`cycle`).
 
+mod dated;
+mod surveyed;
+
 use super::found::Found;
 use super::named::Named;
 use super::packages::Packages;
@@ -8,12 +11,12 @@ use super::places::{self, Places};
 use super::rewritten::Rewritten;
 use super::scripts::{Author, Scripts};
 use super::seen::{Change, Seen};
+use super::survey::MOST_READ;
 use super::walk::{self, Below, Passed};
 use super::{asked, project, stamp};
 use crate::config;
 use cargo_metadata::{Metadata, PackageId};
 use std::collections::{BTreeSet, HashMap};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -44,6 +47,10 @@ pub struct Sources {
     /// Packages all of whose files are inputs.
     whole: BTreeSet<PathBuf>,
     named: Named,
+    /// What is below the paths that are named, once that was looked at.
+    survey: Option<Below>,
+    /// The folders and files of which `places` tells.
+    followed: Option<(BTreeSet<PathBuf>, BTreeSet<PathBuf>)>,
     /// Before the first build that succeeds, and after one that failed: any file of the packages may be what is missing.
     wide: bool,
     /// Whether a build has succeeded: then a file that counts for being one of the package's is a source by its name.
@@ -77,6 +84,8 @@ impl Sources {
             led: HashMap::new(),
             whole: BTreeSet::new(),
             named: Named::new(&config.watch)?,
+            survey: None,
+            followed: None,
             wide: true,
             built: false,
             touched: BTreeSet::new(),
@@ -117,6 +126,11 @@ impl Sources {
 
     pub fn target_dir(&self) -> &Path {
         &self.target_dir
+    }
+
+    /// Where cargo keeps what it needs itself, its incremental caches among it.
+    pub fn build_dir(&self) -> &Path {
+        &self.build_dir
     }
 
     /// Everything that says what is built and how, there or not; also what is not watched, as it is far from the project.
@@ -202,7 +216,7 @@ impl Sources {
         let real = |path: &PathBuf| Some((path.clone(), path.canonicalize().ok().filter(|real| real != path)?));
         self.led = self.exact.iter().filter_map(real).collect();
         self.look_at_all();
-        self.follow();
+        self.follow_new();
         let touched = std::mem::take(&mut self.touched);
         let names: BTreeSet<PathBuf> = touched.iter().flat_map(|place| self.places.names(place)).collect();
         let mut walked = None;
@@ -217,30 +231,6 @@ impl Sources {
     fn came_while_built(&self, path: &Path) -> bool {
         let began = self.began.and_then(|began| began.checked_sub(stamp::RACY));
         began.is_some_and(|began| self.seen.came_since(path, began))
-    }
-
-    /// Dates inputs to now, so that cargo sees that they have changed: it compares times, and takes a file for old that was
-    /// saved within the first milliseconds of a build. Says whether there was one.
-    pub fn date_anew(&mut self, paths: &BTreeSet<PathBuf>) -> bool {
-        // A file that may not be written keeps its date, and cargo its opinion.
-        let inputs: Vec<&PathBuf> = paths.iter().filter(|path| self.is_input(path)).collect();
-        // Where a link has led is where cargo looks.
-        let led = inputs.iter().filter_map(|path| self.led.get(*path)).filter(|place| place.is_file());
-        let files: BTreeSet<PathBuf> = inputs.iter().copied().chain(led).cloned().collect();
-        files.into_iter().filter(|path| self.seen.date(path)).count() > 0
-    }
-
-    /// As `date_anew`, of inputs that were moved here with a date before that moment, and of those that a link has led to until now:
-    /// cargo would never see that they have changed, neither now nor when it builds for another reason.
-    pub fn date_the_old_anew(&mut self, paths: &BTreeSet<PathBuf>, moment: SystemTime) {
-        let is_old = |path: &&PathBuf| {
-            let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
-            let led = self.led.get(*path);
-            modified.is_ok_and(|modified| modified < moment)
-                || led.is_some() && path.canonicalize().ok().as_ref() != led
-        };
-        let old = paths.iter().filter(is_old).cloned().collect();
-        self.date_anew(&old);
     }
 
     /// Of the compiler, or of a build script.
@@ -300,28 +290,40 @@ impl Sources {
 
     /// Looks where all names lead now, as folders came or went, or links lead elsewhere.
     pub fn follow(&mut self) {
+        self.followed = None;
+        self.follow_new();
+    }
+
+    /// As `follow`, where there are others than before: those that lead elsewhere by now are told of by their folders.
+    fn follow_new(&mut self) {
         let mut folders = walk::visible(self.packages.with_former(), &self.passed()).folders;
         folders.extend(self.packages.with_former().cloned());
         let by_scripts = self.below_named_by_scripts();
         folders.extend(by_scripts.folders);
-        let named = self.named.below(&self.passed());
-        folders.extend(named.folders);
+        let named = self.survey.iter();
+        folders.extend(named.clone().flat_map(|named| named.folders.iter().cloned()));
         let single =
             self.exact.iter().chain(&self.settings).chain(&self.named.extra).chain(&self.asked).chain(&self.coming);
-        let mut files: BTreeSet<PathBuf> = single.chain(&named.files).chain(&by_scripts.files).cloned().collect();
+        // Where the others lead is known by their folders.
+        let links = named.flat_map(|named| &named.links);
+        let mut files: BTreeSet<PathBuf> = single.chain(links).chain(&by_scripts.files).cloned().collect();
         folders.extend(files.iter().filter_map(|path| path.parent()).map(Path::to_path_buf));
         // The one above tells when the project's folder goes, or one that it is in: it does not itself, as long as a process works in it.
         let below_top =
             self.root.ancestors().take_while(|folder| folder.parent().is_some_and(|above| above.parent().is_some()));
         files.extend(below_top.map(Path::to_path_buf));
-        self.places = Places::of(&folders, &files);
+        let wanted = Some((folders, files));
+        if wanted != self.followed {
+            self.places = wanted.iter().map(|(folders, files)| Places::of(folders, files)).next().unwrap_or_default();
+            self.followed = wanted;
+        }
     }
 
     /// Cargo takes all that is there in folders that build scripts name.
     fn below_named_by_scripts(&self) -> Below {
         let mut below = Below::default();
         for folder in self.whole.iter().filter(|folder| !self.is_of_package(folder)) {
-            below.extend(walk::all(folder, &self.passed()));
+            below.extend(walk::all(folder, None, &self.passed()));
         }
         below
     }
@@ -332,7 +334,8 @@ impl Sources {
 
     fn passed(&self) -> Passed<'_> {
         let packages = self.packages.with_former().cloned().collect();
-        Passed { made: [&self.target_dir, &self.build_dir], packages, ignore: &self.named.ignore }
+        let made = [self.target_dir.as_path(), &self.build_dir];
+        Passed { made, packages, ignore: &self.named.ignore, apart: &self.named.apart }
     }
 
     /// By cargo.
@@ -440,11 +443,7 @@ impl Sources {
         }
     }
 
-    /// Looks at everything, as events were lost or cannot be had. Only files whose size, time or inode differ are read.
-    pub fn look_again(&mut self) -> Found {
-        let mut names: BTreeSet<PathBuf> = self.seen.paths().cloned().collect();
-        names.extend(self.all_files());
-        let touched: Vec<PathBuf> = names.into_iter().filter(|name| self.seen.is_worth_a_look(name)).collect();
+    fn look_at_these(&mut self, touched: Vec<PathBuf>) -> Found {
         let mut found = Found { emptied: true, ..Found::default() };
         let mut walked = None;
         for name in touched {
@@ -461,12 +460,6 @@ impl Sources {
         let is_input = self.exact.contains(path) || self.settings.contains(path) || self.coming.contains(path);
         let may_be_source = path.extension().is_some_and(|extension| extension == "rs" || extension == "toml");
         self.asked.contains(path) && !is_input && !may_be_source && !self.named.is_extra(path)
-    }
-
-    /// Events were lost: any folder may be another one by now.
-    pub fn lost(&mut self) -> Found {
-        let folders = self.folders().into_iter().collect();
-        Found { folders, ..self.look_again() }
     }
 
     fn counts(&self, path: &Path, walked: &mut Option<BTreeSet<PathBuf>>) -> bool {
@@ -498,9 +491,17 @@ impl Sources {
     }
 
     fn look_at_all(&mut self) {
+        let mut read = 0;
         for path in self.all_files() {
-            if !self.seen.knows(&path) {
+            if self.seen.knows(&path) {
+                continue;
+            }
+            read += 1;
+            // A package may hold many thousands of files that are no sources.
+            if read <= MOST_READ || self.exact.contains(&path) || path.extension().is_some_and(|it| it == "rs") {
                 self.seen.remember(path);
+            } else {
+                self.seen.remember_unread(path);
             }
         }
     }
@@ -508,7 +509,6 @@ impl Sources {
     fn all_files(&self) -> BTreeSet<PathBuf> {
         let mut files = walk::visible(self.packages.folders(), &self.passed()).files;
         files.extend(self.below_named_by_scripts().files);
-        files.extend(self.named.below(&self.passed()).files);
         files.extend(self.exact.iter().chain(&self.settings).chain(&self.coming).chain(&self.asked).cloned());
         files
     }

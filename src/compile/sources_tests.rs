@@ -6,7 +6,7 @@ use std::fs;
 
 fn watch(root: &Path) -> config::Watch {
     let data = config::Data { glob: format!("{}/**/*.tera", root.display()), action: DataAction::None };
-    config::Watch { extra: vec![root.join("migrations")], ignore: Vec::new(), data: vec![data] }
+    config::Watch { extra: vec![root.join("migrations")], origin: String::new(), ignore: Vec::new(), data: vec![data] }
 }
 
 struct Project {
@@ -36,6 +36,8 @@ impl Project {
             places: Places::default(),
             led: HashMap::new(),
             whole: BTreeSet::new(),
+            survey: None,
+            followed: None,
             named: Named::new(&watch(&root)).unwrap(),
             wide: true,
             built: false,
@@ -49,6 +51,8 @@ impl Project {
             root: root.clone(),
         };
         sources.look_at_all();
+        let survey = sources.survey().unwrap().run();
+        let _ = sources.surveyed(survey);
         sources.follow();
         Project { folder, sources }
     }

@@ -2,15 +2,24 @@
 //! Never lives here: which of them matter (`sources`).
 
 use globset::GlobSet;
-use ignore::WalkBuilder;
+use ignore::{DirEntry, WalkBuilder};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+/// As many are watched below a path that somebody has named. One who names more means something else: a folder costs a watch of the
+/// system's, of which a user has some ten thousand, and each file memory.
+pub const MOST_FOLDERS: usize = 20_000;
+pub const MOST_FILES: usize = 200_000;
 
 /// Folders and files.
 #[derive(Debug, Default)]
 pub struct Below {
     pub folders: BTreeSet<PathBuf>,
     pub files: BTreeSet<PathBuf>,
+    /// Those of the files that are links.
+    pub links: BTreeSet<PathBuf>,
+    /// There are more than may be, and some are missing.
+    pub is_too_much: bool,
 }
 
 /// What is passed over in any case.
@@ -21,6 +30,8 @@ pub struct Passed<'a> {
     /// Packages of this program. A crate that is none of them is another program's.
     pub packages: BTreeSet<PathBuf>,
     pub ignore: &'a GlobSet,
+    /// Paths that are looked at apart from the packages in which they are.
+    pub apart: &'a [PathBuf],
 }
 
 /// Folders that hold no file a person would mean, and many others.
@@ -29,47 +40,75 @@ const NEVER_MEANT: [&str; 2] = [".git", "node_modules"];
 /// What git would not ignore, without hidden ones.
 pub fn visible<'r>(roots: impl IntoIterator<Item = &'r PathBuf>, passed: &Passed<'_>) -> Below {
     let mut below = Below::default();
-    for root in roots {
-        let (root, packages) = (root.clone(), passed.packages.clone());
-        let made = passed.made.map(Path::to_path_buf);
-        let walk = WalkBuilder::new(&root)
-            .require_git(false)
-            .filter_entry(move |entry| {
-                let path = entry.path();
-                let stranger = || path != root && !packages.contains(path) && path.join("Cargo.toml").is_file();
-                made.iter().all(|made| path != made) && entry.file_name() != "target" && !stranger()
-            })
-            .build();
-        below.take(walk, passed.ignore);
-    }
+    roots.into_iter().for_each(|root| below.take(visibly(root, passed), passed.ignore, None));
     below
 }
 
-/// Also what git ignores, and what is hidden: for what a person has named.
-pub fn all(root: &Path, passed: &Passed<'_>) -> Below {
+/// The same, of what a person has named, which may be too much.
+pub fn visible_of_named(root: &Path, passed: &Passed<'_>) -> Below {
+    let mut below = Below::default();
+    below.take(visibly(root, passed), passed.ignore, Some((MOST_FOLDERS, MOST_FILES)));
+    below
+}
+
+fn visibly(root: &Path, passed: &Passed<'_>) -> ignore::Walk {
+    let (packages, made) = (passed.packages.clone(), passed.made.map(Path::to_path_buf));
+    let (apart, ignore, of) = (passed.apart.to_vec(), passed.ignore.clone(), root.to_path_buf());
+    let mut walk = WalkBuilder::new(root);
+    walk.require_git(false).filter_entry(move |entry| {
+        let path = entry.path();
+        let is_other = made.iter().any(|made| path == made) || entry.file_name() == "target";
+        let stranger = || path != of && !packages.contains(path) && path.join("Cargo.toml").is_file();
+        let is_apart = || path != of && apart.iter().any(|apart| path == apart);
+        !(is_other || is_apart() || is_folder(entry) && (stranger() || is_ignored(path, &ignore)))
+    });
+    walk.build()
+}
+
+/// Also what git ignores, and what is hidden: for what a person has named. No deeper than that.
+pub fn all(root: &Path, depth: Option<usize>, passed: &Passed<'_>) -> Below {
     let made = passed.made.map(Path::to_path_buf);
+    let ignore = passed.ignore.clone();
     let walk = WalkBuilder::new(root)
         .standard_filters(false)
+        .max_depth(depth)
         .filter_entry(move |entry| {
             let is_meant = entry.depth() == 0 || !NEVER_MEANT.iter().any(|name| entry.file_name() == *name);
-            is_meant && made.iter().all(|made| entry.path() != made)
+            let is_made = made.iter().any(|made| entry.path() == made);
+            is_meant && !is_made && !(is_folder(entry) && is_ignored(entry.path(), &ignore))
         })
         .build();
     let mut below = Below::default();
-    below.take(walk, passed.ignore);
+    below.take(walk, passed.ignore, Some((MOST_FOLDERS, MOST_FILES)));
     below
 }
 
+fn is_folder(entry: &DirEntry) -> bool {
+    entry.file_type().is_some_and(|kind| kind.is_dir())
+}
+
+/// Whether all that can be in a folder is passed over: a name that nobody gives, and one in a folder of such a name.
+fn is_ignored(folder: &Path, ignore: &GlobSet) -> bool {
+    let inside = folder.join("\u{1}");
+    ignore.is_match(&inside) && ignore.is_match(inside.join("\u{1}"))
+}
+
 impl Below {
-    fn take(&mut self, walk: ignore::Walk, ignore: &GlobSet) {
+    /// `most`: folders, and files.
+    fn take(&mut self, walk: ignore::Walk, ignore: &GlobSet, most: Option<(usize, usize)>) {
         // What cannot be read cannot be compiled either; the compiler will say so.
         for entry in walk.filter_map(Result::ok) {
+            if most.is_some_and(|(folders, files)| self.folders.len() > folders || self.files.len() > files) {
+                self.is_too_much = true;
+                return;
+            }
             // A link counts as the folder it leads to where it is the one that was named.
-            let is_folder =
-                entry.file_type().is_some_and(|kind| kind.is_dir()) || entry.depth() == 0 && entry.path().is_dir();
-            if is_folder {
+            if is_folder(&entry) || entry.depth() == 0 && entry.path().is_dir() {
                 self.folders.insert(entry.into_path());
             } else if !ignore.is_match(entry.path()) {
+                if entry.path_is_symlink() {
+                    self.links.insert(entry.path().to_path_buf());
+                }
                 self.files.insert(entry.into_path());
             }
         }
@@ -78,5 +117,6 @@ impl Below {
     pub fn extend(&mut self, other: Below) {
         self.folders.extend(other.folders);
         self.files.extend(other.files);
+        self.links.extend(other.links);
     }
 }

@@ -1,6 +1,7 @@
 //! The eyes: watches folders and says which paths were touched, at once, and again when it has become quiet.
 //! Never lives here: what a path means (`sources`).
 
+use super::survey::Survey;
 use notify_debouncer_full::notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify_debouncer_full::notify::{
     self, ErrorKind, Event, EventHandler, RecommendedWatcher, RecursiveMode, WatcherKind,
@@ -23,6 +24,8 @@ pub enum FileEvent {
     Quiet(Vec<PathBuf>),
     /// Events were lost: look at everything again.
     Lost,
+    /// What the user has named beside the packages was looked at.
+    Surveyed(Box<Survey>),
     /// Watching fails somewhere.
     Trouble(String),
 }

@@ -23,6 +23,10 @@ impl Origin {
         Origin(format!("{place}: `{key}` in [{section}]"))
     }
 
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     pub(super) fn refuse(&self, why: impl fmt::Display) -> Error {
         Error::usage(format!("{}: {why}", self.0))
     }

@@ -138,6 +138,8 @@ pub struct Run {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watch {
     pub extra: Vec<PathBuf>,
+    /// Where those were named, as the beginning of a sentence about them.
+    pub origin: String,
     /// For `glob_set`: absolute patterns.
     pub ignore: Vec<String>,
     pub data: Vec<Data>,
@@ -262,6 +264,13 @@ fn load_from(args: &cli::Session, metadata: &Metadata, directory: &Path) -> Resu
         program: Run { args: said.args.unwrap_or_default(), env: said.env, env_file: there(said.env_file)? },
         listen: said.listen.unwrap_or_default(),
         watch: Watch {
+            origin: said
+                .watch
+                .iter()
+                .flatten()
+                .next()
+                .map(|(_, origin)| origin.as_str().to_owned())
+                .unwrap_or_default(),
             extra: said.watch.unwrap_or_default().into_iter().map(watched).collect::<Result<_>>()?,
             ignore: said.ignore.unwrap_or_default(),
             data: said.data.unwrap_or_default(),

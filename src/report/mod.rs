@@ -284,6 +284,17 @@ pub trait Reporter {
     fn clear(&mut self);
 }
 
+/// A number of bytes as a person reads it: `512 bytes`, `20.5 kB`, `60.1 MB`.
+pub fn size(bytes: u64) -> String {
+    let of = |unit: u64| format!("{}.{}", bytes / unit, bytes % unit * 10 / unit);
+    match bytes {
+        0..1_000 => format!("{bytes} bytes"),
+        1_000..1_000_000 => format!("{} kB", of(1_000)),
+        1_000_000..1_000_000_000 => format!("{} MB", of(1_000_000)),
+        _ => format!("{} GB", of(1_000_000_000)),
+    }
+}
+
 /// A path as the user would write it: relative to the working directory where it is below it.
 pub fn short(path: &std::path::Path) -> String {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::new());

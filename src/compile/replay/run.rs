@@ -7,8 +7,9 @@ use super::compiler::Compiler;
 use super::plan::{Inputs, Plan, Work, reads_ours};
 use super::record::{Before, Record};
 use super::schedule::Schedule;
+use crate::compile::allowance::{Allowance, Kind};
 use crate::compile::link;
-use crate::compile::output::{self, Words, is_sum};
+use crate::compile::output::{self, Line, Words, is_sum};
 use crate::error::Result;
 use crate::process::{Launcher, Running, inherited, refused};
 use cargo_metadata::diagnostic::{Diagnostic, DiagnosticLevel};
@@ -26,6 +27,9 @@ use std::time::{Instant, SystemTime};
 const OTHER_CRATES: [&str; 13] = [
     "E0455", "E0457", "E0458", "E0459", "E0460", "E0461", "E0462", "E0463", "E0464", "E0465", "E0514", "E0519", "E0786",
 ];
+
+/// A macro may print a line of any length, in which a reason is looked for.
+const MOST_OF_A_REASON: usize = 500;
 
 /// What a compiler said, or that it ended.
 #[derive(Debug)]
@@ -76,6 +80,8 @@ pub struct Run {
     /// Compiled for nothing: something newer is wanted.
     cancelled: bool,
     errors: usize,
+    /// Shared with those who read what its compilers print.
+    pub allowance: Arc<Allowance>,
     messages: Vec<Words>,
     doubt: Option<String>,
     /// A source that was written while it was compiled: it is not known what was compiled of it.
@@ -120,6 +126,7 @@ impl Run {
             unlinked: false,
             cancelled: false,
             errors: 0,
+            allowance: Arc::default(),
             messages: Vec::new(),
             doubt: None,
             written: None,
@@ -201,7 +208,9 @@ impl Run {
         Some(match self.doubt.take() {
             _ if self.cancelled => Outcome::Failed { errors: 0, messages: Vec::new() },
             Some(doubt) => Outcome::Doubtful(doubt),
-            None if self.errors > 0 => Outcome::Failed { errors: self.errors, messages },
+            None if self.errors > 0 => {
+                Outcome::Failed { errors: self.errors + self.allowance.left_out().errors, messages }
+            }
             None => Outcome::Built,
         })
     }
@@ -243,9 +252,9 @@ impl Run {
             running.to_background();
         }
         if let Some(stderr) = running.stderr() {
-            let sink = Arc::clone(sink);
+            let (sink, allowance) = (Arc::clone(sink), Arc::clone(&self.allowance));
             thread::Builder::new()
-                .spawn(move || read_messages(stderr, number, &sink))
+                .spawn(move || read_messages(stderr, number, &sink, &allowance))
                 .map_err(|error| refused("listen to rustc", &error))?;
         }
         let sink = Arc::clone(sink);
@@ -293,6 +302,8 @@ impl Run {
         if let Some(failure) = failure {
             if errors == 0 || odd.is_some() {
                 let what = odd.or(text).unwrap_or(failure);
+                let what = what.lines().next().unwrap_or_default();
+                let what = &what[..what.floor_char_boundary(MOST_OF_A_REASON)];
                 self.doubt = Some(format!("compiling {} ended with {what}", one.facts.crate_name));
                 // Its incremental cache may be the reason.
                 one.record = None;
@@ -352,17 +363,23 @@ struct Artifact {
     emit: String,
 }
 
-fn read_messages(stderr: impl Read, number: usize, sink: &Sink) {
-    for text in output::lines(stderr) {
-        if let Ok(artifact) = serde_json::from_str::<Artifact>(&text) {
+fn read_messages(stderr: impl Read, number: usize, sink: &Sink, allowance: &Allowance) {
+    for line in output::lines(stderr) {
+        let is_message = matches!(&line, Line::Whole(text) if text.starts_with('{'));
+        let text = allowance.text(line);
+        let bytes = text.len();
+        if is_message && let Ok(artifact) = serde_json::from_str::<Artifact>(&text) {
             match artifact.emit.as_str() {
-                "metadata" => sink(number, Said::Metadata),
-                "link" => sink(number, Said::Linked),
+                "metadata" if allowance.admits(Kind::Fact, bytes) => sink(number, Said::Metadata),
+                "link" if allowance.admits(Kind::Fact, bytes) => sink(number, Said::Linked),
                 _ => {}
             }
-        } else if let Ok(diagnostic) = serde_json::from_str(&text) {
-            sink(number, Said::Diagnostic(Box::new(diagnostic)));
-        } else if !text.starts_with("{\"$message_type\":\"future_incompat\"") {
+        } else if is_message && let Ok(diagnostic) = serde_json::from_str::<Diagnostic>(&text) {
+            let is_error = matches!(diagnostic.level, DiagnosticLevel::Error | DiagnosticLevel::Ice);
+            if allowance.admits(if is_error { Kind::Error } else { Kind::Warning }, bytes) {
+                sink(number, Said::Diagnostic(Box::new(diagnostic)));
+            }
+        } else if !text.starts_with("{\"$message_type\":\"future_incompat\"") && allowance.admits(Kind::Text, bytes) {
             sink(number, Said::Text(text));
         }
     }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 pub struct Project {
     folder: tempfile::TempDir,
+    root: PathBuf,
     pub name: String,
     target: PathBuf,
 }
@@ -15,7 +16,8 @@ impl Project {
     /// A package of that name, which must be no other test's, with dependencies as in Cargo.toml and a `src/main.rs`.
     pub fn new(name: &str, dependencies: &str, main: &str) -> Project {
         let folder = tempfile::Builder::new().prefix(name).tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let project = Project { folder, name: name.to_owned(), target: target_folder() };
+        let root = folder.path().to_path_buf();
+        let project = Project { folder, root, name: name.to_owned(), target: target_folder() };
         let manifest = format!(
             "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n{dependencies}\n\n\
              [workspace]\n"
@@ -37,7 +39,8 @@ impl Project {
             .status()
             .unwrap();
         assert!(status.success());
-        let project = Project { folder, name: name.to_owned(), target: target_folder() };
+        let root = folder.path().to_path_buf();
+        let project = Project { folder, root, name: name.to_owned(), target: target_folder() };
         project.use_our_lock_file();
         project
     }
@@ -69,11 +72,20 @@ impl Project {
     }
 
     pub fn root(&self) -> &Path {
-        self.folder.path()
+        &self.root
+    }
+
+    /// The same in a folder of that name inside of its own.
+    pub fn moved_into(self, name: &str) -> Project {
+        let (root, beside) = (self.folder.path().join(name), self.folder.path().with_extension("moving"));
+        fs::rename(self.folder.path(), &beside).unwrap();
+        fs::create_dir(self.folder.path()).unwrap();
+        fs::rename(&beside, &root).unwrap();
+        Project { root, ..self }
     }
 
     pub fn path(&self, path: &str) -> PathBuf {
-        self.folder.path().join(path)
+        self.root.join(path)
     }
 
     pub fn read(&self, path: &str) -> String {

@@ -1,0 +1,179 @@
+//! What a build by cargo may fail of that is no fault of the sources: a full disk, an incremental cache that is damaged, a folder in
+//! which cargo cannot build. Nobody says so in words that help.
+//! Never lives here: the sources' own faults, and building again.
+
+use super::build::Told;
+use crate::report::clean::plain;
+use crate::report::{short, size};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Of an object in the cache that is cut or garbled, as the linkers word it.
+const BROKEN: [&str; 12] = [
+    "past the end",
+    "truncated",
+    "not recognized",
+    "malformed",
+    "unknown file type",
+    "wrong format",
+    "corrupt",
+    "invalid",
+    "not an ELF",
+    "section header",
+    "is empty",
+    "parse",
+];
+/// Of a compiler that was killed by a fault of its own. The messages are cargo's.
+const CRASHES: [&str; 5] = ["SIGILL", "SIGABRT", "SIGBUS", "SIGFPE", "SIGSEGV"];
+
+/// What helps, where the build could not succeed in these folders, or the disk is full on which they are.
+pub fn advice(messages: &[Told], manifest: &Path, folders: &[PathBuf]) -> Option<String> {
+    let texts: Vec<String> = messages.iter().map(|told| plain(&told.words.rendered)).collect();
+    let says = |words: &[&str]| texts.iter().any(|text| words.iter().any(|word| text.contains(word)));
+    let fullest =
+        || folders.iter().filter_map(|folder| free(folder)).min_by_key(|free| (free.files.min(1), free.bytes));
+    if says(&["failed to join paths from"]) {
+        let folder = manifest.parent().unwrap_or(manifest);
+        return Some(format!(
+            "cargo cannot build in {}: no folder above a target folder may have a `:` in its name; rename it, or name another with \
+             --target-dir",
+            folder.display()
+        ));
+    }
+    if says(&["No space left on device", "os error 28", "Disk quota exceeded", "os error 122"]) {
+        return Some(format!("the disk is full: {}; make room, and save again", fullest()?.words()));
+    }
+    // What is written through a map of memory can only end so.
+    if says(&["signal 7 [Bus error]", "SIGBUS"]) {
+        let (words, help) = (fullest()?.words(), "the linker ends so where the disk is full");
+        return Some(format!("{help}: {words}; make room, and save again"));
+    }
+    None
+}
+
+/// The crates whose incremental cache is most likely why they could not be compiled or linked.
+pub fn damaged(messages: &[Told]) -> BTreeSet<String> {
+    messages.iter().filter_map(|told| crate_of(told, &plain(&told.words.rendered))).collect()
+}
+
+fn crate_of(told: &Told, text: &str) -> Option<String> {
+    if text.contains("process didn't exit successfully") && CRASHES.iter().any(|signal| text.contains(signal)) {
+        let (_, call) = text.split_once("--crate-name ")?;
+        return call.contains("incremental=").then(|| call.split(' ').next().map(str::to_owned)).flatten();
+    }
+    let (_, target) = told.about.as_ref()?;
+    let is_broken = |line: &str| line.contains(".rcgu.o") && BROKEN.iter().any(|word| line.contains(word));
+    let first = text.lines().next().unwrap_or_default();
+    let is_it = text.contains("internal compiler error")
+        || text.contains("compiler unexpectedly panicked")
+        || first.starts_with("error") && first.contains("incremental compilation")
+        || first.contains("linking with") && text.lines().any(is_broken);
+    is_it.then(|| target.name.replace('-', "_"))
+}
+
+/// Removes the caches of that crate, of whatever profile and platform, below cargo's folder.
+pub fn forget(build_dir: &Path, name: &str) {
+    let below =
+        |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    let profiles: Vec<PathBuf> = below(build_dir.to_path_buf()).collect();
+    let profiles = profiles.iter().cloned().chain(profiles.iter().cloned().flat_map(below));
+    let is_its = |path: &PathBuf| {
+        let cache = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        cache.rsplit_once('-').is_some_and(|(of, _)| of == name)
+    };
+    for cache in profiles.flat_map(|profile| below(profile.join("incremental"))).filter(is_its) {
+        // What cannot be removed is what the next build fails of.
+        fs::remove_dir_all(cache).ok();
+    }
+}
+
+/// What is left on the disk on which a folder is.
+struct Free {
+    path: PathBuf,
+    bytes: u64,
+    files: u64,
+}
+
+fn free(folder: &Path) -> Option<Free> {
+    let path = folder.ancestors().find(|path| path.is_dir())?.to_path_buf();
+    let disk = rustix::fs::statvfs(&path).ok()?;
+    // Where files are not counted, none are left by that count.
+    let files = if disk.f_files == 0 { u64::MAX } else { disk.f_favail };
+    Some(Free { path, bytes: disk.f_bavail * disk.f_frsize, files })
+}
+
+impl Free {
+    fn words(&self) -> String {
+        let files = if self.files == 0 { ", and no file can be made" } else { "" };
+        format!("{} are free in {}{files}", size(self.bytes), short(&self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::output::Words;
+
+    fn told(text: &str) -> Told {
+        let target = serde_json::json!({
+            "name": "my-api", "kind": ["bin"], "crate_types": ["bin"], "src_path": "/p/src/main.rs", "required-features": []
+        });
+        let about = (cargo_metadata::PackageId { repr: "my-api".into() }, serde_json::from_value(target).unwrap());
+        Told { about: Some(about), words: Words::text(text.to_owned()) }
+    }
+
+    #[test]
+    fn a_damaged_cache_is_told_from_the_sources_faults() {
+        let crash = "  process didn't exit successfully: `rustc --crate-name lib_a -C incremental=/t/i x` (signal: 7, SIGBUS: access)";
+        for (text, name) in [
+            (
+                "error: linking with `cc` failed\n  = note: rust-lld: error: /t/a.rcgu.o: section header table goes past the end",
+                "my_api",
+            ),
+            ("error: internal compiler error: unexpected panic", "my_api"),
+            ("error: could not copy incremental compilation artifact", "my_api"),
+            (crash, "lib_a"),
+        ] {
+            assert_eq!(damaged(&[told(text)]), BTreeSet::from([name.to_owned()]), "{text}");
+        }
+        for text in [
+            "error: linking with `cc` failed\n  = note: undefined reference to `f'\n  >>> referenced by /t/a.rcgu.o:(main)",
+            "error[E0308]: mismatched types",
+            "warning: corrupt incremental compilation artifact found; it was deleted",
+            "  process didn't exit successfully: `rustc --crate-name a -C incremental=/t/i` (signal: 9, SIGKILL: kill)",
+            "  process didn't exit successfully: `/t/build-script-build` (signal: 6, SIGABRT: abort)",
+        ] {
+            assert_eq!(damaged(&[told(text)]), BTreeSet::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_caches_of_that_crate_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let caches = [
+            "debug/incremental/api-1a",
+            "x86/debug/incremental/api-2b",
+            "debug/incremental/api-test-3c",
+            "debug/deps/api-1",
+        ];
+        caches.iter().for_each(|cache| fs::create_dir_all(folder.path().join(cache)).unwrap());
+        forget(folder.path(), "api");
+        let left: Vec<bool> = caches.iter().map(|cache| folder.path().join(cache).exists()).collect();
+        assert_eq!(left, [false, false, true, true]);
+    }
+
+    #[test]
+    fn a_full_disk_is_named_with_what_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let (manifest, folders) = (Path::new("/p/Cargo.toml"), [folder.path().join("target/debug")]);
+        let advice = |text: &str| advice(&[told(text)], manifest, &folders);
+        for text in ["error: write: No space left on device (os error 28)", "ld terminated with signal 7 [Bus error]"] {
+            let advice = advice(text).unwrap();
+            assert!(advice.contains("disk is full") && advice.contains(" free in "), "{advice}");
+            assert!(advice.contains(&folder.path().display().to_string()), "{advice}");
+        }
+        assert!(advice("failed to join paths from `$LD_LIBRARY_PATH`").unwrap().contains("cannot build in /p"));
+        assert_eq!(advice("error[E0308]: mismatched types"), None);
+    }
+}

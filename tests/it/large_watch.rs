@@ -1,0 +1,76 @@
+//! A `watch` that names very much: it is looked at beside the loop and not with every save, and what is beyond all measure is refused.
+
+use crate::harness::plain::{Plain, plain, project};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+
+const MAIN: &str = "src/main.rs";
+
+/// How many folders the session watches (proc_pid_fdinfo(5)).
+fn watches(plain: &Plain) -> usize {
+    let infos = fs::read_dir(format!("/proc/{}/fdinfo", plain.session.pid())).unwrap();
+    let texts = infos.map(|info| fs::read_to_string(info.unwrap().path()).unwrap_or_default());
+    texts.map(|text| text.matches("inotify wd:").count()).sum()
+}
+
+/// That many folders in that one, each with as many files.
+fn fill(folder: &Path, folders: usize, files: usize) {
+    for number in 0..folders {
+        let inner = folder.join(number.to_string());
+        fs::create_dir_all(&inner).unwrap();
+        (0..files).for_each(|file| fs::write(inner.join(file.to_string()), "1").unwrap());
+    }
+}
+
+fn said(plain: &mut Plain, word: &str) -> String {
+    let is_it = |event: &Value| event["event"] == "note" && event["text"].as_str().unwrap().contains(word);
+    plain.session.see(word, is_it)["text"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_large_tree_is_watched_and_its_files_start_the_program_again() {
+    let project = project("large-watched", "watch = [\"assets\"]\nignore = [\"assets/cache/**\"]");
+    fill(&project.path("assets"), 200, 100);
+    fill(&project.path("assets/cache"), 300, 1);
+    fill(&project.path("assets/target"), 300, 1);
+    let mut session = Plain::start(project);
+    session.settle();
+    let watched = watches(&session);
+    assert!((200..260).contains(&watched), "{watched} folders: all that count, and not those that are passed over");
+    session.project.write_by_rename(MAIN, &plain("2", &[]));
+    assert_eq!(session.next(), "2");
+    // One of which only the stamp is known, one that was read, and one that comes in a new folder.
+    for (path, text) in [("assets/199/99", "2"), ("assets/0/0", "2"), ("assets/new/1", "1")] {
+        session.project.write(path, text);
+        assert_eq!(session.next(), "2", "{path}");
+    }
+    // What was written as it was is no change.
+    let builds = session.session.count("building");
+    session.project.write("assets/0/0", "2");
+    session.settle();
+    assert_eq!(session.session.count("building"), builds);
+    assert_eq!(watches(&session), watched + 1);
+}
+
+/// As for `watch = ["/"]`.
+#[test]
+fn what_is_beyond_all_measure_is_refused_with_a_number_and_the_session_obeys_meanwhile() {
+    let project = project("large-refused", "watch = [\"deep\"]");
+    fill(&project.path("deep"), 150, 0);
+    (0..150).for_each(|number| fill(&project.path("deep").join(number.to_string()), 140, 0));
+    let mut session = Plain::start(project);
+    let note = said(&mut session, "is not watched");
+    assert!(note.contains("20001 folders") && note.contains("Cargo.toml") && note.contains("`watch`"), "{note}");
+    assert!(watches(&session) < 1_000, "{} folders", watches(&session));
+    // Nothing in it counts any more.
+    session.project.write("deep/file", "1");
+    session.settle();
+    assert_eq!(session.session.count("building"), 1);
+    let (status, events) = session.session.stop();
+    assert_eq!(status.signal(), Some(Signal::SIGTERM as i32));
+    let place = |name: &str| events.iter().position(|event| event["event"] == name).unwrap();
+    assert!(place("building") < place("note"), "the build does not wait for the look");
+}
