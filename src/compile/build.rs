@@ -6,7 +6,9 @@ use super::output::{self, Line, Words, is_sum};
 use super::{launch, reason};
 use crate::config;
 use crate::error::Result;
-use crate::process::{Catch, Launcher, Running, Setting, Stdin, clean_environment, describe, is_exhausted, refused};
+use crate::process::{
+    Catch, Launcher, Printed, Running, Setting, Stdin, clean_environment, describe, is_exhausted, refused,
+};
 use crate::report::short;
 use cargo_metadata::diagnostic::DiagnosticLevel;
 use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, Target, TargetKind};
@@ -17,7 +19,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
 
 /// A line of cargo's progress is no longer.
 const MOST_OF_A_STATUS: usize = 4 << 10;
@@ -118,7 +119,7 @@ pub struct Run {
     finished: Option<bool>,
     /// Outputs that are still open.
     open: u8,
-    exited: Option<Instant>,
+    exited: bool,
 }
 
 impl Cargo {
@@ -128,12 +129,14 @@ impl Cargo {
         let allowance = Arc::new(Allowance::default());
         if let Some(stdout) = running.stdout() {
             let (sink, allowance) = (Arc::clone(sink), Arc::clone(&allowance));
+            let stdout = Printed::new(stdout, running.end().map_err(|error| refused("listen to cargo", &error))?);
             thread::Builder::new()
                 .spawn(move || read_messages(stdout, &sink, &allowance))
                 .map_err(|error| refused("listen to cargo", &error))?;
         }
         if let Some(stderr) = running.stderr() {
             let (sink, allowance) = (Arc::clone(sink), Arc::clone(&allowance));
+            let stderr = Printed::new(stderr, running.end().map_err(|error| refused("listen to cargo", &error))?);
             thread::Builder::new()
                 .spawn(move || read_lines(stderr, &sink, &allowance))
                 .map_err(|error| refused("listen to cargo", &error))?;
@@ -159,7 +162,7 @@ impl Cargo {
             scripts: Vec::new(),
             finished: None,
             open: 2,
-            exited: None,
+            exited: false,
         })
     }
 
@@ -248,16 +251,11 @@ impl Run {
         self.running.signal_group(Signal::SIGKILL);
     }
 
-    /// When `ended` should be asked again though nothing was heard.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.exited.map(output::over_at)
-    }
-
     pub fn pid(&self) -> u32 {
         self.running.pid()
     }
 
-    pub fn hear(&mut self, now: Instant, said: Said) {
+    pub fn hear(&mut self, said: Said) {
         match said {
             Said::Message(message) => self.hear_message(*message),
             Said::Cargo(line) => {
@@ -271,18 +269,15 @@ impl Run {
             }
             Said::Caught(setting) => (self.caught, self.setting) = (true, setting.map(|setting| *setting)),
             Said::OutputClosed => self.open = self.open.saturating_sub(1),
-            Said::Exited => self.exited = Some(now),
+            Said::Exited => self.exited = true,
         }
     }
 
     /// The outcome, once cargo has ended and its last message has been heard.
-    pub fn ended(&mut self, now: Instant) -> Option<Outcome> {
-        let exited = self.exited?;
+    pub fn ended(&mut self) -> Option<Outcome> {
         // Where all is well, cargo's last message says so, and nothing after it matters.
-        let heard = self.open == 0
-            || now >= output::over_at(exited)
-            || self.finished == Some(true) && (self.caught || !self.is_traced);
-        if !heard {
+        let heard = self.open == 0 || self.finished == Some(true) && (self.caught || !self.is_traced);
+        if !self.exited || !heard {
             return None;
         }
         let status = self.running.finish();

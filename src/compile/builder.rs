@@ -185,28 +185,24 @@ impl Builder {
         }
     }
 
-    /// Ends what is done before it is needed: the project is gone.
-    pub fn let_go(&mut self) {
+    /// Ends what is done before it is needed.
+    pub fn let_go(&mut self, why: &str) {
         self.preparing = None;
         self.ready_at = None;
         self.merging = None;
         self.last.unlearnt = None;
-        self.replay.forget("the project was gone");
+        self.replay.forget(why);
     }
 
     /// Ends all that runs, at once.
     pub fn close(&mut self) {
         self.work = None;
-        self.preparing = None;
-        self.ready_at = None;
-        self.merging = None;
-        self.last.unlearnt = None;
-        self.replay.forget("the session ends");
+        self.let_go("the session ends");
     }
 
     pub fn deadline(&self) -> Option<Instant> {
         let work = self.work.as_ref().and_then(|(_, work)| match work {
-            Work::Cargo(run) => run.deadline(),
+            Work::Cargo(_) => None,
             Work::Replay(run) => run.deadline(),
         });
         let preparing = self.preparing.as_ref().and_then(|(_, run)| run.deadline());
@@ -231,7 +227,7 @@ impl Builder {
         match (said, &mut self.work, &mut self.preparing) {
             (BuildSaid::Cargo(said), Some((current, Work::Cargo(run))), _) if *current == number => {
                 let before = run.done();
-                run.hear(now, said);
+                run.hear(said);
                 return Some(run.done()).filter(|done| *done != before);
             }
             (BuildSaid::Rustc(one, said), Some((current, Work::Replay(run))), _) if *current == number => {
@@ -257,7 +253,7 @@ impl Builder {
         }
         match self.work.take()? {
             (number, Work::Cargo(mut run)) => {
-                let Some(outcome) = run.ended(now) else {
+                let Some(outcome) = run.ended() else {
                     self.work = Some((number, Work::Cargo(run)));
                     return None;
                 };
@@ -268,7 +264,7 @@ impl Builder {
                 let sink = rustc_sink(&self.sink, number);
                 // There is a plan as long as it is run.
                 let (plan, folder) = self.replay.parts()?;
-                let Some(outcome) = run.ended(now, plan, folder) else {
+                let Some(outcome) = run.ended(plan, folder) else {
                     run.go_on(now, plan, folder, launcher, &sink);
                     self.work = Some((number, Work::Replay(run)));
                     return None;
@@ -423,7 +419,7 @@ impl Builder {
         let Some((number, mut run)) = self.preparing.take() else { return };
         let sink = rustc_sink(&self.sink, number);
         let Some((plan, folder)) = self.replay.parts() else { return };
-        match run.ended(now, plan, folder) {
+        match run.ended(plan, folder) {
             None => {
                 run.go_on(now, plan, folder, launcher, &sink);
                 self.preparing = Some((number, run));

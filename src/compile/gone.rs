@@ -42,7 +42,7 @@ impl Room {
         if root.join("Cargo.toml").exists() {
             return;
         }
-        self.builder.let_go();
+        self.builder.let_go("the project was gone");
         Ground::new(root).sweep(self.sources.target_dir(), replay::OURS);
     }
 

@@ -5,11 +5,6 @@ use cargo_metadata::diagnostic::Diagnostic;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
-use std::time::{Duration, Instant};
-
-/// How long output may lag behind the end of whoever prints it. A daemon that a build script or a macro has left behind may keep the
-/// pipe open for ever.
-const LAG: Duration = Duration::from_millis(200);
 
 /// What the user is told: as the compiler rendered it, and the object that it was in, as cargo passes it on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,11 +25,6 @@ impl Words {
         // Made from JSON, it becomes JSON again.
         Some(Words { rendered, message: serde_json::to_value(diagnostic).ok() })
     }
-}
-
-/// When output is over for certain, of what ended then.
-pub fn over_at(exited: Instant) -> Instant {
-    exited + LAG
 }
 
 /// No message of a compiler is longer; what a macro prints may have no end.

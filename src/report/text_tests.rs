@@ -274,7 +274,7 @@ fn quiet_tells_trouble_and_what_was_asked_for() {
     let text = rendered(Look { quiet: true, ..Look::default() }, &every_notice());
     let markers: Vec<&str> = text.lines().filter_map(|line| line.get(..MARKER)).map(str::trim).collect();
     let before = ["error: no", "failed", "failed", "failed", "timings"];
-    let after = ["failed", "", "", "reverted", "died", "died", "died", "died", "died", "drained", "refused"];
+    let after = ["failed", "", "", "reverted", "died", "died", "died", "died", "died", "died", "drained", "refused"];
     assert_eq!(markers, [&before[..], &[""; 9], &after].concat());
 }
 

@@ -11,7 +11,7 @@ use crate::compile::allowance::{Allowance, Kind};
 use crate::compile::link;
 use crate::compile::output::{self, Line, Words, is_sum};
 use crate::error::Result;
-use crate::process::{Launcher, Running, inherited, refused};
+use crate::process::{Launcher, Printed, Running, inherited, refused};
 use cargo_metadata::diagnostic::{Diagnostic, DiagnosticLevel};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
@@ -163,10 +163,7 @@ impl Run {
 
     /// When `ended` should be asked again though nothing was heard.
     pub fn deadline(&self) -> Option<Instant> {
-        if self.schedule.is_over() {
-            return Some(self.began);
-        }
-        self.jobs.values().filter_map(|job| job.exited).map(output::over_at).min()
+        self.schedule.is_over().then_some(self.began)
     }
 
     pub fn hear(&mut self, now: Instant, number: usize, said: Said) {
@@ -188,10 +185,8 @@ impl Run {
     }
 
     /// Takes in what has come to its end. Returns what came of the run when all of it has.
-    pub fn ended(&mut self, now: Instant, plan: &mut Plan, folder: &Folder) -> Option<Outcome> {
-        let over = |job: &Job| {
-            job.linked.is_some() || job.exited.is_some_and(|exited| job.closed || now >= output::over_at(exited))
-        };
+    pub fn ended(&mut self, plan: &mut Plan, folder: &Folder) -> Option<Outcome> {
+        let over = |job: &Job| job.linked.is_some() || job.exited.is_some() && job.closed;
         let ended: Vec<usize> = self.jobs.iter().filter(|(_, job)| over(job)).map(|(number, _)| *number).collect();
         for number in ended {
             if let Some(job) = self.jobs.remove(&number) {
@@ -253,6 +248,7 @@ impl Run {
         }
         if let Some(stderr) = running.stderr() {
             let (sink, allowance) = (Arc::clone(sink), Arc::clone(&self.allowance));
+            let stderr = Printed::new(stderr, running.end().map_err(|error| refused("listen to rustc", &error))?);
             thread::Builder::new()
                 .spawn(move || read_messages(stderr, number, &sink, &allowance))
                 .map_err(|error| refused("listen to rustc", &error))?;
