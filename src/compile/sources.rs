@@ -319,15 +319,6 @@ impl Sources {
         }
     }
 
-    /// Cargo takes all that is there in folders that build scripts name.
-    fn below_named_by_scripts(&self) -> Below {
-        let mut below = Below::default();
-        for folder in self.whole.iter().filter(|folder| !self.is_of_package(folder)) {
-            below.extend(walk::all(folder, None, &self.passed()));
-        }
-        below
-    }
-
     fn is_of_package(&self, folder: &Path) -> bool {
         self.packages.folders().any(|package| package == folder)
     }

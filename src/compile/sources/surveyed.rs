@@ -4,6 +4,7 @@
 use super::Sources;
 use crate::compile::found::Found;
 use crate::compile::survey::{Job, Survey};
+use crate::compile::walk::{self, Below};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -56,5 +57,14 @@ impl Sources {
     pub fn lost(&mut self) -> Found {
         let folders = self.folders().into_iter().collect();
         Found { folders, ..self.look_again() }
+    }
+
+    /// Cargo takes all that is there in folders that build scripts name.
+    pub(super) fn below_named_by_scripts(&self) -> Below {
+        let mut below = Below::default();
+        for folder in self.whole.iter().filter(|folder| !self.is_of_package(folder)) {
+            below.extend(walk::all(folder, None, &self.passed()));
+        }
+        below
     }
 }
