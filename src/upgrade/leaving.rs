@@ -1,11 +1,36 @@
-//! How a generation is asked to leave that does not hear of it by the library.
+//! How a generation is asked to leave: at its gate, by the library, or by signals.
 //! Never lives here: when (`handover`).
 
-use super::{Generation, Room};
+use super::{Generation, Room, proc};
+use crate::process::Launcher;
+use crate::report::HandOver;
 use nix::sys::signal::Signal;
 use std::time::Instant;
 
 impl Room {
+    pub(super) fn drain(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+        if self.drain_at_gate(generation) {
+            return;
+        }
+        let Some(started) = self.generations.get(&generation) else { return };
+        if started.said_hello && started.holder.drain().is_ok() {
+            return;
+        }
+        if started.by == HandOver::StopAndStart
+            && !self.said_binds_for_itself
+            && let Some(address) = proc::listens(started.running.pid())
+        {
+            self.said_binds_for_itself = true;
+            self.note(format!(
+                "this program binds {address} itself, so it is stopped before the new one starts, and clients are refused \
+                 meanwhile. Use the hotrun library (four lines), or take LISTEN_FDS and set `listen`, and none will be"
+            ));
+        }
+        // Its own way of stopping gracefully; it tells nobody when it stops accepting.
+        self.ask_to_stop(now, generation);
+        self.stopped_accepting(now, generation, launcher);
+    }
+
     /// Its own way of stopping gracefully.
     pub(super) fn ask_to_stop(&mut self, now: Instant, generation: Generation) {
         let time = self.start.kill_timeout / 2;

@@ -29,7 +29,7 @@ mod whole;
 use crate::config::{Config, HandOff, Ready, Strategy};
 use crate::error::Result;
 use crate::process::{Launcher, Setting, SocketFolder, Stdin, describe};
-use crate::report::{HandOver, Notice, Vintage};
+use crate::report::{Notice, Vintage};
 use action::{Action, Style, Timeouts};
 use flows::Flows;
 use generation::{Sockets, Start, Started};
@@ -462,29 +462,6 @@ impl Room {
                 self.perform(now, actions, launcher);
             }
         }
-    }
-
-    fn drain(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
-        if self.drain_at_gate(generation) {
-            return;
-        }
-        let Some(started) = self.generations.get(&generation) else { return };
-        if started.said_hello && started.holder.drain().is_ok() {
-            return;
-        }
-        if started.by == HandOver::StopAndStart
-            && !self.said_binds_for_itself
-            && let Some(address) = proc::listens(started.running.pid())
-        {
-            self.said_binds_for_itself = true;
-            self.note(format!(
-                "this program binds {address} itself, so it is stopped before the new one starts, and clients are refused \
-                 meanwhile. Use the hotrun library (four lines), or take LISTEN_FDS and set `listen`, and none will be"
-            ));
-        }
-        // Its own way of stopping gracefully; it tells nobody when it stops accepting.
-        self.ask_to_stop(now, generation);
-        self.stopped_accepting(now, generation, launcher);
     }
 
     fn stopped_if_mute(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
