@@ -5,7 +5,7 @@
 use crate::cli;
 use crate::compile::{self, Artifact, BuildSaid, FileEvent, Outbox};
 use crate::config::{self, Color, Config, DataAction, Format};
-use crate::edges::control::{self, Reply, Request, State};
+use crate::edges::control::{self, Listening, Reply, Request, State};
 use crate::edges::keys::{Key, Keys};
 use crate::edges::registry::{self, Registry};
 use crate::edges::signals::{self, Asked};
@@ -14,10 +14,12 @@ use crate::process::{Ground, Launcher, SocketFolder, Stdin, Terminal, descriptor
 use crate::report::{Behind, Json, Notice, Reporter, Standing, Text, Vintage};
 use crate::upgrade::{self, Generation, Known, Program, Said, Since};
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// However little happens, it is seen within this time that somebody has removed the control socket.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// All that can happen.
 #[derive(Debug)]
@@ -47,11 +49,8 @@ pub fn run(args: &cli::Session) -> Result<End> {
     let mut session = Session::open(&config, &metadata, &events)?;
     session.first_build();
     while !session.upgrade.is_over() {
-        let event = match session.deadline() {
-            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(deadline) => inbox.recv_timeout(deadline.saturating_duration_since(now())),
-        };
-        match event {
+        let wait = session.deadline().map_or(IDLE, |deadline| deadline.saturating_duration_since(now()).min(IDLE));
+        match inbox.recv_timeout(wait) {
             Ok(event) => session.handle(event),
             Err(RecvTimeoutError::Timeout) => {}
             // Cannot be: a sender is kept here.
@@ -81,7 +80,7 @@ struct Session {
     /// By which it is found; removed with it.
     _entry: Option<registry::Entered>,
     /// Where it is asked.
-    socket: PathBuf,
+    socket: Listening,
     events: Sender<Event>,
     /// For the sockets, those on which programs say READY=1 among them; removed with it.
     private: Arc<SocketFolder>,
@@ -143,7 +142,7 @@ impl Session {
                 package: config.build.package.clone(),
                 target: format!("{} {}", config.build.target.kind(), config.build.target.name()),
                 target_dir: target,
-                socket: socket.clone(),
+                socket: socket.path.clone(),
             })
         });
 
@@ -225,9 +224,11 @@ impl Session {
                 self.perform(now, outbox);
             }
         }
-        if !self.socket.exists() && self.private.keep_up().is_ok() {
+        if !self.socket.path.exists() && self.private.keep_up().is_ok() {
             // Somebody has cleaned up. Where it cannot be had again, whoever asks is told that it is gone.
-            control_socket(&self.private, &self.events).ok();
+            if let Ok(socket) = control_socket(&self.private, &self.events) {
+                self.socket = socket;
+            }
         }
         if !self.waiting.is_empty() && !self.is_busy() {
             let (state, refused) = (self.state(), self.standing.take_refused());
@@ -400,7 +401,7 @@ impl Session {
     }
 }
 
-fn control_socket(private: &SocketFolder, events: &Sender<Event>) -> io::Result<PathBuf> {
+fn control_socket(private: &SocketFolder, events: &Sender<Event>) -> io::Result<Listening> {
     let events = events.clone();
     control::listen(private.path(), move |request, reply| drop(events.send(Event::Control(request, reply))))
 }

@@ -20,6 +20,8 @@ pub enum Kind {
     Text,
     /// Cargo's own words.
     Cargo,
+    /// Those of them that begin as an error, as a macro's may.
+    Reason,
     /// What cargo is about to do.
     Status,
     Warning,
@@ -33,6 +35,7 @@ fn most(kind: Kind) -> (usize, usize) {
     match kind {
         Kind::Text => (500, 512 << 10),
         Kind::Cargo => (1_000, 512 << 10),
+        Kind::Reason => (200, 512 << 10),
         // In the compiler's JSON, which is several times what is shown.
         Kind::Warning | Kind::Error => (1_000, 4 << 20),
         Kind::Status => (50_000, 8 << 20),
@@ -46,7 +49,7 @@ pub struct Allowance(Mutex<Ledger>);
 
 #[derive(Debug, Default)]
 struct Ledger {
-    used: [(usize, usize); 6],
+    used: [(usize, usize); 7],
     left_out: LeftOut,
 }
 

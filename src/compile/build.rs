@@ -477,7 +477,7 @@ fn read_lines(stderr: impl Read, sink: &Sink, allowance: &Allowance) {
             allowance.has_room(Kind::Status, text.len())
         } else {
             tail.is_none() && allowance.has_room(Kind::Cargo, text.len())
-                || reason::is_error(&plain) && allowance.has_room(Kind::Error, text.len())
+                || reason::is_error(&plain) && allowance.has_room(Kind::Reason, text.len())
         };
         if is_told {
             sink(Said::Cargo(text));

@@ -2,6 +2,7 @@
 //! Never lives here: when to build (`cycle`).
 
 mod by_cargo;
+mod by_replay;
 
 use super::allowance::Allowance;
 use super::build::{self, Built, Cargo, Told};
@@ -12,7 +13,7 @@ use super::{BuildSaid, BuildSink, link};
 use crate::config;
 use crate::error::Result;
 use crate::process::{Launcher, Leaving};
-use crate::report::{Notice, short};
+use crate::report::Notice;
 use cargo_metadata::Metadata;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -156,9 +157,8 @@ impl Builder {
             Ok(work) => {
                 self.runs += 1;
                 self.how.by_replay = true;
-                if let Some(run) = self.replay_run(now, &work, false, launcher) {
-                    self.work = Some((self.runs, Work::Replay(Box::new(run))));
-                }
+                let run = self.replay_run(now, &work, false, launcher).ok_or_else(by_replay::gone)?;
+                self.work = Some((self.runs, Work::Replay(Box::new(run))));
                 Ok(())
             }
             Err(why) => self.start_cargo(why, launcher),
@@ -260,17 +260,7 @@ impl Builder {
                 self.note_left_out(&run.allowance);
                 self.cargo_ended(outcome, newer, launcher)
             }
-            (number, Work::Replay(mut run)) => {
-                let sink = rustc_sink(&self.sink, number);
-                // There is a plan as long as it is run.
-                let (plan, folder) = self.replay.parts()?;
-                let Some(outcome) = run.ended(plan, folder) else {
-                    run.go_on(now, plan, folder, launcher, &sink);
-                    self.work = Some((number, Work::Replay(run)));
-                    return None;
-                };
-                self.replay_ended(now, *run, outcome, newer, launcher)
-            }
+            (number, Work::Replay(run)) => self.go_on_replaying(now, (number, run), newer, launcher),
         }
     }
 
@@ -339,57 +329,6 @@ impl Builder {
         let mut run = replay::Run::new(now, plan, work, at_once, own_linker, in_background);
         run.go_on(now, plan, folder, launcher, &sink);
         Some(run)
-    }
-
-    fn replay_ended(
-        &mut self,
-        now: Instant,
-        mut run: replay::Run,
-        outcome: replay::Outcome,
-        newer: bool,
-        launcher: &mut Launcher,
-    ) -> Option<Outcome> {
-        self.note_link(&run);
-        self.note_left_out(&run.allowance);
-        self.ready_at = Some((now + BREATHER, run.first));
-        if let Some(path) = run.written.take().filter(|_| !newer) {
-            if self.again {
-                // Most likely what is compiled writes it itself.
-                return self.ask_cargo(format!("{} is written while it is compiled", short(&path)), launcher);
-            }
-            // It is as it was before, or its save is about to be seen.
-            self.how.crates.append(&mut run.steps);
-            return self.replay_again(now, launcher);
-        }
-        match outcome {
-            replay::Outcome::Built => {
-                let (plan, folder) = self.replay.parts()?;
-                let built = self.last.made_again(plan, folder)?;
-                let inputs = plan.inputs();
-                let mut how = self.how.clone();
-                how.crates.append(&mut run.steps);
-                how.link = run.linked.map(|link| (link.took, link.linker_name().to_owned()));
-                Some(Outcome::Built(Box::new(built), how, Some(inputs)))
-            }
-            replay::Outcome::Failed { errors, messages } => {
-                let (plan, _) = self.replay.parts()?;
-                let own = messages.into_iter().map(|words| Told { about: None, words });
-                let known = self.last.messages(plan, |number| !run.wants(number));
-                Some(Outcome::Failed { errors, messages: known.into_iter().chain(own).collect() })
-            }
-            replay::Outcome::Doubtful(why) => self.ask_cargo(why, launcher),
-        }
-    }
-
-    /// Compiles again, without cargo, what is not known to be compiled as it is now.
-    fn replay_again(&mut self, now: Instant, launcher: &mut Launcher) -> Option<Outcome> {
-        let work = self.replay.parts()?.0.work();
-        self.again = true;
-        self.ready_at = None;
-        self.runs += 1;
-        let run = self.replay_run(now, &work, false, launcher)?;
-        self.work = Some((self.runs, Work::Replay(Box::new(run))));
-        None
     }
 
     /// In place of a replay that has come to nothing.

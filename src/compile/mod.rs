@@ -205,12 +205,12 @@ impl Room {
     }
 
     fn others(&self) -> impl Iterator<Item = Instant> {
-        self.manifests.deadline().into_iter().chain(self.pace.deadline())
+        self.manifests.deadline().into_iter().chain(self.pace.deadline()).chain(self.surveys.deadline())
     }
 
     /// Whether no build runs or is about to, and none may follow from what is being asked.
     pub fn is_idle(&self) -> bool {
-        self.cycle.is_idle() && !self.manifests.is_awaited() && self.unread.is_none() && !self.surveys.runs
+        self.cycle.is_idle() && !self.manifests.is_awaited() && self.unread.is_none() && !self.surveys.is_awaited()
     }
 
     /// The package that is built; its name may change.
@@ -264,6 +264,7 @@ impl Room {
         self.end_run(now, launcher);
         self.tick_manifests(now, launcher);
         self.tick_progress(now);
+        self.tick_surveys(now);
         if self.lookout.is_time(now) {
             let found = self.sources.look_again();
             self.found(now, found, now, launcher);

@@ -15,6 +15,8 @@ pub const MOST_READ: usize = 2_000;
 /// All that is needed to look.
 #[derive(Debug)]
 pub struct Job {
+    /// What is in the files is compared with nothing but the first look.
+    pub is_first: bool,
     pub named: Named,
     pub made: [PathBuf; 2],
     pub packages: BTreeSet<PathBuf>,
@@ -44,7 +46,7 @@ impl Job {
         let passed = Passed { made, packages, ignore: &self.named.ignore, apart: &[] };
         let (below, refused) = self.named.below(&passed);
         let looks = below.files.iter().enumerate().map(|(number, path)| {
-            let look = if number < MOST_READ { Look::at(path) } else { Look::by_stamp(path) };
+            let look = if self.is_first && number < MOST_READ { Look::at(path) } else { Look::by_stamp(path) };
             (path.clone(), look)
         });
         Survey { looks: looks.collect(), below, refused }

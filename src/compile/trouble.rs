@@ -27,6 +27,9 @@ const BROKEN: [&str; 12] = [
 /// Of a compiler that was killed by a fault of its own. The messages are cargo's.
 const CRASHES: [&str; 5] = ["SIGILL", "SIGABRT", "SIGBUS", "SIGFPE", "SIGSEGV"];
 
+/// A program and what is made on the way to it have room in it.
+const LITTLE: u64 = 1 << 30;
+
 /// What helps, where the build could not succeed in these folders, or the disk is full on which they are.
 pub fn advice(messages: &[Told], manifest: &Path, folders: &[PathBuf]) -> Option<String> {
     let texts: Vec<String> = messages.iter().map(|told| plain(&told.words.rendered)).collect();
@@ -46,8 +49,10 @@ pub fn advice(messages: &[Told], manifest: &Path, folders: &[PathBuf]) -> Option
     }
     // What is written through a map of memory can only end so.
     if says(&["signal 7 [Bus error]", "SIGBUS"]) {
-        let (words, help) = (fullest()?.words(), "the linker ends so where the disk is full");
-        return Some(format!("{help}: {words}; make room, and save again"));
+        // Where there is room, it is something else, as a map of a damaged file.
+        let free = fullest().filter(Free::is_little)?;
+        let help = "the linker ends so where the disk is full";
+        return Some(format!("{help}: {}; make room, and save again", free.words()));
     }
     None
 }
@@ -104,6 +109,11 @@ fn free(folder: &Path) -> Option<Free> {
 }
 
 impl Free {
+    /// So little that what is linked may not have found room.
+    fn is_little(&self) -> bool {
+        self.files == 0 || self.bytes < LITTLE
+    }
+
     fn words(&self) -> String {
         let files = if self.files == 0 { ", and no file can be made" } else { "" };
         format!("{} are free in {}{files}", size(self.bytes), short(&self.path))

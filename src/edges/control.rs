@@ -9,7 +9,8 @@ use crate::error::{Error, Result, Tried};
 use crate::process::private;
 use crate::report::{say, urls};
 use serde::{Deserialize, Serialize};
-use std::io::{self, Read, Write};
+use std::fs;
+use std::io::{self, PipeWriter, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -83,13 +84,22 @@ impl Reply {
     }
 }
 
-/// Listens in the private folder; returns where.
-pub fn listen(private: &Path, tell: impl Fn(Request, Reply) + Send + 'static) -> io::Result<PathBuf> {
+/// Somebody listens at that path until this is dropped.
+#[derive(Debug)]
+pub struct Listening {
+    pub path: PathBuf,
+    _over: PipeWriter,
+}
+
+/// Listens in the private folder.
+pub fn listen(private: &Path, tell: impl Fn(Request, Reply) + Send + 'static) -> io::Result<Listening> {
     let path = private.join("control");
     let visitors = Visitors::new(private::listener(&path)?, LIMITS)?;
-    let hear = move || visitors.hear(|request, way| tell(request, Reply(way)));
-    thread::Builder::new().spawn(hear)?;
-    Ok(path)
+    let (ended, over) = io::pipe()?;
+    let hear = move || visitors.hear(&ended, |request, way| tell(request, Reply(way)));
+    // Where there is no thread to be had, it can be tried again.
+    thread::Builder::new().spawn(hear).inspect_err(|_| drop(fs::remove_file(&path)))?;
+    Ok(Listening { path, _over: over })
 }
 
 /// Asks the session that is meant, prints what it says, and returns the exit code: 1 where what was asked for did not come about.

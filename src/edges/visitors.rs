@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, getsockopt, recv, send, sockopt};
 use std::fs::File;
-use std::io;
+use std::io::{self, PipeReader};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -78,13 +78,17 @@ impl Visitors {
         Ok(Visitors { listener, limits, all: Vec::new(), spare: spare(), rest: None })
     }
 
-    /// For the rest of the process's life.
-    pub fn hear(mut self, tell: impl Fn(Request, Way)) {
-        loop {
+    /// Until the other end of `over` is closed, and those who were there by then have their answer.
+    pub fn hear(mut self, over: &PipeReader, tell: impl Fn(Request, Way)) {
+        let mut is_over = false;
+        while !is_over || !self.all.is_empty() {
             let now = now();
             self.rest.take_if(|rest| *rest <= now);
-            let welcome = if self.rest.is_some() { PollFlags::empty() } else { PollFlags::POLLIN };
+            let welcome = if self.rest.is_some() || is_over { PollFlags::empty() } else { PollFlags::POLLIN };
             let mut fds = vec![PollFd::new(self.listener.as_fd(), welcome)];
+            if !is_over {
+                fds.push(PollFd::new(over.as_fd(), PollFlags::POLLIN));
+            }
             fds.extend(self.all.iter().map(|visitor| PollFd::new(visitor.stream.as_fd(), visitor.wanted())));
             // An interrupted call is repeated; no other error is possible for descriptors that are open.
             poll(&mut fds, self.timeout(now)).ok();
@@ -92,6 +96,7 @@ impl Visitors {
                 fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect::<Vec<_>>().into_iter();
             drop(fds);
             let comes = events.next().is_some_and(|event| event.contains(PollFlags::POLLIN));
+            is_over = is_over || events.next().is_some_and(|event| !event.is_empty());
             self.attend(events, self::now(), &tell);
             // One at a time: those who are there are heard before the next, however many come.
             if comes {
@@ -223,6 +228,7 @@ mod tests {
     struct House {
         folder: tempfile::TempDir,
         heard: Receiver<(Request, Way)>,
+        _over: io::PipeWriter,
     }
 
     impl House {
@@ -230,8 +236,9 @@ mod tests {
             let folder = private::temporary_folder("visitors-").unwrap();
             let (tell, heard) = channel();
             let visitors = Visitors::new(private::listener(&folder.path().join("door")).unwrap(), limits).unwrap();
-            thread::spawn(move || visitors.hear(|request, way| drop(tell.send((request, way)))));
-            House { folder, heard }
+            let (ended, over) = io::pipe().unwrap();
+            thread::spawn(move || visitors.hear(&ended, |request, way| drop(tell.send((request, way)))));
+            House { folder, heard, _over: over }
         }
 
         fn door(&self) -> PathBuf {

@@ -25,6 +25,9 @@ pub fn sign(tag: &str, generation: u64) -> String {
     format!("{tag}.{generation}")
 }
 
+/// The most characters of a command line that are told.
+const NAME: usize = 120;
+
 /// A process, whoever has its number later.
 #[derive(Debug)]
 pub struct Kin {
@@ -120,12 +123,13 @@ pub fn family(pid: u32) -> Vec<u32> {
     family
 }
 
-/// `pid 4711 (python3 -m http.server)`, with whatever the command line has in it.
+/// `pid 4711 (python3 -m http.server)`, on one line, with whatever else the command line has in it.
 pub fn name(pid: u32) -> String {
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<String> =
         command.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-    format!("pid {pid} ({})", words.join(" ").trim())
+    let line: String = words.join(" ").trim().replace(['\n', '\r', '\t'], " ").chars().take(NAME).collect();
+    format!("pid {pid} ({line})")
 }
 
 fn children(file: impl AsRef<Path>) -> Vec<u32> {

@@ -82,7 +82,11 @@ pub fn go(channel: &OwnedFd, stdin: &OwnedFd, fds: &[BorrowedFd<'_>]) -> io::Res
     setsockopt(channel, ReceiveTimeout, &TimeVal::seconds(20))?;
     let mut gate = None;
     loop {
-        let (told, mut fds) = receive(channel)?;
+        let (told, mut fds) = receive(channel).map_err(|error| match error.kind() {
+            // By that limit; as the error it is, it says that the system has no process to give.
+            io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "it has not begun within 20 s"),
+            _ => error,
+        })?;
         match (told.as_slice(), fds.pop()) {
             // Closed by exec.
             ([], _) => return Ok(gate),

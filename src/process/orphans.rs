@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::panic::resume_unwind;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// As the first thread's, by itself.
 const STACK: usize = 8 << 20;
@@ -74,6 +74,12 @@ fn reap() {
 /// Those that are still there, and do not end within a moment, as a user would know them.
 pub fn left() -> Vec<String> {
     let mut kin: Vec<Kin> = kin::adopted().into_iter().filter_map(Kin::of).collect();
-    kin.retain(|kin| !kin.ends_within(ENDING));
+    let until = now() + ENDING;
+    kin.retain(|kin| !kin.ends_within(until.saturating_duration_since(now())));
     kin.iter().map(|kin| kin::name(kin.pid)).collect()
+}
+
+#[allow(clippy::disallowed_methods)] // The limit of a wait.
+fn now() -> Instant {
+    Instant::now()
 }

@@ -2,7 +2,6 @@
 //! build script for one.
 //! Never lives here: what it means.
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,10 +22,8 @@ impl<P: Read + AsFd> Printed<P> {
 
     fn wait(&mut self) -> io::Result<()> {
         let mut fds = [&self.pipe.as_fd(), &self.end.as_fd()].map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
-        match poll(&mut fds, PollTimeout::NONE) {
-            Err(Errno::EINTR) | Ok(_) => {}
-            Err(error) => return Err(error.into()),
-        }
+        // Whoever reads lines repeats what was interrupted.
+        poll(&mut fds, PollTimeout::NONE)?;
         if fds[1].any() == Some(true) {
             self.left = Some(rustix::io::ioctl_fionread(&self.pipe)?);
         }

@@ -164,9 +164,10 @@ impl Calls {
         self.send(id, 0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32);
     }
 
-    /// The call is over, and has succeeded with 0.
-    pub fn succeed(&self, id: u64) {
-        self.send(id, 0, 0, 0);
+    /// The call is over, and has succeeded with 0. Whether its thread hears of that: one that a signal has called away asks again, for what
+    /// is done already.
+    pub fn succeed(&self, id: u64) -> bool {
+        self.send(id, 0, 0, 0)
     }
 
     pub fn fail(&self, id: u64, error: Errno) {
@@ -197,14 +198,14 @@ impl Calls {
     }
 
     /// A call that does not wait any more needs no answer: its thread was ended or went to serve a signal.
-    fn send(&self, id: u64, value: i64, error: i32, flags: u32) {
+    fn send(&self, id: u64, value: i64, error: i32, flags: u32) -> bool {
         let mut buffer = Buffer([0; 1024]);
         let answer = libc::seccomp_notif_resp { id, val: value, error, flags };
         const { assert!(size_of::<libc::seccomp_notif_resp>() <= size_of::<Buffer>()) };
         // SAFETY: it fits into the aligned buffer.
         unsafe { std::ptr::from_mut(&mut buffer).cast::<libc::seccomp_notif_resp>().write(answer) };
         // SAFETY: the kernel reads one such structure, in whatever later version of it zeroes follow.
-        unsafe { libc::ioctl(self.listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &buffer) };
+        unsafe { libc::ioctl(self.listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &buffer) == 0 }
     }
 }
 

@@ -6,7 +6,7 @@ use super::private;
 use crate::error::{Error, Result};
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The most bytes of a socket's path (unix(7), `sun_path`), without the zero at its end.
@@ -23,12 +23,10 @@ pub struct SocketFolder {
 }
 
 impl SocketFolder {
-    /// Where the user's own sockets are meant to be (the XDG base directory specification), which nobody cleans; else in the temporary
-    /// folder; else where that is on every system.
+    /// In the temporary folder, else where that is on every system. Not in the user's own (XDG_RUNTIME_DIR), which is gone for good when
+    /// they log out, and the session need not be.
     pub fn make() -> Result<SocketFolder> {
-        let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| is_private(folder));
-        let places = own.into_iter().chain([std::env::temp_dir(), PathBuf::from("/tmp")]);
-        SocketFolder::in_one_of(places)
+        SocketFolder::in_one_of([std::env::temp_dir(), PathBuf::from("/tmp")].into_iter())
     }
 
     fn in_one_of(places: impl Iterator<Item = PathBuf>) -> Result<SocketFolder> {
@@ -89,15 +87,10 @@ fn is_short(place: &Path) -> bool {
     place.as_os_str().len() + 1 + PREFIX.len() + RANDOM + NAME <= LONGEST
 }
 
-fn is_private(folder: &Path) -> bool {
-    let is = fs::metadata(folder);
-    folder.is_absolute()
-        && is.is_ok_and(|is| is.is_dir() && is.uid() == nix::unistd::geteuid().as_raw() && is.mode() & 0o077 == 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::UnixDatagram;
 
     #[test]

@@ -5,7 +5,7 @@ use super::gate::{Blind, Gate, Order, Patience, Seen, Which};
 use super::generation::Started;
 use super::ready::ALIVE;
 use super::sockets::Endpoint;
-use super::{Generation, Room, Takes};
+use super::{Generation, Room, Takes, proc};
 use crate::config::Ready;
 use crate::process::{Launcher, descriptors};
 use crate::report::{HandOver, Notice};
@@ -47,7 +47,11 @@ impl Room {
                 }
                 // Another generation may have it, and be about to serve.
                 let is_used = self.generations.values().any(|started| started.listens.contains(&listener.inode));
-                if self.handover.current() == Some(generation) && !is_used && self.held.close(&listener) {
+                // And the program itself may have asked for it again meanwhile.
+                let pid = self.generations.get(&generation).map(|started| started.running.pid());
+                let is_back = pid.is_some_and(|pid| proc::family(pid).iter().any(|pid| proc::holds(*pid, listener.inode)));
+                let current = self.handover.current() == Some(generation);
+                if current && !is_used && !is_back && self.held.close(&listener) {
                     listener.shut_down();
                     self.note(format!("{} was closed by the program: let go", listener.address));
                 }

@@ -95,6 +95,8 @@ pub struct Started {
     /// It has gone into the background, as who.
     pub background: Option<String>,
     pub takes: Takes,
+    /// It is to accept from now on, whether it has said hello by then or not.
+    pub committed: bool,
     pub by: HandOver,
     /// Where it has one, which is not where the calls of the program were let through unseen.
     pub gate: Option<Gate>,
@@ -246,6 +248,7 @@ impl Start {
             accepts: false,
             said_draining: false,
             terminate_at: None,
+            committed: false,
             seen: BTreeSet::new(),
             can_listen: None,
             refused: BTreeSet::new(),

@@ -76,6 +76,15 @@ impl Room {
         }
     }
 
+    /// Those that are asked to end have no more time.
+    pub(super) fn hurry_kin(&mut self, now: Instant) {
+        for ending in self.generations.values_mut().filter_map(|started| started.ending.as_mut()) {
+            if let Ending::Asked(_) = ending {
+                *ending = Ending::Asked(now);
+            }
+        }
+    }
+
     pub(super) fn advise_foreground(&mut self) {
         self.once(
             "background",

@@ -16,6 +16,10 @@ impl Room {
                 // Not known from the dependency graph, or there under another name.
                 (started.takes, started.by) = (Takes::Library, HandOver::Library);
                 started.said_hello = true;
+                if started.committed {
+                    // It was ready before it could hear of it. One that is gone needs no word.
+                    started.holder.commit().ok();
+                }
                 // It was only waited for, to see whether it would say this.
                 if self.ready == Ready::Auto {
                     self.alive_at.remove(&generation);
@@ -76,6 +80,7 @@ impl Room {
     /// When only the current generation is left, what it did not ask for is for nobody.
     pub(super) fn let_go(&mut self) {
         let Some(current) = self.handover.current().filter(|_| self.generations.len() == 1) else { return };
+        self.adopt(current);
         for socket in self.held.settle() {
             // A gate that is just ending may still have it.
             if let Some(listener) = socket.end.tcp() {

@@ -30,7 +30,7 @@ use crate::config::{Config, HandOff, Ready, Strategy};
 use crate::error::Result;
 use crate::process::{Launcher, Setting, SocketFolder, Stdin, describe};
 use crate::report::{Notice, Vintage};
-use action::{Action, Style, Timeouts};
+use action::{Action, Timeouts};
 use flows::Flows;
 use generation::{Sockets, Start, Started};
 use handover::Handover;
@@ -193,7 +193,8 @@ impl Room {
 
     pub fn serving_process(&self) -> Option<(Generation, u32)> {
         let generation = self.handover.current()?;
-        Some((generation, self.generations.get(&generation)?.running.pid()))
+        let started = self.generations.get(&generation).filter(|started| started.ending.is_none())?;
+        Some((generation, started.running.pid()))
     }
 
     pub fn addresses(&self) -> Vec<String> {
@@ -248,7 +249,7 @@ impl Room {
         match same.map_or_else(|| self.store.publish(program), Ok) {
             Ok(published) => {
                 self.since = program.since.map(|since| (published.clone(), since));
-                let actions = self.handover.offer(now, published, self.style());
+                let actions = self.handover.offer(now, published.clone(), self.style_for(&published));
                 self.perform(now, actions, launcher);
             }
             Err(error) => {
@@ -277,6 +278,7 @@ impl Room {
     }
 
     pub fn force(&mut self, now: Instant, launcher: &mut Launcher) {
+        self.hurry_kin(now);
         let actions = self.handover.force(now);
         self.perform(now, actions, launcher);
     }
@@ -328,7 +330,10 @@ impl Room {
         let Some(started) = started else { return };
         started.stop_probing();
         started.ready_at.get_or_insert(now);
-        let socketless = started.listens.is_empty() && started.seen.is_empty();
+        let socketless = matches!(started.takes, Takes::Bind | Takes::Nothing)
+            && started.listens.is_empty()
+            && started.seen.is_empty()
+            && proc::listening(started.running.pid()).is_empty();
         let says_hello = started.said_hello;
         let actions = self.handover.ready(now, generation);
         if !actions.is_empty() {
@@ -348,7 +353,7 @@ impl Room {
     fn exited(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
         self.alive_at.remove(&generation);
         if self.waits_for_kin(now, generation) {
-            return;
+            return self.stopped_accepting(now, generation, launcher);
         }
         let Some(mut started) = self.generations.remove(&generation) else { return };
         let (mut end, end_is_success) = match started.running.finish() {
@@ -382,23 +387,14 @@ impl Room {
         self.store.keep(&kept, self.generations.values().map(|started| &started.program));
     }
 
-    fn style(&self) -> Style {
-        let there = self.handover.current().or(self.handover.starting()).and_then(|there| self.generations.get(&there));
-        let hands_over = match there.map_or(self.takes, |there| there.takes) {
-            Takes::Library => true,
-            // One that takes connections unseen cannot be told to stop, nor can one be without a gate that has bound for itself.
-            Takes::ListenFds => there.is_none_or(|there| !there.blind),
-            Takes::Bind => there.is_none_or(Started::hands_over_at_gate),
-            Takes::Nothing => false,
-        };
-        if self.overlap && hands_over { Style::Overlap } else { Style::StopFirst }
-    }
-
     fn perform(&mut self, now: Instant, actions: Vec<Action<Published>>, launcher: &mut Launcher) {
         for action in actions {
             match action {
                 Action::Start { generation, program } => self.start(now, generation, program, launcher),
                 Action::Commit(generation) => {
+                    if let Some(started) = self.generations.get_mut(&generation) {
+                        started.committed = true;
+                    }
                     self.tell(generation, |started| started.holder.commit());
                     self.open_gate(generation);
                 }
@@ -428,6 +424,9 @@ impl Room {
 
     fn start(&mut self, now: Instant, generation: Generation, program: Published, launcher: &mut Launcher) {
         let takes = self.takes_of(&program);
+        if takes == Takes::Nothing && !self.generations.values().any(|started| started.said_hello) {
+            self.held.forget_bound();
+        }
         self.held.beside_library(self.generations.values().any(|started| started.takes == Takes::Library));
         let handed: Vec<_> = match takes {
             Takes::Nothing | Takes::Bind => Vec::new(),

@@ -225,9 +225,10 @@ pub struct Watched {
 
 /// The epoll sets of a process that watch what it has at that number.
 pub fn watched(pid: u32, number: RawFd) -> Vec<Watched> {
-    let (Ok(fds), Ok(file)) =
-        (fs::read_dir(format!("/proc/{pid}/fd")), fs::metadata(format!("/proc/{pid}/fd/{number}")))
-    else {
+    let (Ok(fds), Ok(file)) = (
+        descriptors::with(|| fs::read_dir(format!("/proc/{pid}/fd"))),
+        fs::metadata(format!("/proc/{pid}/fd/{number}")),
+    ) else {
         return Vec::new();
     };
     // As the kernel has it within (include/linux/kdev_t.h).
@@ -238,7 +239,7 @@ pub fn watched(pid: u32, number: RawFd) -> Vec<Watched> {
         is_set.then(|| fd.file_name().to_str()?.parse().ok())?
     });
     sets.flat_map(|set: RawFd| {
-        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{set}")).unwrap_or_default();
+        let info = descriptors::with(|| fs::read_to_string(format!("/proc/{pid}/fdinfo/{set}"))).unwrap_or_default();
         let of_file = |line: &str| in_set(line).filter(|entry| (entry.inode, entry.device) == (file.ino(), device));
         let entries = info.lines().filter_map(of_file);
         entries.map(|InSet { number, events, data, .. }| Watched { set, number, events, data }).collect::<Vec<_>>()

@@ -2,6 +2,8 @@
 //! Never lives here: giving them (`generation`, `gated`, `library`).
 
 use super::Room;
+use super::action::Style;
+use super::generation::Started;
 use super::store::Published;
 use crate::config::HandOff;
 use crate::report::HandOver;
@@ -42,5 +44,23 @@ impl Room {
         } else {
             Takes::Nothing
         }
+    }
+
+    /// Whether the one that is there can go on serving until the next one does.
+    pub(super) fn style(&self) -> Style {
+        let there = self.handover.current().or(self.handover.starting()).and_then(|there| self.generations.get(&there));
+        let hands_over = match there.map_or(self.takes, |there| there.takes) {
+            Takes::Library => true,
+            // One that takes connections unseen cannot be told to stop, nor can one be without a gate that has bound for itself.
+            Takes::ListenFds => there.is_none_or(|there| !there.blind),
+            Takes::Bind => there.is_none_or(Started::hands_over_at_gate),
+            Takes::Nothing => false,
+        };
+        if self.overlap && hands_over { Style::Overlap } else { Style::StopFirst }
+    }
+
+    /// As `style`, where the program is known that comes next: one that binds for itself finds taken what is held for others.
+    pub(super) fn style_for(&self, program: &Published) -> Style {
+        if self.takes_of(program) == Takes::Nothing { Style::StopFirst } else { self.style() }
     }
 }

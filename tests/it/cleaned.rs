@@ -10,10 +10,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// With a folder for temporary files of its own, and none for sockets.
+/// With a folder for temporary files of its own.
 fn begin(project: crate::harness::Project, args: &[&str], temporary: &Path) -> Plain {
     Plain::begin_with(project, args, |command| {
-        command.env("TMPDIR", temporary).env_remove("XDG_RUNTIME_DIR");
+        command.env("TMPDIR", temporary);
     })
 }
 
@@ -178,29 +178,4 @@ fn a_temporary_folder_with_a_long_path_is_no_reason_not_to_run() {
     it.project.write_by_rename("src/main.rs", &plain("2", &[]));
     assert_eq!(it.next(), "2");
     assert_eq!(it.settle()["generation"], 2);
-}
-
-/// One that is not gets no say in it.
-#[test]
-fn sockets_are_where_the_users_own_are_meant_to_be() {
-    let own = tempfile::tempdir().unwrap();
-    let project = plain::project("cleaned-runtime", "");
-    let temporary = tempfile::tempdir().unwrap();
-    for (mode, is_used) in [(0o700, true), (0o777, false)] {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(own.path(), fs::Permissions::from_mode(mode)).unwrap();
-        let address = free_address();
-        let mut session = Session::start_with(&project, address, &[], |command| {
-            command.arg(format!("--listen={address}")).env_remove("CARGO_TARGET_DIR");
-            command.env("TMPDIR", temporary.path()).env("XDG_RUNTIME_DIR", own.path());
-        });
-        session.wait_serving(1);
-        let count = |folder: &Path| {
-            let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-            entries.filter(|name| name.to_string_lossy().starts_with("hotrun-")).count()
-        };
-        assert_eq!((count(own.path()), count(temporary.path())), (usize::from(is_used), usize::from(!is_used)));
-        session.stop();
-        assert_eq!((count(own.path()), count(temporary.path())), (0, 0));
-    }
 }

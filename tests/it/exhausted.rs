@@ -2,7 +2,7 @@
 
 use crate::harness::plain::{PLAIN, Plain, project};
 use crate::harness::server::server;
-use crate::harness::version;
+use crate::harness::{target_folder, version};
 use std::fs;
 use std::process::{Command, Stdio};
 
@@ -24,6 +24,8 @@ fn as_ordinary_user(command: &mut Command) {
             None => command.env_remove(name),
         };
     }
+    // What it makes there is nobody else's.
+    command.env("CARGO_HOME", target_folder().with_file_name("exhausted-home"));
     command.current_dir(plain.get_current_dir().unwrap());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
 }

@@ -13,7 +13,12 @@ impl Sources {
     pub fn survey(&self) -> Option<Job> {
         let packages = self.packages.with_former().cloned().collect();
         let made = [self.target_dir.clone(), self.build_dir.clone()];
-        (!self.named.is_empty()).then(|| Job { named: self.named.clone(), made, packages })
+        (!self.named.is_empty()).then(|| Job {
+            is_first: self.survey.is_none(),
+            named: self.named.clone(),
+            made,
+            packages,
+        })
     }
 
     /// Whether one of those places has to do with it.

@@ -27,7 +27,13 @@ impl Keeper {
     pub(super) fn bind(&mut self, call: &Call, fd: RawFd, at: u64, length: u64) {
         match self.try_bind(call, fd, at, length) {
             Ok(Bound::ByKernel) => self.calls.proceed(call.id),
-            Ok(Bound::Here) => self.calls.succeed(call.id),
+            Ok(Bound::Here) => {
+                if !self.calls.succeed(call.id)
+                    && let Ok(Some(inode)) = proc::socket_at(call.thread, fd)
+                {
+                    self.unheard.insert(call.thread, inode);
+                }
+            }
             Err(error) => self.calls.fail(call.id, error),
         }
     }
@@ -49,6 +55,9 @@ impl Keeper {
             return Ok(Bound::ByKernel);
         };
         let Ok(Some(inode)) = proc::socket_at(call.thread, fd) else { return Ok(Bound::ByKernel) };
+        if self.calls.is_waiting(call.id) && self.unheard.remove(&call.thread) == Some(inode) {
+            return Ok(Bound::Here);
+        }
         if self.used(inode).is_some() || !self.calls.is_waiting(call.id) {
             // It is bound already, as the kernel will say.
             return Ok(Bound::ByKernel);
@@ -208,9 +217,14 @@ impl Keeper {
                 return match copies.and_then(|copies| self.put(call, fd, &copies, &first, non_blocking)) {
                     Ok(_) => {
                         self.listens(&first);
-                        self.calls.succeed(call.id);
+                        // One that does not hear of it listens once more, which changes nothing.
+                        let _ = self.calls.succeed(call.id);
                     }
-                    Err(error) => self.calls.fail(call.id, error),
+                    Err(error) => {
+                        // A call that was interrupted comes again.
+                        self.asked.insert(inode);
+                        self.calls.fail(call.id, error);
+                    }
                 };
             }
             listener.hand_to(self.generation, listener.is_non_blocking(self.generation)).ok();
@@ -223,7 +237,7 @@ impl Keeper {
         match rustix::net::listen(&*listener, backlog) {
             Ok(()) => {
                 self.listens(&listener);
-                self.calls.succeed(call.id);
+                let _ = self.calls.succeed(call.id);
             }
             Err(error) => self.calls.fail(call.id, of_rustix(error)),
         }

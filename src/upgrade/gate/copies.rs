@@ -61,7 +61,8 @@ impl Copies {
 
     /// All lead to the held socket from now on. `number` is the one that the program calls by.
     pub fn replace(&self, keeper: &Keeper, call: &Call, number: RawFd, held: &Listener) -> Result<(), Errno> {
-        for number in std::iter::once(number).chain(self.numbers.iter().copied().filter(|other| *other != number)) {
+        // That one last: a call that is interrupted comes again, and finds what is left to be done by its own socket.
+        for number in self.numbers.iter().copied().filter(|other| *other != number).chain([number]) {
             let flags = proc::flags_at(call.thread, number);
             let close_on_exec = flags.is_none_or(|flags| flags & libc::O_CLOEXEC != 0);
             keeper.calls.place(call.id, held.as_fd(), number, close_on_exec)?;

@@ -52,7 +52,15 @@ impl Flow {
                 now.insert(inode, None);
                 continue;
             }
-            let Ok(Some(socket)) = copy(pid, fd, inode) else { continue };
+            let socket = match copy(pid, fd, inode) {
+                Ok(Some(socket)) => socket,
+                Ok(None) => continue,
+                // It is there all the same.
+                Err(_) => {
+                    now.extend(before.map(|before| (inode, before)));
+                    continue;
+                }
+            };
             match connection(socket, &self.ports) {
                 Some(connection) => {
                     let Some(bytes) = kernel::moved(&connection) else { continue };

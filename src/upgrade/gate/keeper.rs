@@ -52,6 +52,8 @@ pub struct Keeper {
     pub(super) uses: Vec<Use>,
     /// Sockets for which it has asked for an address of its own choice, and which do not listen yet.
     pub(super) asked: BTreeSet<u64>,
+    /// Threads whose bind(2) was done for them, and that did not hear of it, and the socket: they ask again (signal(7)).
+    pub(super) unheard: BTreeMap<i32, u64>,
     /// Addresses that it has asked for in vain.
     pub(super) occupied: BTreeSet<SocketAddr>,
     /// Threads that wait for a connection, as they would in the kernel.
@@ -104,6 +106,7 @@ impl Keeper {
             tell,
             uses: Vec::new(),
             asked: BTreeSet::new(),
+            unheard: BTreeMap::new(),
             occupied: BTreeSet::new(),
             parked: BTreeMap::new(),
             processes: BTreeSet::new(),
@@ -364,7 +367,8 @@ impl Keeper {
         self.release_late(now);
         if self.rest.take_if(|rest| *rest <= now).is_some() {
             // Event loops were told that nobody has come.
-            self.uses.iter().filter(|used| self.is_open(&used.listener)).for_each(|used| used.listener.wake());
+            let open = self.uses.iter().filter(|used| self.is_open(&used.listener) && !self.said_blind);
+            open.for_each(|used| used.listener.wake());
         }
         if self.knock.as_ref().is_some_and(|knock| knock.at <= now) {
             self.knock_now(now);

@@ -73,7 +73,7 @@ impl Listener {
         if let Some(returned) = queue.returned.pop_front() {
             return Ok(Some(returned));
         }
-        self.revive(&queue);
+        self.revive(&queue)?;
         // Nobody else takes from this queue while it is locked, so what is readable now can be accepted without waiting.
         while events(self.socket.as_fd()).contains(PollFlags::POLLIN) {
             let Some((connection, peer)) = self.accept(&queue)? else { break };
@@ -116,15 +116,17 @@ impl Listener {
 
     /// Listens again, if a program has made it stop.
     pub fn keep_up(&self) {
-        self.revive(&self.queue());
+        // Where that fails, so will accept.
+        self.revive(&self.queue()).ok();
     }
 
     /// A program that leaves may shut its listener (shutdown(2)), which shuts it for every process that has it.
-    fn revive(&self, queue: &Queue) {
+    fn revive(&self, queue: &Queue) -> io::Result<()> {
         if !queue.leaves && events(self.socket.as_fd()).contains(PollFlags::POLLHUP) {
-            // With the longest queue that the system allows; it keeps its address. Where that fails, so will accept.
-            rustix::net::listen(&self.socket, i32::from(u16::MAX)).ok();
+            // With the longest queue that the system allows; it keeps its address, unless somebody else has taken it meanwhile.
+            rustix::net::listen(&self.socket, i32::from(u16::MAX))?;
         }
+        Ok(())
     }
 
     /// Puts a connection of our own into the queue, unless one stands there: every program that waits for the socket is woken, asks for

@@ -32,10 +32,19 @@ const LOOP: &str = "fn accept(listener: &TcpListener) -> TcpStream { use std::os
     match listener.accept() { Ok((conn, _)) => { conn.set_nonblocking(false).unwrap(); return conn } \
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock) } } }";
 
+/// While it binds, children are on their way to become other programs, with all that their parent has.
+const CHILDREN: &str = "fn bind() -> TcpListener { let first = socket(); \
+    let children = thread::spawn(|| for _ in 0..20 { process::Command::new(\"true\").status().unwrap(); }); thread::yield_now(); \
+    first.bind(&address().parse::<std::net::SocketAddr>().unwrap().into()).unwrap(); first.listen(64).unwrap(); \
+    children.join().unwrap(); first.into() }\n\
+fn socket() -> socket2::Socket { socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap() }";
+
 #[test]
 fn a_socket_that_was_copied_or_watched_before_it_is_bound_is_handed_over_whole() {
     let needs = format!("{LIBC}\n{SOCKET}");
-    for (name, lines) in [("copies-copied", &[COPIED][..]), ("copies-watched", &[WATCHED, LOOP])] {
+    for (name, lines) in
+        [("copies-copied", &[COPIED][..]), ("copies-watched", &[WATCHED, LOOP]), ("copies-children", &[CHILDREN])]
+    {
         let mut it = start_with(name, &needs, &[], lines, |_| {});
         let load = Load::start(it.address, KEPT);
         load.switched("1");
