@@ -32,10 +32,13 @@ const LITTLE: u64 = 1 << 30;
 
 /// What helps, where the build could not succeed in these folders, or the disk is full on which they are.
 pub fn advice(messages: &[Told], manifest: &Path, folders: &[PathBuf]) -> Option<String> {
+    let disks = || folders.iter().filter_map(|folder| free(folder));
+    advice_on(messages, manifest, || disks().min_by_key(|free| (free.files.min(1), free.bytes)))
+}
+
+fn advice_on(messages: &[Told], manifest: &Path, fullest: impl Fn() -> Option<Free>) -> Option<String> {
     let texts: Vec<String> = messages.iter().map(|told| plain(&told.words.rendered)).collect();
     let says = |words: &[&str]| texts.iter().any(|text| words.iter().any(|word| text.contains(word)));
-    let fullest =
-        || folders.iter().filter_map(|folder| free(folder)).min_by_key(|free| (free.files.min(1), free.bytes));
     if says(&["failed to join paths from"]) {
         let folder = manifest.parent().unwrap_or(manifest);
         return Some(format!(
@@ -178,10 +181,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (manifest, folders) = (Path::new("/p/Cargo.toml"), [folder.path().join("target/debug")]);
         let advice = |text: &str| advice(&[told(text)], manifest, &folders);
-        for text in ["error: write: No space left on device (os error 28)", "ld terminated with signal 7 [Bus error]"] {
-            let advice = advice(text).unwrap();
-            assert!(advice.contains("disk is full") && advice.contains(" free in "), "{advice}");
-            assert!(advice.contains(&folder.path().display().to_string()), "{advice}");
+        let full = advice("error: write: No space left on device (os error 28)").unwrap();
+        assert!(full.contains("disk is full") && full.contains(" free in "), "{full}");
+        assert!(full.contains(&folder.path().display().to_string()), "{full}");
+        // Where there is room, that is no sign of it.
+        for (bytes, is_full) in [(LITTLE - 1, true), (LITTLE, false)] {
+            let killed = [told("ld terminated with signal 7 [Bus error]")];
+            let advice = advice_on(&killed, manifest, || Some(Free { path: "/t".into(), bytes, files: 9 }));
+            assert_eq!(advice.is_some_and(|advice| advice.contains("disk is full")), is_full);
         }
         assert!(advice("failed to join paths from `$LD_LIBRARY_PATH`").unwrap().contains("cannot build in /p"));
         assert_eq!(advice("error[E0308]: mismatched types"), None);
