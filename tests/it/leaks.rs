@@ -118,10 +118,9 @@ fn swap_fifty_times(project: &Project, address: SocketAddr, args: &[&str]) -> BT
         command.env("TMPDIR", temporary.path());
     });
     let pid = |event: serde_json::Value| u32::try_from(event["pid"].as_u64().unwrap()).unwrap();
-    let first = pid(session.wait_serving(1));
+    session.wait_serving(1);
     // Until then there are compilers among its children.
     session.see("replay", |event| event["event"] == "replay-ready");
-    let environment = variables(first);
     let swap = |session: &mut Session, generation: u64| {
         session.signal(Signal::SIGUSR2);
         let serving = pid(session.wait_serving(generation));
@@ -131,7 +130,7 @@ fn swap_fifty_times(project: &Project, address: SocketAddr, args: &[&str]) -> BT
         serving
     };
     let second = swap(&mut session, 2);
-    let open = numbers(second);
+    let (open, environment) = (numbers(second), variables(second));
     let before = held_when(&session, temporary.path(), |held| held.children.len() == 3);
     assert_eq!(before.children.len(), 3, "the server, the guard, a compiler that waits: {before:#?}");
 
