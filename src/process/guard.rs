@@ -240,14 +240,14 @@ pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
         }
         gates = gates.into_iter().zip(events).filter_map(|(gate, event)| let_through(gate, event)).collect();
     }
-    let below = groups.keys().flat_map(|group| kin::family(group.unsigned_abs()).into_iter().skip(1));
-    kin.extend(below.filter_map(Kin::of));
-    let kin = with_families(kin);
-    end(&groups, &kin, kill_timeout);
     // At once: who started the command may be waiting for the terminal already.
     if let Some(terminal) = terminal {
         terminal.restore(&groups);
     }
+    let below = groups.keys().flat_map(|group| kin::family(group.unsigned_abs()).into_iter().skip(1));
+    kin.extend(below.filter_map(Kin::of));
+    let kin = with_families(kin);
+    end(&groups, &kin, kill_timeout);
     end_kin(kin, &tag, kill_timeout);
     for path in args.map(PathBuf::from) {
         // Gone already, or never made.
@@ -277,6 +277,8 @@ fn end(groups: &BTreeMap<i32, Option<OwnedFd>>, kin: &[Kin], kill_timeout: Durat
     to_all(Signal::SIGTERM);
     let outside = |kin: &&Kin| !groups.keys().any(|group| kin.is_of_group(group.unsigned_abs()));
     kin.iter().filter(outside).for_each(|kin| kin.signal(Signal::SIGTERM));
+    // One that was about to read from the terminal is stopped by now, as that is another's.
+    to_all(Signal::SIGCONT);
     let timeout = PollTimeout::try_from(kill_timeout).unwrap_or(PollTimeout::MAX);
     for pidfd in groups.values().flatten() {
         // Each may use up the timeout: they leave side by side, so the first wait is nearly always the only one.
