@@ -54,12 +54,12 @@ impl SocketFolder {
     /// that was so.
     pub fn keep_up(&self) -> io::Result<bool> {
         match DirBuilder::new().mode(0o700).create(&self.path) {
-            Ok(()) => Ok(true),
+            // A umask may take from the owner, too.
+            Ok(()) => private::own(&self.path).map(|()| true),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let above = self.path.parent().unwrap_or(Path::new("/"));
                 DirBuilder::new().mode(0o700).create(above)?;
-                DirBuilder::new().mode(0o700).create(&self.path)?;
-                Ok(true)
+                private::folder(&self.path).map(|()| true)
             }
             // Nobody else's folder is taken for it.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => private::own(&self.path).map(|()| false),
@@ -80,6 +80,8 @@ impl Drop for SocketFolder {
 fn folder_in(place: &Path) -> io::Result<PathBuf> {
     let mode = fs::Permissions::from_mode(0o700);
     let made = tempfile::Builder::new().prefix(PREFIX).rand_bytes(RANDOM).permissions(mode).tempdir_in(place)?;
+    // A umask may take from the owner, too.
+    private::own(made.path())?;
     Ok(made.keep())
 }
 
