@@ -157,7 +157,10 @@ impl Keeper {
                 alone = self.take_orders(inbox);
             }
             if events[0].contains(PollFlags::POLLIN) {
-                if let Ok(Some(call)) = self.calls.next() {
+                // From an order to leave on it is the guard's to answer: here it would wait until this process goes on.
+                if !self.away
+                    && let Ok(Some(call)) = self.calls.next()
+                {
                     self.answer(&call);
                 }
             } else if events[0].contains(PollFlags::POLLHUP) {
