@@ -80,7 +80,10 @@ impl Room {
     /// When only the current generation is left, what it did not ask for is for nobody.
     pub(super) fn let_go(&mut self) {
         let Some(current) = self.handover.current().filter(|_| self.generations.len() == 1) else { return };
-        self.adopt(current);
+        // What it has just asked for is its own.
+        if self.generations.get(&current).is_some_and(|started| !started.offered.is_empty()) {
+            self.adopt(current);
+        }
         for socket in self.held.settle() {
             // A gate that is just ending may still have it.
             if let Some(listener) = socket.end.tcp() {
