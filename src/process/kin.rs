@@ -25,6 +25,8 @@ pub fn sign(tag: &str, generation: u64) -> String {
     format!("{tag}.{generation}")
 }
 
+/// The most looks at processes that come and go all the time.
+const LOOKS: u32 = 10;
 /// The most characters of a command line that are told.
 const NAME: usize = 120;
 
@@ -78,11 +80,27 @@ impl Descent {
 
     /// Without the child itself.
     pub fn look(&mut self) -> Vec<Kin> {
-        let kin: Vec<Kin> = self.pids().into_iter().filter_map(Kin::of).collect();
-        // What has another's number by now is not among them a second time.
-        let still = self.pids();
-        self.seen.extend(still.iter().filter_map(|pid| Some((*pid, started_at(*pid)?))));
-        kin.into_iter().filter(|kin| still.contains(&kin.pid) && !kin.has_ended()).collect()
+        let mut kin = Vec::new();
+        // One whose parent ends between two reads is below neither of those who have it: the same are to be seen twice.
+        for _ in 0..LOOKS {
+            let pids = self.pids();
+            kin = pids.iter().copied().filter_map(Kin::of).collect();
+            // What has another's number by now is not among them a second time.
+            let still = self.pids();
+            self.seen.extend(still.iter().filter_map(|pid| Some((*pid, started_at(*pid)?))));
+            kin.retain(|kin| still.contains(&kin.pid) && !kin.has_ended());
+            if still == pids && kin.len() == pids.len() {
+                break;
+            }
+        }
+        if kin.is_empty() {
+            // The kernel's lists of children may leave out one while another ends (proc_pid_task_children(5)); what stands in all
+            // environments does not.
+            let carriers = processes().filter(|pid| carries(*pid, |value| value == self.sign.as_bytes()));
+            kin =
+                carriers.filter(|pid| *pid != self.child).filter_map(Kin::of).filter(|kin| !kin.has_ended()).collect();
+        }
+        kin
     }
 
     fn pids(&self) -> BTreeSet<u32> {
@@ -101,13 +119,16 @@ pub fn adopted() -> Vec<u32> {
 
 /// All processes of a session, wherever they are.
 pub fn of_session(tag: &str) -> Vec<Kin> {
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let its = |pid: &u32| {
         carries(*pid, |value| value.strip_prefix(tag.as_bytes()).is_some_and(|generation| generation.starts_with(b".")))
     };
     // Looked at again when nobody else can have its number any more.
-    pids.filter(its).filter_map(Kin::of).filter(|kin| its(&kin.pid)).collect()
+    processes().filter(its).filter_map(Kin::of).filter(|kin| its(&kin.pid)).collect()
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// The process and all below it.
