@@ -148,8 +148,7 @@ fn nothing_is_left_when_the_command_is_killed_in_the_middle_of_a_hand_over() {
 #[test]
 fn an_ordinary_user_has_it_too() {
     // Root without any capability is to the kernel what every other user is, and can read this project.
-    // Nobody is ended because of the time, however busy the machine is.
-    let mut it = start_with("gate-user", "", &["--drain-timeout", "1000s", "--drain-limit", "1000s"], &[], |command| {
+    let mut it = start_with("gate-user", "", &[], &[], |command| {
         let plain = std::mem::replace(command, Command::new("setpriv"));
         command.args(["--bounding-set=-all", "--inh-caps=-all", "--"]).arg(plain.get_program()).args(plain.get_args());
         command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
