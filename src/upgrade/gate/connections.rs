@@ -4,9 +4,11 @@
 use super::drain::{self, Past, Patience, Verdict};
 use super::kernel::{self, Facts};
 use super::listener::inode;
+use super::readers::{Place, Readers};
 use crate::process::descriptors;
 use crate::upgrade::proc;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{Shutdown, SockType, getsockopt, shutdown, sockopt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
@@ -45,31 +47,39 @@ impl Connections {
     /// # Errors
     /// That not all sockets of the program could be looked at: it is not known how many are live.
     pub fn look(&mut self, processes: &BTreeSet<u32>, patience: Patience) -> Result<Look, Errno> {
-        self.each(processes, |connection, past| {
+        let mut readers = Readers::default();
+        self.each(processes, |connection, place, past| {
             let Ok(facts) = Facts::of(connection) else { return Look::default() };
             if let Past::Watched { last, asked } = past {
                 *asked |= drain::has_asked(last, &facts);
                 *last = facts;
             }
+            if let Past::Held { asked, .. } = past {
+                *asked = facts.unread > 0 && kernel::begins_request(connection);
+            }
             match drain::judge(&facts, *past, patience) {
                 Verdict::Over => return Look::default(),
                 Verdict::Wait => {}
-                Verdict::LetIn => {
-                    kernel::let_all_in(connection);
-                    *past = if let Past::Shut { .. } = past { Past::Mixed } else { Past::Trusted };
+                Verdict::LetIn(then) => {
+                    let_in(connection, *past);
+                    *past = then;
                 }
                 Verdict::Watch if kernel::keep_requests_out(connection).is_ok() => {
                     *past = Past::Watched { last: facts, asked: false };
                 }
                 // That is for administrators here, or the program has a filter of its own that may not be replaced.
-                Verdict::Watch => *past = Past::Mixed,
-                Verdict::Shut => *past = shut(connection, &facts),
+                Verdict::Watch => *past = Past::Unfiltered,
+                Verdict::Hold => *past = hold(connection, &facts, || readers.sleeps_in(place)),
                 Verdict::End => {
-                    if end(connection) {
+                    if end(connection, *past) {
                         return Look::default();
                     }
+                    let_in(connection, *past);
                     *past = Past::Untouched;
                 }
+            }
+            if let Past::Held { last, .. } = past {
+                *last = facts;
             }
             Look { live: 1, busy: usize::from(drain::is_cut(&facts)) }
         })
@@ -80,12 +90,12 @@ impl Connections {
     /// # Errors
     /// As `look`.
     pub fn end_all(&mut self, processes: &BTreeSet<u32>) -> Result<Look, Errno> {
-        self.each(processes, |connection, _| {
+        self.each(processes, |connection, _, past| {
             let Ok(facts) = Facts::of(connection) else { return Look::default() };
             let cut = drain::is_cut(&facts);
             // A client that has its answer reads an end, and not what the end of the program makes of its next request.
-            if facts.open {
-                end(connection);
+            if facts.open && !end(connection, Past::Untouched) {
+                let_in(connection, *past);
             }
             Look { live: usize::from(cut), busy: usize::from(cut) }
         })
@@ -94,7 +104,7 @@ impl Connections {
     fn each(
         &mut self,
         processes: &BTreeSet<u32>,
-        mut what: impl FnMut(&TcpStream, &mut Past) -> Look,
+        mut what: impl FnMut(&TcpStream, Place, &mut Past) -> Look,
     ) -> Result<Look, Errno> {
         let mut seen = BTreeSet::new();
         let mut look = Look::default();
@@ -124,7 +134,7 @@ impl Connections {
                 let known = self.known.entry(inode).or_insert(Known::Connection(Past::Untouched));
                 match (connection(socket, &self.ports), known) {
                     (Some(connection), Known::Connection(past)) => {
-                        let one = what(&connection, past);
+                        let one = what(&connection, Place { process: *process, socket: inode }, past);
                         look = Look { live: look.live + one.live, busy: look.busy + one.busy };
                     }
                     (_, known) => *known = Known::Other,
@@ -160,23 +170,38 @@ pub(super) fn connection(socket: OwnedFd, ports: &BTreeSet<u16>) -> Option<TcpSt
     (stream && !listens && ports.contains(&local.port())).then_some(connection)
 }
 
-/// Keeps out whatever comes, unless something has come since it was looked at: then it is in use, and goes on.
-fn shut(connection: &TcpStream, before: &Facts) -> Past {
-    if kernel::keep_all_out(connection).is_err() {
+/// Holds back what comes, unless something has come since it was looked at: then it is in use, and goes on.
+fn hold(connection: &TcpStream, before: &Facts, sleeps: impl FnOnce() -> bool) -> Past {
+    let waits = fcntl(connection, FcntlArg::F_GETFL).is_ok_and(|flags| flags & OFlag::O_NONBLOCK.bits() == 0);
+    if waits && !(drain::is_answered(before) && sleeps()) {
+        return Past::Unfiltered;
+    }
+    if kernel::hold_back(connection).is_err() {
         return Past::Trusted;
     }
     match Facts::of(connection) {
-        Ok(at) if !drain::has_moved(before, &at) => Past::Shut { at },
+        Ok(at) if at.received == before.received => Past::Held { at, last: at, asked: false },
         Ok(_) | Err(_) => {
-            kernel::let_all_in(connection);
-            Past::Mixed
+            kernel::give_all(connection);
+            Past::Unfiltered
         }
+    }
+}
+
+fn let_in(connection: &TcpStream, past: Past) {
+    match past {
+        Past::Held { .. } => kernel::give_all(connection),
+        Past::Untouched | Past::Watched { .. } | Past::Trusted | Past::Unfiltered => kernel::let_all_in(connection),
     }
 }
 
 /// Ends it so that the client reads the end between two answers and the program has seen nothing of what the client may have sent
 /// meanwhile: requests are kept out, it is looked at once more, and only then is it ended.
-fn end(connection: &TcpStream) -> bool {
+fn end(connection: &TcpStream, past: Past) -> bool {
+    if let Past::Held { asked: true, .. } = past {
+        // A request that was not read would make a reset of the end. Where nothing is there any more, the program has it.
+        return kernel::take_all(connection) > 0 && shutdown(connection.as_raw_fd(), Shutdown::Both).is_ok();
+    }
     if kernel::keep_requests_out(connection).is_err() {
         // Where that is not possible either, a request may come at this very moment, and is not answered.
         kernel::keep_all_out(connection).ok();

@@ -6,9 +6,9 @@ use super::kernel::Facts;
 /// How long both sides must have been silent for an answer to count as finished, where the client is not waited for.
 const QUIET_MS: u32 = 1000;
 
-/// So many segments are kept out of a connection into which nothing comes before its client is taken to have asked for more: it says once
-/// that it has received something, or has room again, and what it has to say it says until it is heard.
-const INSISTS: u32 = 2;
+/// After so long without a byte from the client the program is at work on what came, and does not wait for the rest of it. Two ticks of the
+/// kernel's clock.
+const STILL_MS: u32 = 8;
 
 /// How much time the connections have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,10 +26,10 @@ pub enum Verdict {
     Wait,
     /// From now on keep the next request of its client out.
     Watch,
-    /// From now on keep out whatever comes.
-    Shut,
-    /// What was kept out is no new request: let all in.
-    LetIn,
+    /// From now on hold back from the program whatever comes.
+    Hold,
+    /// What was kept from the program is no new request, or is not surely one: give it all. What is remembered then.
+    LetIn(Past),
     /// End it: it is between two answers.
     End,
     /// It has been ended, and the program has yet to notice.
@@ -45,19 +45,19 @@ pub enum Past {
     Watched { last: Facts, asked: bool },
     /// It was watched, and is not any more.
     Trusted,
-    /// Requests alone cannot be kept out of it, only all there is.
-    Mixed,
-    /// Nothing comes in; how it was when that began.
-    Shut { at: Facts },
+    /// No filter may be attached to it.
+    Unfiltered,
+    /// What comes lies in its queue, and wakes nobody: how it was when that began, when nothing lay there, and at the last look; whether what
+    /// lies there begins like a request.
+    Held { at: Facts, last: Facts, asked: bool },
 }
 
 /// A client of HTTP/1 asks for more only when it has the whole answer (RFC 9112, 9.3). So the request that was kept out is the proof that
 /// the connection is between two answers, which nothing else is: a stream may be silent for any time. What never asks again
 /// (streams, WebSockets, the frames of HTTP/2 and of TLS) is never ended here.
 ///
-/// Where requests cannot be told from the rest, as no filter may be attached, nothing comes into a connection whose last word was the
-/// program's until either side has more to say: if it is the program, that was not the end of the answer, and all is as before. If it is the
-/// client, it asks for more (or is one of those others, and is ended while nothing is on its way).
+/// Where no filter may be attached, whatever comes is held back in the queue of the socket instead, and looked at there: the same proof, if
+/// the program has read nothing of it and had answered what was before it.
 pub fn judge(facts: &Facts, past: Past, patience: Patience) -> Verdict {
     if !facts.open {
         return Verdict::Over;
@@ -69,15 +69,36 @@ pub fn judge(facts: &Facts, past: Past, patience: Patience) -> Verdict {
         // The acknowledgement of the answer was kept out with the request.
         (Patience::Whole | Patience::Short, Past::Watched { asked: true, .. }) if is_answered(facts) => Verdict::End,
         // A part of a body that looks like one, or a client that does not wait for answers.
-        (Patience::Whole | Patience::Short, Past::Watched { asked: true, .. }) => Verdict::LetIn,
+        (Patience::Whole | Patience::Short, Past::Watched { asked: true, .. }) => Verdict::LetIn(Past::Trusted),
         (Patience::Whole | Patience::Short, Past::Untouched) if facts.received > 0 => Verdict::Watch,
-        (Patience::Whole | Patience::Short, Past::Mixed) if is_answered(facts) && facts.delivered => Verdict::Shut,
-        (Patience::Whole | Patience::Short, Past::Shut { at }) if has_moved(&at, facts) => Verdict::LetIn,
-        (Patience::Whole | Patience::Short, Past::Shut { at }) if facts.dropped.wrapping_sub(at.dropped) >= INSISTS => {
-            Verdict::End
+        (Patience::Whole | Patience::Short, Past::Unfiltered) if facts.unread == 0 && is_past_reading(facts) => {
+            Verdict::Hold
         }
+        (Patience::Whole | Patience::Short, Past::Held { at, last, asked }) => judge_held(facts, &at, &last, asked),
         (Patience::Whole | Patience::Short, _) => Verdict::Wait,
     }
+}
+
+fn judge_held(facts: &Facts, at: &Facts, last: &Facts, asked: bool) -> Verdict {
+    if facts.received - facts.unread.min(facts.received) != at.received {
+        // The program was awake, and has read something.
+        return Verdict::LetIn(Past::Unfiltered);
+    }
+    let was_answered = facts.sent != at.sent || is_answered(at);
+    match (facts.unread, asked) {
+        (0, _) => Verdict::Wait,
+        // The rest of a request that is being read; or it is no HTTP/1.
+        (_, false) => Verdict::LetIn(if was_answered { Past::Trusted } else { Past::Unfiltered }),
+        // Its body is still on its way: what came after the end would be answered by a reset.
+        (_, true) if facts.received != last.received => Verdict::Wait,
+        (_, true) if was_answered => Verdict::End,
+        (_, true) => Verdict::LetIn(Past::Unfiltered),
+    }
+}
+
+/// Whether what the client sends next is no part of what the program is reading.
+fn is_past_reading(facts: &Facts) -> bool {
+    is_answered(facts) || facts.received_ago >= STILL_MS
 }
 
 /// Whether a request was kept out between two looks: more was dropped than came past the filter. A probe of the other side's (TCP
@@ -99,13 +120,8 @@ pub fn is_still_between(facts: &Facts) -> bool {
 
 /// Everything that came was read, and the last word was the program's. The kernel's clock ticks every few milliseconds: what came and
 /// went within one tick counts as answered, as it nearly always was.
-fn is_answered(facts: &Facts) -> bool {
+pub fn is_answered(facts: &Facts) -> bool {
     facts.received > 0 && facts.unread == 0 && facts.sent > 0 && facts.sent_ago <= facts.received_ago
-}
-
-/// Whether the program has sent more, or had not answered what came at the last moment.
-pub fn has_moved(before: &Facts, now: &Facts) -> bool {
-    now.sent != before.sent || now.received != before.received || !is_answered(now)
 }
 
 fn is_quiet(facts: &Facts) -> bool {
@@ -146,8 +162,8 @@ mod tests {
             ("a stream is silent", silent, watched, Whole, Verdict::Wait),
             ("asked for more", ANSWERED, asked_for_more, Whole, Verdict::End),
             ("and told with that that it has the answer", undelivered, asked_for_more, Whole, Verdict::End),
-            ("a part of an upload looked like it", asked, asked_for_more, Whole, Verdict::LetIn),
-            ("part of a request is unread", Facts { unread: 3, ..ANSWERED }, asked_for_more, Whole, Verdict::LetIn),
+            ("a part of an upload looked like it", asked, asked_for_more, Whole, Verdict::LetIn(Past::Trusted)),
+            ("part of a request is unread", Facts { unread: 3, ..ANSWERED }, asked_for_more, Whole, Verdict::LetIn(Past::Trusted)),
             ("it is not watched twice", ANSWERED, Past::Trusted, Whole, Verdict::Wait),
             ("the client is not waited for", silent, none, Short, Verdict::End),
             ("it reads slowly", Facts { delivered: false, ..silent }, none, Short, Verdict::Watch),
@@ -162,25 +178,35 @@ mod tests {
     }
 
     #[test]
-    fn where_all_is_kept_out_a_client_that_insists_asks_for_more() {
-        let shut = Past::Shut { at: ANSWERED };
-        let dropped = |dropped| Facts { dropped, ..ANSWERED };
-        let unanswered = Facts { sent: 0, sent_ago: 40, received_ago: 5, ..ANSWERED };
+    fn where_no_filter_is_allowed_what_lies_in_the_queue_is_the_proof() {
+        use Verdict::{End, Hold, LetIn, Wait};
+        let held = |at, asked| Past::Held { at, last: ANSWERED, asked };
+        let (answered, asked) = (held(ANSWERED, false), held(ANSWERED, true));
+        let busy = Facts { received: 180, sent_ago: 40, received_ago: 20, ..ANSWERED };
+        let at_work = |asked| Past::Held { at: busy, last: Facts { received: 270, ..busy }, asked };
+        // Ninety bytes more have come, and lie there.
+        let more = |at: Facts| Facts { received: at.received + 90, unread: 90, received_ago: 1, ..at };
+        let seen = |at: Facts| Past::Held { at, last: more(at), asked: true };
         let table = [
-            ("answered", ANSWERED, Past::Mixed, Verdict::Shut),
-            ("asked, not answered", unanswered, Past::Mixed, Verdict::Wait),
-            ("an acknowledgement is on its way", Facts { delivered: false, ..ANSWERED }, Past::Mixed, Verdict::Wait),
+            ("answered", ANSWERED, Past::Unfiltered, Hold),
+            ("being read", Facts { received_ago: 1, ..busy }, Past::Unfiltered, Wait),
+            ("read, and at work", busy, Past::Unfiltered, Hold),
+            ("still to be read", Facts { unread: 9, ..busy }, Past::Unfiltered, Wait),
+            ("nothing more asked, as in a stream", ANSWERED, answered, Wait),
+            ("a stream goes on", Facts { sent: 1000, ..ANSWERED }, answered, Wait),
+            ("a frame of another protocol", more(ANSWERED), answered, LetIn(Past::Trusted)),
+            ("a request has begun to come", more(ANSWERED), asked, Wait),
+            ("a request has come", more(ANSWERED), seen(ANSWERED), End),
+            ("it is answered, and the client asks for more", Facts { sent: 1000, ..more(busy) }, at_work(true), End),
+            ("a client that does not wait for answers", more(busy), at_work(true), LetIn(Past::Unfiltered)),
+            ("the rest of what the program reads", more(busy), at_work(false), LetIn(Past::Unfiltered)),
             (
-                "nothing more asked, as in a stream",
-                Facts { sent_ago: 900, received_ago: 904, ..ANSWERED },
-                shut,
-                Verdict::Wait,
+                "read although it was held back",
+                Facts { received: 180, ..ANSWERED },
+                answered,
+                LetIn(Past::Unfiltered),
             ),
-            ("the client has room again", dropped(1), shut, Verdict::Wait),
-            ("the client asks for more", dropped(2), shut, Verdict::End),
-            ("the answer goes on", Facts { sent: 1000, ..dropped(2) }, shut, Verdict::LetIn),
-            ("a request came in while it was shut", Facts { received: 180, ..dropped(2) }, shut, Verdict::LetIn),
-            ("and is not read yet", Facts { unread: 90, ..dropped(2) }, shut, Verdict::LetIn),
+            ("read in part", Facts { unread: 30, ..more(ANSWERED) }, seen(ANSWERED), LetIn(Past::Unfiltered)),
         ];
         for (what, facts, past, expected) in table {
             assert_eq!(judge(&facts, past, Patience::Whole), expected, "{what}");

@@ -214,8 +214,10 @@ impl Keeper {
                 self.shut(which);
                 // Before it is told: a client that comes after that is none of this generation's at any of its sockets.
                 self.retire();
-                let ports = self.uses.iter().map(|used| used.listener.address.port());
-                let mut connections = Connections::to_ports(ports);
+                // What was done to them before is known, where they are only hurried now.
+                let before = self.drain.take().map(|drain| drain.connections);
+                let ports = || self.uses.iter().map(|used| used.listener.address.port());
+                let mut connections = before.unwrap_or_else(|| Connections::to_ports(ports()));
                 // Once before it is told: a client that asks again after that is not answered by this generation. What is found
                 // is found again at the next look.
                 connections.look(&self.all_processes(), patience).ok();

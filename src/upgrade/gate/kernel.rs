@@ -5,6 +5,7 @@
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use nix::sys::socket::{MsgFlags, recv};
 use std::io;
 use std::mem::size_of_val;
 use std::net::TcpStream;
@@ -199,9 +200,8 @@ fn attach(socket: impl AsFd, filter: &[libc::sock_filter]) -> Result<(), Errno> 
     Errno::result(done).map(drop)
 }
 
-/// From now on nothing at all comes in, where requests alone cannot be kept out: some systems let none but administrators attach a
-/// filter. What comes has come over fewer hops than are asked for here, and is dropped (IP_MINTTL of ip(7), and its like for IPv6). What
-/// the program sends goes out.
+/// From now on nothing at all comes in, for the moment in which a connection is ended where no filter may be attached. What comes has come
+/// over fewer hops than are asked for here, and is dropped (IP_MINTTL of ip(7), and its like for IPv6). What the program sends goes out.
 pub fn keep_all_out(connection: &TcpStream) -> Result<(), Errno> {
     set_least_hops(connection, ALL_HOPS)
 }
@@ -225,6 +225,48 @@ pub fn let_all_in(connection: &TcpStream) {
     // There may be none.
     set(connection, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0).ok();
     set_least_hops(connection, 0).ok();
+}
+
+/// From now on what comes is received and acknowledged, but wakes nobody who waits for it: neither poll(2) and its likes nor a call that
+/// sleeps in it, until so many bytes are there (SO_RCVLOWAT of socket(7)). A call that does not wait reads them all the same; one that
+/// begins only now takes what is there and sleeps on with it, so a socket of a program that waits in such calls is held only while it sleeps
+/// in one.
+///
+/// # Errors
+/// EBUSY where the program has its own number of them.
+pub fn hold_back(connection: &TcpStream) -> Result<(), Errno> {
+    let mut bytes = [0_u32];
+    get(&connection, libc::SOL_SOCKET, libc::SO_RCVLOWAT, &mut bytes)?;
+    if bytes != [1] {
+        return Err(Errno::EBUSY);
+    }
+    set(connection, libc::SOL_SOCKET, libc::SO_RCVLOWAT, HELD_BYTES)
+}
+
+/// A request with more than this is answered.
+const HELD_BYTES: i32 = 1 << 20;
+
+/// What is there wakes those who wait for it, as the kernel has it for this option.
+pub fn give_all(connection: &TcpStream) {
+    set(connection, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 1).ok();
+}
+
+/// Whether what lies in the queue begins like a request.
+pub fn begins_request(connection: &TcpStream) -> bool {
+    let mut first = [0; 4];
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    let length = recv(connection.as_raw_fd(), &mut first, flags).unwrap_or(0);
+    length > 0 && METHODS.iter().any(|method| method.starts_with(&first[..length]))
+}
+
+/// Takes away what lies in the queue: how many bytes that were.
+pub fn take_all(connection: &TcpStream) -> u64 {
+    let mut taken = 0;
+    let mut part = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = recv(connection.as_raw_fd(), &mut part, MsgFlags::MSG_DONTWAIT) {
+        taken += length as u64;
+    }
+    taken
 }
 
 fn set(socket: impl AsFd, level: i32, name: i32, value: i32) -> Result<(), Errno> {
@@ -278,7 +320,9 @@ fn no_beginnings() -> Vec<libc::sock_filter> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::readers::{Place, Readers};
     use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::io::{ErrorKind, Read, Write};
     use std::net::TcpListener;
 
@@ -340,6 +384,60 @@ mod tests {
         let mut came = [0; 17];
         server.read_exact(&mut came).unwrap();
         assert_eq!(&came, b"POST / HTTP/1.1\r\n", "it was only delayed");
+    }
+
+    /// Whether somebody who waits for it would be woken.
+    fn wakes(server: &TcpStream) -> bool {
+        let mut polled = [PollFd::new(server.as_fd(), PollFlags::POLLIN)];
+        poll(&mut polled, PollTimeout::ZERO).unwrap() > 0
+    }
+
+    #[test]
+    fn what_is_held_back_wakes_nobody_until_all_is_given() {
+        let (mut client, mut server) = pair();
+        server.set_nonblocking(true).unwrap();
+        hold_back(&server).unwrap();
+        assert_eq!(hold_back(&server), Err(Errno::EBUSY), "the number of another");
+        client.write_all(b"GE").unwrap();
+        assert!(begins_request(&server));
+        client.write_all(b"T /").unwrap();
+        assert!(begins_request(&server) && !wakes(&server));
+        let held = Facts::of(&server).unwrap();
+        assert_eq!((held.received, held.unread, held.dropped), (5, 5, 0));
+        give_all(&server);
+        assert!(wakes(&server));
+        let mut came = [0; 9];
+        assert_eq!(server.read(&mut came).unwrap(), 5);
+        assert!(!begins_request(&server));
+        client.write_all(b"\x81\x85abcd").unwrap();
+        assert!(!begins_request(&server) && wakes(&server));
+    }
+
+    #[test]
+    fn a_call_that_sleeps_is_woken_when_all_is_given_and_reads_an_end_where_it_was_taken() {
+        for given in [true, false] {
+            let (mut client, server) = pair();
+            let socket = rustix::fs::fstat(&server).unwrap().st_ino;
+            let place = Place { process: std::process::id(), socket };
+            let mut reader = server.try_clone().unwrap();
+            let read = thread::spawn(move || reader.read(&mut [0; 99]).unwrap());
+            while !Readers::default().sleeps_in(place) {
+                thread::yield_now();
+            }
+            hold_back(&server).unwrap();
+            client.write_all(b"GET /").unwrap();
+            assert!(Readers::default().sleeps_in(place));
+            if given {
+                give_all(&server);
+                assert_eq!(read.join().unwrap(), 5);
+            } else {
+                assert_eq!(take_all(&server), 5);
+                server.shutdown(std::net::Shutdown::Both).unwrap();
+                assert_eq!(read.join().unwrap(), 0);
+                drop(server);
+                assert_eq!(client.read(&mut [0]).unwrap(), 0, "an end, and no reset");
+            }
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod flow;
 mod keeper;
 mod kernel;
 mod listener;
+mod readers;
 mod uses;
 
 use crate::process::{self, seccomp::Calls};

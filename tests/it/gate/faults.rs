@@ -164,13 +164,12 @@ fn an_ordinary_user_has_it_too() {
         load.switched(&it.generation.to_string());
         load.wait_for(20);
     }
-    // Where requests cannot be kept out of a connection (`zero_change::unfiltered`), one on which they follow each other at once lasts as
-    // long as its client wants.
-    let tally = load.stop();
-    assert_eq!(tally.lost(), 0, "{tally:#?}");
+    // While their clients go on asking, each at once after its answer.
     for generation in 1..=5 {
         assert_eq!(it.gone(generation)["cut"], 0);
     }
+    let tally = load.stop();
+    assert_eq!(tally.lost(), 0, "{tally:#?}");
     assert_eq!(it.notes(), [""; 0]);
 }
 

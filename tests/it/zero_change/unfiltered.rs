@@ -35,12 +35,12 @@ fn swaps_lose_nothing(project: &Project) {
         assert_eq!(kept.read(&mut [0]).unwrap(), 0, "a clean end, and no byte of an answer");
     }
     println!("{}: ended after {:?}", project.name, asked.elapsed());
-    // Connections on which requests follow each other at once last as long as their clients want.
-    let tally = load.stop();
+    // While the load goes on, whose requests follow each other at once.
     for generation in 1..=SWAPS {
         let drained = session.see("its end", |event| event["event"] == "drained" && event["generation"] == generation);
         assert_eq!(drained["cut"], 0, "{drained}");
     }
+    let tally = load.stop();
     assert_eq!(tally.lost(), 0, "{tally:#?}\n{:#?}\n{}", session.log, session.stderr());
     assert_eq!(session.count("note"), 0, "{:#?}", session.log);
 }
