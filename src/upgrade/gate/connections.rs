@@ -1,10 +1,10 @@
 //! The connections of a program that knows nothing of us, seen from outside: found in its processes, and ended between two answers.
 //! Never lives here: when one may be ended (`drain`).
 
-use super::drain::{self, Past, Patience, Verdict};
+use super::drain::{self, Held, Past, Patience, Verdict};
 use super::kernel::{self, Facts};
 use super::listener::inode;
-use super::readers::{Place, Readers};
+use super::readers::{self, Place, Reader, Readers, Traced};
 use crate::process::descriptors;
 use crate::upgrade::proc;
 use nix::errno::Errno;
@@ -54,32 +54,30 @@ impl Connections {
                 *asked |= drain::has_asked(last, &facts);
                 *last = facts;
             }
-            if let Past::Held { asked, .. } = past {
-                *asked = facts.unread > 0 && kernel::begins_request(connection);
-            }
+            look_into(connection, &facts, past);
             match drain::judge(&facts, *past, patience) {
                 Verdict::Over => return Look::default(),
                 Verdict::Wait => {}
-                Verdict::LetIn(then) => {
-                    let_in(connection, *past);
-                    *past = then;
-                }
+                Verdict::LetIn(then) if let_in(connection, *past) => *past = then,
+                // At the next look.
+                Verdict::LetIn(_) => {}
                 Verdict::Watch if kernel::keep_requests_out(connection).is_ok() => {
                     *past = Past::Watched { last: facts, asked: false };
                 }
                 // That is for administrators here, or the program has a filter of its own that may not be replaced.
-                Verdict::Watch => *past = Past::Unfiltered,
-                Verdict::Hold => *past = hold(connection, &facts, || readers.sleeps_in(place)),
+                Verdict::Watch => *past = Past::Unfiltered { strange: 0 },
+                Verdict::Hold => hold(connection, past, || readers.of(place)),
                 Verdict::End => {
                     if end(connection, *past) {
                         return Look::default();
                     }
-                    let_in(connection, *past);
-                    *past = Past::Untouched;
+                    if let_in(connection, *past) {
+                        *past = Past::Untouched;
+                    }
                 }
             }
-            if let Past::Held { last, .. } = past {
-                *last = facts;
+            if let Past::Held(held) = past {
+                held.last = facts;
             }
             Look { live: 1, busy: usize::from(drain::is_cut(&facts)) }
         })
@@ -92,6 +90,10 @@ impl Connections {
     pub fn end_all(&mut self, processes: &BTreeSet<u32>) -> Result<Look, Errno> {
         self.each(processes, |connection, _, past| {
             let Ok(facts) = Facts::of(connection) else { return Look::default() };
+            look_into(connection, &facts, past);
+            if drain::judge(&facts, *past, Patience::Short) == Verdict::End && end(connection, *past) {
+                return Look::default();
+            }
             let cut = drain::is_cut(&facts);
             // A client that has its answer reads an end, and not what the end of the program makes of its next request.
             if facts.open && !end(connection, Past::Untouched) {
@@ -170,35 +172,65 @@ pub(super) fn connection(socket: OwnedFd, ports: &BTreeSet<u16>) -> Option<TcpSt
     (stream && !listens && ports.contains(&local.port())).then_some(connection)
 }
 
-/// Holds back what comes, unless something has come since it was looked at: then it is in use, and goes on.
-fn hold(connection: &TcpStream, before: &Facts, sleeps: impl FnOnce() -> bool) -> Past {
-    let waits = fcntl(connection, FcntlArg::F_GETFL).is_ok_and(|flags| flags & OFlag::O_NONBLOCK.bits() == 0);
-    if waits && !(drain::is_answered(before) && sleeps()) {
-        return Past::Unfiltered;
+/// What lies in the queue of one that is held.
+fn look_into(connection: &TcpStream, facts: &Facts, past: &mut Past) {
+    if let Past::Held(held) = past {
+        held.asked = facts.unread > 0 && kernel::begins_request(connection);
     }
-    if kernel::hold_back(connection).is_err() {
-        return Past::Trusted;
+}
+
+/// Holds back what comes from now on.
+fn hold(connection: &TcpStream, past: &mut Past, reader: impl FnOnce() -> Option<Reader>) {
+    let Past::Unfiltered { strange } = *past else { return };
+    let held = if fcntl(connection, FcntlArg::F_GETFL).is_ok_and(|flags| flags & OFlag::O_NONBLOCK.bits() != 0) {
+        hold_unless_in_use(connection, None)
+    } else {
+        reader().and_then(|reader| {
+            readers::with_hold_on(reader, |traced| hold_unless_in_use(connection, Some(traced))).flatten()
+        })
+    };
+    if let Some((at, sleeper)) = held {
+        *past = Past::Held(Held { at, last: at, asked: false, sleeper, strange });
     }
+}
+
+/// Where the program waits in calls, one must sleep in a call that began before this: that is woken as it was told.
+fn hold_unless_in_use(connection: &TcpStream, traced: Option<&Traced>) -> Option<(Facts, Option<Reader>)> {
+    let before = Facts::of(connection).ok()?;
+    if !drain::may_be_held(&before) || traced.is_some_and(|traced| !traced.sleeps()) {
+        return None;
+    }
+    kernel::hold_back(connection).ok()?;
     match Facts::of(connection) {
-        Ok(at) if at.received == before.received => Past::Held { at, last: at, asked: false },
+        Ok(at) if at.received == before.received => Some((at, traced.map(|traced| traced.reader))),
         Ok(_) | Err(_) => {
             kernel::give_all(connection);
-            Past::Unfiltered
+            // It may be back already, in a call that waits for more than will come.
+            traced.inspect(|traced| traced.wake());
+            None
         }
     }
 }
 
-fn let_in(connection: &TcpStream, past: Past) {
+/// Whether that was possible at this moment.
+fn let_in(connection: &TcpStream, past: Past) -> bool {
     match past {
-        Past::Held { .. } => kernel::give_all(connection),
-        Past::Untouched | Past::Watched { .. } | Past::Trusted | Past::Unfiltered => kernel::let_all_in(connection),
+        Past::Held(Held { sleeper, .. }) => {
+            kernel::give_all(connection);
+            // A signal of the program's own may have woken it meanwhile, and it sleeps in another call.
+            sleeper.is_none_or(|reader| readers::with_hold_on(reader, Traced::wake).is_some())
+        }
+        Past::Untouched | Past::Watched { .. } | Past::Trusted | Past::Unfiltered { .. } => {
+            kernel::let_all_in(connection);
+            true
+        }
     }
 }
 
 /// Ends it so that the client reads the end between two answers and the program has seen nothing of what the client may have sent
 /// meanwhile: requests are kept out, it is looked at once more, and only then is it ended.
 fn end(connection: &TcpStream, past: Past) -> bool {
-    if let Past::Held { asked: true, .. } = past {
+    if let Past::Held(Held { asked: true, .. }) = past {
         // A request that was not read would make a reset of the end. Where nothing is there any more, the program has it.
         return kernel::take_all(connection) > 0 && shutdown(connection.as_raw_fd(), Shutdown::Both).is_ok();
     }

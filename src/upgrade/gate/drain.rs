@@ -2,9 +2,14 @@
 //! Never lives here: a socket, a clock. What the kernel tells of a connection comes in; what should be done comes out.
 
 use super::kernel::Facts;
+use super::readers::Reader;
 
 /// How long both sides must have been silent for an answer to count as finished, where the client is not waited for.
 const QUIET_MS: u32 = 1000;
+
+/// So often may be held back what is no request: most of one that comes in parts is none, and what is answered within a tick of the kernel's
+/// clock cannot be told from what is not.
+const STRANGE: u32 = 20;
 
 /// After so long without a byte from the client the program is at work on what came, and does not wait for the rest of it. Two ticks of the
 /// kernel's clock.
@@ -45,11 +50,23 @@ pub enum Past {
     Watched { last: Facts, asked: bool },
     /// It was watched, and is not any more.
     Trusted,
-    /// No filter may be attached to it.
-    Unfiltered,
-    /// What comes lies in its queue, and wakes nobody: how it was when that began, when nothing lay there, and at the last look; whether what
-    /// lies there begins like a request.
-    Held { at: Facts, last: Facts, asked: bool },
+    /// No filter may be attached to it. How often what was held back was no request.
+    Unfiltered { strange: u32 },
+    /// What comes lies in its queue, and wakes nobody.
+    Held(Held),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// When that began, and nothing lay there.
+    pub at: Facts,
+    /// At the last look.
+    pub last: Facts,
+    /// Whether what lies there begins like a request.
+    pub asked: bool,
+    /// Where the program waits in calls.
+    pub sleeper: Option<Reader>,
+    pub strange: u32,
 }
 
 /// A client of HTTP/1 asks for more only when it has the whole answer (RFC 9112, 9.3). So the request that was kept out is the proof that
@@ -71,34 +88,32 @@ pub fn judge(facts: &Facts, past: Past, patience: Patience) -> Verdict {
         // A part of a body that looks like one, or a client that does not wait for answers.
         (Patience::Whole | Patience::Short, Past::Watched { asked: true, .. }) => Verdict::LetIn(Past::Trusted),
         (Patience::Whole | Patience::Short, Past::Untouched) if facts.received > 0 => Verdict::Watch,
-        (Patience::Whole | Patience::Short, Past::Unfiltered) if facts.unread == 0 && is_past_reading(facts) => {
-            Verdict::Hold
-        }
-        (Patience::Whole | Patience::Short, Past::Held { at, last, asked }) => judge_held(facts, &at, &last, asked),
+        (Patience::Whole | Patience::Short, Past::Unfiltered { .. }) if may_be_held(facts) => Verdict::Hold,
+        (Patience::Whole | Patience::Short, Past::Held(held)) => judge_held(facts, &held),
         (Patience::Whole | Patience::Short, _) => Verdict::Wait,
     }
 }
 
-fn judge_held(facts: &Facts, at: &Facts, last: &Facts, asked: bool) -> Verdict {
+fn judge_held(facts: &Facts, Held { at, last, asked, strange, .. }: &Held) -> Verdict {
+    let again = |strange| Verdict::LetIn(if strange < STRANGE { Past::Unfiltered { strange } } else { Past::Trusted });
+    let was_answered = facts.sent != at.sent || is_answered(at);
     if facts.received - facts.unread.min(facts.received) != at.received {
         // The program was awake, and has read something.
-        return Verdict::LetIn(Past::Unfiltered);
+        return again(*strange);
     }
-    let was_answered = facts.sent != at.sent || is_answered(at);
     match (facts.unread, asked) {
         (0, _) => Verdict::Wait,
-        // The rest of a request that is being read; or it is no HTTP/1.
-        (_, false) => Verdict::LetIn(if was_answered { Past::Trusted } else { Past::Unfiltered }),
+        (_, false) => again(strange + 1),
         // Its body is still on its way: what came after the end would be answered by a reset.
         (_, true) if facts.received != last.received => Verdict::Wait,
         (_, true) if was_answered => Verdict::End,
-        (_, true) => Verdict::LetIn(Past::Unfiltered),
+        (_, true) => again(*strange),
     }
 }
 
 /// Whether what the client sends next is no part of what the program is reading.
-fn is_past_reading(facts: &Facts) -> bool {
-    is_answered(facts) || facts.received_ago >= STILL_MS
+pub fn may_be_held(facts: &Facts) -> bool {
+    facts.unread == 0 && (is_answered(facts) || facts.received_ago >= STILL_MS)
 }
 
 /// Whether a request was kept out between two looks: more was dropped than came past the filter. A probe of the other side's (TCP
@@ -120,7 +135,7 @@ pub fn is_still_between(facts: &Facts) -> bool {
 
 /// Everything that came was read, and the last word was the program's. The kernel's clock ticks every few milliseconds: what came and
 /// went within one tick counts as answered, as it nearly always was.
-pub fn is_answered(facts: &Facts) -> bool {
+fn is_answered(facts: &Facts) -> bool {
     facts.received > 0 && facts.unread == 0 && facts.sent > 0 && facts.sent_ago <= facts.received_ago
 }
 
@@ -163,7 +178,13 @@ mod tests {
             ("asked for more", ANSWERED, asked_for_more, Whole, Verdict::End),
             ("and told with that that it has the answer", undelivered, asked_for_more, Whole, Verdict::End),
             ("a part of an upload looked like it", asked, asked_for_more, Whole, Verdict::LetIn(Past::Trusted)),
-            ("part of a request is unread", Facts { unread: 3, ..ANSWERED }, asked_for_more, Whole, Verdict::LetIn(Past::Trusted)),
+            (
+                "part of a request is unread",
+                Facts { unread: 3, ..ANSWERED },
+                asked_for_more,
+                Whole,
+                Verdict::LetIn(Past::Trusted),
+            ),
             ("it is not watched twice", ANSWERED, Past::Trusted, Whole, Verdict::Wait),
             ("the client is not waited for", silent, none, Short, Verdict::End),
             ("it reads slowly", Facts { delivered: false, ..silent }, none, Short, Verdict::Watch),
@@ -180,33 +201,35 @@ mod tests {
     #[test]
     fn where_no_filter_is_allowed_what_lies_in_the_queue_is_the_proof() {
         use Verdict::{End, Hold, LetIn, Wait};
-        let held = |at, asked| Past::Held { at, last: ANSWERED, asked };
-        let (answered, asked) = (held(ANSWERED, false), held(ANSWERED, true));
+        let held = |at, last, asked| Past::Held(Held { at, last, asked, sleeper: None, strange: 7 });
+        let (answered, asked) = (held(ANSWERED, ANSWERED, false), held(ANSWERED, ANSWERED, true));
         let busy = Facts { received: 180, sent_ago: 40, received_ago: 20, ..ANSWERED };
-        let at_work = |asked| Past::Held { at: busy, last: Facts { received: 270, ..busy }, asked };
+        let at_work = |asked| held(busy, Facts { received: 270, ..busy }, asked);
         // Ninety bytes more have come, and lie there.
         let more = |at: Facts| Facts { received: at.received + 90, unread: 90, received_ago: 1, ..at };
-        let seen = |at: Facts| Past::Held { at, last: more(at), asked: true };
+        let seen = |at: Facts| held(at, more(at), true);
+        let (none, again, stranger) = (
+            Past::Unfiltered { strange: 0 },
+            LetIn(Past::Unfiltered { strange: 7 }),
+            LetIn(Past::Unfiltered { strange: 8 }),
+        );
+        let last_time = Past::Held(Held { at: ANSWERED, last: ANSWERED, asked: false, sleeper: None, strange: 19 });
         let table = [
-            ("answered", ANSWERED, Past::Unfiltered, Hold),
-            ("being read", Facts { received_ago: 1, ..busy }, Past::Unfiltered, Wait),
-            ("read, and at work", busy, Past::Unfiltered, Hold),
-            ("still to be read", Facts { unread: 9, ..busy }, Past::Unfiltered, Wait),
+            ("answered", ANSWERED, none, Hold),
+            ("being read", Facts { received_ago: 1, ..busy }, none, Wait),
+            ("read, and at work", busy, none, Hold),
+            ("still to be read", Facts { unread: 9, ..busy }, none, Wait),
             ("nothing more asked, as in a stream", ANSWERED, answered, Wait),
             ("a stream goes on", Facts { sent: 1000, ..ANSWERED }, answered, Wait),
-            ("a frame of another protocol", more(ANSWERED), answered, LetIn(Past::Trusted)),
+            ("a frame of another protocol", more(ANSWERED), answered, stranger),
+            ("as always", more(ANSWERED), last_time, LetIn(Past::Trusted)),
             ("a request has begun to come", more(ANSWERED), asked, Wait),
             ("a request has come", more(ANSWERED), seen(ANSWERED), End),
             ("it is answered, and the client asks for more", Facts { sent: 1000, ..more(busy) }, at_work(true), End),
-            ("a client that does not wait for answers", more(busy), at_work(true), LetIn(Past::Unfiltered)),
-            ("the rest of what the program reads", more(busy), at_work(false), LetIn(Past::Unfiltered)),
-            (
-                "read although it was held back",
-                Facts { received: 180, ..ANSWERED },
-                answered,
-                LetIn(Past::Unfiltered),
-            ),
-            ("read in part", Facts { unread: 30, ..more(ANSWERED) }, seen(ANSWERED), LetIn(Past::Unfiltered)),
+            ("a client that does not wait for answers", more(busy), at_work(true), again),
+            ("the rest of what the program reads", more(busy), at_work(false), stranger),
+            ("read although it was held back", Facts { received: 180, ..ANSWERED }, answered, again),
+            ("read in part", Facts { unread: 30, ..more(ANSWERED) }, seen(ANSWERED), again),
         ];
         for (what, facts, past, expected) in table {
             assert_eq!(judge(&facts, past, Patience::Whole), expected, "{what}");

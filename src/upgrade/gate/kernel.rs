@@ -229,8 +229,7 @@ pub fn let_all_in(connection: &TcpStream) {
 
 /// From now on what comes is received and acknowledged, but wakes nobody who waits for it: neither poll(2) and its likes nor a call that
 /// sleeps in it, until so many bytes are there (SO_RCVLOWAT of socket(7)). A call that does not wait reads them all the same; one that
-/// begins only now takes what is there and sleeps on with it, so a socket of a program that waits in such calls is held only while it sleeps
-/// in one.
+/// waits and begins only now takes what is there and sleeps on with it, whatever is given later, until it is woken (`Traced::wake`).
 ///
 /// # Errors
 /// EBUSY where the program has its own number of them.
@@ -421,12 +420,12 @@ mod tests {
             let place = Place { process: std::process::id(), socket };
             let mut reader = server.try_clone().unwrap();
             let read = thread::spawn(move || reader.read(&mut [0; 99]).unwrap());
-            while !Readers::default().sleeps_in(place) {
+            while !Readers::default().of(place).is_some() {
                 thread::yield_now();
             }
             hold_back(&server).unwrap();
             client.write_all(b"GET /").unwrap();
-            assert!(Readers::default().sleeps_in(place));
+            assert!(Readers::default().of(place).is_some());
             if given {
                 give_all(&server);
                 assert_eq!(read.join().unwrap(), 5);

@@ -1,12 +1,15 @@
-//! Which threads of a program sleep in a call that reads from one of its connections.
+//! Which threads of a program sleep in a call that reads from one of its connections, and how one is woken without harm.
 //! Never lives here: why that matters (`connections`).
 
 use crate::process::descriptors;
 use crate::upgrade::proc;
 use nix::libc::{self, c_long};
+use nix::sys::ptrace::{self, Options};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::RawFd;
+use std::thread;
 
 /// A socket of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,17 +25,46 @@ pub struct Readers {
     found: BTreeMap<u32, BTreeMap<u64, Reader>>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Reader {
+/// A thread that has slept in a call which reads from that descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reader {
     thread: u32,
     number: RawFd,
 }
 
 impl Readers {
-    /// Whether a thread sleeps there now.
-    pub fn sleeps_in(&mut self, place: Place) -> bool {
-        let readers = self.found.entry(place.process).or_insert_with(|| find(place.process));
-        readers.get(&place.socket).is_some_and(|reader| reads(reader.thread) == Some(reader.number))
+    pub fn of(&mut self, place: Place) -> Option<Reader> {
+        self.found.entry(place.process).or_insert_with(|| find(place.process)).get(&place.socket).copied()
+    }
+}
+
+/// Does something while it is sure that the reader can be woken. Nothing where it cannot: as it has ended, as a debugger has it, or as the
+/// last hold on it is just being let go.
+pub fn with_hold_on<T: Send>(reader: Reader, what: impl FnOnce(&Traced) -> T + Send) -> Option<T> {
+    let thread = Pid::from_raw(i32::try_from(reader.thread).ok()?);
+    let trace = || {
+        ptrace::seize(thread, Options::empty()).ok()?;
+        Some(what(&Traced { reader, thread }))
+    };
+    // A tracer is a thread, and what it traces goes on when it ends (ptrace(2)), without a stop that somebody would have to wait for.
+    thread::scope(|scope| thread::Builder::new().spawn_scoped(scope, trace).ok()?.join().ok()?)
+}
+
+/// One that is traced, and goes on.
+#[derive(Debug)]
+pub struct Traced {
+    pub reader: Reader,
+    thread: Pid,
+}
+
+impl Traced {
+    pub fn sleeps(&self) -> bool {
+        reads(self.reader.thread) == Some(self.reader.number)
+    }
+
+    /// Whatever call it sleeps in returns with what it has, or begins anew, now or as soon as it sleeps (PTRACE_INTERRUPT).
+    pub fn wake(&self) {
+        ptrace::interrupt(self.thread).ok();
     }
 }
 
@@ -85,16 +117,17 @@ mod tests {
         // As servers have it for reading and for writing.
         let copy = server.try_clone().unwrap();
         let this = std::process::id();
-        let socket = proc::sockets(this).unwrap().into_iter().find(|(number, _)| *number == server.as_raw_fd()).unwrap().1;
+        let socket =
+            proc::sockets(this).unwrap().into_iter().find(|(number, _)| *number == server.as_raw_fd()).unwrap().1;
         let place = Place { process: this, socket };
-        assert!(!Readers::default().sleeps_in(place));
-        std::thread::scope(|scope| {
+        assert_eq!(Readers::default().of(place), None);
+        thread::scope(|scope| {
             scope.spawn(|| std::io::Read::read(&mut &copy, &mut [0; 9]));
-            while !Readers::default().sleeps_in(place) {
-                std::thread::yield_now();
+            while Readers::default().of(place).is_none() {
+                thread::yield_now();
             }
             drop(client);
         });
-        assert!(!Readers::default().sleeps_in(place));
+        assert_eq!(Readers::default().of(place), None);
     }
 }

@@ -166,10 +166,11 @@ fn an_ordinary_user_has_it_too() {
     }
     // While their clients go on asking, each at once after its answer.
     for generation in 1..=5 {
-        assert_eq!(it.gone(generation)["cut"], 0);
+        let gone = it.gone(generation);
+        assert_eq!(gone["cut"], 0, "{gone} {:#?}\n{:#?}", load.tally(), it.session.log);
     }
     let tally = load.stop();
-    assert_eq!(tally.lost(), 0, "{tally:#?}");
+    assert_eq!(tally.lost(), 0, "{tally:#?}\n{:#?}", it.session.log);
     assert_eq!(it.notes(), [""; 0]);
 }
 
