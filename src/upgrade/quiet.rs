@@ -28,7 +28,10 @@ impl Room {
         }
         let Some(started) = self.generations.get_mut(&generation) else { return };
         let seen = proc::listening(started.running.pid());
-        let stays = !seen.is_disjoint(&started.seen);
+        // What is held is told of by its gate, which may be behind what is seen here.
+        let is_held =
+            |socket: &u64| started.gate.is_some() && self.held.shelf.find(|held| held.inode == *socket).is_some();
+        let stays = seen.intersection(&started.seen).any(|socket| !is_held(socket));
         started.seen = seen;
         let age = now.saturating_duration_since(started.at);
         if stays || self.has_no_sockets(generation, age) {
