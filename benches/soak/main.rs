@@ -14,7 +14,7 @@ mod harness;
 #[path = "../../src/demo/load.rs"]
 mod load;
 
-use harness::{Project, Session, children, free_address, leavings, send, version};
+use harness::{Project, Session, children, free_address, get, leavings, send};
 use load::{Load, Mix, Tally};
 use nix::sys::signal::Signal;
 use std::fs;
@@ -211,7 +211,8 @@ fn serve(
     save(project, source, wanted, first);
     loop {
         session.wait_for("serving");
-        if version(address) == wanted {
+        // One that aborts, and was started once more, may do so in the middle of this.
+        if get(address, "/").is_ok_and(|answer| answer.contains(&format!("version: {wanted}\n"))) {
             return load.switched(wanted);
         }
     }
