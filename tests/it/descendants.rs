@@ -4,7 +4,7 @@ use crate::gate::{SERVER, pid, start_with};
 use crate::harness::plain::{Plain, project};
 use crate::harness::server::{change, who};
 use crate::harness::{
-    LONG, Project, Session, children, free_address, get, hotrun_dependency, is_alive, leavings, now, send, wait_for_end,
+    Project, Session, children, free_address, get, hotrun_dependency, is_alive, leavings, send, until, wait_for_end,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -18,14 +18,6 @@ fn with_word(word: &str) -> Vec<u32> {
         line.windows(word.len()).any(|window| window == word.as_bytes()) && is_alive(*pid)
     };
     pids.filter(has_it).collect()
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let limit = now() + LONG;
-    while !done() {
-        assert!(now() < limit, "{what}");
-        std::thread::yield_now();
-    }
 }
 
 /// A word that no other test has on its command lines, as the seconds of a sleep.

@@ -244,7 +244,10 @@ impl Keeper {
                     self.calls.proceed(parked.id);
                 }
             }
-            Order::Return => self.away = false,
+            Order::Return => {
+                self.away = false;
+                self.knock_soon();
+            }
         }
     }
 
@@ -394,7 +397,7 @@ impl Keeper {
     fn knock_now(&mut self, now: Instant) {
         let Some(knock) = self.knock.take() else { return };
         let mute: Vec<&Use> = self.uses.iter().filter(|used| (used.listens || used.handed) && !used.accepts).collect();
-        if mute.is_empty() || self.closed.is_some() || self.said_blind {
+        if mute.is_empty() || self.closed.is_some() || self.said_blind || self.away {
             return;
         }
         mute.iter().for_each(|used| used.listener.knock());
@@ -468,3 +471,7 @@ pub(super) fn forbidden(error: Errno) -> bool {
 pub(super) fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+#[path = "keeper_tests.rs"]
+mod tests;

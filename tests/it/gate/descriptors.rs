@@ -3,7 +3,7 @@
 use super::{Running, start};
 use crate::harness::plain::{self, Plain};
 use crate::harness::server::{Asked, ask, hold, who};
-use crate::harness::{is_alive, listed, version};
+use crate::harness::{is_alive, listed, ticks, version};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,13 +26,6 @@ fn lowest_free(process: u32) -> u64 {
     let used: BTreeSet<u64> =
         numbers.map(|number| number.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
     (0..).find(|number| !used.contains(number)).unwrap()
-}
-
-/// Time on a processor so far, in ticks (proc_pid_stat(5)).
-fn ticks(process: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum()
 }
 
 /// What is asked of that session, by a client that waits.

@@ -28,6 +28,15 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Waits for what nobody tells of.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let limit = now() + LONG;
+    while !done() {
+        assert!(now() < limit, "{what}");
+        std::thread::yield_now();
+    }
+}
+
 /// The command under test.
 pub fn command() -> std::process::Command {
     std::process::Command::new(env!("CARGO_BIN_EXE_cargo-hotrun"))
@@ -63,6 +72,22 @@ pub fn version(address: SocketAddr) -> String {
 pub fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z') && !rest.starts_with('X'))
+}
+
+/// Time on a processor so far, in ticks (proc_pid_stat(5)).
+pub fn ticks(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+/// What it spends in that time.
+pub fn ticks_within(process: u32, time: Duration) -> u64 {
+    let (before, until) = (ticks(process), now() + time);
+    while now() < until {
+        std::thread::park_timeout(until.saturating_duration_since(now()));
+    }
+    ticks(process) - before
 }
 
 /// Where a session tells that it runs, so that others find it.
