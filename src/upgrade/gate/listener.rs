@@ -455,6 +455,17 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_given_since_it_was_closed_is_not_let_go() {
+        let listener = listener();
+        let closed = listener.times_given();
+        listener.hand_to(1, false).unwrap();
+        assert!(!listener.shut_down_unless_given(closed) && listener.is_to_stay());
+        assert!(TcpStream::connect(listener.address).is_ok());
+        assert!(listener.shut_down_unless_given(listener.times_given()) && !listener.is_to_stay());
+        assert!(TcpStream::connect(listener.address).is_err());
+    }
+
+    #[test]
     fn the_shelf_forgets_what_nobody_holds() {
         let shelf = Shelf::default();
         let listener = Arc::new(listener());
