@@ -267,7 +267,8 @@ impl Room {
 
     /// The program before this one; asked for again, the one before that.
     pub fn rollback(&mut self, now: Instant, launcher: &mut Launcher) {
-        let actions = self.handover.rollback(now, self.style());
+        let style = self.handover.earlier().map_or_else(|| self.style(), |program| self.style_for(program));
+        let actions = self.handover.rollback(now, style);
         self.perform(now, actions, launcher);
     }
 

@@ -139,18 +139,19 @@ fn a_server_with_the_library_is_swapped_at_a_gate_as_any_other() {
     assert_eq!(tally.lost(), 0, "{tally:#?}");
 }
 
+fn go_back(project: &Project, session: &Session) {
+    let pid = session.pid().to_string();
+    let status = command().args(["rollback", "--pid", &pid]).current_dir(project.root()).status().unwrap();
+    assert!(status.success());
+}
+
 #[test]
 fn it_can_be_gone_back_after_a_bad_start() {
     let mut it = start("dropped-back", "std", &[]);
     let text = it.project.read("src/main.rs");
     it.save(&text);
     it.fail(&text, "todo!();");
-    let status = command()
-        .args(["rollback", "--pid", &it.session.pid().to_string()])
-        .current_dir(it.project.root())
-        .status()
-        .unwrap();
-    assert!(status.success());
+    go_back(&it.project, &it.session);
     it.generation += 1;
     assert_eq!(it.session.wait_serving(it.generation)["by"], "library");
     assert_eq!(version(it.address), "1");
@@ -202,16 +203,22 @@ fn where_there_is_no_gate_a_program_may_leave_the_library_and_come_back() {
     save(2, &without);
     assert_eq!(session.wait_for("start-failed")["serving"], 1);
     assert_eq!(version(address), "1");
-    for (generation, text, by) in [
-        (3, &without, "stop-and-start"),
-        (4, &without, "stop-and-start"),
-        (5, &with, "library"),
-        (6, &with, "library"),
-        (7, &without, "stop-and-start"),
+    for (generation, text, by, answers) in [
+        (3, Some(&without), "stop-and-start", "3"),
+        (4, Some(&with), "library", "4"),
+        (5, Some(&without), "stop-and-start", "5"),
+        (6, Some(&with), "library", "6"),
+        (7, Some(&with), "library", "7"),
+        (8, None, "library", "6"),
+        (9, None, "stop-and-start", "5"),
+        (10, Some(&without), "stop-and-start", "10"),
     ] {
-        save(generation, text);
+        match text {
+            Some(text) => save(generation, text),
+            None => go_back(&project, &session),
+        }
         assert_eq!(session.wait_serving(generation)["by"], by, "{generation}");
-        assert_eq!(version(address), generation.to_string());
+        assert_eq!(version(address), answers);
     }
 }
 
@@ -248,6 +255,26 @@ fn a_server_with_the_library_tells_nothing_of_how_long_one_without_it_needs_to_b
             assert_eq!(version(address), "1");
         }
     }
+}
+
+#[test]
+fn what_a_server_with_the_library_does_not_ask_for_is_not_said_to_be_served() {
+    let (project, address) = (Project::new("dropped-unasked", &hotrun_dependency("[]"), WORKER), free_address());
+    let mut session = Session::start(&project, address, &[&format!("--listen=http={address}")]);
+    for generation in 1..=2 {
+        let serving = session.wait_serving(generation);
+        assert_eq!(
+            (&serving["by"], &serving["addresses"]),
+            (&"library".into(), &Value::Array(Vec::new())),
+            "{serving}"
+        );
+        session.signal(Signal::SIGUSR2);
+    }
+    let notes: Vec<&str> = session.log.iter().filter_map(|event| event["text"].as_str()).collect();
+    assert!(
+        notes.len() == 1 && notes[0].contains(&address.to_string()) && notes[0].contains("unanswered"),
+        "{notes:?}"
+    );
 }
 
 /// By its word to somebody else, or because of the time.

@@ -1,8 +1,11 @@
 //! Calls that are made again: because a signal has interrupted them, after the listener was closed, or shut.
 
 use super::{LIBC, start_with};
+use crate::harness::refuse::refuse;
 use crate::harness::server::ask;
 use crate::harness::{command, free_address, ticks_within};
+use nix::errno::Errno;
+use nix::libc;
 use serde_json::Value;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
@@ -51,15 +54,20 @@ fn before_bind() {
 
 #[test]
 fn a_bind_that_a_signal_interrupts_is_done_once() {
-    let other = free_address().to_string();
     let needs = format!("{LIBC}\n{SOCKET}");
-    let mut it = start_with("again-interrupted", &needs, &[], &[INTERRUPTED], |command| {
-        command.env("OTHER", &other);
-    });
-    assert_eq!(it.answers(), ("1".to_owned(), it.pid));
-    // As one that is given what is held, too.
-    assert_eq!(it.swap(&[INTERRUPTED])["by"], "bind");
-    assert_eq!(it.answers(), ("2".to_owned(), it.pid));
+    for (name, can_copy) in [("again-interrupted", true), ("again-interrupted-anew", false)] {
+        let other = free_address().to_string();
+        let mut it = start_with(name, &needs, &["--drain-timeout", "1s"], &[INTERRUPTED], |command| {
+            command.env("OTHER", &other);
+            if !can_copy {
+                refuse(command, libc::SYS_pidfd_getfd, Errno::EPERM);
+            }
+        });
+        assert_eq!(it.answers(), ("1".to_owned(), it.pid));
+        // As one that is given what is held, too.
+        assert_eq!(it.swap(&[INTERRUPTED])["by"], "bind");
+        assert_eq!(it.answers(), ("2".to_owned(), it.pid));
+    }
 }
 
 const ROUNDS: usize = 20;
