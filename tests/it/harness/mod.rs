@@ -74,20 +74,19 @@ pub fn is_alive(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z') && !rest.starts_with('X'))
 }
 
-/// Time on a processor so far, in ticks (proc_pid_stat(5)).
-pub fn ticks(process: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum()
-}
-
-/// What it spends in that time.
-pub fn ticks_within(process: u32, time: Duration) -> u64 {
-    let (before, until) = (ticks(process), now() + time);
-    while now() < until {
-        std::thread::park_timeout(until.saturating_duration_since(now()));
-    }
-    ticks(process) - before
+/// Whether a process runs in circles: whether it spends half as much as this thread, which does for half a second of its own time, however
+/// long that takes where others run, too.
+pub fn is_busy(process: u32) -> bool {
+    // In hundredths of a second (proc_pid_stat(5)).
+    let ticks = |of: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{of}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum::<u64>()
+    };
+    let process = process.to_string();
+    let (own, its) = (ticks("thread-self"), ticks(&process));
+    while ticks("thread-self") - own < 50 {}
+    ticks(&process) - its > 25
 }
 
 /// Where a session tells that it runs, so that others find it.
