@@ -58,3 +58,19 @@ fn a_call_that_comes_with_the_order_to_leave_is_left_to_whoever_answers_then() {
     let client = TcpStream::connect(held.address).unwrap();
     assert_eq!(program.join().unwrap(), client.local_addr().unwrap());
 }
+
+/// One of our own connections would come to the program as a client, who says nothing for as long as this process is stopped.
+#[test]
+fn nobody_is_woken_who_is_answered_by_somebody_else() {
+    let held = Arc::new(Listener::new(TcpListener::bind("127.0.0.1:0").unwrap().into()).unwrap());
+    let (nobody, _) = io::pipe().unwrap();
+    let (mut keeper, ..) = ordered(&nobody.into(), &held, Order::Open);
+    keeper = keeper.handed(&[Arc::clone(&held)]);
+    let (_, doing) = io::pipe().unwrap();
+    keeper.obey(Order::Leave(Arc::new(doing)));
+    keeper.knock_now(now());
+    assert!(!held.has_waiting());
+    keeper.obey(Order::Return);
+    keeper.knock_now(now());
+    assert!(held.has_waiting());
+}
