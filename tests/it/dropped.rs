@@ -197,7 +197,7 @@ fn where_there_is_no_gate_a_program_may_leave_the_library_and_come_back() {
     assert_eq!(session.wait_serving(1)["by"], "library");
     let save = |generation: u64, text: &str| {
         let version = format!("VERSION: &str = \"{generation}\"");
-        project.write("src/main.rs", &text.replace("VERSION: &str = \"1\"", &version));
+        project.write_by_rename("src/main.rs", &text.replace("VERSION: &str = \"1\"", &version));
     };
     // By the first one it is found out, whose address is still held.
     save(2, &without);
