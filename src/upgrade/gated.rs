@@ -5,7 +5,7 @@ use super::gate::{Blind, Gate, Order, Patience, Seen, Which};
 use super::generation::Started;
 use super::ready::ALIVE;
 use super::sockets::Endpoint;
-use super::{Generation, Room, Takes, proc};
+use super::{Generation, Room, Takes};
 use crate::config::Ready;
 use crate::process::{Launcher, descriptors};
 use crate::report::{HandOver, Notice};
@@ -23,20 +23,25 @@ impl Room {
         let Some(started) = self.generations.get_mut(&generation) else { return };
         match seen {
             Seen::Listens { listener, bound } => {
-                started.listens.push(listener.inode);
+                if !started.listens.contains(&listener.inode) {
+                    started.listens.push(listener.inode);
+                }
                 let name = self.held.name_of(&listener);
                 started.own.saw(bound, name.is_some());
                 match name {
                     Some(name) => drop(started.taken.insert(name)),
+                    // Closed and asked for again before that was heard.
+                    None if started.offered.iter().any(|(_, end)| end.is(&listener)) => {}
                     None => started.offered.push((listener.address.to_string(), Endpoint::Tcp(listener))),
                 }
                 self.pass_on();
                 self.probe_what_is_bound(generation);
             }
-            Seen::Closes(listener) => {
+            // It has asked for it again meanwhile.
+            Seen::Closes { listener, given } if listener.times_given() != given => {}
+            Seen::Closes { listener, given } => {
                 started.listens.retain(|inode| *inode != listener.inode);
-                let is_it = |end: &Endpoint| end.tcp().is_some_and(|tcp| tcp.inode == listener.inode);
-                started.offered.retain(|(_, end)| !is_it(end));
+                started.offered.retain(|(_, end)| !end.is(&listener));
                 if let Some(name) = self.held.name_of(&listener) {
                     started.taken.remove(&name);
                 }
@@ -47,12 +52,8 @@ impl Room {
                 }
                 // Another generation may have it, and be about to serve.
                 let is_used = self.generations.values().any(|started| started.listens.contains(&listener.inode));
-                // And the program itself may have asked for it again meanwhile.
-                let pid = self.generations.get(&generation).map(|started| started.running.pid());
-                let is_back = pid.is_some_and(|pid| proc::family(pid).iter().any(|pid| proc::holds(*pid, listener.inode)));
                 let current = self.handover.current() == Some(generation);
-                if current && !is_used && !is_back && self.held.close(&listener) {
-                    listener.shut_down();
+                if current && !is_used && self.held.close(&listener) && listener.shut_down_unless_given(given) {
                     self.note(format!("{} was closed by the program: let go", listener.address));
                 }
             }

@@ -68,6 +68,9 @@ pub struct Start {
     tag: String,
 }
 
+/// What a program with the library is told.
+pub type Order = fn(&Holder) -> io::Result<()>;
+
 /// How a generation comes by its sockets.
 #[derive(Debug, Clone, Copy)]
 pub struct Sockets<'a> {
@@ -95,8 +98,8 @@ pub struct Started {
     /// It has gone into the background, as who.
     pub background: Option<String>,
     pub takes: Takes,
-    /// It is to accept from now on, whether it has said hello by then or not.
-    pub committed: bool,
+    /// What it could not be told last, as it has not said hello: it is when it does.
+    pub untold: Option<Order>,
     pub by: HandOver,
     /// Where it has one, which is not where the calls of the program were let through unseen.
     pub gate: Option<Gate>,
@@ -248,7 +251,7 @@ impl Start {
             accepts: false,
             said_draining: false,
             terminate_at: None,
-            committed: false,
+            untold: None,
             seen: BTreeSet::new(),
             can_listen: None,
             refused: BTreeSet::new(),

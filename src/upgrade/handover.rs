@@ -174,6 +174,11 @@ impl<P: Clone + PartialEq> Handover<P> {
         }
     }
 
+    /// The program that `rollback` goes back to.
+    pub fn earlier(&self) -> Option<&P> {
+        self.history.earlier(self.coming_program())
+    }
+
     /// Back to the program that served before the current one; asked for again, to the one before that.
     pub fn rollback(&mut self, now: Instant, style: Style) -> Vec<Action<P>> {
         let coming = self.coming_program().cloned();

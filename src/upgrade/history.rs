@@ -55,11 +55,16 @@ impl<P: Clone + PartialEq> History<P> {
         self.before.last()
     }
 
-    /// The user goes back: one further than to where they are on the way already.
-    pub fn back(&mut self, coming: Option<&P>) -> Option<P> {
+    /// To which the user would go back: one further than to where they are on the way already.
+    pub fn earlier(&self, coming: Option<&P>) -> Option<&P> {
         let on_the_way = coming.filter(|coming| self.asked.contains(coming));
         let at = on_the_way.and_then(|coming| self.before.iter().position(|program| program == coming));
-        let program = self.before.get(at.unwrap_or(self.before.len()).checked_sub(1)?)?.clone();
+        self.before.get(at.unwrap_or(self.before.len()).checked_sub(1)?)
+    }
+
+    /// The user goes back.
+    pub fn back(&mut self, coming: Option<&P>) -> Option<P> {
+        let program = self.earlier(coming)?.clone();
         self.asked.push(program.clone());
         Some(program)
     }

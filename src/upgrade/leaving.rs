@@ -4,6 +4,7 @@
 use super::{Generation, Room, proc};
 use crate::process::Launcher;
 use crate::report::HandOver;
+use hotrun::holder::Holder;
 use nix::sys::signal::Signal;
 use std::time::Instant;
 
@@ -12,10 +13,11 @@ impl Room {
         if self.drain_at_gate(generation) {
             return;
         }
-        let Some(started) = self.generations.get(&generation) else { return };
+        let Some(started) = self.generations.get_mut(&generation) else { return };
         if started.said_hello && started.holder.drain().is_ok() {
             return;
         }
+        started.untold = Some(Holder::drain);
         if started.by == HandOver::StopAndStart
             && !self.said_binds_for_itself
             && let Some(address) = proc::listens(started.running.pid())

@@ -16,9 +16,9 @@ impl Room {
                 // Not known from the dependency graph, or there under another name.
                 (started.takes, started.by) = (Takes::Library, HandOver::Library);
                 started.said_hello = true;
-                if started.committed {
-                    // It was ready before it could hear of it. One that is gone needs no word.
-                    started.holder.commit().ok();
+                if let Some(order) = started.untold.take() {
+                    // As it was ready by another's word, or by time. One that is gone needs none.
+                    order(&started.holder).ok();
                 }
                 // It was only waited for, to see whether it would say this.
                 if self.ready == Ready::Auto {
@@ -89,7 +89,9 @@ impl Room {
             if let Some(listener) = socket.end.tcp() {
                 listener.shut_down();
             }
-            self.tell(current, |started| started.holder.release(&socket.name));
+            if let Some(started) = self.generations.get(&current).filter(|started| started.said_hello) {
+                started.holder.release(&socket.name).ok();
+            }
             let name = if socket.name == socket.address { String::new() } else { format!(" ({})", socket.name) };
             self.note(format!("{}{name} is no longer wanted by the program: let go", socket.address));
         }

@@ -34,7 +34,7 @@ use action::{Action, Timeouts};
 use flows::Flows;
 use generation::{Sockets, Start, Started};
 use handover::Handover;
-use hotrun::holder::Said as Told;
+use hotrun::holder::{Holder, Said as Told};
 use nix::sys::signal::Signal;
 use sockets::Held;
 use std::collections::{BTreeMap, BTreeSet};
@@ -267,7 +267,8 @@ impl Room {
 
     /// The program before this one; asked for again, the one before that.
     pub fn rollback(&mut self, now: Instant, launcher: &mut Launcher) {
-        let actions = self.handover.rollback(now, self.style());
+        let style = self.handover.earlier().map_or_else(|| self.style(), |program| self.style_for(program));
+        let actions = self.handover.rollback(now, style);
         self.perform(now, actions, launcher);
     }
 
@@ -392,21 +393,18 @@ impl Room {
             match action {
                 Action::Start { generation, program } => self.start(now, generation, program, launcher),
                 Action::Commit(generation) => {
-                    if let Some(started) = self.generations.get_mut(&generation) {
-                        started.committed = true;
-                    }
-                    self.tell(generation, |started| started.holder.commit());
+                    self.tell(generation, Holder::commit);
                     self.open_gate(generation);
                 }
                 Action::Pause(generation) => {
-                    self.tell(generation, |started| started.holder.pause());
+                    self.tell(generation, Holder::pause);
                     if !self.close_gate(generation) {
                         self.stopped_if_mute(now, generation, launcher);
                     }
                 }
                 Action::Resume(generation) => {
                     self.held.restore();
-                    self.tell(generation, |started| started.holder.resume());
+                    self.tell(generation, Holder::resume);
                     self.open_gate(generation);
                 }
                 Action::Drain(generation) => self.drain(now, generation, launcher),
@@ -469,10 +467,13 @@ impl Room {
         }
     }
 
-    fn tell(&self, generation: Generation, tell: impl Fn(&Started) -> std::io::Result<()>) {
-        if let Some(started) = self.generations.get(&generation).filter(|started| started.said_hello) {
+    fn tell(&mut self, generation: Generation, order: generation::Order) {
+        let Some(started) = self.generations.get_mut(&generation) else { return };
+        if started.said_hello {
             // One that is gone, or hangs, is heard of by its end or its deadline.
-            tell(started).ok();
+            order(&started.holder).ok();
+        } else {
+            started.untold = Some(order);
         }
     }
 

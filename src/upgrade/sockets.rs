@@ -46,6 +46,10 @@ impl Endpoint {
             Endpoint::Other(_) => None,
         }
     }
+
+    pub fn is(&self, listener: &Listener) -> bool {
+        self.tcp().is_some_and(|tcp| tcp.inode == listener.inode)
+    }
 }
 
 impl AsFd for Endpoint {
@@ -97,8 +101,7 @@ impl Held {
 
     /// The name of a socket that is held.
     pub fn name_of(&self, listener: &Arc<Listener>) -> Option<String> {
-        let is_it = |socket: &&Socket| socket.end.tcp().is_some_and(|held| held.inode == listener.inode);
-        self.sockets.iter().chain(&self.former).find(is_it).map(|socket| socket.name.clone())
+        self.sockets.iter().chain(&self.former).find(|socket| socket.end.is(listener)).map(|socket| socket.name.clone())
     }
 
     /// The sockets of a program that has become the current one, or of the current one when it asks for more: those it bound are
@@ -136,9 +139,8 @@ impl Held {
 
     /// The program has closed a socket; says whether it was one that a program had bound, which is let go.
     pub fn close(&mut self, listener: &Listener) -> bool {
-        let is_it = |socket: &Socket| socket.end.tcp().is_some_and(|held| held.inode == listener.inode);
         let before = self.sockets.len();
-        self.sockets.retain(|socket| !(socket.bound_by_program && is_it(socket)));
+        self.sockets.retain(|socket| !(socket.bound_by_program && socket.end.is(listener)));
         self.sockets.len() < before
     }
 

@@ -2,7 +2,7 @@
 
 use crate::harness::plain::{self, Plain, plain};
 use crate::harness::{
-    Session, command, free_address, get, leavings, process, processes, run_folder, send, version, wait_for_end,
+    Session, command, free_address, get, leavings, process, processes, run_folder, send, until, version, wait_for_end,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -24,6 +24,12 @@ fn kill_the_server(session: &Session) {
 
 fn text<'e>(event: &'e Value, field: &str) -> &'e str {
     event[field].as_str().unwrap()
+}
+
+/// `cargo hotrun status`: how it ends, and what it says.
+fn status(it: &Plain) -> (Option<i32>, String) {
+    let output = command().args(["status", "--pid", &it.session.pid().to_string()]).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 
 /// As a container ends: nobody is left to clean up.
@@ -143,10 +149,6 @@ fn the_temporary_folder_may_be_removed_while_a_session_runs() {
     fs::create_dir(&temporary).unwrap();
     let mut it = begin(plain::project("cleaned-temporary", ""), &[], &temporary);
     it.next();
-    let status = |it: &Plain| {
-        let output = command().args(["status", "--pid", &it.session.pid().to_string()]).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    };
     assert_eq!(status(&it).0, Some(0));
     fs::remove_dir_all(&temporary).unwrap();
     kill_the_server(&it.session);
@@ -165,6 +167,27 @@ fn the_temporary_folder_may_be_removed_while_a_session_runs() {
     it.session.finish();
     let ours = |left: &String| left.contains("hotrun");
     assert_eq!(leavings(&temporary).into_iter().filter(ours).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+/// As those do who remove what is old: the folder itself, and nothing else happens.
+#[test]
+fn a_session_of_which_the_folder_was_removed_is_asked_again_within_a_moment() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut it = begin(plain::project("cleaned-control", ""), &[], temporary.path());
+    it.next();
+    it.session.see("replay", |event| event["event"] == "replay-ready");
+    it.settle();
+    let threads = || fs::read_dir(format!("/proc/{}/task", it.session.pid())).unwrap().count();
+    let before = threads();
+    let is_ours = |path: &std::path::PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("hotrun-");
+    for _ in 0..3 {
+        let mut files = fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().path());
+        fs::remove_dir_all(files.find(is_ours).unwrap()).unwrap();
+        until("its answer", || status(&it).0 == Some(0));
+    }
+    // Nobody goes on listening at those that were removed.
+    until("the end of the others", || threads() <= before);
+    assert!(status(&it).1.contains("serves"), "{:?}", status(&it));
 }
 
 /// unix(7): the path of a socket has at most 107 bytes.

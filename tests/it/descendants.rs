@@ -2,13 +2,16 @@
 
 use crate::gate::{SERVER, pid, start_with};
 use crate::harness::plain::{Plain, project};
+use crate::harness::refuse::with_rights;
 use crate::harness::server::{change, who};
 use crate::harness::{
-    LONG, Project, Session, children, free_address, get, hotrun_dependency, is_alive, leavings, now, send, wait_for_end,
+    Project, Session, children, free_address, get, hotrun_dependency, is_alive, is_busy, leavings, send, until,
+    wait_for_end,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 /// The processes that have that word on their command line.
 fn with_word(word: &str) -> Vec<u32> {
@@ -18,14 +21,6 @@ fn with_word(word: &str) -> Vec<u32> {
         line.windows(word.len()).any(|window| window == word.as_bytes()) && is_alive(*pid)
     };
     pids.filter(has_it).collect()
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let limit = now() + LONG;
-    while !done() {
-        assert!(now() < limit, "{what}");
-        std::thread::yield_now();
-    }
 }
 
 /// A word that no other test has on its command lines, as the seconds of a sleep.
@@ -186,6 +181,33 @@ fn what_a_build_has_started_to_stay_is_left_and_named() {
     assert!(is_alive(daemon[0]) && left.contains(&format!("pid {} (sleep {word})", daemon[0])), "{left}");
     send(daemon[0], Signal::SIGKILL);
     wait_for_end(daemon[0]);
+}
+
+/// Of another user, which the command has no right to signal (capabilities(7), CAP_KILL).
+#[test]
+fn one_that_cannot_be_ended_is_named_and_its_gate_keeps_nobody_busy() {
+    struct Helper(u32);
+    impl Drop for Helper {
+        fn drop(&mut self) {
+            send(self.0, Signal::SIGKILL);
+        }
+    }
+    let line = "fn before_accept() { unsafe { if libc::fork() == 0 { libc::setsid(); assert_eq!(libc::setuid(65534), 0); loop { libc::pause(); } } } }";
+    let args = ["--kill-timeout", "300ms", "--drain-timeout", "1s"];
+    let mut it = start_with("descendants-other", "libc = \"0.2\"", &args, &[line], |command| {
+        with_rights(command, &["--bounding-set=-kill", "--inh-caps=-kill"]);
+    });
+    let is_other = |pid: u32| fs::metadata(format!("/proc/{pid}")).is_ok_and(|is| is.uid() == 65534);
+    until("the helper", || children(it.pid).iter().any(|(pid, _)| is_other(*pid)));
+    let helper = Helper(children(it.pid)[0].0);
+    it.swap(&[]);
+    it.gone(1);
+    assert!(is_alive(helper.0));
+    assert!(!is_busy(it.session.pid()));
+    assert_eq!(it.answers(), ("2".to_owned(), it.pid));
+    let (_, log) = it.session.stop();
+    let left = log.last().unwrap()["left"].to_string();
+    assert!(is_alive(helper.0) && left.contains(&format!("pid {}", helper.0)), "{left}");
 }
 
 /// By the library, which leaves that to the command where there is one.

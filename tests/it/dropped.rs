@@ -1,8 +1,13 @@
 //! Programs that do not use the library though their package depends on it: by a line that ends `main` before anything else, or on purpose.
 
-use crate::harness::server::{Gate, SERVER, change};
-use crate::harness::{Project, Session, command, free_address, hotrun_dependency, version};
+use crate::gate;
+use crate::harness::refuse::refuse;
+use crate::harness::server::{Gate, SERVER, change, server};
+use crate::harness::{Project, Session, command, free_address, hotrun_dependency, send, version};
 use crate::load::{Load, Mix, Tally};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::net::SocketAddr;
 
@@ -134,18 +139,19 @@ fn a_server_with_the_library_is_swapped_at_a_gate_as_any_other() {
     assert_eq!(tally.lost(), 0, "{tally:#?}");
 }
 
+fn go_back(project: &Project, session: &Session) {
+    let pid = session.pid().to_string();
+    let status = command().args(["rollback", "--pid", &pid]).current_dir(project.root()).status().unwrap();
+    assert!(status.success());
+}
+
 #[test]
 fn it_can_be_gone_back_after_a_bad_start() {
     let mut it = start("dropped-back", "std", &[]);
     let text = it.project.read("src/main.rs");
     it.save(&text);
     it.fail(&text, "todo!();");
-    let status = command()
-        .args(["rollback", "--pid", &it.session.pid().to_string()])
-        .current_dir(it.project.root())
-        .status()
-        .unwrap();
-    assert!(status.success());
+    go_back(&it.project, &it.session);
     it.generation += 1;
     assert_eq!(it.session.wait_serving(it.generation)["by"], "library");
     assert_eq!(version(it.address), "1");
@@ -176,4 +182,147 @@ fn a_program_that_says_hello_late_is_handed_over_by_the_library() {
         assert_eq!(session.wait_serving(generation)["by"], "library");
         assert_eq!(version(address), generation.to_string());
     }
+}
+
+/// Without seccomp no gate leads the program to the sockets that are held.
+#[test]
+fn where_there_is_no_gate_a_program_may_leave_the_library_and_come_back() {
+    let project = Project::from_template("dropped-ungated", "std");
+    let with = project.read("src/main.rs");
+    let without = Project::from_template("dropped-ungated-plain", "plain").read("src/main.rs");
+    let address = free_address();
+    let mut session = Session::start_with(&project, address, &[], |command| {
+        refuse(command, libc::SYS_seccomp, Errno::ENOSYS);
+    });
+    assert_eq!(session.wait_serving(1)["by"], "library");
+    let save = |generation: u64, text: &str| {
+        let version = format!("VERSION: &str = \"{generation}\"");
+        project.write_by_rename("src/main.rs", &text.replace("VERSION: &str = \"1\"", &version));
+    };
+    // By the first one it is found out, whose address is still held.
+    save(2, &without);
+    assert_eq!(session.wait_for("start-failed")["serving"], 1);
+    assert_eq!(version(address), "1");
+    for (generation, text, by, answers) in [
+        (3, Some(&without), "stop-and-start", "3"),
+        (4, Some(&with), "library", "4"),
+        (5, Some(&without), "stop-and-start", "5"),
+        (6, Some(&with), "library", "6"),
+        (7, Some(&with), "library", "7"),
+        (8, None, "library", "6"),
+        (9, None, "stop-and-start", "5"),
+        (10, Some(&without), "stop-and-start", "10"),
+    ] {
+        match text {
+            Some(text) => save(generation, text),
+            None => go_back(&project, &session),
+        }
+        assert_eq!(session.wait_serving(generation)["by"], by, "{generation}");
+        assert_eq!(version(address), answers);
+    }
+}
+
+/// What it does without is nobody's claim to serve: it says when it is ready.
+const WORKER: &str = "fn main() -> std::io::Result<()> { let up = hotrun::init()?; up.ready()?; up.drained(); Ok(()) }";
+
+#[test]
+fn a_server_with_the_library_tells_nothing_of_how_long_one_without_it_needs_to_bind() {
+    for (name, before, is_gated) in [("dropped-worker", WORKER, true), ("dropped-unseen", SERVER, false)] {
+        let project = Project::new(name, &hotrun_dependency("[]"), before);
+        let (address, gate) = (free_address(), Gate::open());
+        let mut session = Session::start_with(&project, address, &[], |command| {
+            command.env("GATE", gate.address());
+            if !is_gated {
+                refuse(command, libc::SYS_seccomp, Errno::ENOSYS);
+            }
+        });
+        let serving = session.wait_serving(1);
+        let none = Value::Array(Vec::new());
+        assert_eq!((&serving["by"], serving["addresses"] == none), (&"library".into(), is_gated), "{serving}");
+        project.write_by_rename("src/main.rs", &server(gate::SERVER, "2", &["fn before_bind() { gate() }"]));
+        let late = gate.arrival();
+        let told = session.wait("a slow start", |event| event["event"] == "not-ready" || event["event"] == "serving");
+        assert_eq!(told["event"], "not-ready", "{name}");
+        late.let_go();
+        if is_gated {
+            let serving = session.wait_serving(2);
+            let its = vec![address.to_string()].into();
+            assert_eq!((&serving["by"], &serving["addresses"]), (&"bind".into(), &its), "{serving}");
+            assert_eq!(version(address), "2");
+        } else {
+            // Its address is still held.
+            assert_eq!(session.wait_for("start-failed")["serving"], 1);
+            assert_eq!(version(address), "1");
+        }
+    }
+}
+
+#[test]
+fn what_a_server_with_the_library_does_not_ask_for_is_not_said_to_be_served() {
+    let (project, address) = (Project::new("dropped-unasked", &hotrun_dependency("[]"), WORKER), free_address());
+    let mut session = Session::start(&project, address, &[&format!("--listen=http={address}")]);
+    for generation in 1..=2 {
+        let serving = session.wait_serving(generation);
+        assert_eq!(
+            (&serving["by"], &serving["addresses"]),
+            (&"library".into(), &Value::Array(Vec::new())),
+            "{serving}"
+        );
+        session.signal(Signal::SIGUSR2);
+    }
+    let notes: Vec<&str> = session.log.iter().filter_map(|event| event["text"].as_str()).collect();
+    assert!(
+        notes.len() == 1 && notes[0].contains(&address.to_string()) && notes[0].contains("unanswered"),
+        "{notes:?}"
+    );
+}
+
+/// By its word to somebody else, or because of the time.
+#[test]
+fn one_that_counts_as_ready_before_its_hello_is_told_to_accept() {
+    let word = "fn before_init() { let word = std::os::unix::net::UnixDatagram::unbound().unwrap(); \
+                word.send_to(b\"READY=1\", env::var(\"NOTIFY_SOCKET\").unwrap()).unwrap(); gate() }";
+    for (name, args, line) in [
+        ("dropped-delay", &["--ready", "delay:100ms"][..], "fn before_init() { gate() }"),
+        ("dropped-notify", &[], word),
+    ] {
+        let project = Project::new(name, &hotrun_dependency("[]"), SERVER);
+        let (address, gate) = (free_address(), Gate::open());
+        let mut session = Session::start_with(&project, address, args, |command| {
+            command.env("GATE", gate.address());
+        });
+        session.wait_serving(1);
+        for generation in 2..=3 {
+            change(&project, &generation.to_string(), &[line]);
+            let late = gate.arrival();
+            assert_eq!(session.wait_serving(generation)["by"], "library", "{name}");
+            late.let_go();
+            assert_eq!(version(address), generation.to_string(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn one_that_is_put_on_hold_before_its_hello_stays_so_until_it_is_gone_back_to() {
+    let project = Project::new("dropped-hold", &hotrun_dependency("[]"), SERVER);
+    let (address, gate) = (free_address(), Gate::open());
+    let args = ["--ready", "delay:100ms", "--probation", "1000s"];
+    let mut session = Session::start_with(&project, address, &args, |command| {
+        command.env("GATE", gate.address());
+    });
+    session.wait_serving(1);
+    change(&project, "2", &["fn before_init() { gate() }", "fn after_ready() { gate() }"]);
+    let late = gate.arrival();
+    session.wait_serving(2);
+    change(&project, "3", &[]);
+    let third = gate::pid(&session.wait_serving(3));
+    assert_eq!(version(address), "3");
+    late.let_go();
+    gate.arrival().let_go();
+    for _ in 0..100 {
+        assert_eq!(version(address), "3");
+    }
+    send(third, Signal::SIGKILL);
+    assert_eq!(session.wait_for("rolled-back")["to"], 2);
+    assert_eq!(version(address), "2");
 }

@@ -1,6 +1,7 @@
 //! No process and no thread can be started any more (RLIMIT_NPROC): that is told, and what serves goes on serving.
 
 use crate::harness::plain::{PLAIN, Plain, project};
+use crate::harness::refuse::with_rights;
 use crate::harness::server::server;
 use crate::harness::{target_folder, version};
 use std::fs;
@@ -11,23 +12,11 @@ const USER: u32 = 61_729;
 
 /// Run by that user, who may write into the project, and nothing else that an ordinary one may not.
 fn as_ordinary_user(command: &mut Command) {
-    let plain = std::mem::replace(command, Command::new("setpriv"));
     let (user, rights) = (USER.to_string(), "-all,+dac_override,+dac_read_search,+fowner");
-    command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--securebits=+no_setuid_fixup"]);
-    command
-        .args(["--inh-caps", rights, "--ambient-caps", rights, "--"])
-        .arg(plain.get_program())
-        .args(plain.get_args());
-    for (name, value) in plain.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
+    let who = ["--reuid", &user, "--regid", &user, "--clear-groups", "--securebits=+no_setuid_fixup"];
+    with_rights(command, &[&who[..], &["--inh-caps", rights, "--ambient-caps", rights]].concat());
     // What it makes there is nobody else's.
     command.env("CARGO_HOME", target_folder().with_file_name("exhausted-home"));
-    command.current_dir(plain.get_current_dir().unwrap());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
 }
 
 /// The processes of the user, and how many threads they have.

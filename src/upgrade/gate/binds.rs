@@ -92,7 +92,11 @@ impl Keeper {
             let non_blocking = fcntl(own, FcntlArg::F_GETFL)? & OFlag::O_NONBLOCK.bits() != 0;
             let copies = self.copies(process, inode)?;
             kernel::make_like(&*held, own);
-            return self.put(call, fd, &copies, &held, non_blocking);
+            let bound = self.put(call, fd, &copies, &held, non_blocking)?;
+            if let Bound::ByKernel = bound {
+                self.asked.insert(inode);
+            }
+            return Ok(bound);
         }
         self.asked.insert(inode);
         let overlapping = self.shelf.filter(|held| address::overlap((held.address, held.v6_only), (wanted, v6_only)));
@@ -183,6 +187,10 @@ impl Keeper {
         non_blocking: bool,
     ) -> Result<Bound, Errno> {
         held.hand_to(self.generation, non_blocking).map_err(|error| errno(&error))?;
+        if !held.is_to_stay() {
+            // It is let go at this very moment.
+            return Ok(Bound::ByKernel);
+        }
         copies.replace(self, call, fd, held)?;
         self.use_it(held).bound = true;
         Ok(Bound::Here)
@@ -215,7 +223,8 @@ impl Keeper {
                 let non_blocking = listener.is_non_blocking(self.generation);
                 let copies = self.copies(process, inode);
                 return match copies.and_then(|copies| self.put(call, fd, &copies, &first, non_blocking)) {
-                    Ok(_) => {
+                    Ok(Bound::ByKernel) => self.calls.proceed(call.id),
+                    Ok(Bound::Here) => {
                         self.listens(&first);
                         // One that does not hear of it listens once more, which changes nothing.
                         let _ = self.calls.succeed(call.id);

@@ -66,6 +66,8 @@ pub struct Keeper {
     waits: bool,
     /// Whether somebody else answers.
     away: bool,
+    /// Whether nobody is left to take orders from.
+    alone: bool,
     knock: Option<Knock>,
     /// No connection is taken for threads that wait until then.
     rest: Option<Instant>,
@@ -114,6 +116,7 @@ impl Keeper {
             closed: None,
             waits,
             away: false,
+            alone: false,
             knock: None,
             rest: None,
             drain: None,
@@ -136,43 +139,45 @@ impl Keeper {
 
     /// Until the last process behind the gate has ended.
     pub fn run(mut self, inbox: &Receiver<Order>, mut woken: PipeReader) {
-        // Nobody to take orders from.
-        let mut alone = false;
-        loop {
-            let waiting: Vec<Arc<Listener>> = self.waited_for();
-            let wanted = if self.away { PollFlags::empty() } else { PollFlags::POLLIN };
-            let calls = || PollFd::new(self.calls.as_fd(), wanted);
-            // The end of a closed pipe is told again and again, whatever is wanted: the calls stand in its place then.
-            let orders = if alone { calls() } else { PollFd::new(woken.as_fd(), PollFlags::POLLIN) };
-            let mut fds = vec![calls(), orders];
-            fds.extend(waiting.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
-            // An interrupted call is repeated; no other error is possible for descriptors that are open.
-            poll(&mut fds, self.timeout()).ok();
-            let events: Vec<PollFlags> = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect();
-            drop(fds);
-            // Orders first: a gate that is closed lets nothing more through.
-            if !alone && !events[1].is_empty() {
-                // A byte an order: what is left of them wakes once more, for nothing.
-                drop(woken.read(&mut [0; 64]));
-                alone = self.take_orders(inbox);
-            }
-            if events[0].contains(PollFlags::POLLIN) {
-                // From an order to leave on it is the guard's to answer: here it would wait until this process goes on.
-                if !self.away
-                    && let Ok(Some(call)) = self.calls.next()
-                {
-                    self.answer(&call);
-                }
-            } else if events[0].contains(PollFlags::POLLHUP) {
-                return;
-            }
-            for (listener, events) in waiting.iter().zip(&events[2..]) {
-                if !events.is_empty() {
-                    self.serve_parked(listener);
-                }
-            }
-            self.tick();
+        while self.turn(inbox, &mut woken) {}
+    }
+
+    /// Waits for what comes next, and does what it asks for. Says whether any process is left behind the gate.
+    fn turn(&mut self, inbox: &Receiver<Order>, woken: &mut PipeReader) -> bool {
+        let waiting: Vec<Arc<Listener>> = self.waited_for();
+        let wanted = if self.away { PollFlags::empty() } else { PollFlags::POLLIN };
+        let calls = || PollFd::new(self.calls.as_fd(), wanted);
+        // The end of a closed pipe is told again and again, whatever is wanted: the calls stand in its place then.
+        let orders = if self.alone { calls() } else { PollFd::new(woken.as_fd(), PollFlags::POLLIN) };
+        let mut fds = vec![calls(), orders];
+        fds.extend(waiting.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
+        // An interrupted call is repeated; no other error is possible for descriptors that are open.
+        poll(&mut fds, self.timeout()).ok();
+        let events: Vec<PollFlags> = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect();
+        drop(fds);
+        // Orders first: a gate that is closed lets nothing more through.
+        if !self.alone && !events[1].is_empty() {
+            // A byte an order: what is left of them wakes once more, for nothing.
+            drop(woken.read(&mut [0; 64]));
+            self.alone = self.take_orders(inbox);
         }
+        if events[0].contains(PollFlags::POLLIN) {
+            // From an order to leave on it is the guard's to answer: here it would wait until this process goes on.
+            if !self.away
+                && let Ok(Some(call)) = self.calls.next()
+            {
+                self.answer(&call);
+            }
+        } else if events[0].contains(PollFlags::POLLHUP) {
+            return false;
+        }
+        for (listener, events) in waiting.iter().zip(&events[2..]) {
+            if !events.is_empty() {
+                self.serve_parked(listener);
+            }
+        }
+        self.tick();
+        true
     }
 
     /// Whether there is nobody left who could give any.
@@ -246,7 +251,10 @@ impl Keeper {
                     self.calls.proceed(parked.id);
                 }
             }
-            Order::Return => self.away = false,
+            Order::Return => {
+                self.away = false;
+                self.knock_soon();
+            }
         }
     }
 
@@ -396,7 +404,7 @@ impl Keeper {
     fn knock_now(&mut self, now: Instant) {
         let Some(knock) = self.knock.take() else { return };
         let mute: Vec<&Use> = self.uses.iter().filter(|used| (used.listens || used.handed) && !used.accepts).collect();
-        if mute.is_empty() || self.closed.is_some() || self.said_blind {
+        if mute.is_empty() || self.closed.is_some() || self.said_blind || self.away {
             return;
         }
         mute.iter().for_each(|used| used.listener.knock());
@@ -470,3 +478,7 @@ pub(super) fn forbidden(error: Errno) -> bool {
 pub(super) fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+#[path = "keeper_tests.rs"]
+mod tests;

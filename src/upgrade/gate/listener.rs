@@ -35,6 +35,8 @@ struct Queue {
     returned: VecDeque<(TcpStream, SocketAddr)>,
     /// A connection of our own that stands in the queue.
     knock: Option<TcpStream>,
+    /// How often it was given to a program.
+    given: u64,
     /// The generation that was last given the socket: the flag O_NONBLOCK of its description is that one's.
     newest: Generation,
     /// That of others, as they had made it.
@@ -173,6 +175,7 @@ impl Listener {
     /// What an earlier one had made of it is remembered.
     pub fn hand_to(&self, generation: Generation, non_blocking: bool) -> io::Result<()> {
         let mut queue = self.queue();
+        queue.given += 1;
         let aside = queue.beside_library && !non_blocking;
         let (before, flag) = if aside { (generation, false) } else { (queue.newest, self.has_flag()) };
         queue.flags.insert(before, flag);
@@ -230,7 +233,25 @@ impl Listener {
 
     /// Accepts no more, in any process that has it: from now on connections reach others that listen on its address.
     pub fn shut_down(&self) {
-        self.queue().leaves = true;
+        self.shut(&mut self.queue());
+    }
+
+    pub fn times_given(&self) -> u64 {
+        self.queue().given
+    }
+
+    /// As `shut_down`, unless somebody was given it since it had been given so often. Says whether that was so.
+    pub fn shut_down_unless_given(&self, times: u64) -> bool {
+        let mut queue = self.queue();
+        let is_closed = queue.given == times;
+        if is_closed {
+            self.shut(&mut queue);
+        }
+        is_closed
+    }
+
+    fn shut(&self, queue: &mut Queue) {
+        queue.leaves = true;
         // One that does not listen any more is what was wanted.
         shutdown(self.socket.as_raw_fd(), Shutdown::Both).ok();
     }
@@ -431,6 +452,17 @@ mod tests {
         listener.shut_down();
         assert!(!matches!(listener.take(), Ok(Some(_))));
         assert!(TcpStream::connect(listener.address).is_err(), "that was on purpose");
+    }
+
+    #[test]
+    fn one_that_was_given_since_it_was_closed_is_not_let_go() {
+        let listener = listener();
+        let closed = listener.times_given();
+        listener.hand_to(1, false).unwrap();
+        assert!(!listener.shut_down_unless_given(closed) && listener.is_to_stay());
+        assert!(TcpStream::connect(listener.address).is_ok());
+        assert!(listener.shut_down_unless_given(listener.times_given()) && !listener.is_to_stay());
+        assert!(TcpStream::connect(listener.address).is_err());
     }
 
     #[test]

@@ -64,8 +64,8 @@ pub enum Seen {
     /// The program listens on that socket, which may be new: one that it has `bound` for itself, or one that it has found open and has
     /// now asked for a connection.
     Listens { listener: Arc<Listener>, bound: bool },
-    /// No process of it has that socket any more.
-    Closes(Arc<Listener>),
+    /// No process of it has that socket any more, which had been given to programs so often by then.
+    Closes { listener: Arc<Listener>, given: u64 },
     /// It has asked for a connection, on each of its sockets or on some.
     Accepts { all: bool },
     /// `Close` and `Drain` are in force.

@@ -46,6 +46,11 @@ impl Use {
     pub fn is_spare(&self) -> bool {
         self.handed && !self.bound && !self.accepts
     }
+
+    /// Told by the thread that would give it to the program again.
+    fn closes(&self) -> Seen {
+        Seen::Closes { listener: Arc::clone(&self.listener), given: self.listener.times_given() }
+    }
 }
 
 impl Keeper {
@@ -62,7 +67,7 @@ impl Keeper {
             let gone = !there && used.missed;
             used.missed = !there;
             if gone && std::mem::take(&mut used.listens) {
-                (self.tell)(Seen::Closes(Arc::clone(&used.listener)));
+                (self.tell)(used.closes());
             }
         }
         self.uses.retain(|used| used.listens || !used.missed);
@@ -84,7 +89,7 @@ impl Keeper {
         self.uses.retain(|used| {
             let closed = used.listens && !used.accepts && !sockets.contains(&used.listener.inode);
             if closed {
-                tell(Seen::Closes(Arc::clone(&used.listener)));
+                tell(used.closes());
             }
             !closed
         });

@@ -1,7 +1,7 @@
 //! A program that fails, a command that is killed, a system that refuses: nobody is lost, nothing is stuck.
 
 use super::{EVENT_LOOP, FRESH, KEPT, exchange, keep, pid, start, start_with};
-use crate::harness::refuse::refuse;
+use crate::harness::refuse::{refuse, with_rights};
 use crate::harness::server::{ask, freeze, hold, wait_until_reaped, who};
 use crate::harness::{free_address, is_alive, leavings, send, wait_for_end};
 use crate::load::Load;
@@ -11,7 +11,6 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::io::ErrorKind;
 use std::net::TcpStream;
-use std::process::Command;
 
 #[test]
 fn a_start_that_fails_leaves_the_old_one_serving_and_loses_nothing() {
@@ -149,12 +148,7 @@ fn nothing_is_left_when_the_command_is_killed_in_the_middle_of_a_hand_over() {
 fn an_ordinary_user_has_it_too() {
     // Root without any capability is to the kernel what every other user is, and can read this project.
     let mut it = start_with("gate-user", "", &[], &[], |command| {
-        let plain = std::mem::replace(command, Command::new("setpriv"));
-        command.args(["--bounding-set=-all", "--inh-caps=-all", "--"]).arg(plain.get_program()).args(plain.get_args());
-        command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.current_dir(plain.get_current_dir().unwrap());
-        command.stdin(std::process::Stdio::null());
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        with_rights(command, &["--bounding-set=-all", "--inh-caps=-all"]);
     });
     let status = std::fs::read_to_string(format!("/proc/{}/status", it.pid)).unwrap();
     assert!(status.contains("CapEff:\t0000000000000000") && status.contains("NoNewPrivs:\t1"), "{status}");

@@ -1,6 +1,7 @@
 //! At the gate: faults, and programs of all kinds that know nothing of the command.
 
 mod addresses;
+mod again;
 mod copies;
 mod descriptors;
 mod draining;

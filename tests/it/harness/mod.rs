@@ -28,6 +28,15 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Waits for what nobody tells of.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let limit = now() + LONG;
+    while !done() {
+        assert!(now() < limit, "{what}");
+        std::thread::yield_now();
+    }
+}
+
 /// The command under test.
 pub fn command() -> std::process::Command {
     std::process::Command::new(env!("CARGO_BIN_EXE_cargo-hotrun"))
@@ -63,6 +72,21 @@ pub fn version(address: SocketAddr) -> String {
 pub fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z') && !rest.starts_with('X'))
+}
+
+/// Whether a process runs in circles: whether it spends half as much as this thread, which does for half a second of its own time, however
+/// long that takes where others run, too.
+pub fn is_busy(process: u32) -> bool {
+    // In hundredths of a second (proc_pid_stat(5)).
+    let ticks = |of: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{of}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum::<u64>()
+    };
+    let process = process.to_string();
+    let (own, its) = (ticks("thread-self"), ticks(&process));
+    while ticks("thread-self") - own < 50 {}
+    ticks(&process) - its > 25
 }
 
 /// Where a session tells that it runs, so that others find it.

@@ -1,10 +1,11 @@
-//! A system that refuses calls, as a container does: a seccomp filter on the command, which all that it starts inherits.
+//! A system that refuses calls, as a container does: a seccomp filter on the command, which all that it starts inherits. Or rights, by
+//! setpriv(1).
 
 use nix::errno::Errno;
 use nix::libc;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// From its start on, the command and its children get that error for that call.
 pub fn refuse(command: &mut Command, call: libc::c_long, error: Errno) {
@@ -15,6 +16,20 @@ pub fn refuse(command: &mut Command, call: libc::c_long, error: Errno) {
 pub fn refuse_option(command: &mut Command, option: i32, error: Errno) {
     let level = is(1, libc::SOL_SOCKET as u32);
     install(command, &[is(0, libc::SYS_setsockopt as u32), level, is(2, option as u32)], error);
+}
+
+/// Runs it with what setpriv(1) makes of those words.
+pub fn with_rights(command: &mut Command, words: &[&str]) {
+    let plain = std::mem::replace(command, Command::new("setpriv"));
+    command.args(words).arg("--").arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.current_dir(plain.get_current_dir().unwrap());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
 }
 
 /// What has to hold: of `struct seccomp_data`, the word there has that value (seccomp(2)).
