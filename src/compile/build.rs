@@ -173,8 +173,8 @@ impl Cargo {
         sink: &Sink,
         mut wrap: impl FnMut(&mut Command),
     ) -> Result<(Running, Option<String>)> {
-        let why = if launch::is_script(&self.program) {
-            format!("{} is a script", self.program.display())
+        let why = if launch::is_script(&self.program).map_err(|error| refused("run cargo", &error))? {
+            format!("{} is a script", short(&self.program))
         } else {
             let mut command = self.command("run");
             wrap(command.args(["--", launch::SIGN]));

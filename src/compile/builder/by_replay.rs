@@ -85,7 +85,7 @@ impl Builder {
                 let known = self.last.messages(plan, |number| !run.wants(number));
                 Some(Outcome::Failed { errors, messages: known.into_iter().chain(own).collect() })
             }
-            replay::Outcome::Doubtful(why) => self.ask_cargo(why, launcher),
+            replay::Outcome::Doubtful(doubt) => self.ask_cargo(doubt.why, launcher),
         }
     }
 
