@@ -6,8 +6,8 @@ use super::failure::Failure;
 use super::project::{metadata, own_settings};
 use super::{BuildSaid, Outbox, Room, reason};
 use crate::config;
-use crate::error::{Result, Tried};
-use crate::process::Launcher;
+use crate::error::Result;
+use crate::process::{Launcher, refused};
 use crate::report::{Notice, short};
 use cargo_metadata::Metadata;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ impl Room {
         if let Err(error) = asking {
             tell(
                 number,
-                BuildSaid::Metadata(Box::new(Err(error).tried("start a thread that asks cargo for the packages"))),
+                BuildSaid::Metadata(Box::new(Err(refused("start a thread that asks cargo for the packages", &error)))),
             );
         }
     }
@@ -88,10 +88,9 @@ impl Room {
         match metadata {
             Ok(metadata) => self.choose_again(now, &metadata, held, launcher),
             Err(error) => {
-                // It is asked again when something is built next: why it could not be answered may have passed.
-                self.settings_changed = true;
-                // By a build.
+                // Where a build has told it, or will, it is asked again when something is built next.
                 let is_told = self.manifests.failed || !self.cycle.is_idle();
+                self.settings_changed |= is_told || error.passes();
                 match held {
                     Some(failure) => self.tell_failure(now, failure, launcher),
                     None if is_told => {}

@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::error::{Error, Exit, Result};
+use crate::process::is_exhausted;
 use crate::report::{clean, one_line};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +30,9 @@ pub fn metadata(manifest: Option<&Path>, build: &impl MetadataFlags) -> Result<M
     }
     command.exec().map_err(|error| {
         let text = with_names_on_one_line(clean::plain(&error.to_string()), &place);
-        let error = Error::new(Exit::Project, "cargo cannot read the project").saying(text.trim());
+        let told = Error::new(Exit::Project, "cargo cannot read the project").saying(text.trim());
+        let passes = matches!(&error, cargo_metadata::Error::Io(error) if is_exhausted(error));
+        let error = if passes { told.passing() } else { told };
         match manifest {
             Some(_) => error,
             None => error.help("run it in a package's folder, or name one with --manifest-path"),
