@@ -7,7 +7,7 @@ use super::{launch, reason};
 use crate::config;
 use crate::error::Result;
 use crate::process::{
-    Catch, Launcher, Printed, Running, Setting, Stdin, clean_environment, describe, is_exhausted, refused,
+    Catch, Launcher, Printed, Running, Setting, Stdin, clean_environment, describe, is_passing, refused,
 };
 use crate::report::short;
 use cargo_metadata::diagnostic::DiagnosticLevel;
@@ -183,7 +183,7 @@ impl Cargo {
             match launcher.start_and_catch(&command, Catch { wanted: launch::is_program, tell }) {
                 Ok(running) => return Ok((running, None)),
                 // It can be caught another time.
-                Err(error) if is_exhausted(&error) => return Err(refused("run cargo", &error)),
+                Err(error) if is_passing(&error) => return Err(refused("run cargo", &error)),
                 Err(error) => format!("ptrace(2): {error}"),
             }
         };

@@ -3,7 +3,7 @@
 //! Never lives here: the catching (`process`), and starting the program.
 
 use crate::config;
-use crate::process::{Caught, LIBRARY_PATH, Setting, is_exhausted};
+use crate::process::{Caught, LIBRARY_PATH, Setting, is_passing};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
@@ -73,7 +73,7 @@ pub fn is_script(program: &Path) -> io::Result<bool> {
     let mut begin = [0; 4];
     match found.map(|found| File::open(found)?.read_exact(&mut begin)) {
         Some(Ok(())) => Ok(&begin != b"\x7fELF"),
-        Some(Err(error)) if is_exhausted(&error) => Err(error),
+        Some(Err(error)) if is_passing(&error) => Err(error),
         Some(Err(_)) | None => Ok(true),
     }
 }

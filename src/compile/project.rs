@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::error::{Error, Exit, Result};
-use crate::process::is_exhausted;
+use crate::process::is_passing;
 use crate::report::{clean, one_line};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,7 @@ pub fn metadata(manifest: Option<&Path>, build: &impl MetadataFlags) -> Result<M
     command.exec().map_err(|error| {
         let text = with_names_on_one_line(clean::plain(&error.to_string()), &place);
         let told = Error::new(Exit::Project, "cargo cannot read the project").saying(text.trim());
-        let passes = matches!(&error, cargo_metadata::Error::Io(error) if is_exhausted(error));
+        let passes = matches!(&error, cargo_metadata::Error::Io(error) if is_passing(error));
         let error = if passes { told.passing() } else { told };
         match manifest {
             Some(_) => error,

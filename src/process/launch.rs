@@ -2,7 +2,7 @@
 //! program. One of the few files with `unsafe`: descriptors are moved by number.
 //! Never lives here: choosing the program.
 
-use super::{Gate, descriptors, guard, is_exhausted, seccomp, terminal};
+use super::{Gate, descriptors, guard, is_passing, seccomp, terminal};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::prctl;
@@ -202,7 +202,7 @@ fn close_gate(channel: &OwnedFd) -> io::Result<()> {
             sendmsg::<()>(channel.as_raw_fd(), &[IoSlice::new(b"g")], &rights, MsgFlags::MSG_NOSIGNAL, None)
         }
         // At the next start there may be one.
-        Err(error) if is_exhausted(&error) => return Err(error),
+        Err(error) if is_passing(&error) => return Err(error),
         Err(error) => {
             let code = error.raw_os_error().unwrap_or(Errno::EIO as i32).to_ne_bytes();
             let refused = [IoSlice::new(b"r"), IoSlice::new(&code)];

@@ -402,10 +402,12 @@ pub fn wait_at_most(fd: impl AsFd, limit: Duration) -> bool {
     }
 }
 
-/// Whether the system has no process, thread, memory, descriptor or room on a disk to give, which it may have at the next try.
-pub fn is_exhausted(error: &io::Error) -> bool {
+/// Whether it says nothing of what was tried: the system had no process, thread, memory, descriptor or room on a disk to give, was too busy,
+/// or has killed what took too much. At the next try that may be over.
+pub fn is_passing(error: &io::Error) -> bool {
     let is_full = || matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::ENOSPC | Errno::EDQUOT));
-    has_no_tasks(error) || descriptors::is_out(error) || is_full()
+    let was_busy = matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::ConnectionReset);
+    has_no_tasks(error) || descriptors::is_out(error) || is_full() || was_busy
 }
 
 fn has_no_tasks(error: &io::Error) -> bool {
@@ -415,13 +417,13 @@ fn has_no_tasks(error: &io::Error) -> bool {
 /// A process or a thread that could not be started, for what it was to do.
 pub fn refused(what: impl Display, error: &io::Error) -> Error {
     let told = Error::failure(format!("{what}: {error}"));
-    match error.kind() {
-        _ if has_no_tasks(error) => told.help(NO_TASKS).passing(),
-        _ if descriptors::is_out(error) => told.help(NO_FILES).passing(),
-        // A machine that is busy, or kills what takes too much.
-        io::ErrorKind::TimedOut | io::ErrorKind::ConnectionReset => told.passing(),
-        _ if is_exhausted(error) => told.passing(),
-        _ => told,
+    let told = if is_passing(error) { told.passing() } else { told };
+    if has_no_tasks(error) {
+        told.help(NO_TASKS)
+    } else if descriptors::is_out(error) {
+        told.help(NO_FILES)
+    } else {
+        told
     }
 }
 

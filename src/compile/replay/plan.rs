@@ -11,7 +11,7 @@ use super::surroundings::Surroundings;
 use crate::compile::build::Script;
 use crate::compile::places::plain;
 use crate::compile::{dep_info, stamp};
-use crate::process::{Leaving, inherited, is_exhausted};
+use crate::process::{Leaving, inherited, is_passing};
 use crate::report::short;
 use cargo_metadata::{Artifact as Unit, PackageId, Target, TargetKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -313,7 +313,7 @@ fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usi
         let whole = lesson.whole.iter().any(|folder| manifest.parent() == Some(folder));
         let read = match Inputs::read(call, facts, &facts.out_dir) {
             // Not a reason to leave this crate to cargo for good.
-            Err(error) if is_exhausted(&error) => return Err(unread(facts, &error)),
+            Err(error) if is_passing(&error) => return Err(unread(facts, &error)),
             read => read.ok(),
         };
         // Whoever stands between this program and cargo may give it variables, as rustup does.

@@ -12,7 +12,7 @@ use crate::compile::link;
 use crate::compile::output::{self, Line, Words, is_sum};
 use crate::compile::trouble;
 use crate::error::Result;
-use crate::process::{Launcher, Printed, Running, inherited, is_exhausted, refused};
+use crate::process::{Launcher, Printed, Running, inherited, is_passing, refused};
 use cargo_metadata::diagnostic::{Diagnostic, DiagnosticLevel};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
@@ -75,7 +75,7 @@ impl Doubt {
     }
 
     fn refused(why: String, error: &io::Error) -> Doubt {
-        Doubt { why, passes: is_exhausted(error) }
+        Doubt { why, passes: is_passing(error) }
     }
 }
 
