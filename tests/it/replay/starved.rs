@@ -51,7 +51,7 @@ fn a_preparation_for_which_there_was_no_descriptor_is_made_again_after_the_next_
 }
 
 #[test]
-fn a_save_for_which_there_was_no_descriptor_fails_and_the_next_is_served_and_then_replayed() {
+fn a_save_for_which_there_was_no_descriptor_fails_and_the_next_is_replayed() {
     let mut plain = ready(project("replay-starved-save", ""));
     let command = plain.session.pid();
     let before = limit(command, STANDARD);
@@ -63,10 +63,7 @@ fn a_save_for_which_there_was_no_descriptor_fails_and_the_next_is_served_and_the
     assert_eq!(version(plain.address), "1", "what serves goes on");
     save(&plain, "3", &[]);
     assert_eq!(plain.next(), "3");
-    assert_eq!(built_by(&mut plain).0, "cargo");
-    plain.wait_for("replay-ready");
-    save(&plain, "4", &[]);
-    assert_eq!(plain.next(), "4");
+    // Cargo was not even started, so what is known of its last build is still true.
     assert_replayed(&mut plain);
     assert_eq!(notes(&plain), [""; 0]);
 }
