@@ -89,8 +89,10 @@ impl Room {
             Ok(metadata) => self.choose_again(now, &metadata, held, launcher),
             Err(error) => {
                 // Where a build has told it, or will, it is asked again when something is built next.
-                let is_told = self.manifests.failed || !self.cycle.is_idle();
-                self.settings_changed |= is_told || error.passes();
+                self.settings_changed |= self.manifests.failed || !self.cycle.is_idle();
+                let is_told = self.settings_changed;
+                // And so it is where the reason may have passed by then.
+                self.settings_changed |= error.passes();
                 match held {
                     Some(failure) => self.tell_failure(now, failure, launcher),
                     None if is_told => {}

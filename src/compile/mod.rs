@@ -188,7 +188,7 @@ impl Room {
         let advice = std::env::current_dir().ok().and_then(|folder| advice::dotenv(config, metadata, &folder));
         advice.into_iter().for_each(|text| room.note(text));
         room.watch(now);
-        room.survey();
+        room.survey(now);
         Ok(room)
     }
 
@@ -271,7 +271,7 @@ impl Room {
             let found = self.sources.look_again();
             self.found(now, found, now, launcher);
             if !self.surveys.runs {
-                self.survey();
+                self.survey(now);
             }
         }
         let actions = self.cycle.tick(now);
@@ -293,7 +293,7 @@ impl Room {
         if !found.folders.is_empty() {
             found.folders.iter().for_each(|folder| self.lookout.forget(folder));
             if self.sources.is_near_named(&found.folders) {
-                self.survey();
+                self.survey(now);
             }
             self.sources.follow();
             self.watch(now);

@@ -5,6 +5,7 @@ use super::Room;
 use super::found::Found;
 use super::survey::Survey;
 use super::watch::FileEvent;
+use crate::process::is_passing;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -56,6 +57,12 @@ impl Surveys {
         false
     }
 
+    /// A look could not be had, for a reason that passes.
+    fn failed(&mut self, now: Instant) {
+        self.runs = false;
+        self.next = Some(now + REST);
+    }
+
     /// Whether a look that had to wait is to begin now.
     fn is_time(&mut self, now: Instant) -> bool {
         self.next.take_if(|next| *next <= now).is_some() && self.asked()
@@ -64,18 +71,19 @@ impl Surveys {
 
 impl Room {
     /// Has what is named beside the packages looked at, by a thread: it may be much.
-    pub(super) fn survey(&mut self) {
+    pub(super) fn survey(&mut self, now: Instant) {
         if self.surveys.asked() {
-            self.begin_survey();
+            self.begin_survey(now);
         }
     }
 
-    fn begin_survey(&mut self) {
+    fn begin_survey(&mut self, now: Instant) {
         let Some(job) = self.sources.survey() else { return };
         let sink = Arc::clone(&self.sinks.files);
         let look = move || sink(FileEvent::Surveyed(Box::new(job.run())));
         match thread::Builder::new().spawn(look) {
             Ok(_) => self.surveys.runs = true,
+            Err(error) if is_passing(&error) => self.surveys.failed(now),
             Err(error) => {
                 self.note(format!("what is named by `watch` and `data` cannot be looked at: start a thread: {error}"))
             }
@@ -83,20 +91,25 @@ impl Room {
     }
 
     pub(super) fn surveyed(&mut self, now: Instant, survey: Survey) -> Found {
+        if survey.below.is_partial {
+            // What was seen before still counts.
+            self.surveys.failed(now);
+            return Found::default();
+        }
         let (found, notes, is_new) = self.sources.surveyed(survey);
         notes.into_iter().for_each(|text| self.note(text));
         if is_new {
             self.watch(now);
         }
         if self.surveys.ended(now, is_new) {
-            self.begin_survey();
+            self.begin_survey(now);
         }
         found
     }
 
     pub(super) fn tick_surveys(&mut self, now: Instant) {
         if self.surveys.is_time(now) {
-            self.begin_survey();
+            self.begin_survey(now);
         }
     }
 

@@ -1,5 +1,6 @@
 //! A `watch` that names very much: it is looked at beside the loop and not with every save, and what is beyond all measure is refused.
 
+use crate::harness::limits::{limit, lowest_free};
 use crate::harness::plain::{Plain, plain, project};
 use crate::harness::{LONG, now, version};
 use nix::sys::signal::Signal;
@@ -85,6 +86,25 @@ fn whoever_waits_does_not_wait_for_what_comes_and_goes_all_the_time() {
     });
     session.project.write("assets/0/new", "1");
     assert_eq!(session.next(), "1");
+}
+
+/// A look at it that finds nothing, as nothing can be opened, is had again.
+#[test]
+fn what_could_not_be_looked_at_for_want_of_descriptors_is_looked_at_when_there_are_some() {
+    let project = project("large-starved", "watch = [\"assets\"]");
+    fill(&project.path("assets"), 3, 3);
+    let mut session = Plain::start(project);
+    session.session.see("replay", |event| event["event"] == "replay-ready");
+    session.settle();
+    let command = session.session.pid();
+    let before = limit(command, lowest_free(command));
+    fs::create_dir(session.project.path("assets/new")).unwrap();
+    session.settle();
+    limit(command, before);
+    for path in ["assets/new/1", "assets/0/0"] {
+        session.project.write(path, "2");
+        assert_eq!(session.next(), "1", "{path}");
+    }
 }
 
 /// As for `watch = ["/"]`.
