@@ -12,7 +12,7 @@ use std::time::Instant;
 
 /// Of a build whose plan was forgotten while it ran.
 pub(super) fn gone() -> Error {
-    Error::failure("compile what was saved: what it is compiled from has gone meanwhile".to_owned())
+    Error::failure("compile what was saved: what it is compiled from has gone meanwhile")
 }
 
 impl Builder {
