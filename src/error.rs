@@ -1,6 +1,7 @@
 //! The one error of the command: what was tried on what, what would help, and the exit code that says which kind it was.
 //! Never lives here: printing. `main` prints the one error that ends the program.
 
+use crate::report::one_line;
 use std::fmt;
 
 /// Documented in the README; scripts may rely on them.
@@ -21,27 +22,45 @@ pub struct Error {
     what: String,
     help: Option<String>,
     exit: Exit,
+    passes: bool,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    pub fn new(exit: Exit, what: impl Into<String>) -> Self {
-        Error { what: what.into(), help: None, exit }
+    /// A sentence on one line, whatever the names in it have.
+    pub fn new(exit: Exit, what: impl AsRef<str>) -> Self {
+        Error { what: one_line(what.as_ref()), help: None, exit, passes: false }
     }
 
-    pub fn usage(what: impl Into<String>) -> Self {
+    pub fn usage(what: impl AsRef<str>) -> Self {
         Error::new(Exit::Usage, what)
     }
 
-    pub fn failure(what: impl Into<String>) -> Self {
+    pub fn failure(what: impl AsRef<str>) -> Self {
         Error::new(Exit::Failure, what)
     }
 
-    /// What to do about it, in one sentence.
-    pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+    /// What another program has said of it, on as many lines as that has.
+    pub fn saying(mut self, words: &str) -> Self {
+        self.what = format!("{}: {words}", self.what);
         self
+    }
+
+    /// What to do about it, in one sentence.
+    pub fn help(mut self, help: impl AsRef<str>) -> Self {
+        self.help = Some(one_line(help.as_ref()));
+        self
+    }
+
+    /// It says nothing of what was tried: the machine had no descriptor, process or memory to give, which it may have at the next try.
+    pub fn passing(mut self) -> Self {
+        self.passes = true;
+        self
+    }
+
+    pub fn passes(&self) -> bool {
+        self.passes
     }
 
     pub fn exit(&self) -> Exit {

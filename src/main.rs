@@ -59,7 +59,7 @@ fn run(cli: cli::Cli) -> Result<i32> {
         },
         Some(cli::Command::New(new)) => {
             let created = scaffold::new(&new.path, new.template, new.name.as_deref())?;
-            let path = created.path.display();
+            let path = report::one_line(&created.path.to_string_lossy());
             let library =
                 created.dependency.map_or(String::new(), |library| format!("; its library hotrun is {library}"));
             say::line(format_args!("created {} in {path}{library}", created.name));

@@ -7,7 +7,7 @@ use super::{launch, reason};
 use crate::config;
 use crate::error::Result;
 use crate::process::{
-    Catch, Launcher, Printed, Running, Setting, Stdin, clean_environment, describe, is_exhausted, refused,
+    Catch, Launcher, Printed, Running, Setting, Stdin, clean_environment, describe, is_passing, refused,
 };
 use crate::report::short;
 use cargo_metadata::diagnostic::DiagnosticLevel;
@@ -173,8 +173,8 @@ impl Cargo {
         sink: &Sink,
         mut wrap: impl FnMut(&mut Command),
     ) -> Result<(Running, Option<String>)> {
-        let why = if launch::is_script(&self.program) {
-            format!("{} is a script", self.program.display())
+        let why = if launch::is_script(&self.program).map_err(|error| refused("run cargo", &error))? {
+            format!("{} is a script", short(&self.program))
         } else {
             let mut command = self.command("run");
             wrap(command.args(["--", launch::SIGN]));
@@ -183,7 +183,7 @@ impl Cargo {
             match launcher.start_and_catch(&command, Catch { wanted: launch::is_program, tell }) {
                 Ok(running) => return Ok((running, None)),
                 // It can be caught another time.
-                Err(error) if is_exhausted(&error) => return Err(refused("run cargo", &error)),
+                Err(error) if is_passing(&error) => return Err(refused("run cargo", &error)),
                 Err(error) => format!("ptrace(2): {error}"),
             }
         };

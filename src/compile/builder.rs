@@ -8,7 +8,7 @@ use super::allowance::Allowance;
 use super::build::{self, Built, Cargo, Told};
 use super::last::Last;
 use super::output::Words;
-use super::replay::{self, Plan, Replay};
+use super::replay::{self, Doubt, Plan, Replay};
 use super::{BuildSaid, BuildSink, link};
 use crate::config;
 use crate::error::Result;
@@ -375,7 +375,9 @@ impl Builder {
             Some(replay::Outcome::Doubtful(_)) if plan.lacks_a_source() => {
                 self.replay.forget("a source has gone while replay was prepared");
             }
-            Some(replay::Outcome::Doubtful(why)) => {
+            // It is prepared again when cargo has built next; until then the reason is shown with the build, and not for good.
+            Some(replay::Outcome::Doubtful(doubt)) if doubt.passes => self.replay.forget(&doubt.why),
+            Some(replay::Outcome::Doubtful(Doubt { why, .. })) => {
                 if run.own_linker_failed() {
                     // Once more, with the linker that cargo uses.
                     self.replay.own_linker = false;

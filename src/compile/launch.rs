@@ -3,10 +3,10 @@
 //! Never lives here: the catching (`process`), and starting the program.
 
 use crate::config;
-use crate::process::{Caught, LIBRARY_PATH, Setting};
+use crate::process::{Caught, LIBRARY_PATH, Setting, is_passing};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -60,7 +60,10 @@ fn libraries(now: Option<&OsString>, before: Option<&OsString>) -> Vec<PathBuf> 
 }
 
 /// A script in cargo's place may start cargo as its child, which nobody would catch: then the program would run.
-pub fn is_script(program: &Path) -> bool {
+///
+/// # Errors
+/// It cannot be looked at now.
+pub fn is_script(program: &Path) -> io::Result<bool> {
     let found = if program.components().count() > 1 {
         Some(program.to_path_buf())
     } else {
@@ -68,8 +71,11 @@ pub fn is_script(program: &Path) -> bool {
         std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| is_executable(file))
     };
     let mut begin = [0; 4];
-    let read = found.and_then(|found| File::open(found).ok()?.read_exact(&mut begin).ok());
-    read.is_none() || &begin != b"\x7fELF"
+    match found.map(|found| File::open(found)?.read_exact(&mut begin)) {
+        Some(Ok(())) => Ok(&begin != b"\x7fELF"),
+        Some(Err(error)) if is_passing(&error) => Err(error),
+        Some(Err(_)) | None => Ok(true),
+    }
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -122,9 +128,9 @@ mod tests {
     fn a_script_is_told_from_a_program() {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("cargo");
-        assert!(is_script(&script), "there is none");
+        assert!(is_script(&script).unwrap(), "there is none");
         std::fs::write(&script, "#!/bin/sh\nexec cargo \"$@\"\n").unwrap();
-        assert!(is_script(&script));
-        assert!(!is_script(&std::env::current_exe().unwrap()));
+        assert!(is_script(&script).unwrap());
+        assert!(!is_script(&std::env::current_exe().unwrap()).unwrap());
     }
 }

@@ -1,16 +1,13 @@
 //! What follows when the manifests have changed: cargo is asked which packages there are now, the package and its target are
 //! found again under whatever name and wherever they are, and a failure is told only when that does not mend it.
-//! Never lives here: how they are found (`config`), and cargo's builds (`build`).
+//! Never lives here: how they are found (`config`), cargo's builds (`build`), and how a failure is told (`failure`).
 
-use super::build::Told;
-use super::found::Found;
-use super::output::Words;
+use super::failure::Failure;
 use super::project::{metadata, own_settings};
 use super::{BuildSaid, Outbox, Room, reason};
 use crate::config;
-use crate::error::{Result, Tried};
-use crate::process::Launcher;
-use crate::report::clean::plain;
+use crate::error::Result;
+use crate::process::{Launcher, refused};
 use crate::report::{Notice, short};
 use cargo_metadata::Metadata;
 use std::path::{Path, PathBuf};
@@ -29,18 +26,11 @@ pub(super) struct Manifests {
     /// Until then its answer is waited for, before anybody is told how things stand.
     until: Option<Instant>,
     /// Untold until the answer is there.
-    held: Option<Failure>,
+    pub held: Option<Failure>,
     /// The last build has failed: what cargo cannot read was told by it.
-    failed: bool,
+    pub failed: bool,
     /// Said once.
     said: String,
-}
-
-/// A build that has failed.
-pub(super) struct Failure {
-    pub errors: usize,
-    pub messages: Vec<Told>,
-    pub by_cargo: bool,
 }
 
 impl Manifests {
@@ -60,45 +50,6 @@ impl Manifests {
 }
 
 impl Room {
-    /// Tells of a build that has failed; where the manifests have changed, when it is known what that means.
-    pub(super) fn fail(&mut self, now: Instant, failure: Failure, launcher: &mut Launcher) {
-        self.manifests.failed = true;
-        let texts: Vec<String> = failure.messages.iter().map(|told| plain(&told.words.rendered)).collect();
-        self.sources.failed(texts.iter().map(String::as_str));
-        // Before it is asked what is there: what comes later makes an event.
-        self.watch(now);
-        if std::mem::take(&mut self.settings_changed) {
-            self.ask_for_metadata(now);
-            self.manifests.held = Some(failure);
-        } else {
-            self.tell_failure(now, failure, launcher);
-        }
-    }
-
-    fn tell_failure(&mut self, now: Instant, failure: Failure, launcher: &mut Launcher) {
-        self.diagnostics(failure.messages);
-        self.failed(failure.errors);
-        let changed = self.sources.came_meanwhile();
-        if !changed.is_empty() {
-            self.found(now, Found { changed, ..Found::default() }, now, launcher);
-        } else if failure.by_cargo {
-            self.confirm(now, launcher);
-        }
-    }
-
-    pub(super) fn failed(&mut self, errors: usize) {
-        let why_cargo = self.builder.why_cargo().filter(|_| self.is_gone().is_none());
-        let cause = self.cause.clone();
-        // Who serves meanwhile is for the loop to say.
-        self.out.push(Outbox::Tell(Notice::BuildFailed { errors, cause, why_cargo, serving: None }));
-    }
-
-    pub(super) fn diagnostics(&mut self, messages: Vec<Told>) {
-        let words = messages.into_iter().map(|told| told.words);
-        self.out
-            .extend(words.map(|Words { rendered, message }| Outbox::Tell(Notice::Diagnostic { rendered, message })));
-    }
-
     /// Asks cargo which packages there are now. It may have to wait for a lock, or for the network.
     pub(super) fn ask_for_metadata(&mut self, now: Instant) {
         let manifests = &mut self.manifests;
@@ -116,7 +67,7 @@ impl Room {
         if let Err(error) = asking {
             tell(
                 number,
-                BuildSaid::Metadata(Box::new(Err(error).tried("start a thread that asks cargo for the packages"))),
+                BuildSaid::Metadata(Box::new(Err(refused("start a thread that asks cargo for the packages", &error)))),
             );
         }
     }
@@ -139,9 +90,12 @@ impl Room {
             Err(error) => {
                 // Where a build has told it, or will, it is asked again when something is built next.
                 self.settings_changed |= self.manifests.failed || !self.cycle.is_idle();
+                let is_told = self.settings_changed;
+                // And so it is where the reason may have passed by then.
+                self.settings_changed |= error.passes();
                 match held {
                     Some(failure) => self.tell_failure(now, failure, launcher),
-                    None if self.settings_changed => {}
+                    None if is_told => {}
                     None => self.note_once(format!("{error}; the packages watched are those from before")),
                 }
             }

@@ -9,6 +9,7 @@ mod build;
 mod builder;
 mod cycle;
 mod dep_info;
+mod failure;
 mod found;
 mod gone;
 mod last;
@@ -45,8 +46,9 @@ use build::Cargo;
 use builder::{Builder, Outcome};
 use cargo_metadata::Metadata;
 use cycle::{Action, Cycle};
+use failure::Failure;
 use found::Found;
-use manifests::{Failure, Manifests};
+use manifests::Manifests;
 use progress::Pace;
 use project::{cargo_program, own_settings, unit_estimate};
 use replay::Replay;
@@ -186,7 +188,7 @@ impl Room {
         let advice = std::env::current_dir().ok().and_then(|folder| advice::dotenv(config, metadata, &folder));
         advice.into_iter().for_each(|text| room.note(text));
         room.watch(now);
-        room.survey();
+        room.survey(now);
         Ok(room)
     }
 
@@ -269,7 +271,7 @@ impl Room {
             let found = self.sources.look_again();
             self.found(now, found, now, launcher);
             if !self.surveys.runs {
-                self.survey();
+                self.survey(now);
             }
         }
         let actions = self.cycle.tick(now);
@@ -291,7 +293,7 @@ impl Room {
         if !found.folders.is_empty() {
             found.folders.iter().for_each(|folder| self.lookout.forget(folder));
             if self.sources.is_near_named(&found.folders) {
-                self.survey();
+                self.survey(now);
             }
             self.sources.follow();
             self.watch(now);

@@ -5,6 +5,7 @@ use super::survey::Refused;
 use super::walk::{self, Below, Passed};
 use crate::config::{self, DataAction};
 use crate::error::{Result, Tried};
+use crate::report::one_line;
 use globset::GlobSet;
 use std::path::{Component, Path, PathBuf};
 
@@ -77,7 +78,7 @@ impl Named {
         format!(
             "{origin}: {} is not watched, as over {} files in {} folders were met there; name what the program reads, or pass over the \
              rest with `ignore`",
-            refused.path.display(),
+            one_line(&refused.path.to_string_lossy()),
             refused.files.saturating_sub(1),
             refused.folders
         )

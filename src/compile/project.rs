@@ -3,6 +3,8 @@
 
 use crate::config::Config;
 use crate::error::{Error, Exit, Result};
+use crate::process::is_passing;
+use crate::report::{clean, one_line};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -27,13 +29,21 @@ pub fn metadata(manifest: Option<&Path>, build: &impl MetadataFlags) -> Result<M
         return Err(Error::new(Exit::Project, text).help("rename the folder"));
     }
     command.exec().map_err(|error| {
-        let text = crate::report::clean::plain(&error.to_string());
-        let error = Error::new(Exit::Project, format!("cargo cannot read the project: {}", text.trim()));
+        let text = with_names_on_one_line(clean::plain(&error.to_string()), &place);
+        let told = Error::new(Exit::Project, "cargo cannot read the project").saying(text.trim());
+        let passes = matches!(&error, cargo_metadata::Error::Io(error) if is_passing(error));
+        let error = if passes { told.passing() } else { told };
         match manifest {
             Some(_) => error,
             None => error.help("run it in a package's folder, or name one with --manifest-path"),
         }
     })
+}
+
+/// Cargo shows the names of folders as they are.
+fn with_names_on_one_line(text: String, place: &Path) -> String {
+    let names = place.iter().map(|name| clean::plain(&name.to_string_lossy()));
+    names.filter(|name| name.contains('\n')).fold(text, |text, name| text.replace(&name, &one_line(&name)))
 }
 
 /// The flags of a build that `cargo metadata` has too.

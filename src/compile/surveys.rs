@@ -5,6 +5,7 @@ use super::Room;
 use super::found::Found;
 use super::survey::Survey;
 use super::watch::FileEvent;
+use crate::process::is_passing;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,18 +34,56 @@ impl Surveys {
     pub fn deadline(&self) -> Option<Instant> {
         self.next
     }
+
+    /// Something may have come or gone. Whether a look at it is to begin now.
+    fn asked(&mut self) -> bool {
+        self.again = self.runs;
+        !self.runs && self.next.is_none()
+    }
+
+    /// A look is over; `is_new`: it has shown what was not watched while it was had. Whether another one is to begin now.
+    fn ended(&mut self, now: Instant, is_new: bool) -> bool {
+        self.runs = false;
+        // What has come to a folder before it was watched made no event.
+        if !is_new && !self.again {
+            self.in_a_row = 0;
+            return false;
+        }
+        self.in_a_row += 1;
+        if self.in_a_row < AT_ONCE {
+            return self.asked();
+        }
+        self.next = Some(now + REST);
+        false
+    }
+
+    /// A look could not be had, for a reason that passes.
+    fn failed(&mut self, now: Instant) {
+        self.runs = false;
+        self.next = Some(now + REST);
+    }
+
+    /// Whether a look that had to wait is to begin now.
+    fn is_time(&mut self, now: Instant) -> bool {
+        self.next.take_if(|next| *next <= now).is_some() && self.asked()
+    }
 }
 
 impl Room {
     /// Has what is named beside the packages looked at, by a thread: it may be much.
-    pub(super) fn survey(&mut self) {
-        self.surveys.again = self.surveys.runs;
-        let rests = self.surveys.next.is_some();
-        let Some(job) = self.sources.survey().filter(|_| !self.surveys.runs && !rests) else { return };
+    pub(super) fn survey(&mut self, now: Instant) {
+        if self.surveys.asked() {
+            self.begin_survey(now);
+        }
+    }
+
+    fn begin_survey(&mut self, now: Instant) {
+        let Some(job) = self.sources.survey() else { return };
         let sink = Arc::clone(&self.sinks.files);
         let look = move || sink(FileEvent::Surveyed(Box::new(job.run())));
         match thread::Builder::new().spawn(look) {
             Ok(_) => self.surveys.runs = true,
+            Err(error) if is_passing(&error) => self.surveys.failed(now),
             Err(error) => {
                 self.note(format!("what is named by `watch` and `data` cannot be looked at: start a thread: {error}"))
             }
@@ -52,35 +91,80 @@ impl Room {
     }
 
     pub(super) fn surveyed(&mut self, now: Instant, survey: Survey) -> Found {
-        self.surveys.runs = false;
+        if survey.below.is_partial {
+            // What was seen before still counts.
+            self.surveys.failed(now);
+            return Found::default();
+        }
         let (found, notes, is_new) = self.sources.surveyed(survey);
         notes.into_iter().for_each(|text| self.note(text));
         if is_new {
             self.watch(now);
         }
-        // What has come to a folder before it was watched made no event.
-        if !is_new && !self.surveys.again {
-            self.surveys.in_a_row = 0;
-            return found;
-        }
-        self.surveys.in_a_row += 1;
-        if self.surveys.in_a_row < AT_ONCE {
-            self.survey();
-        } else {
-            self.surveys.next = Some(now + REST);
+        if self.surveys.ended(now, is_new) {
+            self.begin_survey(now);
         }
         found
     }
 
     pub(super) fn tick_surveys(&mut self, now: Instant) {
-        if self.surveys.next.take_if(|next| *next <= now).is_some() {
-            self.survey();
+        if self.surveys.is_time(now) {
+            self.begin_survey(now);
         }
     }
 
     pub(super) fn watch(&mut self, now: Instant) {
         if let Some(trouble) = self.lookout.watch(now, &self.sources.folders()) {
             self.note(trouble);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // The beginning of the tests' own time.
+mod tests {
+    use super::*;
+
+    /// How many looks there are within a minute, each of which takes a millisecond, while something comes or goes all the time: it is there
+    /// after the look, or gone again by then. And whether the last one is waited for.
+    fn looks_in_a_minute(is_new: bool) -> (u32, bool) {
+        let mut surveys = Surveys::default();
+        let (mut now, mut looks) = (Instant::now(), 0);
+        let over = now + Duration::from_secs(60);
+        let mut begins = surveys.asked();
+        while now < over {
+            now += Duration::from_millis(1);
+            if begins {
+                looks += 1;
+                surveys.runs = true;
+            }
+            // While it runs, and while nothing runs.
+            assert!(!surveys.asked() || !surveys.runs && surveys.deadline().is_none());
+            begins = if surveys.runs { surveys.ended(now, is_new) } else { surveys.is_time(now) };
+        }
+        surveys.runs = true;
+        (looks, surveys.is_awaited())
+    }
+
+    #[test]
+    fn what_comes_and_goes_all_the_time_is_looked_at_now_and_then_and_waited_for_by_nobody() {
+        for is_new in [false, true] {
+            assert_eq!(looks_in_a_minute(is_new), (32, false), "{is_new}");
+        }
+    }
+
+    #[test]
+    fn what_has_come_to_rest_is_looked_at_at_once_and_waited_for() {
+        let mut surveys = Surveys::default();
+        let now = Instant::now();
+        for _ in 0..5 {
+            assert!(surveys.asked());
+            surveys.runs = true;
+            assert!(surveys.is_awaited());
+            assert!(surveys.ended(now, true), "what has come before it was watched");
+            surveys.runs = true;
+            assert!(!surveys.ended(now, false));
+            assert_eq!(surveys.deadline(), None);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What a build by cargo may fail of that is no fault of the sources: a full disk, an incremental cache that is damaged, a folder in
-//! which cargo cannot build. Nobody says so in words that help.
+//! What a build may fail of that is no fault of the sources: a full disk, no descriptor or memory left, an incremental cache that is
+//! damaged, a folder in which cargo cannot build. Nobody says so in words that help.
 //! Never lives here: the sources' own faults, and building again.
 
 use super::build::Told;
 use crate::report::clean::plain;
-use crate::report::{short, size};
+use crate::report::{one_line, short, size};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,25 @@ const BROKEN: [&str; 12] = [
 /// Of a compiler that was killed by a fault of its own. The messages are cargo's.
 const CRASHES: [&str; 5] = ["SIGILL", "SIGABRT", "SIGBUS", "SIGFPE", "SIGSEGV"];
 
+/// Of a disk.
+const FULL: [&str; 4] = ["No space left on device", "os error 28", "Disk quota exceeded", "os error 122"];
+/// Of descriptors, threads, processes and memory, as compilers and linkers word it; the last are those of a compiler and of a linker that the
+/// system has killed for what it took.
+const NONE_LEFT: [&str; 10] = [
+    "Too many open files",
+    "os error 23",
+    "os error 24",
+    "Resource temporarily unavailable",
+    "os error 11",
+    "annot allocate memory",
+    "memory allocation of",
+    "out of memory",
+    "SIGKILL",
+    "signal 9 [Killed]",
+];
+/// Of a linker for which there was no room in what it maps; where there is room, it is something else, as a map of a damaged file.
+const BUS: [&str; 2] = ["signal 7 [Bus error]", "SIGBUS"];
+
 /// A program and what is made on the way to it have room in it.
 const LITTLE: u64 = 1 << 30;
 
@@ -44,20 +63,30 @@ fn advice_on(messages: &[Told], manifest: &Path, fullest: impl Fn() -> Option<Fr
         return Some(format!(
             "cargo cannot build in {}: no folder above a target folder may have a `:` in its name; rename it, or name another with \
              --target-dir",
-            folder.display()
+            one_line(&folder.to_string_lossy())
         ));
     }
-    if says(&["No space left on device", "os error 28", "Disk quota exceeded", "os error 122"]) {
+    if says(&FULL) {
         return Some(format!("the disk is full: {}; make room, and save again", fullest()?.words()));
     }
     // What is written through a map of memory can only end so.
-    if says(&["signal 7 [Bus error]", "SIGBUS"]) {
-        // Where there is room, it is something else, as a map of a damaged file.
+    if says(&BUS) {
         let free = fullest().filter(Free::is_little)?;
         let help = "the linker ends so where the disk is full";
         return Some(format!("{help}: {}; make room, and save again", free.words()));
     }
     None
+}
+
+/// Whether what a compiler has ended with, in that folder, says nothing of the project: the machine had something not to give.
+pub fn passes<'t>(mut texts: impl Iterator<Item = &'t str>, folder: &Path) -> bool {
+    let says = |text: &str, words: &[&str]| words.iter().any(|word| text.contains(word));
+    texts.any(|text| {
+        let text = plain(text);
+        says(&text, &FULL)
+            || says(&text, &NONE_LEFT)
+            || says(&text, &BUS) && free(folder).is_some_and(|free| free.is_little())
+    })
 }
 
 /// The crates whose incremental cache is most likely why they could not be compiled or linked.
@@ -158,6 +187,31 @@ mod tests {
             "  process didn't exit successfully: `/t/build-script-build` (signal: 6, SIGABRT: abort)",
         ] {
             assert_eq!(damaged(&[told(text)]), BTreeSet::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_machine_could_not_give_is_told_from_what_the_project_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let is_passing = |text: &str| passes(["error: aborting", text].into_iter(), folder.path());
+        for text in [
+            "error: failed to write /t/x.rmeta: No space left on device (os error 28)",
+            "thread 'rustc' panicked: Os { code: 11, kind: WouldBlock, message: \"Resource temporarily unavailable\" }",
+            "error: couldn't create a temp dir: \u{1b}[1mToo many open files\u{1b}[0m (os error 24) at path",
+            "memory allocation of 1073741824 bytes failed",
+            "collect2: fatal error: ld terminated with signal 9 [Killed]",
+            "cc: error: vfork: Cannot allocate memory",
+            "signal 9 (SIGKILL)",
+        ] {
+            assert!(is_passing(text), "{text}");
+        }
+        for text in [
+            "error: internal compiler error: unexpected panic",
+            "error: linking with `cc` failed: exit status: 1",
+            "signal 11 (SIGSEGV)",
+            "error: couldn't read `src/a.rs`: No such file or directory (os error 2)",
+        ] {
+            assert!(!is_passing(text), "{text}");
         }
     }
 

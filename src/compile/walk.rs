@@ -1,6 +1,7 @@
 //! Which folders and files are below a folder.
 //! Never lives here: which of them matter (`sources`).
 
+use crate::process::is_passing;
 use globset::GlobSet;
 use ignore::{DirEntry, WalkBuilder};
 use std::collections::BTreeSet;
@@ -20,6 +21,8 @@ pub struct Below {
     pub links: BTreeSet<PathBuf>,
     /// There are more than may be, and some are missing.
     pub is_too_much: bool,
+    /// Some are missing that could not be looked at, for a reason that passes.
+    pub is_partial: bool,
 }
 
 /// What is passed over in any case.
@@ -96,8 +99,11 @@ fn is_ignored(folder: &Path, ignore: &GlobSet) -> bool {
 impl Below {
     /// `most`: folders, and files.
     fn take(&mut self, walk: ignore::Walk, ignore: &GlobSet, most: Option<(usize, usize)>) {
-        // What cannot be read cannot be compiled either; the compiler will say so.
-        for entry in walk.filter_map(Result::ok) {
+        for entry in walk {
+            let unread = entry.as_ref().map_or_else(Some, |entry| entry.error());
+            self.is_partial |= unread.and_then(ignore::Error::io_error).is_some_and(is_passing);
+            // What cannot be read cannot be compiled either; the compiler will say so.
+            let Ok(entry) = entry else { continue };
             if most.is_some_and(|(folders, files)| self.folders.len() > folders || self.files.len() > files) {
                 self.is_too_much = true;
                 return;
@@ -118,5 +124,6 @@ impl Below {
         self.folders.extend(other.folders);
         self.files.extend(other.files);
         self.links.extend(other.links);
+        self.is_partial |= other.is_partial;
     }
 }

@@ -107,7 +107,8 @@ impl Session {
             return error;
         }
         let said: Vec<&str> = said.iter().map(String::as_str).collect();
-        Error::failure(format!("{error}\nThe session said last:\n    {}", said.join("\n    ")))
+        let said = said.join("\n    ");
+        Error::failure("run the demo").saying(&format!("{error}\nThe session said last:\n    {said}"))
     }
 
     fn terminate(&mut self) -> std::io::Result<ExitStatus> {

@@ -2,7 +2,7 @@
 //! program. One of the few files with `unsafe`: descriptors are moved by number.
 //! Never lives here: choosing the program.
 
-use super::{Gate, descriptors, guard, seccomp, terminal};
+use super::{Gate, descriptors, guard, is_passing, seccomp, terminal};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::prctl;
@@ -91,6 +91,8 @@ pub fn go(channel: &OwnedFd, stdin: &OwnedFd, fds: &[BorrowedFd<'_>]) -> io::Res
             // Closed by exec.
             ([], _) => return Ok(gate),
             ([b'g'], Some(calls)) => gate = Some(Gate::Open(calls)),
+            // Without a descriptor to put it into, the kernel leaves it out (unix(7), MSG_CTRUNC).
+            ([b'g'], None) => return Err(Errno::EMFILE.into()),
             ([b'r', error @ ..], _) => gate = Some(Gate::Refused(error_from(error))),
             (error, _) => return Err(error_from(error)),
         }
@@ -114,7 +116,9 @@ pub fn receive(channel: &OwnedFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         let message = match recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut space), flags) {
             Err(Errno::EINTR) => continue,
-            Err(Errno::ECONNRESET) => return Err(io::Error::other("it was killed before it could start")),
+            Err(Errno::ECONNRESET) => {
+                return Err(io::Error::new(io::ErrorKind::ConnectionReset, "it was killed before it could start"));
+            }
             other => other?,
         };
         for part in message.cmsgs()? {
@@ -197,6 +201,8 @@ fn close_gate(channel: &OwnedFd) -> io::Result<()> {
             let rights = [ControlMessage::ScmRights(&fds)];
             sendmsg::<()>(channel.as_raw_fd(), &[IoSlice::new(b"g")], &rights, MsgFlags::MSG_NOSIGNAL, None)
         }
+        // At the next start there may be one.
+        Err(error) if is_passing(&error) => return Err(error),
         Err(error) => {
             let code = error.raw_os_error().unwrap_or(Errno::EIO as i32).to_ne_bytes();
             let refused = [IoSlice::new(b"r"), IoSlice::new(&code)];
@@ -210,9 +216,11 @@ fn close_gate(channel: &OwnedFd) -> io::Result<()> {
 fn take(channel: &OwnedFd, count: usize) -> io::Result<Vec<OwnedFd>> {
     let mut fds = Vec::with_capacity(count);
     while fds.len() < count {
-        let (_, more) = receive(channel)?;
-        if more.is_empty() {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        let (told, more) = receive(channel)?;
+        match (told.is_empty(), more.is_empty()) {
+            (true, _) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            (false, true) => return Err(Errno::EMFILE.into()),
+            (false, false) => {}
         }
         fds.extend(more);
     }

@@ -58,6 +58,9 @@ const KILLED: Duration = Duration::from_secs(2);
 const NO_TASKS: &str =
     "no more processes and threads can be started: end some, or raise the limit (`ulimit -u`, pids.max of a container)";
 
+const NO_FILES: &str =
+    "no more files can be opened: end what has many open, or raise the limit (`ulimit -Hn`, fs.file-max of the system)";
+
 /// What a child reads from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stdin {
@@ -399,15 +402,29 @@ pub fn wait_at_most(fd: impl AsFd, limit: Duration) -> bool {
     }
 }
 
-/// Whether the system has no process, thread or memory to give, which it may have at the next try.
-pub fn is_exhausted(error: &io::Error) -> bool {
+/// Whether it says nothing of what was tried: the system had no process, thread, memory, descriptor or room on a disk to give, was too busy,
+/// or has killed what took too much. At the next try that may be over.
+pub fn is_passing(error: &io::Error) -> bool {
+    let is_full = || matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::ENOSPC | Errno::EDQUOT));
+    let was_busy = matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::ConnectionReset);
+    has_no_tasks(error) || descriptors::is_out(error) || is_full() || was_busy
+}
+
+fn has_no_tasks(error: &io::Error) -> bool {
     matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EAGAIN | Errno::ENOMEM))
 }
 
 /// A process or a thread that could not be started, for what it was to do.
 pub fn refused(what: impl Display, error: &io::Error) -> Error {
     let told = Error::failure(format!("{what}: {error}"));
-    if is_exhausted(error) { told.help(NO_TASKS) } else { told }
+    let told = if is_passing(error) { told.passing() } else { told };
+    if has_no_tasks(error) {
+        told.help(NO_TASKS)
+    } else if descriptors::is_out(error) {
+        told.help(NO_FILES)
+    } else {
+        told
+    }
 }
 
 /// Whether a debugger is attached to it (proc_pid_status(5), TracerPid).

@@ -12,6 +12,12 @@ pub fn plain(input: &str) -> String {
     Filter::new(Mode::Plain).run(input)
 }
 
+/// With the ends of lines as they are written in a program: for names and sentences, which would look like two of them, the second of any
+/// kind.
+pub fn one_line(text: &str) -> String {
+    text.replace('\n', "\\n").replace('\r', "\\r")
+}
+
 /// JSON, in which every character stands as an escape that a terminal may obey: its own rules leave some of them as they are.
 pub fn json(text: &str) -> String {
     let obeyed = |c: char| c.is_control() || reorders(c);
@@ -238,6 +244,12 @@ mod tests {
     fn plain_keeps_the_words_only() {
         let coloured = "\x1b[1;31merror\x1b[0m \x1b]8;;https://a/\x07link\x1b]8;;\x07\x1b]52;c;e\x07\r\n\tend";
         assert_eq!(plain(coloured), "error link\n\tend");
+    }
+
+    #[test]
+    fn a_name_stays_on_its_line() {
+        assert_eq!(one_line("a\nerror: b\r\n\tc"), "a\\nerror: b\\r\\n\tc");
+        assert_eq!(one_line("naïve name"), "naïve name");
     }
 
     #[test]

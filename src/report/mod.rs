@@ -15,6 +15,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 
 pub use behind::Behind;
+pub use clean::one_line;
 pub use json::Json;
 pub use standing::Standing;
 pub use text::Text;
@@ -295,8 +296,8 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// A path as the user would write it: relative to the working directory where it is below it.
+/// A path as the user would write it, on one line: relative to the working directory where it is below it.
 pub fn short(path: &std::path::Path) -> String {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::new());
-    path.strip_prefix(&cwd).unwrap_or(path).display().to_string()
+    one_line(&path.strip_prefix(&cwd).unwrap_or(path).to_string_lossy())
 }

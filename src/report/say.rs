@@ -29,14 +29,16 @@ pub fn error(text: impl Display) {
     put(io::stderr(), &clean::plain(&format!("error: {text}\n")));
 }
 
-/// Help, version, or what is wrong with the arguments: in clap's colours, unless a colour may have been typed. Returns the exit code.
+/// Help, version, or what is wrong with the arguments: in clap's colours, unless a colour may have been typed. What was typed stays on its
+/// line. Returns the exit code.
 pub fn of_clap(error: &clap::Error) -> i32 {
     let wanted = if error.use_stderr() { console::colors_enabled_stderr() } else { console::colors_enabled() };
     let typed = |arg: std::ffi::OsString| arg.to_string_lossy().chars().any(char::is_control);
     let text = if wanted && !std::env::args_os().any(typed) {
         clean::clean(&error.render().ansi().to_string())
     } else {
-        clean::plain(&error.render().to_string())
+        let args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
+        clean::plain(&args.fold(error.render().to_string(), |text, arg| typed_on_one_line(text, &arg)))
     };
     if error.use_stderr() {
         put(io::stderr(), &text)
@@ -44,6 +46,13 @@ pub fn of_clap(error: &clap::Error) -> i32 {
         put(io::stdout(), &text)
     }
     error.exit_code()
+}
+
+/// An argument is shown whole, or its name or its value alone.
+fn typed_on_one_line(text: String, arg: &str) -> String {
+    let (name, value) = arg.split_once('=').unwrap_or((arg, ""));
+    let parts = [arg, name, value].into_iter().filter(|part| part.contains(['\n', '\r']));
+    parts.fold(text, |text, part| text.replace(part, &clean::one_line(part)))
 }
 
 fn put(mut out: impl Write, text: &str) {

@@ -1,7 +1,7 @@
 //! What is said of a build that goes on: as a line that is drawn in place, and as one that stays, where a server writes too.
 //! Never lives here: when it is said.
 
-use super::{Holder, Notice};
+use super::{Holder, Notice, one_line};
 
 /// After the package's name. Only of a notice that is about a build that goes on.
 pub fn line(notice: &Notice) -> String {
@@ -41,7 +41,7 @@ fn waits(what: &str, waited: Option<u64>, holder: Option<&Holder>) -> String {
     let waited = waited.map(|waited| format!(", {} so far", seconds(waited))).unwrap_or_default();
     let holder = match holder {
         Some(Holder { pid, command }) if command.is_empty() => format!(", held by process {pid}"),
-        Some(Holder { pid, command }) => format!(", held by `{command}` (pid {pid})"),
+        Some(Holder { pid, command }) => format!(", held by `{}` (pid {pid})", one_line(command)),
         None => String::new(),
     };
     format!("waiting for {what}{waited}{holder}")

@@ -1,6 +1,7 @@
 //! Addresses as people use them: what a terminal makes a link of.
 //! Never lives here: looking anything up. An address becomes a URL by how it is written.
 
+use super::one_line;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// All of them, in one sentence part. A TCP address is taken for one of HTTP, as nearly all are; others stay as they are.
@@ -9,7 +10,7 @@ pub fn urls<A: AsRef<str>>(addresses: &[A]) -> String {
 }
 
 fn url(address: &str) -> String {
-    let Ok(socket) = address.parse::<SocketAddr>() else { return address.to_owned() };
+    let Ok(socket) = address.parse::<SocketAddr>() else { return one_line(address) };
     if let SocketAddr::V6(six) = socket
         && six.scope_id() != 0
     {
@@ -39,6 +40,7 @@ mod tests {
             ("192.168.1.2:80", "http://192.168.1.2:80"),
             ("[fe80::1%2]:80", "[fe80::1%2]:80"),
             ("unix:target/a.sock", "unix:target/a.sock"),
+            ("unix:a\n  serving", "unix:a\\n  serving"),
             ("udp:127.0.0.1:53", "udp:127.0.0.1:53"),
             ("", ""),
         ] {

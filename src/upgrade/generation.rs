@@ -268,7 +268,8 @@ impl Start {
     /// Of the file of variables, where it is gone and they are those that stood in it last.
     pub fn file_is_gone(&self) -> Option<String> {
         let file = self.run.env_file.as_ref().filter(|file| self.of_file.is_some() && !file.exists())?;
-        Some(format!("{} is gone: the program has the variables that stood in it before", file.display()))
+        let file = crate::report::one_line(&file.to_string_lossy());
+        Some(format!("{file} is gone: the program has the variables that stood in it before"))
     }
 
     /// In its setting; what the user says counts more.

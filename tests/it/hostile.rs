@@ -92,6 +92,61 @@ fn so_are_keys_of_the_manifest_and_names_of_folders() {
     said(&folder, &[]);
 }
 
+/// A line of ours, as it would look; and a name on two lines, of which that is the second.
+const FORGED: &str = "error: all is lost";
+const LINES: &str = "a\nerror: all is lost\nb";
+
+#[test]
+fn a_name_of_several_lines_is_one_and_says_nothing_of_its_own() {
+    let of_its_own = |said: &str| said.lines().any(|line| line.starts_with(FORGED));
+    let folder = tempfile::tempdir().unwrap();
+    let here: &Path = env!("CARGO_MANIFEST_DIR").as_ref();
+    for (folder, args) in [
+        (folder.path(), &[&format!("--{LINES}")[..]][..]),
+        (folder.path(), &[&format!("--color={LINES}")]),
+        (folder.path(), &[LINES]),
+        (folder.path(), &["completions", LINES]),
+        (folder.path(), &["new", "x", "--name", LINES]),
+        (folder.path(), &["new", LINES]),
+        (folder.path(), &["--manifest-path", LINES]),
+        (folder.path(), &["status", "--manifest-path", LINES]),
+        (here, &["--listen", LINES]),
+        (here, &["--listen", &format!("{LINES}=3000")]),
+        (here, &["--bin", LINES]),
+        (here, &["-p", LINES]),
+        (here, &["--env-file", LINES]),
+        (here, &["--watch", LINES]),
+    ] {
+        let said = said(folder, args);
+        assert!(!of_its_own(&said), "{args:?}: {said}");
+        assert!(said.contains(r"a\nerror: all is lost\nb"), "{args:?}: {said}");
+    }
+    let toml = r"a\nerror: all is lost\nb";
+    for (nth, metadata) in [
+        format!("\"{toml}\" = 1"),
+        format!("listen = {{ \"{toml}\" = \"3000\" }}"),
+        format!("env = {{ \"{toml}=\" = \"x\" }}"),
+        format!("watch = \"{toml}\""),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let project = project(&format!("hostile-lines-{nth}"), metadata);
+        let said = said(project.root(), &[]);
+        assert!(!of_its_own(&said), "{metadata}: {said}");
+    }
+    let folder = folder.path().join(LINES);
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("Cargo.toml"), "[package]\nname = \"x\"\nversion = \"0.1.0\"\n").unwrap();
+    let no_session = said(&folder, &["status"]);
+    assert!(no_session.contains(r"a\nerror: all is lost\nb") && !of_its_own(&no_session), "{no_session}");
+    // What cargo says is on as many lines as it has.
+    std::fs::write(folder.join("Cargo.toml"), "[package").unwrap();
+    let unread = said(&folder, &[]);
+    assert!(unread.contains("cargo cannot read the project") && unread.lines().count() > 3, "{unread}");
+    assert!(!of_its_own(&unread), "{unread}");
+}
+
 /// What a session tells of itself, to people and to programs; a terminal need not tell one from the other.
 #[test]
 fn so_is_what_a_session_says() {

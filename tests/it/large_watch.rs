@@ -1,11 +1,15 @@
 //! A `watch` that names very much: it is looked at beside the loop and not with every save, and what is beyond all measure is refused.
 
+use crate::harness::limits::{limit, lowest_free};
 use crate::harness::plain::{Plain, plain, project};
+use crate::harness::{LONG, now, version};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 const MAIN: &str = "src/main.rs";
 
@@ -53,6 +57,54 @@ fn a_large_tree_is_watched_and_its_files_start_the_program_again() {
     session.settle();
     assert_eq!(session.session.count("building"), builds);
     assert_eq!(watches(&session), watched + 1);
+}
+
+/// Each look at so much takes longer than it takes a folder to come or to go.
+#[test]
+fn whoever_waits_does_not_wait_for_what_comes_and_goes_all_the_time() {
+    let project = project("large-restless", "watch = [\"assets\"]");
+    fill(&project.path("assets"), 400, 50);
+    let mut session = Plain::start(project);
+    session.settle();
+    let (folder, address) = (session.project.path("assets/0/comes"), session.address);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let restless = scope.spawn(|| {
+            let limit = now() + LONG;
+            while !over.load(Ordering::Relaxed) && now() < limit {
+                fs::create_dir(&folder).unwrap();
+                // As long as an answer takes.
+                version(address);
+                fs::remove_dir(&folder).unwrap();
+                version(address);
+            }
+        });
+        session.settle();
+        session.settle();
+        assert!(!restless.is_finished(), "it was answered when all was over");
+        over.store(true, Ordering::Relaxed);
+    });
+    session.project.write("assets/0/new", "1");
+    assert_eq!(session.next(), "1");
+}
+
+/// A look at it that finds nothing, as nothing can be opened, is had again.
+#[test]
+fn what_could_not_be_looked_at_for_want_of_descriptors_is_looked_at_when_there_are_some() {
+    let project = project("large-starved", "watch = [\"assets\"]");
+    fill(&project.path("assets"), 3, 3);
+    let mut session = Plain::start(project);
+    session.session.see("replay", |event| event["event"] == "replay-ready");
+    session.settle();
+    let command = session.session.pid();
+    let before = limit(command, lowest_free(command));
+    fs::create_dir(session.project.path("assets/new")).unwrap();
+    session.settle();
+    limit(command, before);
+    for path in ["assets/new/1", "assets/0/0"] {
+        session.project.write(path, "2");
+        assert_eq!(session.next(), "1", "{path}");
+    }
 }
 
 /// As for `watch = ["/"]`.

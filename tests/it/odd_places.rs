@@ -5,6 +5,7 @@ use crate::harness::{Project, command};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -108,4 +109,20 @@ fn a_full_disk_is_named_with_what_is_free_there() {
     let told: Vec<String> = session.session.log.iter().filter_map(told).collect();
     let is_it = |text: &String| text.contains("disk is full") && text.contains("free in target");
     assert!(told.iter().any(is_it), "{told:#?}");
+}
+
+/// By which a linker ends that writes to a full disk, too; here there is room, and nothing else is known of it.
+#[test]
+fn a_linker_that_a_fault_has_ended_is_told_as_that_where_there_is_room() {
+    let project = project("odd-bus", "");
+    let linker = project.path("linker.sh");
+    fs::write(&linker, "#!/bin/sh\nkill -BUS $$\n").unwrap();
+    fs::set_permissions(&linker, fs::Permissions::from_mode(0o755)).unwrap();
+    project.write(".cargo/config.toml", &format!("[build]\nrustflags = [\"-Clinker={}\"]\n", linker.display()));
+    let mut session = Plain::begin(project, &[]);
+    session.wait_for("build-failed");
+    let told = |event: &serde_json::Value| event["rendered"].as_str().map(str::to_owned);
+    let told: Vec<String> = session.session.log.iter().filter_map(told).collect();
+    assert!(told.iter().any(|text| text.contains("linker.sh") && text.contains("SIGBUS")), "{told:#?}");
+    assert!(!told.iter().any(|text| text.contains("disk")), "{told:#?}");
 }

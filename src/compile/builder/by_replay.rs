@@ -12,7 +12,7 @@ use std::time::Instant;
 
 /// Of a build whose plan was forgotten while it ran.
 pub(super) fn gone() -> Error {
-    Error::failure("compile what was saved: what it is compiled from has gone meanwhile".to_owned())
+    Error::failure("compile what was saved: what it is compiled from has gone meanwhile")
 }
 
 impl Builder {
@@ -85,7 +85,7 @@ impl Builder {
                 let known = self.last.messages(plan, |number| !run.wants(number));
                 Some(Outcome::Failed { errors, messages: known.into_iter().chain(own).collect() })
             }
-            replay::Outcome::Doubtful(why) => self.ask_cargo(why, launcher),
+            replay::Outcome::Doubtful(doubt) => self.ask_cargo(doubt.why, launcher),
         }
     }
 

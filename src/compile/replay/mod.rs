@@ -12,7 +12,7 @@ mod schedule;
 mod surroundings;
 
 pub use plan::{Lesson, Plan, Work};
-pub use run::{Outcome, Run, Said, Step};
+pub use run::{Doubt, Outcome, Run, Said, Step};
 
 use crate::compile::stamp::content_of;
 use crate::compile::{link, project};
@@ -356,7 +356,10 @@ fn forbidden(build: &config::Build, root: &Path) -> Result<(), String> {
         }
     }
     for path in project::cargo_config_files(root) {
-        let text = fs::read_to_string(&path).unwrap_or_default();
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            text => text.map_err(|error| format!("{}: {error}", short(&path)))?,
+        };
         if said(&text) {
             return Err(format!("{} sets a wrapper of rustc", short(&path)));
         }

@@ -11,11 +11,12 @@ use super::surroundings::Surroundings;
 use crate::compile::build::Script;
 use crate::compile::places::plain;
 use crate::compile::{dep_info, stamp};
-use crate::process::{Leaving, inherited};
+use crate::process::{Leaving, inherited, is_passing};
 use crate::report::short;
 use cargo_metadata::{Artifact as Unit, PackageId, Target, TargetKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -118,7 +119,7 @@ impl Plan {
                     needs.insert(*number);
                 }
             }
-            let inputs = Inputs::read(call, facts, &facts.out_dir).ok_or_else(|| unread(facts))?;
+            let inputs = Inputs::read(call, facts, &facts.out_dir).map_err(|error| unread(facts, &error))?;
             let number = crates.len();
             places.extend(facts.outputs(&facts.out_dir).into_iter().map(|path| (path, number)));
             let mut one = Crate {
@@ -237,10 +238,10 @@ pub struct Inputs {
 
 impl Inputs {
     /// From what rustc wrote beside the crate in that folder.
-    pub fn read(call: &Call, facts: &Facts, folder: &Path) -> Option<Inputs> {
-        let text = fs::read_to_string(facts.dep_info(folder)).ok()?;
+    pub fn read(call: &Call, facts: &Facts, folder: &Path) -> io::Result<Inputs> {
+        let text = fs::read_to_string(facts.dep_info(folder))?;
         let sources = dep_info::inputs(&text).into_iter().map(|path| plain(call.folder.join(path)));
-        Some(Inputs { sources: sources.collect(), variables: dep_info::variables(&text) })
+        Ok(Inputs { sources: sources.collect(), variables: dep_info::variables(&text) })
     }
 }
 
@@ -292,8 +293,8 @@ pub fn reads_ours(facts: &Facts, name: &str) -> String {
     format!("{} reads {name}, which replay sets for compilers", facts.crate_name)
 }
 
-fn unread(facts: &Facts) -> String {
-    format!("the list of sources of {} cannot be read", facts.crate_name)
+pub fn unread(facts: &Facts, error: &io::Error) -> String {
+    format!("the list of sources of {} cannot be read: {error}", facts.crate_name)
 }
 
 type Chosen<'l> = BTreeMap<usize, &'l Unit>;
@@ -310,7 +311,11 @@ fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usi
             unit.target.kind.contains(&TargetKind::ProcMacro) || unit.target.kind.contains(&TargetKind::CustomBuild);
         let manifest = unit.manifest_path.as_std_path();
         let whole = lesson.whole.iter().any(|folder| manifest.parent() == Some(folder));
-        let read = Inputs::read(call, facts, &facts.out_dir);
+        let read = match Inputs::read(call, facts, &facts.out_dir) {
+            // Not a reason to leave this crate to cargo for good.
+            Err(error) if is_passing(&error) => return Err(unread(facts, &error)),
+            read => read.ok(),
+        };
         // Whoever stands between this program and cargo may give it variables, as rustup does.
         let variables = read.as_ref().map(|read| read.variables.as_slice());
         let fits = call.fits(inherited) && variables.is_some_and(|read| call.otherwise(read, inherited).is_none());
@@ -427,7 +432,7 @@ fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Result<Plan
         if let Some(index) = calls.of(unit) {
             let One { call, facts, .. } = &calls.all[index];
             // Also where they are sources of a crate of the plan, too.
-            let inputs = Inputs::read(call, facts, &facts.out_dir).ok_or_else(|| unread(facts))?;
+            let inputs = Inputs::read(call, facts, &facts.out_dir).map_err(|error| unread(facts, &error))?;
             inputs.sources.iter().for_each(|path| surroundings.add_file(path, now));
         }
     }

@@ -4,20 +4,21 @@
 use super::Folder;
 use super::call::Rewrite;
 use super::compiler::Compiler;
-use super::plan::{Inputs, Plan, Work, reads_ours};
+use super::plan::{Inputs, Plan, Work, reads_ours, unread};
 use super::record::{Before, Record};
 use super::schedule::Schedule;
 use crate::compile::allowance::{Allowance, Kind};
 use crate::compile::link;
 use crate::compile::output::{self, Line, Words, is_sum};
+use crate::compile::trouble;
 use crate::error::Result;
-use crate::process::{Launcher, Printed, Running, inherited, refused};
+use crate::process::{Launcher, Printed, Running, inherited, is_passing, refused};
 use cargo_metadata::diagnostic::{Diagnostic, DiagnosticLevel};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -58,7 +59,24 @@ pub enum Outcome {
         messages: Vec<Words>,
     },
     /// It failed for a reason that need not be the sources': cargo is to be asked.
-    Doubtful(String),
+    Doubtful(Doubt),
+}
+
+#[derive(Debug)]
+pub struct Doubt {
+    pub why: String,
+    /// The machine had something not to give, which it may have at the next try: it says nothing of the project.
+    pub passes: bool,
+}
+
+impl Doubt {
+    fn of(why: String) -> Doubt {
+        Doubt { why, passes: false }
+    }
+
+    fn refused(why: String, error: &io::Error) -> Doubt {
+        Doubt { why, passes: is_passing(error) }
+    }
 }
 
 /// When a crate was compiled.
@@ -83,7 +101,7 @@ pub struct Run {
     /// Shared with those who read what its compilers print.
     pub allowance: Arc<Allowance>,
     messages: Vec<Words>,
-    doubt: Option<String>,
+    doubt: Option<Doubt>,
     /// A source that was written while it was compiled: it is not known what was compiled of it.
     pub written: Option<PathBuf>,
     pub steps: Vec<Step>,
@@ -142,7 +160,7 @@ impl Run {
             match self.start(now, number, plan, folder, launcher, sink) {
                 Ok(job) => drop(self.jobs.insert(number, job)),
                 Err(error) => {
-                    self.doubt = Some(error.to_string());
+                    self.doubt = Some(Doubt { why: error.to_string(), passes: error.passes() });
                     self.schedule.ended(number, false);
                 }
             }
@@ -300,7 +318,10 @@ impl Run {
                 let what = odd.or(text).unwrap_or(failure);
                 let what = what.lines().next().unwrap_or_default();
                 let what = &what[..what.floor_char_boundary(MOST_OF_A_REASON)];
-                self.doubt = Some(format!("compiling {} ended with {what}", one.facts.crate_name));
+                let texts = rendered.iter().map(|words| words.rendered.as_str()).chain([what]);
+                let passes = trouble::passes(texts, &folder.path);
+                self.doubt =
+                    Some(Doubt { why: format!("compiling {} ended with {what}", one.facts.crate_name), passes });
                 // Its incremental cache may be the reason.
                 one.record = None;
                 folder.forget_cache(&one.facts);
@@ -309,19 +330,23 @@ impl Run {
             self.messages.extend(rendered);
             return;
         }
-        let Some(inputs) = Inputs::read(&one.call, &one.facts, &folder.deps()) else {
-            self.doubt = Some(format!("rustc has left no list of sources of {}", one.facts.crate_name));
-            return;
+        let inputs = match Inputs::read(&one.call, &one.facts, &folder.deps()) {
+            Ok(inputs) => inputs,
+            Err(error) => {
+                self.doubt = Some(Doubt::refused(unread(&one.facts, &error), &error));
+                return;
+            }
         };
         if let Some(name) = one.call.otherwise(&inputs.variables, inherited) {
-            self.doubt = Some(reads_ours(&one.facts, name));
+            self.doubt = Some(Doubt::of(reads_ours(&one.facts, name)));
             return;
         }
         if one.facts.is_bin() {
             let made = one.facts.outputs(&folder.deps());
             let put = made.first().map_or(Ok(()), |made| fs::rename(made, folder.program(&one.target.name)));
             if let Err(error) = put {
-                self.doubt = Some(format!("the program cannot be moved to {}: {error}", folder.path.display()));
+                let why = format!("the program cannot be moved to {}: {error}", folder.path.display());
+                self.doubt = Some(Doubt::refused(why, &error));
                 return;
             }
         }

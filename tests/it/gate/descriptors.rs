@@ -1,32 +1,16 @@
 //! A command that has no descriptor left: its own trouble, and neither a program's nor a client's.
 
 use super::{Running, start};
+use crate::harness::limits::{limit, lowest_free};
 use crate::harness::plain::{self, Plain};
 use crate::harness::server::{Asked, ask, hold, who};
 use crate::harness::{is_alive, is_busy, listed, version};
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use std::collections::BTreeSet;
+use rustix::process::{Resource, Rlimit};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
-
-/// Sets the soft limit of a process; what it was.
-fn limit(process: u32, soft: u64) -> u64 {
-    // Its hard limit stays as it is, which this process has, too.
-    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
-    let process = Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
-    prlimit(Some(process), Resource::Nofile, Rlimit { current: Some(soft), maximum }).unwrap().current.unwrap()
-}
-
-/// The lowest number that the process has not in use: with that as its limit, it can open nothing.
-fn lowest_free(process: u32) -> u64 {
-    let numbers = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
-    let used: BTreeSet<u64> =
-        numbers.map(|number| number.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
-    (0..).find(|number| !used.contains(number)).unwrap()
-}
 
 /// What is asked of that session, by a client that waits.
 fn control(it: &Running, what: &str) -> UnixStream {
@@ -38,7 +22,8 @@ fn control(it: &Running, what: &str) -> UnixStream {
 
 /// An old generation with an answer under way, and a new one that is about to take its first connection.
 fn about_to_switch(name: &str) -> (Running, Asked, crate::harness::server::Arrival) {
-    let it = start(name, &["--drain-timeout", "100s"], &[]);
+    // Nothing is prepared meanwhile, which would need descriptors of its own, and let go of them at any moment.
+    let it = start(name, &["--drain-timeout", "100s", "--no-replay"], &[]);
     let held = hold(it.address);
     it.save("2", &["fn before_accept() { gate() }"]);
     let arrival = it.gate.arrival();

@@ -4,6 +4,7 @@
 // Each subject uses its own part of this.
 #![allow(dead_code)]
 
+pub mod limits;
 pub mod plain;
 mod project;
 pub mod pty;

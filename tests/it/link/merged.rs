@@ -248,12 +248,15 @@ fn where_it_cannot_be_made_it_is_given_up() {
         assert!(refusal(&made).contains("is not GNU ld"), "{}", refusal(&made));
         assert_eq!(link(&made, &[]), NEITHER);
     }
-    let made = Crate::new();
-    script(&made, "ld", "case $1 in --version) echo GNU ld;; *) kill -9 $$;; esac");
-    let ld = made.path("ld");
-    for expected in [WANTS, WANTS, WANTS, NEITHER] {
-        assert_eq!(link(&made, &[]), expected);
-        merge(&made, ld.to_str().unwrap());
+    // Killed when it is to link, or before it has said what it is.
+    for text in ["case $1 in --version) echo GNU ld;; *) kill -9 $$;; esac", "kill -9 $$"] {
+        let made = Crate::new();
+        script(&made, "ld", text);
+        let ld = made.path("ld");
+        for expected in [WANTS, WANTS, WANTS, NEITHER] {
+            assert_eq!(link(&made, &[]), expected, "{text}");
+            merge(&made, ld.to_str().unwrap());
+        }
     }
 }
 

@@ -53,7 +53,7 @@ fn folder(project: &Project) -> PathBuf {
 }
 
 /// The compilers of a replay have this one as their temporary folder.
-fn temporary(project: &Project) -> PathBuf {
+pub fn temporary(project: &Project) -> PathBuf {
     folder(project).join("temporary")
 }
 
@@ -288,6 +288,27 @@ fn a_linker_that_cannot_keep_anything_links_all_the_same() {
     notes.sort_unstable();
     notes.dedup();
     assert_eq!(notes.len(), all, "said twice: {notes:?}");
+}
+
+/// What it is compiled from is forgotten while it runs; whoever waits for it hears of its end all the same.
+#[test]
+fn a_replay_whose_project_is_moved_away_comes_to_its_end() {
+    let elsewhere = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let moved = elsewhere.path().join("moved");
+    let mut plain = ready(with_macro("replay-moved", ""));
+    save(&plain, "2", &[HELD]);
+    let held = plain.gate.arrival();
+    fs::rename(plain.project.root(), &moved).unwrap();
+    plain.session.wait("why nothing is built", |event| {
+        is(event, "diagnostic") && event["rendered"].as_str().unwrap().contains("is gone: nothing is built")
+    });
+    plain.wait_for("build-failed");
+    held.end();
+    assert_eq!(version(plain.address), "1");
+    fs::rename(&moved, plain.project.root()).unwrap();
+    save(&plain, "3", &[]);
+    let address = plain.address;
+    plain.session.wait("the new version", |event| is(event, "serving") && version(address) == "3");
 }
 
 #[test]

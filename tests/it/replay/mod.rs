@@ -6,6 +6,7 @@ mod held;
 mod meanwhile;
 mod merged;
 mod property;
+mod starved;
 mod turns;
 
 use crate::harness::plain::Plain;

@@ -8,6 +8,7 @@ use object::read::elf::{FileHeader as _, SectionHeader as _, Sym as _};
 use object::{LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind, elf};
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -150,13 +151,15 @@ fn merge(ld: &str, folder: &Path, wanted: &Wanted, symbols: &Symbols, made: &Pat
 
 /// The linker of the C driver, where it is GNU ld: no other is known to understand the script.
 fn find() -> Result<String, Failure> {
-    let ask = |command: &mut Command| {
-        let said = command.env("LC_ALL", "C").stdin(Stdio::null()).output().map_err(|_| None)?;
-        String::from_utf8(said.stdout).map_err(|_| None)
+    let ask = |command: &mut Command| match command.env("LC_ALL", "C").stdin(Stdio::null()).output() {
+        Ok(said) if said.status.success() => String::from_utf8(said.stdout).map_err(|_| None),
+        // The C driver hands on a name that it does not find.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        // There may have been no process, or no memory.
+        Ok(_) | Err(_) => Err(None),
     };
     let name = ask(Command::new(driver::NAME).arg("-print-prog-name=ld"))?.trim().to_owned();
-    // The C driver hands on a name that it does not find.
-    let version = ask(Command::new(&name).arg("--version")).unwrap_or_default();
+    let version = ask(Command::new(&name).arg("--version"))?;
     if version.starts_with("GNU ld") { Ok(name) } else { Err(Some(format!("{name} is not GNU ld"))) }
 }
 
