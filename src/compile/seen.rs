@@ -2,6 +2,7 @@
 //! Never lives here: which files matter (`sources`).
 
 use crate::compile::stamp::{self, MOST_HASHED, Stamp};
+use crate::process::is_passing;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -85,7 +86,7 @@ impl Seen {
             // Never looked at: it is new, unless it was only there for a moment.
             None if now.stamp.is_none() => Change::Nothing,
             None => content,
-            Some(before) if before.unread && before.stamp == now.stamp => Change::Nothing,
+            Some(before) if (before.unread || now.unread) && before.stamp == now.stamp => Change::Nothing,
             Some(before) => match (&before.stamp, &now.stamp) {
                 _ if before.content != now.content => content,
                 (before, now) if before == now => Change::Nothing,
@@ -123,11 +124,15 @@ impl Look {
             None => (0, true),
             Some(stamp) => match content_by_stamp(stamp) {
                 Some(content) => (content, false),
-                None => {
-                    // Gone between the two looks: its event is on the way.
-                    let bytes = fs::read(path).unwrap_or_default();
-                    (stamp::content_of(&bytes), bytes.is_empty())
-                }
+                None => match fs::read(path) {
+                    // There is no descriptor left: what is in it is not known.
+                    Err(error) if is_passing(&error) => return Look::by_stamp(path),
+                    read => {
+                        // Gone between the two looks: its event is on the way.
+                        let bytes = read.unwrap_or_default();
+                        (stamp::content_of(&bytes), bytes.is_empty())
+                    }
+                },
             },
         };
         Look { stamp, content, empty, unread: false }
