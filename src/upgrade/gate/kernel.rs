@@ -420,7 +420,7 @@ mod tests {
             let place = Place { process: std::process::id(), socket };
             let mut reader = server.try_clone().unwrap();
             let read = thread::spawn(move || reader.read(&mut [0; 99]).unwrap());
-            while !Readers::default().of(place).is_some() {
+            while Readers::default().of(place).is_none() {
                 thread::yield_now();
             }
             hold_back(&server).unwrap();
