@@ -41,6 +41,12 @@ impl Error {
         Error::new(Exit::Failure, what)
     }
 
+    /// The same, with how it came to it before.
+    pub fn after(mut self, before: impl AsRef<str>) -> Self {
+        self.what = format!("{}, and {}", one_line(before.as_ref()), self.what);
+        self
+    }
+
     /// What another program has said of it, on as many lines as that has.
     pub fn saying(mut self, words: &str) -> Self {
         self.what = format!("{}: {words}", self.what);

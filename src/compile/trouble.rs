@@ -28,15 +28,15 @@ const BROKEN: [&str; 12] = [
 const CRASHES: [&str; 5] = ["SIGILL", "SIGABRT", "SIGBUS", "SIGFPE", "SIGSEGV"];
 
 /// Of a disk.
-const FULL: [&str; 4] = ["No space left on device", "os error 28", "Disk quota exceeded", "os error 122"];
+const FULL: [&str; 4] = ["No space left on device", "os error 28)", "Disk quota exceeded", "os error 122)"];
 /// Of descriptors, threads, processes and memory, as compilers and linkers word it; the last are those of a compiler and of a linker that the
 /// system has killed for what it took.
 const NONE_LEFT: [&str; 10] = [
     "Too many open files",
-    "os error 23",
-    "os error 24",
+    "os error 23)",
+    "os error 24)",
     "Resource temporarily unavailable",
-    "os error 11",
+    "os error 11)",
     "annot allocate memory",
     "memory allocation of",
     "out of memory",

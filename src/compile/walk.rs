@@ -1,10 +1,11 @@
 //! Which folders and files are below a folder.
 //! Never lives here: which of them matter (`sources`).
 
-use crate::process::is_passing;
+use crate::process::descriptors;
 use globset::GlobSet;
 use ignore::{DirEntry, WalkBuilder};
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// As many are watched below a path that somebody has named. One who names more means something else: a folder costs a watch of the
@@ -90,6 +91,11 @@ fn is_folder(entry: &DirEntry) -> bool {
     entry.file_type().is_some_and(|kind| kind.is_dir())
 }
 
+/// Whether it is this process that lacks something. A remote disk that does not answer may do so for ever.
+fn is_ours(error: &io::Error) -> bool {
+    descriptors::is_out(error) || error.kind() == io::ErrorKind::OutOfMemory
+}
+
 /// Whether all that can be in a folder is passed over: a name that nobody gives, and one in a folder of such a name.
 fn is_ignored(folder: &Path, ignore: &GlobSet) -> bool {
     let inside = folder.join("\u{1}");
@@ -101,7 +107,7 @@ impl Below {
     fn take(&mut self, walk: ignore::Walk, ignore: &GlobSet, most: Option<(usize, usize)>) {
         for entry in walk {
             let unread = entry.as_ref().map_or_else(Some, |entry| entry.error());
-            self.is_partial |= unread.and_then(ignore::Error::io_error).is_some_and(is_passing);
+            self.is_partial |= unread.and_then(ignore::Error::io_error).is_some_and(is_ours);
             // What cannot be read cannot be compiled either; the compiler will say so.
             let Ok(entry) = entry else { continue };
             if most.is_some_and(|(folders, files)| self.folders.len() > folders || self.files.len() > files) {

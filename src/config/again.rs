@@ -45,10 +45,8 @@ impl Choice {
                 Err(_) => (first, self.target(metadata, first, before)),
             },
             (None, None) => {
-                let (package, target) = self.anew(metadata, before).map_err(|error| {
-                    let what = format!("package `{}` is not in the workspace any more, and {error}", before.package);
-                    Error::new(error.exit(), what)
-                })?;
+                let gone = || format!("package `{}` is not in the workspace any more", before.package);
+                let (package, target) = self.anew(metadata, before).map_err(|error| error.after(gone()))?;
                 (package, Ok(target))
             }
         };

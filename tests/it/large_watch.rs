@@ -63,7 +63,7 @@ fn a_large_tree_is_watched_and_its_files_start_the_program_again() {
 #[test]
 fn whoever_waits_does_not_wait_for_what_comes_and_goes_all_the_time() {
     let project = project("large-restless", "watch = [\"assets\"]");
-    fill(&project.path("assets"), 400, 50);
+    fill(&project.path("assets"), 100, 20);
     let mut session = Plain::start(project);
     session.settle();
     let (folder, address) = (session.project.path("assets/0/comes"), session.address);

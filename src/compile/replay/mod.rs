@@ -17,7 +17,7 @@ pub use run::{Doubt, Outcome, Run, Said, Step};
 use crate::compile::stamp::content_of;
 use crate::compile::{link, project};
 use crate::config;
-use crate::process::{Ground, Launcher, Leaving, Stdin, private};
+use crate::process::{Ground, Launcher, Leaving, Stdin, is_passing, private};
 use crate::report::short;
 use call::Facts;
 use cargo_metadata::{Metadata, PackageId};
@@ -357,8 +357,10 @@ fn forbidden(build: &config::Build, root: &Path) -> Result<(), String> {
     }
     for path in project::cargo_config_files(root) {
         let text = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            text => text.map_err(|error| format!("{}: {error}", short(&path)))?,
+            Ok(text) => text,
+            // What nobody can read at all is passed over by cargo, too.
+            Err(error) if !is_passing(&error) && error.kind() != io::ErrorKind::InvalidData => continue,
+            Err(error) => return Err(format!("{}: {error}", short(&path))),
         };
         if said(&text) {
             return Err(format!("{} sets a wrapper of rustc", short(&path)));

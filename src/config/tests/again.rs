@@ -101,4 +101,5 @@ fn what_was_asked_for_and_is_gone_is_named_with_what_there_is() {
     }
     let error = config.choice.again(&project.metadata(), &config.build).unwrap_err().to_string();
     assert!(error.contains("package `api` is not in the workspace any more, and nothing to run"), "{error}");
+    assert!(error.contains("\n    help: "), "{error}");
 }

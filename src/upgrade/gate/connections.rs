@@ -1,7 +1,7 @@
 //! The connections of a program that knows nothing of us, seen from outside: found in its processes, and ended between two answers.
 //! Never lives here: when one may be ended (`drain`).
 
-use super::drain::{self, Held, Past, Patience, Verdict};
+use super::drain::{self, Held, Lies, Past, Patience, Verdict};
 use super::kernel::{self, Facts};
 use super::listener::inode;
 use super::readers::{self, Place, Reader, Readers, Traced};
@@ -28,6 +28,7 @@ pub struct Look {
 pub struct Connections {
     ports: BTreeSet<u16>,
     known: BTreeMap<u64, Known>,
+    readers: Readers,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,7 @@ enum Known {
 
 impl Connections {
     pub fn to_ports(ports: impl Iterator<Item = u16>) -> Connections {
-        Connections { ports: ports.collect(), known: BTreeMap::new() }
+        Connections { ports: ports.collect(), ..Connections::default() }
     }
 
     /// Looks at every connection once, and does with it what is due.
@@ -47,8 +48,9 @@ impl Connections {
     /// # Errors
     /// That not all sockets of the program could be looked at: it is not known how many are live.
     pub fn look(&mut self, processes: &BTreeSet<u32>, patience: Patience) -> Result<Look, Errno> {
-        let mut readers = Readers::default();
-        self.each(processes, |connection, place, past| {
+        let mut readers = std::mem::take(&mut self.readers);
+        readers.new_look();
+        let looked = self.each(processes, |connection, place, past| {
             let Ok(facts) = Facts::of(connection) else { return Look::default() };
             if let Past::Watched { last, asked } = past {
                 *asked |= drain::has_asked(last, &facts);
@@ -65,7 +67,10 @@ impl Connections {
                     *past = Past::Watched { last: facts, asked: false };
                 }
                 // That is for administrators here, or the program has a filter of its own that may not be replaced.
-                Verdict::Watch => *past = Past::Unfiltered { strange: 0 },
+                Verdict::Watch => {
+                    *past = Past::Unfiltered { strange: 0 };
+                    hold(connection, past, || readers.of(place));
+                }
                 Verdict::Hold => hold(connection, past, || readers.of(place)),
                 Verdict::End => {
                     if end(connection, *past) {
@@ -76,11 +81,10 @@ impl Connections {
                     }
                 }
             }
-            if let Past::Held(held) = past {
-                held.last = facts;
-            }
             Look { live: 1, busy: usize::from(drain::is_cut(&facts)) }
-        })
+        });
+        self.readers = readers;
+        looked
     }
 
     /// Ends what is between two answers, and says how many were not, as far as can be told.
@@ -143,7 +147,10 @@ impl Connections {
                 }
             }
         }
-        self.known.retain(|inode, _| seen.contains(inode));
+        // What may not have been found is not forgotten: it may be held.
+        if refused.is_none() {
+            self.known.retain(|inode, _| seen.contains(inode));
+        }
         refused.map_or(Ok(look), Err)
     }
 }
@@ -175,7 +182,7 @@ pub(super) fn connection(socket: OwnedFd, ports: &BTreeSet<u16>) -> Option<TcpSt
 /// What lies in the queue of one that is held.
 fn look_into(connection: &TcpStream, facts: &Facts, past: &mut Past) {
     if let Past::Held(held) = past {
-        held.asked = facts.unread > 0 && kernel::begins_request(connection);
+        held.lies = if facts.unread > 0 { kernel::lies_in(connection) } else { Lies::Nothing };
     }
 }
 
@@ -190,7 +197,7 @@ fn hold(connection: &TcpStream, past: &mut Past, reader: impl FnOnce() -> Option
         })
     };
     if let Some((at, sleeper)) = held {
-        *past = Past::Held(Held { at, last: at, asked: false, sleeper, strange });
+        *past = Past::Held(Held { at, lies: Lies::Nothing, sleeper, strange });
     }
 }
 
@@ -218,7 +225,7 @@ fn let_in(connection: &TcpStream, past: Past) -> bool {
         Past::Held(Held { sleeper, .. }) => {
             kernel::give_all(connection);
             // A signal of the program's own may have woken it meanwhile, and it sleeps in another call.
-            sleeper.is_none_or(|reader| readers::with_hold_on(reader, Traced::wake).is_some())
+            sleeper.is_none_or(|reader| reader.wake())
         }
         Past::Untouched | Past::Watched { .. } | Past::Trusted | Past::Unfiltered { .. } => {
             kernel::let_all_in(connection);
@@ -230,7 +237,7 @@ fn let_in(connection: &TcpStream, past: Past) -> bool {
 /// Ends it so that the client reads the end between two answers and the program has seen nothing of what the client may have sent
 /// meanwhile: requests are kept out, it is looked at once more, and only then is it ended.
 fn end(connection: &TcpStream, past: Past) -> bool {
-    if let Past::Held(Held { asked: true, .. }) = past {
+    if let Past::Held(Held { lies: Lies::Begun | Lies::Whole, .. }) = past {
         // A request that was not read would make a reset of the end. Where nothing is there any more, the program has it.
         return kernel::take_all(connection) > 0 && shutdown(connection.as_raw_fd(), Shutdown::Both).is_ok();
     }

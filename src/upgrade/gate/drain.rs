@@ -15,6 +15,21 @@ const STRANGE: u32 = 20;
 /// kernel's clock.
 const STILL_MS: u32 = 8;
 
+/// A body of which nothing has come for so long comes no more, for now: more than a round trip to most clients.
+const STILL_COMES_MS: u32 = 200;
+
+/// What lies in the queue of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lies {
+    Nothing,
+    /// No beginning of a request.
+    Strange,
+    /// The beginning of a request.
+    Begun,
+    /// A request that has no body, whole.
+    Whole,
+}
+
 /// How much time the connections have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
@@ -60,10 +75,8 @@ pub enum Past {
 pub struct Held {
     /// When that began, and nothing lay there.
     pub at: Facts,
-    /// At the last look.
-    pub last: Facts,
-    /// Whether what lies there begins like a request.
-    pub asked: bool,
+    /// What lies there now.
+    pub lies: Lies,
     /// Where the program waits in calls.
     pub sleeper: Option<Reader>,
     pub strange: u32,
@@ -94,20 +107,20 @@ pub fn judge(facts: &Facts, past: Past, patience: Patience) -> Verdict {
     }
 }
 
-fn judge_held(facts: &Facts, Held { at, last, asked, strange, .. }: &Held) -> Verdict {
+fn judge_held(facts: &Facts, Held { at, lies, strange, .. }: &Held) -> Verdict {
     let again = |strange| Verdict::LetIn(if strange < STRANGE { Past::Unfiltered { strange } } else { Past::Trusted });
     let was_answered = facts.sent != at.sent || is_answered(at);
     if facts.received - facts.unread.min(facts.received) != at.received {
         // The program was awake, and has read something.
         return again(*strange);
     }
-    match (facts.unread, asked) {
-        (0, _) => Verdict::Wait,
-        (_, false) => again(strange + 1),
+    match lies {
+        Lies::Nothing => Verdict::Wait,
+        Lies::Strange => again(strange + 1),
         // Its body is still on its way: what came after the end would be answered by a reset.
-        (_, true) if facts.received != last.received => Verdict::Wait,
-        (_, true) if was_answered => Verdict::End,
-        (_, true) => again(*strange),
+        Lies::Begun if facts.received_ago < STILL_COMES_MS => Verdict::Wait,
+        Lies::Begun | Lies::Whole if was_answered => Verdict::End,
+        Lies::Begun | Lies::Whole => again(strange + 1),
     }
 }
 
@@ -201,35 +214,40 @@ mod tests {
     #[test]
     fn where_no_filter_is_allowed_what_lies_in_the_queue_is_the_proof() {
         use Verdict::{End, Hold, LetIn, Wait};
-        let held = |at, last, asked| Past::Held(Held { at, last, asked, sleeper: None, strange: 7 });
-        let (answered, asked) = (held(ANSWERED, ANSWERED, false), held(ANSWERED, ANSWERED, true));
+        let held = |at, lies| Past::Held(Held { at, lies, sleeper: None, strange: 7 });
         let busy = Facts { received: 180, sent_ago: 40, received_ago: 20, ..ANSWERED };
-        let at_work = |asked| held(busy, Facts { received: 270, ..busy }, asked);
         // Ninety bytes more have come, and lie there.
         let more = |at: Facts| Facts { received: at.received + 90, unread: 90, received_ago: 1, ..at };
-        let seen = |at: Facts| held(at, more(at), true);
+        let long_ago = Facts { received_ago: 200, ..more(ANSWERED) };
         let (none, again, stranger) = (
             Past::Unfiltered { strange: 0 },
             LetIn(Past::Unfiltered { strange: 7 }),
             LetIn(Past::Unfiltered { strange: 8 }),
         );
-        let last_time = Past::Held(Held { at: ANSWERED, last: ANSWERED, asked: false, sleeper: None, strange: 19 });
+        let last_time = Past::Held(Held { at: ANSWERED, lies: Lies::Strange, sleeper: None, strange: 19 });
+        let answered = Facts { sent: 1000, ..more(busy) };
         let table = [
             ("answered", ANSWERED, none, Hold),
             ("being read", Facts { received_ago: 1, ..busy }, none, Wait),
             ("read, and at work", busy, none, Hold),
             ("still to be read", Facts { unread: 9, ..busy }, none, Wait),
-            ("nothing more asked, as in a stream", ANSWERED, answered, Wait),
-            ("a stream goes on", Facts { sent: 1000, ..ANSWERED }, answered, Wait),
-            ("a frame of another protocol", more(ANSWERED), answered, stranger),
+            ("nothing more asked, as in a stream", ANSWERED, held(ANSWERED, Lies::Nothing), Wait),
+            ("a stream goes on", Facts { sent: 1000, ..ANSWERED }, held(ANSWERED, Lies::Nothing), Wait),
+            ("a frame of another protocol", more(ANSWERED), held(ANSWERED, Lies::Strange), stranger),
             ("as always", more(ANSWERED), last_time, LetIn(Past::Trusted)),
-            ("a request has begun to come", more(ANSWERED), asked, Wait),
-            ("a request has come", more(ANSWERED), seen(ANSWERED), End),
-            ("it is answered, and the client asks for more", Facts { sent: 1000, ..more(busy) }, at_work(true), End),
-            ("a client that does not wait for answers", more(busy), at_work(true), again),
-            ("the rest of what the program reads", more(busy), at_work(false), stranger),
-            ("read although it was held back", Facts { received: 180, ..ANSWERED }, answered, again),
-            ("read in part", Facts { unread: 30, ..more(ANSWERED) }, seen(ANSWERED), again),
+            ("a request has begun to come", more(ANSWERED), held(ANSWERED, Lies::Begun), Wait),
+            ("no more of it comes", long_ago, held(ANSWERED, Lies::Begun), End),
+            ("a request has come", more(ANSWERED), held(ANSWERED, Lies::Whole), End),
+            ("it is answered, and the client asks for more", answered, held(busy, Lies::Whole), End),
+            ("a client that does not wait for answers", more(busy), held(busy, Lies::Whole), stranger),
+            ("the rest of what the program reads", more(busy), held(busy, Lies::Strange), stranger),
+            (
+                "read although it was held back",
+                Facts { received: 180, ..ANSWERED },
+                held(ANSWERED, Lies::Nothing),
+                again,
+            ),
+            ("read in part", Facts { unread: 30, ..more(ANSWERED) }, held(ANSWERED, Lies::Strange), again),
         ];
         for (what, facts, past, expected) in table {
             assert_eq!(judge(&facts, past, Patience::Whole), expected, "{what}");

@@ -2,6 +2,7 @@
 //! `unsafe`: socket options that are structures, and descriptors by number.
 //! Never lives here: what follows from it.
 
+use super::drain::Lies;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -232,11 +233,13 @@ pub fn let_all_in(connection: &TcpStream) {
 /// waits and begins only now takes what is there and sleeps on with it, whatever is given later, until it is woken (`Traced::wake`).
 ///
 /// # Errors
-/// EBUSY where the program has its own number of them.
+/// EBUSY where the program has its own number of them, or waits only for so long (SO_RCVTIMEO): such a call is not begun anew where it has to
+/// be woken (signal(7)).
 pub fn hold_back(connection: &TcpStream) -> Result<(), Errno> {
     let mut bytes = [0_u32];
     get(&connection, libc::SOL_SOCKET, libc::SO_RCVLOWAT, &mut bytes)?;
-    if bytes != [1] {
+    // One of ours may have been forgotten; the kernel has made it smaller where the buffer is.
+    if (2..LEAST_HELD).contains(&bytes[0]) || connection.read_timeout().is_ok_and(|time| time.is_some()) {
         return Err(Errno::EBUSY);
     }
     set(connection, libc::SOL_SOCKET, libc::SO_RCVLOWAT, HELD_BYTES)
@@ -244,18 +247,28 @@ pub fn hold_back(connection: &TcpStream) -> Result<(), Errno> {
 
 /// A request with more than this is answered.
 const HELD_BYTES: i32 = 1 << 20;
+/// Less than half of the smallest buffer that there is (SOCK_MIN_RCVBUF).
+const LEAST_HELD: u32 = 1024;
 
 /// What is there wakes those who wait for it, as the kernel has it for this option.
 pub fn give_all(connection: &TcpStream) {
     set(connection, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 1).ok();
 }
 
-/// Whether what lies in the queue begins like a request.
-pub fn begins_request(connection: &TcpStream) -> bool {
-    let mut first = [0; 4];
+/// What lies in the queue.
+pub fn lies_in(connection: &TcpStream) -> Lies {
+    let mut there = [0; 4096];
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    let length = recv(connection.as_raw_fd(), &mut first, flags).unwrap_or(0);
-    length > 0 && METHODS.iter().any(|method| method.starts_with(&first[..length]))
+    let Ok(length @ 1..) = recv(connection.as_raw_fd(), &mut there, flags) else { return Lies::Nothing };
+    let there = &there[..length];
+    let first = &there[..length.min(4)];
+    if !METHODS.iter().any(|method| method.starts_with(first)) {
+        Lies::Strange
+    } else if (first == b"GET " || first == b"HEAD") && there.ends_with(b"\r\n\r\n") {
+        Lies::Whole
+    } else {
+        Lies::Begun
+    }
 }
 
 /// Takes away what lies in the queue: how many bytes that were.
@@ -396,20 +409,69 @@ mod tests {
         let (mut client, mut server) = pair();
         server.set_nonblocking(true).unwrap();
         hold_back(&server).unwrap();
-        assert_eq!(hold_back(&server), Err(Errno::EBUSY), "the number of another");
-        client.write_all(b"GE").unwrap();
-        assert!(begins_request(&server));
-        client.write_all(b"T /").unwrap();
-        assert!(begins_request(&server) && !wakes(&server));
+        hold_back(&server).unwrap();
+        assert_eq!(lies_in(&server), Lies::Nothing);
+        let mut length = 0;
+        let parts = [(&b"GE"[..], Lies::Begun), (b"T / HTTP/1.1\r\n", Lies::Begun), (b"\r\n", Lies::Whole)];
+        for (part, lies) in parts {
+            client.write_all(part).unwrap();
+            length += part.len() as u64;
+            assert_eq!(lies_in(&server), lies);
+        }
+        assert!(!wakes(&server));
         let held = Facts::of(&server).unwrap();
-        assert_eq!((held.received, held.unread, held.dropped), (5, 5, 0));
+        assert_eq!((held.received, held.unread, held.dropped), (length, length, 0));
         give_all(&server);
         assert!(wakes(&server));
-        let mut came = [0; 9];
-        assert_eq!(server.read(&mut came).unwrap(), 5);
-        assert!(!begins_request(&server));
+        assert_eq!(server.read(&mut [0; 99]).unwrap() as u64, length);
         client.write_all(b"\x81\x85abcd").unwrap();
-        assert!(!begins_request(&server) && wakes(&server));
+        assert_eq!(lies_in(&server), Lies::Strange);
+        assert!(wakes(&server));
+    }
+
+    #[test]
+    fn the_programs_own_ways_to_wait_are_left_alone() {
+        let (_client, server) = pair();
+        set(&server, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 9).unwrap();
+        assert_eq!(hold_back(&server), Err(Errno::EBUSY));
+        give_all(&server);
+        server.set_read_timeout(Some(std::time::Duration::from_secs(9))).unwrap();
+        assert_eq!(hold_back(&server), Err(Errno::EBUSY));
+    }
+
+    #[test]
+    fn a_call_that_began_while_all_was_held_back_sleeps_on_with_what_it_has_until_it_is_woken() {
+        let (mut client, server) = pair();
+        let socket = rustix::fs::fstat(&server).unwrap().st_ino;
+        hold_back(&server).unwrap();
+        // A process of its own: none traces itself.
+        let mut reader = std::process::Command::new("cat");
+        let reader = reader.stdin(server.as_fd().try_clone_to_owned().unwrap()).stdout(std::process::Stdio::piped());
+        let mut child = reader.spawn().unwrap();
+        let place = Place { process: child.id(), socket };
+        let asleep = || loop {
+            if let Some(reader) = Readers::default().of(place) {
+                return reader;
+            }
+            thread::yield_now();
+        };
+        asleep();
+        client.write_all(b"GET /").unwrap();
+        give_all(&server);
+        client.write_all(b"x").unwrap();
+        while Facts::of(&server).unwrap().unread > 0 {
+            thread::yield_now();
+        }
+        let reader = asleep();
+        while !reader.wake() {
+            thread::yield_now();
+        }
+        let mut came = [0; 6];
+        child.stdout.as_mut().unwrap().read_exact(&mut came).unwrap();
+        assert_eq!(&came, b"GET /x");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(reader.wake(), "there is nobody to wake");
     }
 
     #[test]

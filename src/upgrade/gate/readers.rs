@@ -6,35 +6,57 @@ use crate::upgrade::proc;
 use nix::libc::{self, c_long};
 use nix::sys::ptrace::{self, Options};
 use nix::unistd::Pid;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::RawFd;
 use std::thread;
 
 /// A socket of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     pub process: u32,
     pub socket: u64,
 }
 
-/// Those of one look. Who slept where is found once, as there may be as many threads as connections.
+/// Who slept where at some time: with a thread for each connection, it is the same one again.
 #[derive(Debug, Default)]
 pub struct Readers {
-    /// By process: a thread for a socket.
-    found: BTreeMap<u32, BTreeMap<u64, Reader>>,
+    known: BTreeMap<Place, Reader>,
+    /// Those that were asked at this look: there may be as many threads as connections.
+    asked: BTreeSet<u32>,
 }
 
 /// A thread that has slept in a call which reads from that descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reader {
+    process: u32,
     thread: u32,
     number: RawFd,
 }
 
 impl Readers {
+    pub fn new_look(&mut self) {
+        self.asked.clear();
+        self.known.retain(|_, reader| reader.is_there());
+    }
+
     pub fn of(&mut self, place: Place) -> Option<Reader> {
-        self.found.entry(place.process).or_insert_with(|| find(place.process)).get(&place.socket).copied()
+        if !self.known.contains_key(&place) && self.asked.insert(place.process) {
+            self.known.extend(find(place.process));
+        }
+        self.known.get(&place).copied()
+    }
+}
+
+impl Reader {
+    /// Its number may be another's by now.
+    fn is_there(&self) -> bool {
+        i32::try_from(self.thread).is_ok_and(|thread| proc::process_of(thread) == Some(self.process))
+    }
+
+    /// Whatever call it sleeps in returns with what it has, or begins anew. Whether that is done, or needs not be.
+    pub fn wake(&self) -> bool {
+        !self.is_there() || with_hold_on(*self, Traced::wake).is_some()
     }
 }
 
@@ -62,32 +84,38 @@ impl Traced {
         reads(self.reader.thread) == Some(self.reader.number)
     }
 
-    /// Whatever call it sleeps in returns with what it has, or begins anew, now or as soon as it sleeps (PTRACE_INTERRUPT).
+    /// Now, or as soon as it would sleep (PTRACE_INTERRUPT); not from another call, which might take that for a signal's.
     pub fn wake(&self) {
-        ptrace::interrupt(self.thread).ok();
+        if sleeps_in(self.reader.thread).is_none_or(|call| reads_from(&call) == Some(self.reader.number)) {
+            ptrace::interrupt(self.thread).ok();
+        }
     }
 }
 
-fn find(process: u32) -> BTreeMap<u64, Reader> {
+fn find(process: u32) -> Vec<(Place, Reader)> {
     let sockets: BTreeMap<RawFd, u64> = proc::sockets(process).into_iter().flatten().collect();
     let threads = descriptors::with(|| fs::read_dir(format!("/proc/{process}/task"))).into_iter().flatten().flatten();
     let reader = |thread: u32| {
         let number = reads(thread)?;
-        Some((*sockets.get(&number)?, Reader { thread, number }))
+        Some((Place { process, socket: *sockets.get(&number)? }, Reader { process, thread, number }))
     };
     threads.filter_map(|thread| reader(thread.file_name().to_str()?.parse().ok()?)).collect()
 }
 
 /// The descriptor from which a thread reads, if it sleeps in that.
 fn reads(thread: u32) -> Option<RawFd> {
-    let call = descriptors::with(|| fs::read_to_string(format!("/proc/{thread}/syscall"))).ok()?;
-    in_call(&call)
+    reads_from(&sleeps_in(thread)?)
 }
 
 /// `0 0x5 0x7f04c8000b70 0x2000 ...`: the call and its arguments, of a thread that sleeps in one (proc_pid_syscall(5)).
-fn in_call(line: &str) -> Option<RawFd> {
+fn sleeps_in(thread: u32) -> Option<String> {
+    let call = descriptors::with(|| fs::read_to_string(format!("/proc/{thread}/syscall"))).ok()?;
+    call.starts_with(|first: char| first.is_ascii_digit()).then_some(call)
+}
+
+fn reads_from(call: &str) -> Option<RawFd> {
     const READING: [c_long; 4] = [libc::SYS_read, libc::SYS_readv, libc::SYS_recvfrom, libc::SYS_recvmsg];
-    let mut words = line.split_whitespace();
+    let mut words = call.split_whitespace();
     let call: c_long = words.next()?.parse().ok()?;
     let number = words.next()?.strip_prefix("0x")?;
     READING.contains(&call).then(|| RawFd::from_str_radix(number, 16).ok())?
@@ -102,10 +130,10 @@ mod tests {
     #[test]
     fn a_line_names_the_descriptor_that_is_read_from() {
         let line = |call: c_long| format!("{call} 0x1f 0x7f04c8000b70 0x2000 0x0 0x0 0x0 0x7ffd 0x7f04\n");
-        assert_eq!(in_call(&line(libc::SYS_recvfrom)), Some(31));
-        assert_eq!(in_call(&line(libc::SYS_read)), Some(31));
+        assert_eq!(reads_from(&line(libc::SYS_recvfrom)), Some(31));
+        assert_eq!(reads_from(&line(libc::SYS_read)), Some(31));
         for other in [&line(libc::SYS_write), "running\n", "-1 0x7ffd 0x7f04\n", "", "0", "0 5", "x 0x5"] {
-            assert_eq!(in_call(other), None, "{other:?}");
+            assert_eq!(reads_from(other), None, "{other:?}");
         }
     }
 
