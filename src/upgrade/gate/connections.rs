@@ -1,9 +1,10 @@
 //! The connections of a program that knows nothing of us, seen from outside: found in its processes, and ended between two answers.
 //! Never lives here: when one may be ended (`drain`).
 
-use super::drain::{self, Held, Lies, Past, Patience, Verdict};
+use super::drain::{self, Held, Past, Patience, Verdict};
 use super::kernel::{self, Facts};
 use super::listener::inode;
+use super::queue::{self, Lies};
 use super::readers::{self, Place, Reader, Readers, Traced};
 use crate::process::descriptors;
 use crate::upgrade::proc;
@@ -182,19 +183,26 @@ pub(super) fn connection(socket: OwnedFd, ports: &BTreeSet<u16>) -> Option<TcpSt
 /// What lies in the queue of one that is held.
 fn look_into(connection: &TcpStream, facts: &Facts, past: &mut Past) {
     if let Past::Held(held) = past {
-        held.lies = if facts.unread > 0 { kernel::lies_in(connection) } else { Lies::Nothing };
+        held.lies = if facts.unread > 0 { queue::lies_in(connection) } else { Lies::Nothing };
     }
 }
 
-/// Holds back what comes from now on.
+/// Holds back what comes from now on, if the program waits for it in a way that can be undone.
 fn hold(connection: &TcpStream, past: &mut Past, reader: impl FnOnce() -> Option<Reader>) {
     let Past::Unfiltered { strange } = *past else { return };
-    let held = if fcntl(connection, FcntlArg::F_GETFL).is_ok_and(|flags| flags & OFlag::O_NONBLOCK.bits() != 0) {
-        hold_unless_in_use(connection, None)
-    } else {
+    let sleeps = fcntl(connection, FcntlArg::F_GETFL).is_ok_and(|flags| flags & OFlag::O_NONBLOCK.bits() == 0);
+    // A call that sleeps only for some time is not begun anew where it has to be woken, but fails (signal(7)).
+    let has_limit = || connection.read_timeout().is_ok_and(|limit| limit.is_some());
+    if queue::has_own_lowat(connection) || sleeps && has_limit() {
+        *past = Past::Trusted;
+        return;
+    }
+    let held = if sleeps {
         reader().and_then(|reader| {
             readers::with_hold_on(reader, |traced| hold_unless_in_use(connection, Some(traced))).flatten()
         })
+    } else {
+        hold_unless_in_use(connection, None)
     };
     if let Some((at, sleeper)) = held {
         *past = Past::Held(Held { at, lies: Lies::Nothing, sleeper, strange });
@@ -207,11 +215,11 @@ fn hold_unless_in_use(connection: &TcpStream, traced: Option<&Traced>) -> Option
     if !drain::may_be_held(&before) || traced.is_some_and(|traced| !traced.sleeps()) {
         return None;
     }
-    kernel::hold_back(connection).ok()?;
+    queue::hold_back(connection).ok()?;
     match Facts::of(connection) {
         Ok(at) if at.received == before.received => Some((at, traced.map(|traced| traced.reader))),
         Ok(_) | Err(_) => {
-            kernel::give_all(connection);
+            queue::give_all(connection);
             // It may be back already, in a call that waits for more than will come.
             traced.inspect(|traced| traced.wake());
             None
@@ -223,7 +231,7 @@ fn hold_unless_in_use(connection: &TcpStream, traced: Option<&Traced>) -> Option
 fn let_in(connection: &TcpStream, past: Past) -> bool {
     match past {
         Past::Held(Held { sleeper, .. }) => {
-            kernel::give_all(connection);
+            queue::give_all(connection);
             // A signal of the program's own may have woken it meanwhile, and it sleeps in another call.
             sleeper.is_none_or(|reader| reader.wake())
         }
@@ -239,7 +247,7 @@ fn let_in(connection: &TcpStream, past: Past) -> bool {
 fn end(connection: &TcpStream, past: Past) -> bool {
     if let Past::Held(Held { lies: Lies::Begun | Lies::Whole, .. }) = past {
         // A request that was not read would make a reset of the end. Where nothing is there any more, the program has it.
-        return kernel::take_all(connection) > 0 && shutdown(connection.as_raw_fd(), Shutdown::Both).is_ok();
+        return queue::take_all(connection) > 0 && shutdown(connection.as_raw_fd(), Shutdown::Both).is_ok();
     }
     if kernel::keep_requests_out(connection).is_err() {
         // Where that is not possible either, a request may come at this very moment, and is not answered.

@@ -2,6 +2,7 @@
 //! Never lives here: a socket, a clock. What the kernel tells of a connection comes in; what should be done comes out.
 
 use super::kernel::Facts;
+use super::queue::Lies;
 use super::readers::Reader;
 
 /// How long both sides must have been silent for an answer to count as finished, where the client is not waited for.
@@ -17,18 +18,6 @@ const STILL_MS: u32 = 8;
 
 /// A body of which nothing has come for so long comes no more, for now: more than a round trip to most clients.
 const STILL_COMES_MS: u32 = 200;
-
-/// What lies in the queue of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lies {
-    Nothing,
-    /// No beginning of a request.
-    Strange,
-    /// The beginning of a request.
-    Begun,
-    /// A request that has no body, whole.
-    Whole,
-}
 
 /// How much time the connections have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,11 +2,9 @@
 //! `unsafe`: socket options that are structures, and descriptors by number.
 //! Never lives here: what follows from it.
 
-use super::drain::Lies;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use nix::sys::socket::{MsgFlags, recv};
 use std::io;
 use std::mem::size_of_val;
 use std::net::TcpStream;
@@ -94,12 +92,12 @@ pub fn moved(socket: impl AsFd) -> Option<u64> {
 }
 
 /// Plain numbers, in which any bytes are valid.
-trait Plain: Copy {}
+pub(super) trait Plain: Copy {}
 impl Plain for TcpInfo {}
 impl<const N: usize> Plain for [u32; N] {}
 
 /// An older kernel knows less and leaves the rest as it is.
-fn get<T: Plain>(socket: &impl AsFd, level: i32, name: i32, value: &mut T) -> Result<(), Errno> {
+pub(super) fn get<T: Plain>(socket: &impl AsFd, level: i32, name: i32, value: &mut T) -> Result<(), Errno> {
     let mut length = size_of_val(value) as libc::socklen_t;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the kernel writes at most `length` bytes to `value`, and any bytes are a value of a plain type.
@@ -228,60 +226,7 @@ pub fn let_all_in(connection: &TcpStream) {
     set_least_hops(connection, 0).ok();
 }
 
-/// From now on what comes is received and acknowledged, but wakes nobody who waits for it: neither poll(2) and its likes nor a call that
-/// sleeps in it, until so many bytes are there (SO_RCVLOWAT of socket(7)). A call that does not wait reads them all the same; one that
-/// waits and begins only now takes what is there and sleeps on with it, whatever is given later, until it is woken (`Traced::wake`).
-///
-/// # Errors
-/// EBUSY where the program has its own number of them, or waits only for so long (SO_RCVTIMEO): such a call is not begun anew where it has to
-/// be woken (signal(7)).
-pub fn hold_back(connection: &TcpStream) -> Result<(), Errno> {
-    let mut bytes = [0_u32];
-    get(&connection, libc::SOL_SOCKET, libc::SO_RCVLOWAT, &mut bytes)?;
-    // One of ours may have been forgotten; the kernel has made it smaller where the buffer is.
-    if (2..LEAST_HELD).contains(&bytes[0]) || connection.read_timeout().is_ok_and(|time| time.is_some()) {
-        return Err(Errno::EBUSY);
-    }
-    set(connection, libc::SOL_SOCKET, libc::SO_RCVLOWAT, HELD_BYTES)
-}
-
-/// A request with more than this is answered.
-const HELD_BYTES: i32 = 1 << 20;
-/// Less than half of the smallest buffer that there is (SOCK_MIN_RCVBUF).
-const LEAST_HELD: u32 = 1024;
-
-/// What is there wakes those who wait for it, as the kernel has it for this option.
-pub fn give_all(connection: &TcpStream) {
-    set(connection, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 1).ok();
-}
-
-/// What lies in the queue.
-pub fn lies_in(connection: &TcpStream) -> Lies {
-    let mut there = [0; 4096];
-    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    let Ok(length @ 1..) = recv(connection.as_raw_fd(), &mut there, flags) else { return Lies::Nothing };
-    let there = &there[..length];
-    let first = &there[..length.min(4)];
-    if !METHODS.iter().any(|method| method.starts_with(first)) {
-        Lies::Strange
-    } else if (first == b"GET " || first == b"HEAD") && there.ends_with(b"\r\n\r\n") {
-        Lies::Whole
-    } else {
-        Lies::Begun
-    }
-}
-
-/// Takes away what lies in the queue: how many bytes that were.
-pub fn take_all(connection: &TcpStream) -> u64 {
-    let mut taken = 0;
-    let mut part = vec![0; 64 * 1024];
-    while let Ok(length @ 1..) = recv(connection.as_raw_fd(), &mut part, MsgFlags::MSG_DONTWAIT) {
-        taken += length as u64;
-    }
-    taken
-}
-
-fn set(socket: impl AsFd, level: i32, name: i32, value: i32) -> Result<(), Errno> {
+pub(super) fn set(socket: impl AsFd, level: i32, name: i32, value: i32) -> Result<(), Errno> {
     let (fd, length) = (socket.as_fd().as_raw_fd(), size_of_val(&value) as libc::socklen_t);
     // SAFETY: the kernel reads an int.
     let done = unsafe { libc::setsockopt(fd, level, name, std::ptr::from_ref(&value).cast(), length) };
@@ -290,7 +235,7 @@ fn set(socket: impl AsFd, level: i32, name: i32, value: i32) -> Result<(), Errno
 
 /// How a request line begins (RFC 9112, 3): four bytes of the method are enough to tell it from a frame of HTTP/2, of a WebSocket or
 /// of TLS, none of which begins with capital letters. A protocol that is not HTTP is not kept back unless it says the same.
-const METHODS: [[u8; 4]; 7] = [*b"GET ", *b"HEAD", *b"POST", *b"PUT ", *b"DELE", *b"PATC", *b"OPTI"];
+pub(super) const METHODS: [[u8; 4]; 7] = [*b"GET ", *b"HEAD", *b"POST", *b"PUT ", *b"DELE", *b"PATC", *b"OPTI"];
 
 /// A socket filter (the classic BPF of Documentation/networking/filter.rst) on what begins with the TCP header. It returns how
 /// many bytes may come in.
@@ -331,14 +276,12 @@ fn no_beginnings() -> Vec<libc::sock_filter> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::readers::{Place, Readers};
+pub(super) mod tests {
     use super::*;
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::io::{ErrorKind, Read, Write};
     use std::net::TcpListener;
 
-    fn pair() -> (TcpStream, TcpStream) {
+    pub(in crate::upgrade::gate) fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_nodelay(true).unwrap();
@@ -396,109 +339,6 @@ mod tests {
         let mut came = [0; 17];
         server.read_exact(&mut came).unwrap();
         assert_eq!(&came, b"POST / HTTP/1.1\r\n", "it was only delayed");
-    }
-
-    /// Whether somebody who waits for it would be woken.
-    fn wakes(server: &TcpStream) -> bool {
-        let mut polled = [PollFd::new(server.as_fd(), PollFlags::POLLIN)];
-        poll(&mut polled, PollTimeout::ZERO).unwrap() > 0
-    }
-
-    #[test]
-    fn what_is_held_back_wakes_nobody_until_all_is_given() {
-        let (mut client, mut server) = pair();
-        server.set_nonblocking(true).unwrap();
-        hold_back(&server).unwrap();
-        hold_back(&server).unwrap();
-        assert_eq!(lies_in(&server), Lies::Nothing);
-        let mut length = 0;
-        let parts = [(&b"GE"[..], Lies::Begun), (b"T / HTTP/1.1\r\n", Lies::Begun), (b"\r\n", Lies::Whole)];
-        for (part, lies) in parts {
-            client.write_all(part).unwrap();
-            length += part.len() as u64;
-            assert_eq!(lies_in(&server), lies);
-        }
-        assert!(!wakes(&server));
-        let held = Facts::of(&server).unwrap();
-        assert_eq!((held.received, held.unread, held.dropped), (length, length, 0));
-        give_all(&server);
-        assert!(wakes(&server));
-        assert_eq!(server.read(&mut [0; 99]).unwrap() as u64, length);
-        client.write_all(b"\x81\x85abcd").unwrap();
-        assert_eq!(lies_in(&server), Lies::Strange);
-        assert!(wakes(&server));
-    }
-
-    #[test]
-    fn the_programs_own_ways_to_wait_are_left_alone() {
-        let (_client, server) = pair();
-        set(&server, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 9).unwrap();
-        assert_eq!(hold_back(&server), Err(Errno::EBUSY));
-        give_all(&server);
-        server.set_read_timeout(Some(std::time::Duration::from_secs(9))).unwrap();
-        assert_eq!(hold_back(&server), Err(Errno::EBUSY));
-    }
-
-    #[test]
-    fn a_call_that_began_while_all_was_held_back_sleeps_on_with_what_it_has_until_it_is_woken() {
-        let (mut client, server) = pair();
-        let socket = rustix::fs::fstat(&server).unwrap().st_ino;
-        hold_back(&server).unwrap();
-        // A process of its own: none traces itself.
-        let mut reader = std::process::Command::new("cat");
-        let reader = reader.stdin(server.as_fd().try_clone_to_owned().unwrap()).stdout(std::process::Stdio::piped());
-        let mut child = reader.spawn().unwrap();
-        let place = Place { process: child.id(), socket };
-        let asleep = || loop {
-            if let Some(reader) = Readers::default().of(place) {
-                return reader;
-            }
-            thread::yield_now();
-        };
-        asleep();
-        client.write_all(b"GET /").unwrap();
-        give_all(&server);
-        client.write_all(b"x").unwrap();
-        while Facts::of(&server).unwrap().unread > 0 {
-            thread::yield_now();
-        }
-        let reader = asleep();
-        while !reader.wake() {
-            thread::yield_now();
-        }
-        let mut came = [0; 6];
-        child.stdout.as_mut().unwrap().read_exact(&mut came).unwrap();
-        assert_eq!(&came, b"GET /x");
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(reader.wake(), "there is nobody to wake");
-    }
-
-    #[test]
-    fn a_call_that_sleeps_is_woken_when_all_is_given_and_reads_an_end_where_it_was_taken() {
-        for given in [true, false] {
-            let (mut client, server) = pair();
-            let socket = rustix::fs::fstat(&server).unwrap().st_ino;
-            let place = Place { process: std::process::id(), socket };
-            let mut reader = server.try_clone().unwrap();
-            let read = thread::spawn(move || reader.read(&mut [0; 99]).unwrap());
-            while Readers::default().of(place).is_none() {
-                thread::yield_now();
-            }
-            hold_back(&server).unwrap();
-            client.write_all(b"GET /").unwrap();
-            assert!(Readers::default().of(place).is_some());
-            if given {
-                give_all(&server);
-                assert_eq!(read.join().unwrap(), 5);
-            } else {
-                assert_eq!(take_all(&server), 5);
-                server.shutdown(std::net::Shutdown::Both).unwrap();
-                assert_eq!(read.join().unwrap(), 0);
-                drop(server);
-                assert_eq!(client.read(&mut [0]).unwrap(), 0, "an end, and no reset");
-            }
-        }
     }
 
     #[test]

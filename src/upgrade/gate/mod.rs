@@ -13,6 +13,7 @@ mod flow;
 mod keeper;
 mod kernel;
 mod listener;
+mod queue;
 mod readers;
 mod uses;
 

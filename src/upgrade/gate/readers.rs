@@ -37,7 +37,7 @@ pub struct Reader {
 impl Readers {
     pub fn new_look(&mut self) {
         self.asked.clear();
-        self.known.retain(|_, reader| reader.is_there());
+        self.known.retain(|_, reader| reader.is_there() && !reader.reads_elsewhere());
     }
 
     pub fn of(&mut self, place: Place) -> Option<Reader> {
@@ -52,6 +52,11 @@ impl Reader {
     /// Its number may be another's by now.
     fn is_there(&self) -> bool {
         i32::try_from(self.thread).is_ok_and(|thread| proc::process_of(thread) == Some(self.process))
+    }
+
+    /// Another thread may read there by now.
+    fn reads_elsewhere(&self) -> bool {
+        reads(self.thread).is_some_and(|number| number != self.number)
     }
 
     /// Whatever call it sleeps in returns with what it has, or begins anew. Whether that is done, or needs not be.
