@@ -6,11 +6,30 @@ use super::{add_crate, assert_replayed, built_by, is, ready};
 use crate::harness::limits::{STANDARD, limit};
 use crate::harness::plain::{Plain, plain, project};
 use crate::harness::server::wait_until_reaped;
-use crate::harness::{processes, version};
+use crate::harness::{LONG, now, processes, version};
+use std::fs;
 
 fn notes(plain: &Plain) -> Vec<&str> {
     let notes = plain.session.log.iter().filter(|event| is(event, "note"));
     notes.map(|event| event["text"].as_str().unwrap()).filter(|text| !text.starts_with("mark changed")).collect()
+}
+
+/// The thread of the loop: the first of those that have its name, which all inherit that it starts.
+fn loop_of(command: u32) -> u32 {
+    let threads = fs::read_dir(format!("/proc/{command}/task")).unwrap();
+    let threads = threads.map(|thread| thread.unwrap().file_name().to_str().unwrap().parse().unwrap());
+    let is_named =
+        |thread: &u32| fs::read_to_string(format!("/proc/{thread}/comm")).is_ok_and(|name| name == "session\n");
+    threads.filter(is_named).min().unwrap()
+}
+
+/// Nobody is told when a thread goes to sleep (proc_pid_stat(5)).
+fn wait_until_it_sleeps(thread: u32) {
+    let limit = now() + LONG;
+    while !fs::read_to_string(format!("/proc/{thread}/stat")).unwrap().rsplit_once(") ").unwrap().1.starts_with('S') {
+        assert!(now() < limit, "thread {thread} never sleeps");
+        std::thread::yield_now();
+    }
 }
 
 /// The second compiler cannot be started, and what the first has read cannot be looked at.
@@ -31,7 +50,9 @@ fn a_preparation_for_which_there_was_no_descriptor_is_made_again_after_the_next_
     let command = plain.session.pid();
     let before = limit(command, STANDARD);
     preparing.let_go();
+    // It is collected by the loop, which then looks at what it has read.
     wait_until_reaped(compilers[0]);
+    wait_until_it_sleeps(loop_of(command));
     limit(command, before);
     // Nothing is tried again before there is an occasion.
     plain.mark();
