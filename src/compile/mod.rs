@@ -266,7 +266,8 @@ impl Room {
         self.end_run(now, launcher);
         self.tick_manifests(now, launcher);
         self.tick_progress(now);
-        self.tick_surveys(now);
+        let found = self.tick_surveys(now);
+        self.found(now, found, now, launcher);
         if self.lookout.is_time(now) {
             let found = self.sources.look_again();
             self.found(now, found, now, launcher);
@@ -290,6 +291,7 @@ impl Room {
     }
 
     fn found(&mut self, now: Instant, mut found: Found, at: Instant, launcher: &mut Launcher) {
+        self.mind_what_was_missed(now);
         if !found.folders.is_empty() {
             found.folders.iter().for_each(|folder| self.lookout.forget(folder));
             if self.sources.is_near_named(&found.folders) {

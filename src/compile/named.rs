@@ -112,7 +112,7 @@ impl Named {
         };
         for root in &self.extra {
             let mut below = walk::visible_of_named(root, passed);
-            if below.files.is_empty() && !below.is_too_much && !holds_packages(root) {
+            if below.files.is_empty() && !below.is_too_much && !below.is_partial && !holds_packages(root) {
                 below = walk::all(root, None, passed);
             }
             take(root, false, below);

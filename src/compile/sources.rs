@@ -12,10 +12,11 @@ use super::rewritten::Rewritten;
 use super::scripts::{Author, Scripts};
 use super::seen::{Change, Seen};
 use super::survey::MOST_READ;
-use super::walk::{self, Below, Passed};
+use super::walk::{Below, Passed};
 use super::{asked, project, stamp};
 use crate::config;
 use cargo_metadata::{Metadata, PackageId};
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -65,6 +66,8 @@ pub struct Sources {
     began: Option<SystemTime>,
     cargo_runs: Option<SystemTime>,
     seen: Seen,
+    /// Some of the folders could not be looked at, for a reason that passes.
+    is_partial: Cell<bool>,
     env_file: Option<PathBuf>,
     root: PathBuf,
 }
@@ -94,6 +97,7 @@ impl Sources {
             began: None,
             cargo_runs: None,
             seen: Seen::default(),
+            is_partial: Cell::new(false),
             env_file: config.program.env_file.clone(),
             root: metadata.workspace_root.clone().into_std_path_buf(),
         };
@@ -290,16 +294,23 @@ impl Sources {
 
     /// Looks where all names lead now, as folders came or went, or links lead elsewhere.
     pub fn follow(&mut self) {
-        self.followed = None;
-        self.follow_new();
+        self.follow_these(true);
     }
 
     /// As `follow`, where there are others than before: those that lead elsewhere by now are told of by their folders.
     fn follow_new(&mut self) {
-        let mut folders = walk::visible(self.packages.with_former(), &self.passed()).folders;
+        self.follow_these(false);
+    }
+
+    fn follow_these(&mut self, anew: bool) {
+        let mut folders = self.visible(self.packages.with_former()).folders;
         folders.extend(self.packages.with_former().cloned());
         let by_scripts = self.below_named_by_scripts();
         folders.extend(by_scripts.folders);
+        if self.is_partial() {
+            // Those that were missed are still watched, if they are there.
+            folders.extend(self.followed.iter().flat_map(|(before, _)| before.iter().cloned()));
+        }
         let named = self.survey.iter();
         folders.extend(named.clone().flat_map(|named| named.folders.iter().cloned()));
         let single =
@@ -313,7 +324,7 @@ impl Sources {
             self.root.ancestors().take_while(|folder| folder.parent().is_some_and(|above| above.parent().is_some()));
         files.extend(below_top.map(Path::to_path_buf));
         let wanted = Some((folders, files));
-        if wanted != self.followed {
+        if anew || wanted != self.followed {
             self.places = wanted.iter().map(|(folders, files)| Places::of(folders, files)).next().unwrap_or_default();
             self.followed = wanted;
         }
@@ -478,7 +489,7 @@ impl Sources {
             return false;
         }
         // A file that was one of them counts when it has gone, too.
-        was_there || walked.get_or_insert_with(|| walk::visible(roots, &self.passed()).files).contains(path)
+        was_there || walked.get_or_insert_with(|| self.visible(roots).files).contains(path)
     }
 
     fn look_at_all(&mut self) {
@@ -498,7 +509,7 @@ impl Sources {
     }
 
     fn all_files(&self) -> BTreeSet<PathBuf> {
-        let mut files = walk::visible(self.packages.folders(), &self.passed()).files;
+        let mut files = self.visible(self.packages.folders()).files;
         files.extend(self.below_named_by_scripts().files);
         files.extend(self.exact.iter().chain(&self.settings).chain(&self.coming).chain(&self.asked).cloned());
         files

@@ -47,6 +47,7 @@ impl Project {
             began: None,
             cargo_runs: None,
             seen: Seen::default(),
+            is_partial: Cell::default(),
             env_file: Some(root.join(".env")),
             root: root.clone(),
         };

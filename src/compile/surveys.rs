@@ -71,7 +71,11 @@ impl Surveys {
     /// A look could not be had, for a reason that passes.
     fn failed(&mut self, now: Instant) {
         self.runs = false;
-        self.next = Some(now + REST);
+        self.later(now);
+    }
+
+    fn later(&mut self, now: Instant) {
+        self.next.get_or_insert(now + REST);
     }
 
     /// Whether a look that had to wait is to begin now.
@@ -92,7 +96,7 @@ impl Room {
         let Some(job) = self.sources.survey() else { return };
         let sink = Arc::clone(&self.sinks.files);
         let look = move || sink(FileEvent::Surveyed(Box::new(job.run())));
-        match thread::Builder::new().spawn(look) {
+        match thread::Builder::new().name("survey".to_owned()).spawn(look) {
             Ok(_) => self.surveys.runs = true,
             Err(error) if is_passing(&error) => self.surveys.failed(now),
             Err(error) => {
@@ -118,13 +122,28 @@ impl Room {
         found
     }
 
-    pub(super) fn tick_surveys(&mut self, now: Instant) {
-        if self.surveys.is_time(now) {
+    /// What was missed in a look at all that there is, if it is time for another one.
+    pub(super) fn tick_surveys(&mut self, now: Instant) -> Found {
+        if !self.surveys.is_time(now) {
+            return Found::default();
+        }
+        if !self.surveys.runs {
             self.begin_survey(now);
+        }
+        let found = self.sources.look_again_if_partial();
+        self.watch(now);
+        found
+    }
+
+    /// Where something could not be looked at, all is looked at once more.
+    pub(super) fn mind_what_was_missed(&mut self, now: Instant) {
+        if self.sources.is_partial() {
+            self.surveys.later(now);
         }
     }
 
     pub(super) fn watch(&mut self, now: Instant) {
+        self.mind_what_was_missed(now);
         if let Some(trouble) = self.lookout.watch(now, &self.sources.folders()) {
             self.note(trouble);
         }

@@ -92,8 +92,13 @@ fn is_folder(entry: &DirEntry) -> bool {
 }
 
 /// Whether it is this process that lacks something. A remote disk that does not answer may do so for ever.
-fn is_ours(error: &io::Error) -> bool {
-    descriptors::is_out(error) || error.kind() == io::ErrorKind::OutOfMemory
+fn is_ours(error: &ignore::Error) -> bool {
+    match error {
+        ignore::Error::Partial(errors) => errors.iter().any(is_ours),
+        error => error
+            .io_error()
+            .is_some_and(|error| descriptors::is_out(error) || error.kind() == io::ErrorKind::OutOfMemory),
+    }
 }
 
 /// Whether all that can be in a folder is passed over: a name that nobody gives, and one in a folder of such a name.
@@ -107,7 +112,7 @@ impl Below {
     fn take(&mut self, walk: ignore::Walk, ignore: &GlobSet, most: Option<(usize, usize)>) {
         for entry in walk {
             let unread = entry.as_ref().map_or_else(Some, |entry| entry.error());
-            self.is_partial |= unread.and_then(ignore::Error::io_error).is_some_and(is_ours);
+            self.is_partial |= unread.is_some_and(is_ours);
             // What cannot be read cannot be compiled either; the compiler will say so.
             let Ok(entry) = entry else { continue };
             if most.is_some_and(|(folders, files)| self.folders.len() > folders || self.files.len() > files) {

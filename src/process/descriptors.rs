@@ -3,6 +3,7 @@
 
 use nix::errno::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::error::Error;
 use std::fs::File;
 use std::io;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -70,8 +71,10 @@ pub trait Refusal {
 }
 
 impl Refusal for io::Error {
+    /// Also of one that a library has put into an error of its own, with a path for example: it has no number itself.
     fn number(&self) -> Option<Errno> {
-        self.raw_os_error().map(Errno::from_raw)
+        let within = || self.source()?.downcast_ref::<io::Error>()?.number();
+        self.raw_os_error().map(Errno::from_raw).or_else(within)
     }
 }
 
@@ -124,5 +127,12 @@ mod tests {
             Err(Errno::EPERM)
         });
         assert_eq!((other, tries), (Err(Errno::EPERM), 1));
+    }
+
+    #[test]
+    fn an_error_within_an_error_of_a_library_is_known() {
+        let missing = tempfile::tempdir_in("/nowhere").unwrap_err();
+        assert_eq!((missing.raw_os_error(), missing.number()), (None, Some(Errno::ENOENT)));
+        assert_eq!(io::Error::other("no number at all").number(), None);
     }
 }

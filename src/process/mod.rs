@@ -19,6 +19,7 @@ mod socket_folder;
 mod temporary;
 mod terminal;
 
+use self::descriptors::Refusal;
 use crate::error::{Error, Result, Tried};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -405,13 +406,13 @@ pub fn wait_at_most(fd: impl AsFd, limit: Duration) -> bool {
 /// Whether it says nothing of what was tried: the system had no process, thread, memory, descriptor or room on a disk to give, was too busy,
 /// or has killed what took too much. At the next try that may be over.
 pub fn is_passing(error: &io::Error) -> bool {
-    let is_full = || matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::ENOSPC | Errno::EDQUOT));
+    let is_full = || matches!(error.number(), Some(Errno::ENOSPC | Errno::EDQUOT));
     let was_busy = matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::ConnectionReset);
     has_no_tasks(error) || descriptors::is_out(error) || is_full() || was_busy
 }
 
 fn has_no_tasks(error: &io::Error) -> bool {
-    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EAGAIN | Errno::ENOMEM))
+    matches!(error.number(), Some(Errno::EAGAIN | Errno::ENOMEM))
 }
 
 /// A process or a thread that could not be started, for what it was to do.

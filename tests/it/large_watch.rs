@@ -1,8 +1,8 @@
 //! A `watch` that names very much: it is looked at beside the loop and not with every save, and what is beyond all measure is refused.
 
-use crate::harness::limits::{limit, lowest_free};
+use crate::harness::limits::{STANDARD, limit};
 use crate::harness::plain::{Plain, plain, project};
-use crate::harness::{LONG, now, version};
+use crate::harness::{LONG, now, until, version};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
@@ -27,6 +27,12 @@ fn fill(folder: &Path, folders: usize, files: usize) {
         fs::create_dir_all(&inner).unwrap();
         (0..files).for_each(|file| fs::write(inner.join(file.to_string()), "1").unwrap());
     }
+}
+
+/// The names of a process's threads.
+fn threads(process: u32) -> impl Iterator<Item = String> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).unwrap_or_default())
 }
 
 fn said(plain: &mut Plain, word: &str) -> String {
@@ -88,23 +94,45 @@ fn whoever_waits_does_not_wait_for_what_comes_and_goes_all_the_time() {
     assert_eq!(session.next(), "1");
 }
 
-/// A look at it that finds nothing, as nothing can be opened, is had again.
-#[test]
-fn what_could_not_be_looked_at_for_want_of_descriptors_is_looked_at_when_there_are_some() {
-    let project = project("large-starved", "watch = [\"assets\"]");
-    fill(&project.path("assets"), 3, 3);
-    let mut session = Plain::start(project);
+/// Makes a new folder in that one while the session can open nothing, and changes a file in it, and another one, when it can again.
+fn change_what_came_unseen(session: &mut Plain, folder: &Path) {
     session.session.see("replay", |event| event["event"] == "replay-ready");
     session.settle();
     let command = session.session.pid();
-    let before = limit(command, lowest_free(command));
-    fs::create_dir(session.project.path("assets/new")).unwrap();
-    session.settle();
-    limit(command, before);
-    for path in ["assets/new/1", "assets/0/0"] {
-        session.project.write(path, "2");
-        assert_eq!(session.next(), "1", "{path}");
+    let before = limit(command, STANDARD);
+    fs::create_dir(folder.join("new")).unwrap();
+    // A look that finds less than the one before is followed by another, which finds as little.
+    for _ in 0..3 {
+        session.fence();
+        until("the look is over", || !threads(command).any(|name| name == "survey\n"));
     }
+    limit(command, before);
+    for path in ["new/1", "0/0"] {
+        fs::write(folder.join(path), "2").unwrap();
+        let cause = session.wait_for("building")["cause"].as_str().unwrap().to_owned();
+        assert!(cause.contains(path), "{cause}");
+        session.settle();
+    }
+}
+
+/// A look at it that finds nothing, as nothing can be opened, is had again. Above that folder there is no file that git reads, which
+/// could not be opened either: the folder itself is all that is missed.
+#[test]
+fn what_could_not_be_looked_at_for_want_of_descriptors_is_looked_at_when_there_are_some() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    fill(elsewhere.path(), 3, 3);
+    let project = project("large-starved", &format!("watch = [{:?}]", elsewhere.path()));
+    change_what_came_unseen(&mut Plain::start(project), elsewhere.path());
+}
+
+/// The same of what nobody has named but a build script.
+#[test]
+fn what_a_script_names_and_could_not_be_looked_at_is_looked_at_when_there_are_descriptors() {
+    let project = project("large-starved-script", "");
+    let folder = project.path("assets");
+    fill(&folder, 3, 3);
+    project.write("build.rs", "fn main() { println!(\"cargo::rerun-if-changed=assets\"); }");
+    change_what_came_unseen(&mut Plain::start(project), &folder);
 }
 
 /// As for `watch = ["/"]`.

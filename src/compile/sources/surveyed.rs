@@ -58,6 +58,27 @@ impl Sources {
         self.look_at_these(touched)
     }
 
+    /// The same, and where all names lead, if something could not be looked at before.
+    pub fn look_again_if_partial(&mut self) -> Found {
+        if !self.is_partial.replace(false) {
+            return Found::default();
+        }
+        self.follow();
+        self.look_again()
+    }
+
+    /// Whether some of the folders could not be looked at, for a reason that passes: something may have come there.
+    pub fn is_partial(&self) -> bool {
+        self.is_partial.get()
+    }
+
+    /// Folders and files of packages.
+    pub(super) fn visible<'r>(&self, roots: impl IntoIterator<Item = &'r PathBuf>) -> Below {
+        let below = walk::visible(roots, &self.passed());
+        self.is_partial.set(self.is_partial() || below.is_partial);
+        below
+    }
+
     /// Events were lost: any folder may be another one by now.
     pub fn lost(&mut self) -> Found {
         let folders = self.folders().into_iter().collect();
@@ -70,6 +91,7 @@ impl Sources {
         for folder in self.whole.iter().filter(|folder| !self.is_of_package(folder)) {
             below.extend(walk::all(folder, None, &self.passed()));
         }
+        self.is_partial.set(self.is_partial() || below.is_partial);
         below
     }
 }
