@@ -288,20 +288,18 @@ impl Control {
     }
 
     fn signal(&mut self, signal: Signal) {
-        let is_on_probation = |control: &Control| matches!(control.succession.stage(), Stage::Probation { .. });
-        let was_on_probation = is_on_probation(self);
         self.hear_out_the_successor();
         let manual = self.settings.probation == Probation::Manual;
         let starting = matches!(self.succession.stage(), Stage::Starting { .. });
-        let on_probation = is_on_probation(self);
+        let on_probation = matches!(self.succession.stage(), Stage::Probation { .. });
         match signal {
             Signal::SIGQUIT if manual && on_probation => self.input(Input::Confirm(By::Signal)),
-            // Nor is it a stop for whoever meant to confirm.
-            Signal::SIGQUIT if manual && was_on_probation && !on_probation => {
-                complain("SIGQUIT: the successor has just ended; ignored");
-            }
             // A script that was too quick must not end the service.
             Signal::SIGQUIT if manual && starting => complain("SIGQUIT: the successor is not ready yet; ignored"),
+            // Nor one that was too slow.
+            Signal::SIGQUIT if manual && self.succession.comes_too_late(now()) => {
+                complain("SIGQUIT: the successor has just ended; ignored, and the next one stops the server");
+            }
             Signal::SIGHUP if manual && (starting || on_probation) => self.input(Input::Back(By::Signal)),
             signal if self.settings.upgrade_on.contains(&signal) => self.input(Input::Wanted(By::Signal)),
             signal if self.settings.reload_on.contains(&signal) => {

@@ -20,6 +20,9 @@ impl From<Duration> for Probation {
     }
 }
 
+/// So long after a successor has ended by itself, an operator who meant to confirm it may not have heard of that.
+const UNHEARD: Duration = Duration::from_secs(1);
+
 /// Where this process stands in the succession.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -133,11 +136,20 @@ pub(crate) struct Succession {
     wanted: bool,
     ready_timeout: Duration,
     probation: Probation,
+    /// The last successor was lost then, and no word of an operator has come since.
+    lost_at: Option<Instant>,
 }
 
 impl Succession {
     pub(crate) fn new(stage: Stage, ready_timeout: Duration, probation: Probation) -> Self {
-        Succession { stage, wanted: false, ready_timeout, probation }
+        Succession { stage, wanted: false, ready_timeout, probation, lost_at: None }
+    }
+
+    /// Whether a word to confirm was most likely meant for a successor that is not there any more; one word may be.
+    #[must_use]
+    pub(crate) fn comes_too_late(&mut self, now: Instant) -> bool {
+        let lost_at = self.lost_at.take();
+        lost_at.is_some_and(|lost_at| now.saturating_duration_since(lost_at) < UNHEARD)
     }
 
     pub(crate) fn stage(&self) -> Stage {
@@ -285,6 +297,9 @@ impl Succession {
             | Stage::Serving
             | Stage::Stopping => return vec![],
         };
+        if outcome != Outcome::SentAway {
+            self.lost_at = Some(now);
+        }
         actions.extend(self.serve(now));
         actions
     }

@@ -48,6 +48,33 @@ fn without_a_probation_it_is_handed_over_at_once() {
 }
 
 #[test]
+fn a_word_for_a_successor_that_has_just_ended_comes_too_late_once() {
+    let lost = |probation, inputs: &[(u32, Input)]| {
+        let (mut core, start) = (Succession::new(Stage::Serving, 1000 * MS, probation), start());
+        run(&mut core, start, inputs);
+        assert_eq!(core.stage(), Stage::Serving);
+        (core, start)
+    };
+    let started = [(0, WANTED), (0, Input::Started)];
+    let ready = [started.as_slice(), &[(5, Input::Ready)]].concat();
+    for (inputs, is_lost) in [
+        ([ready.as_slice(), &[(10, Input::Ended)]].concat(), true),
+        ([ready.as_slice(), &[(10, Input::Garbled)]].concat(), true),
+        ([started.as_slice(), &[(10, Input::Ended)]].concat(), true),
+        // An operator has said so.
+        ([ready.as_slice(), &[(10, Input::Back(By::Signal))]].concat(), false),
+        ([started.as_slice(), &[(10, Input::Back(By::Signal))]].concat(), false),
+        (vec![], false),
+    ] {
+        for (at, is_soon) in [(10, true), (1009, true), (1010, false)] {
+            let (mut core, start) = lost(Probation::Manual, &inputs);
+            assert_eq!(core.comes_too_late(start + at * MS), is_lost && is_soon, "{inputs:?} {at}");
+            assert!(!core.comes_too_late(start + at * MS), "the second one is meant: {inputs:?} {at}");
+        }
+    }
+}
+
+#[test]
 fn a_manual_probation_waits_for_an_operator() {
     let on_probation = || {
         let mut core = Succession::new(Stage::Serving, 1000 * MS, Probation::Manual);

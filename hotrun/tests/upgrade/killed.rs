@@ -135,7 +135,7 @@ fn killed_when_the_operator_confirms_it_is_not_confirmed() {
         kill_and_see_it_end(second.pid);
         first.signal(Signal::SIGCONT);
         service.says("failed ");
-        service.says("hotrun: SIGQUIT: the successor has just ended; ignored");
+        service.says("hotrun: SIGQUIT: the successor has just ended; ignored, and");
         assert_eq!(ask(http, "/").0, 1);
     }
 }
