@@ -292,44 +292,6 @@ impl Sources {
         self.places.folders()
     }
 
-    /// Looks where all names lead now, as folders came or went, or links lead elsewhere.
-    pub fn follow(&mut self) {
-        self.follow_these(true);
-    }
-
-    /// As `follow`, where there are others than before: those that lead elsewhere by now are told of by their folders.
-    fn follow_new(&mut self) {
-        self.follow_these(false);
-    }
-
-    fn follow_these(&mut self, anew: bool) {
-        let mut folders = self.visible(self.packages.with_former()).folders;
-        folders.extend(self.packages.with_former().cloned());
-        let by_scripts = self.below_named_by_scripts();
-        folders.extend(by_scripts.folders);
-        if self.is_partial() {
-            // Those that were missed are still watched, if they are there.
-            folders.extend(self.followed.iter().flat_map(|(before, _)| before.iter().cloned()));
-        }
-        let named = self.survey.iter();
-        folders.extend(named.clone().flat_map(|named| named.folders.iter().cloned()));
-        let single =
-            self.exact.iter().chain(&self.settings).chain(&self.named.extra).chain(&self.asked).chain(&self.coming);
-        // Where the others lead is known by their folders.
-        let links = named.flat_map(|named| &named.links);
-        let mut files: BTreeSet<PathBuf> = single.chain(links).chain(&by_scripts.files).cloned().collect();
-        folders.extend(files.iter().filter_map(|path| path.parent()).map(Path::to_path_buf));
-        // The one above tells when the project's folder goes, or one that it is in: it does not itself, as long as a process works in it.
-        let below_top =
-            self.root.ancestors().take_while(|folder| folder.parent().is_some_and(|above| above.parent().is_some()));
-        files.extend(below_top.map(Path::to_path_buf));
-        let wanted = Some((folders, files));
-        if anew || wanted != self.followed {
-            self.places = wanted.iter().map(|(folders, files)| Places::of(folders, files)).next().unwrap_or_default();
-            self.followed = wanted;
-        }
-    }
-
     fn is_of_package(&self, folder: &Path) -> bool {
         self.packages.folders().any(|package| package == folder)
     }
