@@ -71,7 +71,7 @@ pub trait Refusal {
 }
 
 impl Refusal for io::Error {
-    /// Also of one that a library has put into an error of its own, with a path for example: it has no number itself.
+    /// Also of one that a library has put into an error of its own, as `walkdir` does: it has no number itself.
     fn number(&self) -> Option<Errno> {
         let within = || self.source()?.downcast_ref::<io::Error>()?.number();
         self.raw_os_error().map(Errno::from_raw).or_else(within)
@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn an_error_within_an_error_of_a_library_is_known() {
-        let missing = tempfile::tempdir_in("/nowhere").unwrap_err();
+        let missing = ignore::WalkBuilder::new("/nowhere").build().next().unwrap().unwrap_err();
+        let missing = missing.io_error().unwrap();
         assert_eq!((missing.raw_os_error(), missing.number()), (None, Some(Errno::ENOENT)));
         assert_eq!(io::Error::other("no number at all").number(), None);
     }
