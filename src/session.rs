@@ -113,7 +113,13 @@ impl Session {
         let entry = registry.as_ref().map(|registry| registry.own_file());
         let mut left = vec![store.folder(), private.path()];
         left.extend(entry.as_deref().ok());
-        let mut launcher = Launcher::new(&left, config.upgrade.kill_timeout, &kin::tag(private.path()))?;
+        // A program in a group of its own is stopped by the terminal when it reads from it, unless it was given it.
+        let stdin = match &terminal {
+            Some(_) => Stdin::Terminal,
+            None if io::stdin().is_terminal() => Stdin::Null,
+            None => Stdin::Inherit,
+        };
+        let launcher = Launcher::new(&left, config.upgrade.kill_timeout, &kin::tag(private.path()), terminal)?;
 
         let send = tell(events);
         let keys = if config.output.keys && config.output.format == Format::Human {
@@ -121,18 +127,11 @@ impl Session {
         } else {
             None
         };
-        // A program in a group of its own is stopped by the terminal when it reads from it, unless it was given it.
-        let stdin = match &terminal {
-            Some(_) => Stdin::Terminal,
-            None if io::stdin().is_terminal() => Stdin::Null,
-            None => Stdin::Inherit,
-        };
-        launcher.share(terminal);
 
         let known = known(metadata, config);
         let send = tell(events);
         let sink: upgrade::Sink = Arc::new(move |generation, said| send(Event::Generation(generation, said)));
-        let upgrade = upgrade::Room::open(config, known, store, stdin, Arc::clone(&private), sink)?;
+        let upgrade = upgrade::Room::open(config, known, store, stdin, launcher.clone(), Arc::clone(&private), sink)?;
 
         let socket = control_socket(&private, events).tried("open the control socket")?;
         let entry = registry.and_then(|registry| {
@@ -151,7 +150,7 @@ impl Session {
             files: Arc::new(move |event| files(Event::Files(event))),
             build: Arc::new(move |number, said| build(Event::Build(number, said))),
         };
-        let compile = compile::Room::open(config, metadata, color(config), sinks, began)?;
+        let compile = compile::Room::open(config, metadata, color(config), launcher.clone(), sinks, began)?;
         let mut session = Session {
             keys,
             compile,
@@ -181,7 +180,7 @@ impl Session {
 
     fn first_build(&mut self) {
         let now = now();
-        let outbox = self.compile.rebuild(now, "first build", &mut self.launcher);
+        let outbox = self.compile.rebuild(now, "first build");
         self.perform(now, outbox);
     }
 
@@ -198,14 +197,14 @@ impl Session {
             // What comes late, when all is being ended.
             Event::Files(_) | Event::Build(..) if self.end.is_some() => {}
             Event::Files(event) => {
-                let outbox = self.compile.files(now, event, &mut self.launcher);
+                let outbox = self.compile.files(now, event);
                 self.perform(now, outbox);
             }
             Event::Build(number, said) => {
-                let outbox = self.compile.build_said(now, number, said, &mut self.launcher);
+                let outbox = self.compile.build_said(now, number, said);
                 self.perform(now, outbox);
             }
-            Event::Generation(generation, said) => self.upgrade.said(now, generation, said, &mut self.launcher),
+            Event::Generation(generation, said) => self.upgrade.said(now, generation, said),
             Event::Control(request, reply) => self.control(now, request, reply),
         }
     }
@@ -213,14 +212,14 @@ impl Session {
     fn tick(&mut self) {
         let now = now();
         if self.end.is_none() {
-            let outbox = self.compile.tick(now, &mut self.launcher);
+            let outbox = self.compile.tick(now);
             self.perform(now, outbox);
         }
-        self.upgrade.tick(now, &mut self.launcher);
+        self.upgrade.tick(now);
         for notice in self.upgrade.take() {
             self.tell(&notice);
             if matches!(notice, Notice::Died { .. } | Notice::StartFailed { .. }) && self.end.is_none() {
-                let outbox = self.compile.died(now, &mut self.launcher);
+                let outbox = self.compile.died(now);
                 self.perform(now, outbox);
             }
         }
@@ -258,7 +257,7 @@ impl Session {
                 Outbox::Built(artifact) => {
                     self.offered = self.timings.then(|| artifact.clone());
                     // Where hot compile ends and hot upgrade begins.
-                    self.upgrade.offer(now, &program(artifact), &mut self.launcher);
+                    self.upgrade.offer(now, &program(artifact));
                 }
                 Outbox::Data(path, DataAction::Signal(signal)) => {
                     self.upgrade.signal(signal);
@@ -274,13 +273,13 @@ impl Session {
         match asked {
             Asked::Stop(signal) => self.stop(now, End::Signal(signal)),
             Asked::Rebuild => self.rebuild(now, "asked for by SIGUSR1"),
-            Asked::Upgrade => self.upgrade.again(now, &mut self.launcher),
+            Asked::Upgrade => self.upgrade.again(now),
             Asked::Child if self.launcher.terminal().is_some_and(Terminal::look) => self.suspend(),
             Asked::Child => {}
             Asked::Suspend => self.suspend(),
             Asked::Continue => {
                 self.launcher.terminal().inspect(|terminal| terminal.resume());
-                self.upgrade.resume(&self.launcher);
+                self.upgrade.resume();
                 if let Some(keys) = &mut self.keys {
                     keys.resume();
                 }
@@ -298,7 +297,7 @@ impl Session {
         if let Some(keys) = &mut self.keys {
             keys.suspend();
         }
-        self.upgrade.suspend(&self.launcher);
+        self.upgrade.suspend();
         self.launcher.terminal().inspect(|terminal| terminal.suspend());
         signals::suspend();
     }
@@ -306,8 +305,8 @@ impl Session {
     fn key(&mut self, now: Instant, key: Key) {
         match key {
             Key::Rebuild => self.rebuild(now, "asked for"),
-            Key::Upgrade => self.upgrade.again(now, &mut self.launcher),
-            Key::Back => self.upgrade.rollback(now, &mut self.launcher),
+            Key::Upgrade => self.upgrade.again(now),
+            Key::Back => self.upgrade.rollback(now),
             Key::Clear => self.reporter.clear(),
             Key::Help => self.tell(&Notice::Note { text: Text::help_keys().to_string() }),
             Key::Quit => self.stop(now, End::Quit),
@@ -326,8 +325,8 @@ impl Session {
         match request {
             Request::Status | Request::Wait => {}
             Request::Rebuild => self.rebuild(now, "asked for"),
-            Request::Upgrade => self.upgrade.again(now, &mut self.launcher),
-            Request::Rollback => self.upgrade.rollback(now, &mut self.launcher),
+            Request::Upgrade => self.upgrade.again(now),
+            Request::Rollback => self.upgrade.rollback(now),
             Request::Stop => self.stop(now, End::Quit),
         }
         self.waiting.push((request, reply));
@@ -357,7 +356,7 @@ impl Session {
 
     fn rebuild(&mut self, now: Instant, cause: &str) {
         if self.end.is_none() {
-            let outbox = self.compile.rebuild(now, cause, &mut self.launcher);
+            let outbox = self.compile.rebuild(now, cause);
             self.perform(now, outbox);
         }
     }
@@ -365,7 +364,7 @@ impl Session {
     /// Gracefully; when it is asked for again, at once.
     fn stop(&mut self, now: Instant, end: End) {
         if self.end.is_some() {
-            self.upgrade.force(now, &mut self.launcher);
+            self.upgrade.force(now);
             return;
         }
         self.end = Some(end);
@@ -376,7 +375,7 @@ impl Session {
         };
         self.tell(&Notice::Stopping { cause });
         self.compile.close();
-        self.upgrade.stop(now, &mut self.launcher);
+        self.upgrade.stop(now);
     }
 
     fn close(mut self) -> End {

@@ -2,13 +2,12 @@
 //! Never lives here: what changes mean (`sources`).
 
 use super::Room;
-use crate::process::Launcher;
 use crate::report::short;
 use std::time::Instant;
 
 impl Room {
     /// Has cargo build again where it may have read what was in a source only for a moment. Replay sees that by itself.
-    pub(super) fn confirm(&mut self, now: Instant, launcher: &mut Launcher) {
+    pub(super) fn confirm(&mut self, now: Instant) {
         if !self.cycle.is_idle() {
             // Another build reads it as it is.
             return;
@@ -19,12 +18,12 @@ impl Room {
         self.changed.extend(rewritten);
         self.saved = Some(now);
         self.confirms_next = true;
-        self.ask_cargo(now, why, launcher);
+        self.ask_cargo(now, why);
     }
 
-    pub(super) fn ask_cargo(&mut self, now: Instant, why: String, launcher: &mut Launcher) {
+    pub(super) fn ask_cargo(&mut self, now: Instant, why: String) {
         self.why_cargo = Some(why.clone());
         let actions = self.cycle.asked(now, why);
-        self.perform(now, actions, launcher);
+        self.perform(now, actions);
     }
 }

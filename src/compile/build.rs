@@ -44,6 +44,7 @@ pub type Sink = Arc<dyn Fn(Said) + Send + Sync>;
 /// Where cargo is, and what every run has in common.
 #[derive(Debug, Clone)]
 pub struct Cargo {
+    pub launcher: Launcher,
     pub program: PathBuf,
     pub build: config::Build,
     pub color: bool,
@@ -124,8 +125,8 @@ pub struct Run {
 
 impl Cargo {
     /// Starts a run. `sink` gets everything it says; `wrap` may have the last word on how it is started.
-    pub fn start(&self, launcher: &mut Launcher, sink: &Sink, wrap: impl FnMut(&mut Command)) -> Result<Run> {
-        let (mut running, unknown) = self.spawn(launcher, sink, wrap)?;
+    pub fn start(&self, sink: &Sink, wrap: impl FnMut(&mut Command)) -> Result<Run> {
+        let (mut running, unknown) = self.spawn(sink, wrap)?;
         let allowance = Arc::new(Allowance::default());
         if let Some(stdout) = running.stdout() {
             let (sink, allowance) = (Arc::clone(sink), Arc::clone(&allowance));
@@ -167,12 +168,7 @@ impl Cargo {
     }
 
     /// Cargo, caught where that is possible; else why it is not.
-    fn spawn(
-        &self,
-        launcher: &mut Launcher,
-        sink: &Sink,
-        mut wrap: impl FnMut(&mut Command),
-    ) -> Result<(Running, Option<String>)> {
+    fn spawn(&self, sink: &Sink, mut wrap: impl FnMut(&mut Command)) -> Result<(Running, Option<String>)> {
         let why = if launch::is_script(&self.program).map_err(|error| refused("run cargo", &error))? {
             format!("{} is a script", short(&self.program))
         } else {
@@ -180,7 +176,7 @@ impl Cargo {
             wrap(command.args(["--", launch::SIGN]));
             let sink = Arc::clone(sink);
             let tell = Box::new(move |caught| sink(Said::Caught(launch::setting(caught).map(Box::new))));
-            match launcher.start_and_catch(&command, Catch { wanted: launch::is_program, tell }) {
+            match self.launcher.start_and_catch(&command, Catch { wanted: launch::is_program, tell }) {
                 Ok(running) => return Ok((running, None)),
                 // It can be caught another time.
                 Err(error) if is_passing(&error) => return Err(refused("run cargo", &error)),
@@ -189,7 +185,7 @@ impl Cargo {
         };
         let mut command = self.command("build");
         wrap(&mut command);
-        let running = launcher.start(&command, Stdio::piped(), Stdio::piped(), Stdin::Null, &[], false)?;
+        let running = self.launcher.start(&command, Stdio::piped(), Stdio::piped(), Stdin::Null, &[], false)?;
         Ok((running, Some(why)))
     }
 

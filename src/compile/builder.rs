@@ -12,7 +12,7 @@ use super::replay::{self, Doubt, Plan, Replay};
 use super::{BuildSaid, BuildSink, link};
 use crate::config;
 use crate::error::Result;
-use crate::process::{Launcher, Leaving};
+use crate::process::Leaving;
 use crate::report::Notice;
 use cargo_metadata::Metadata;
 use std::collections::BTreeSet;
@@ -136,13 +136,7 @@ impl Builder {
     }
 
     /// Starts a build, now that those files have changed; by cargo in any case if there is a reason.
-    pub fn start(
-        &mut self,
-        now: Instant,
-        changed: &BTreeSet<PathBuf>,
-        why_cargo: Option<&str>,
-        launcher: &mut Launcher,
-    ) -> Result<()> {
+    pub fn start(&mut self, now: Instant, changed: &BTreeSet<PathBuf>, why_cargo: Option<&str>) -> Result<()> {
         // What the user has just saved comes before what might be needed later.
         self.preparing = None;
         self.ready_at = None;
@@ -157,11 +151,11 @@ impl Builder {
             Ok(work) => {
                 self.runs += 1;
                 self.how.by_replay = true;
-                let run = self.replay_run(now, &work, false, launcher).ok_or_else(by_replay::gone)?;
+                let run = self.replay_run(now, &work, false).ok_or_else(by_replay::gone)?;
                 self.work = Some((self.runs, Work::Replay(Box::new(run))));
                 Ok(())
             }
-            Err(why) => self.start_cargo(why, launcher),
+            Err(why) => self.start_cargo(why),
         }
     }
 
@@ -223,7 +217,7 @@ impl Builder {
     }
 
     /// How many units are compiled, where that is news.
-    pub fn hear(&mut self, now: Instant, number: u64, said: BuildSaid, launcher: &mut Launcher) -> Option<usize> {
+    pub fn hear(&mut self, now: Instant, number: u64, said: BuildSaid) -> Option<usize> {
         match (said, &mut self.work, &mut self.preparing) {
             (BuildSaid::Cargo(said), Some((current, Work::Cargo(run))), _) if *current == number => {
                 let before = run.done();
@@ -234,7 +228,7 @@ impl Builder {
                 run.hear(now, one, said);
             }
             (BuildSaid::Rustc(one, said), _, Some((current, run))) if *current == number => run.hear(now, one, said),
-            (BuildSaid::Learnt(plan), _, _) => self.learnt(now, number, *plan, launcher),
+            (BuildSaid::Learnt(plan), _, _) => self.learnt(now, number, *plan),
             // Of a run that is over.
             (BuildSaid::Cargo(_) | BuildSaid::Rustc(..) | BuildSaid::Metadata(_), _, _) => {}
         }
@@ -243,12 +237,12 @@ impl Builder {
 
     /// What came of the build, if it has come to its end; and whatever else is to go on goes on. `newer`: another one follows in any
     /// case.
-    pub fn ended(&mut self, now: Instant, newer: bool, launcher: &mut Launcher) -> Option<Outcome> {
-        self.go_on_preparing(now, launcher);
+    pub fn ended(&mut self, now: Instant, newer: bool) -> Option<Outcome> {
+        self.go_on_preparing(now);
         if let Some((_, edited)) = self.ready_at.take_if(|(at, _)| *at <= now) {
-            self.replay.ready(edited, launcher);
+            self.replay.ready(edited);
             if std::mem::take(&mut self.wants_merged) {
-                self.merging = self.replay.merge(launcher);
+                self.merging = self.replay.merge();
             }
         }
         match self.work.take()? {
@@ -258,9 +252,9 @@ impl Builder {
                     return None;
                 };
                 self.note_left_out(&run.allowance);
-                self.cargo_ended(outcome, newer, launcher)
+                self.cargo_ended(outcome, newer)
             }
-            (number, Work::Replay(run)) => self.go_on_replaying(now, (number, run), newer, launcher),
+            (number, Work::Replay(run)) => self.go_on_replaying(now, (number, run), newer),
         }
     }
 
@@ -292,7 +286,7 @@ impl Builder {
         std::mem::take(&mut self.notices)
     }
 
-    fn start_cargo(&mut self, why: String, launcher: &mut Launcher) -> Result<()> {
+    fn start_cargo(&mut self, why: String) -> Result<()> {
         self.runs += 1;
         self.how.by_replay = false;
         self.how.why_cargo = Some(why);
@@ -303,7 +297,7 @@ impl Builder {
         let (sink, number) = (Arc::clone(&self.sink), self.runs);
         let sink: build::Sink = Arc::new(move |said| sink(number, BuildSaid::Cargo(said)));
         self.cargo_began = Some(SystemTime::now());
-        let mut run = self.cargo.start(launcher, &sink, |command| self.replay.wrap(command))?;
+        let mut run = self.cargo.start(&sink, |command| self.replay.wrap(command))?;
         if let Some(why) = run.unknown.take() {
             self.once(format!(
                 "what cargo sets for a program cannot be found out here ({why}): it runs without a configured runner, `[env]`, \
@@ -314,53 +308,47 @@ impl Builder {
         Ok(())
     }
 
-    fn replay_run(
-        &mut self,
-        now: Instant,
-        work: &replay::Work,
-        in_background: bool,
-        launcher: &mut Launcher,
-    ) -> Option<replay::Run> {
+    fn replay_run(&mut self, now: Instant, work: &replay::Work, in_background: bool) -> Option<replay::Run> {
         self.replay.clear();
         let own_linker = self.replay.own_linker;
         let sink = rustc_sink(&self.sink, self.runs);
-        let at_once = self.at_once();
+        let (at_once, launcher) = (self.at_once(), self.replay.launcher.clone());
         let (plan, folder) = self.replay.parts()?;
-        let mut run = replay::Run::new(now, plan, work, at_once, own_linker, in_background);
-        run.go_on(now, plan, folder, launcher, &sink);
+        let mut run = replay::Run::new(now, plan, work, at_once, own_linker, in_background, launcher);
+        run.go_on(now, plan, folder, &sink);
         Some(run)
     }
 
     /// In place of a replay that has come to nothing.
-    fn ask_cargo(&mut self, why: String, launcher: &mut Launcher) -> Option<Outcome> {
-        let error = self.start_cargo(why, launcher).err()?;
+    fn ask_cargo(&mut self, why: String) -> Option<Outcome> {
+        let error = self.start_cargo(why).err()?;
         let told = Told { about: None, words: Words::text(error.to_string()) };
         Some(Outcome::Failed { errors: 0, messages: vec![told] })
     }
 
-    fn learnt(&mut self, now: Instant, number: u64, plan: Result<Plan, String>, launcher: &mut Launcher) {
+    fn learnt(&mut self, now: Instant, number: u64, plan: Result<Plan, String>) {
         if number != self.runs || self.work.is_some() {
             // Something newer is being built.
             return;
         }
         self.replay.learn(plan);
-        self.prepare(now, launcher);
+        self.prepare(now);
     }
 
-    fn prepare(&mut self, now: Instant, launcher: &mut Launcher) {
+    fn prepare(&mut self, now: Instant) {
         let Some(work) = self.replay.preparation() else { return };
         self.runs += 1;
-        let run = self.replay_run(now, &work, true, launcher);
+        let run = self.replay_run(now, &work, true);
         self.preparing = run.map(|run| (self.runs, run));
     }
 
-    fn go_on_preparing(&mut self, now: Instant, launcher: &mut Launcher) {
+    fn go_on_preparing(&mut self, now: Instant) {
         let Some((number, mut run)) = self.preparing.take() else { return };
         let sink = rustc_sink(&self.sink, number);
         let Some((plan, folder)) = self.replay.parts() else { return };
         match run.ended(plan, folder) {
             None => {
-                run.go_on(now, plan, folder, launcher, &sink);
+                run.go_on(now, plan, folder, &sink);
                 self.preparing = Some((number, run));
             }
             Some(replay::Outcome::Built) => {
@@ -382,7 +370,7 @@ impl Builder {
                     // Once more, with the linker that cargo uses.
                     self.replay.own_linker = false;
                     self.once(format!("the fast linker fails here ({why}): saves are linked as cargo does it"));
-                    self.prepare(now, launcher);
+                    self.prepare(now);
                 } else {
                     self.once(format!("saves go through cargo, as replay is not possible here: {why}"));
                     self.replay.forget(&why);

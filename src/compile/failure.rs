@@ -5,7 +5,6 @@ use super::build::Told;
 use super::found::Found;
 use super::output::Words;
 use super::{Outbox, Room};
-use crate::process::Launcher;
 use crate::report::Notice;
 use crate::report::clean::plain;
 use std::time::Instant;
@@ -19,7 +18,7 @@ pub(super) struct Failure {
 
 impl Room {
     /// Tells of a build that has failed; where the manifests have changed, when it is known what that means.
-    pub(super) fn fail(&mut self, now: Instant, failure: Failure, launcher: &mut Launcher) {
+    pub(super) fn fail(&mut self, now: Instant, failure: Failure) {
         self.manifests.failed = true;
         let texts: Vec<String> = failure.messages.iter().map(|told| plain(&told.words.rendered)).collect();
         self.sources.failed(texts.iter().map(String::as_str));
@@ -29,18 +28,18 @@ impl Room {
             self.ask_for_metadata(now);
             self.manifests.held = Some(failure);
         } else {
-            self.tell_failure(now, failure, launcher);
+            self.tell_failure(now, failure);
         }
     }
 
-    pub(super) fn tell_failure(&mut self, now: Instant, failure: Failure, launcher: &mut Launcher) {
+    pub(super) fn tell_failure(&mut self, now: Instant, failure: Failure) {
         self.diagnostics(failure.messages);
         self.failed(failure.errors);
         let changed = self.sources.came_meanwhile();
         if !changed.is_empty() {
-            self.found(now, Found { changed, ..Found::default() }, now, launcher);
+            self.found(now, Found { changed, ..Found::default() }, now);
         } else if failure.by_cargo {
-            self.confirm(now, launcher);
+            self.confirm(now);
         }
     }
 

@@ -4,7 +4,7 @@
 use super::Room;
 use super::outbox::Outbox;
 use super::replay;
-use crate::process::{Ground, Launcher};
+use crate::process::Ground;
 use crate::report::short;
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -23,14 +23,14 @@ impl Room {
 
     /// The program has died, or cannot be started. Where what was built is gone, as after `cargo clean`, it is built again at once; and
     /// only once, should that not be possible.
-    pub fn died(&mut self, now: Instant, launcher: &mut Launcher) -> Vec<Outbox> {
+    pub fn died(&mut self, now: Instant) -> Vec<Outbox> {
         let is_gone = self.is_gone().is_none() && self.built.iter().any(|path| !path.exists());
         if is_gone {
             self.built.clear();
             // A build that is under way makes it, too.
             if self.cycle.is_idle() {
                 (self.saved, self.was_saved) = (Some(now), false);
-                self.ask_cargo(now, "what was built is gone".to_owned(), launcher);
+                self.ask_cargo(now, "what was built is gone".to_owned());
             }
         }
         self.take()

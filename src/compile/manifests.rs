@@ -7,7 +7,7 @@ use super::project::{metadata, own_settings};
 use super::{BuildSaid, Outbox, Room, reason};
 use crate::config;
 use crate::error::Result;
-use crate::process::{Launcher, refused};
+use crate::process::refused;
 use crate::report::{Notice, short};
 use cargo_metadata::Metadata;
 use std::path::{Path, PathBuf};
@@ -72,13 +72,7 @@ impl Room {
         }
     }
 
-    pub(super) fn hear_metadata(
-        &mut self,
-        now: Instant,
-        number: u64,
-        metadata: Result<Metadata>,
-        launcher: &mut Launcher,
-    ) {
+    pub(super) fn hear_metadata(&mut self, now: Instant, number: u64, metadata: Result<Metadata>) {
         if number != self.manifests.asked {
             // A newer question is open.
             return;
@@ -86,7 +80,7 @@ impl Room {
         self.manifests.until = None;
         let held = self.manifests.held.take();
         match metadata {
-            Ok(metadata) => self.choose_again(now, &metadata, held, launcher),
+            Ok(metadata) => self.choose_again(now, &metadata, held),
             Err(error) => {
                 // Where a build has told it, or will, it is asked again when something is built next.
                 self.settings_changed |= self.manifests.failed || !self.cycle.is_idle();
@@ -94,7 +88,7 @@ impl Room {
                 // And so it is where the reason may have passed by then.
                 self.settings_changed |= error.passes();
                 match held {
-                    Some(failure) => self.tell_failure(now, failure, launcher),
+                    Some(failure) => self.tell_failure(now, failure),
                     None if is_told => {}
                     None => self.note_once(format!("{error}; the packages watched are those from before")),
                 }
@@ -103,20 +97,20 @@ impl Room {
     }
 
     /// What is waited for has not come in time.
-    pub(super) fn tick_manifests(&mut self, now: Instant, launcher: &mut Launcher) {
+    pub(super) fn tick_manifests(&mut self, now: Instant) {
         if self.manifests.until.take_if(|until| *until <= now).is_some()
             && let Some(failure) = self.manifests.held.take()
         {
-            self.tell_failure(now, failure, launcher);
+            self.tell_failure(now, failure);
         }
     }
 
-    fn choose_again(&mut self, now: Instant, metadata: &Metadata, held: Option<Failure>, launcher: &mut Launcher) {
+    fn choose_again(&mut self, now: Instant, metadata: &Metadata, held: Option<Failure>) {
         let before = self.builder.cargo.build.clone();
         let (build, trouble) = match self.choice.again(metadata, &before) {
             Ok(again) => (again.build, again.trouble),
             Err(error) => {
-                self.tell_trouble(now, &error.to_string(), held, launcher);
+                self.tell_trouble(now, &error.to_string(), held);
                 return;
             }
         };
@@ -134,11 +128,11 @@ impl Room {
         if let Some(cause) = another {
             // What was built until now, or could not be, is another program.
             self.to_learn = None;
-            self.ask_cargo(now, cause, launcher);
+            self.ask_cargo(now, cause);
         } else if let Some(error) = trouble {
-            self.tell_trouble(now, &error.to_string(), held, launcher);
+            self.tell_trouble(now, &error.to_string(), held);
         } else if let Some(failure) = held {
-            self.tell_failure(now, failure, launcher);
+            self.tell_failure(now, failure);
         }
         self.say_what_is_watched();
         if let Some(inputs) = self.to_learn.take() {
@@ -147,14 +141,14 @@ impl Room {
     }
 
     /// What is to be built cannot be found; where cargo has only said as much, in its place.
-    fn tell_trouble(&mut self, now: Instant, error: &str, held: Option<Failure>, launcher: &mut Launcher) {
+    fn tell_trouble(&mut self, now: Instant, error: &str, held: Option<Failure>) {
         match held {
             Some(failure) if failure.errors == 0 => {
                 let messages = vec![reason::unsaid(error)];
-                self.tell_failure(now, Failure { messages, ..failure }, launcher);
+                self.tell_failure(now, Failure { messages, ..failure });
             }
             Some(failure) => {
-                self.tell_failure(now, failure, launcher);
+                self.tell_failure(now, failure);
                 self.note_once(error.to_owned());
             }
             None => self.note_once(format!("{error}; what is built is the same as before")),

@@ -146,10 +146,17 @@ struct Unread {
 }
 
 impl Room {
-    pub fn open(config: &Config, metadata: &Metadata, color: bool, sinks: Sinks, now: Instant) -> Result<Room> {
+    pub fn open(
+        config: &Config,
+        metadata: &Metadata,
+        color: bool,
+        launcher: Launcher,
+        sinks: Sinks,
+        now: Instant,
+    ) -> Result<Room> {
         let sources = Sources::new(config, metadata)?;
-        let cargo = Cargo { program: cargo_program(), build: config.build.clone(), color };
-        let replay = Replay::open(&config.build, metadata, sources.target_dir());
+        let cargo = Cargo { launcher: launcher.clone(), program: cargo_program(), build: config.build.clone(), color };
+        let replay = Replay::open(&config.build, metadata, sources.target_dir(), launcher);
         let folders = [sources.target_dir(), sources.build_dir()].map(std::path::Path::to_path_buf);
         let builder = Builder::new(cargo, replay, folders, Arc::clone(&sinks.build), now);
         let lookout = Lookout::open(&sinks.files);
@@ -220,14 +227,14 @@ impl Room {
         &self.package
     }
 
-    pub fn rebuild(&mut self, now: Instant, cause: &str, launcher: &mut Launcher) -> Vec<Outbox> {
+    pub fn rebuild(&mut self, now: Instant, cause: &str) -> Vec<Outbox> {
         (self.saved, self.was_saved) = (Some(now), false);
         // Whoever asks may know of something that has changed unseen.
-        self.ask_cargo(now, cause.to_owned(), launcher);
+        self.ask_cargo(now, cause.to_owned());
         self.take()
     }
 
-    pub fn files(&mut self, now: Instant, event: FileEvent, launcher: &mut Launcher) -> Vec<Outbox> {
+    pub fn files(&mut self, now: Instant, event: FileEvent) -> Vec<Outbox> {
         self.sources.cargo_runs(self.builder.cargo_began().filter(|_| self.builder.runs_cargo()));
         let (found, at) = match event {
             FileEvent::Touched(paths, at) => (self.sources.look(&paths), at),
@@ -239,13 +246,13 @@ impl Room {
                 return self.take();
             }
         };
-        self.found(now, found, at, launcher);
+        self.found(now, found, at);
         self.take()
     }
 
-    pub fn build_said(&mut self, now: Instant, number: u64, said: BuildSaid, launcher: &mut Launcher) -> Vec<Outbox> {
+    pub fn build_said(&mut self, now: Instant, number: u64, said: BuildSaid) -> Vec<Outbox> {
         if let BuildSaid::Metadata(metadata) = said {
-            self.hear_metadata(now, number, *metadata, launcher);
+            self.hear_metadata(now, number, *metadata);
             return self.take();
         }
         if let BuildSaid::Cargo(said) = &said
@@ -254,29 +261,29 @@ impl Room {
             self.hear_progress(now, said);
             self.underway.hear(now, said);
         }
-        if let Some(done) = self.builder.hear(now, number, said, launcher) {
+        if let Some(done) = self.builder.hear(now, number, said) {
             self.progressed(done);
         }
-        self.end_run(now, launcher);
+        self.end_run(now);
         self.take()
     }
 
-    pub fn tick(&mut self, now: Instant, launcher: &mut Launcher) -> Vec<Outbox> {
-        self.read_inputs(now, launcher);
-        self.end_run(now, launcher);
-        self.tick_manifests(now, launcher);
+    pub fn tick(&mut self, now: Instant) -> Vec<Outbox> {
+        self.read_inputs(now);
+        self.end_run(now);
+        self.tick_manifests(now);
         self.tick_progress(now);
         let found = self.tick_surveys(now);
-        self.found(now, found, now, launcher);
+        self.found(now, found, now);
         if self.lookout.is_time(now) {
             let found = self.sources.look_again();
-            self.found(now, found, now, launcher);
+            self.found(now, found, now);
             if !self.surveys.runs {
                 self.survey(now);
             }
         }
         let actions = self.cycle.tick(now);
-        self.perform(now, actions, launcher);
+        self.perform(now, actions);
         self.take()
     }
 
@@ -290,7 +297,7 @@ impl Room {
         self.pace.ended();
     }
 
-    fn found(&mut self, now: Instant, mut found: Found, at: Instant, launcher: &mut Launcher) {
+    fn found(&mut self, now: Instant, mut found: Found, at: Instant) {
         self.mind_what_was_missed(now);
         if !found.folders.is_empty() {
             found.folders.iter().for_each(|folder| self.lookout.forget(folder));
@@ -325,13 +332,13 @@ impl Room {
         if self.cycle.has_newer() {
             self.meanwhile.extend(found.changed);
         }
-        self.perform(now, actions, launcher);
+        self.perform(now, actions);
     }
 
-    fn perform(&mut self, now: Instant, actions: Vec<Action>, launcher: &mut Launcher) {
+    fn perform(&mut self, now: Instant, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Build { cause } => self.start_run(now, cause, launcher),
+                Action::Build { cause } => self.start_run(now, cause),
                 Action::Cancel { cause } => {
                     self.builder.cancel();
                     self.out.push(Outbox::Tell(Notice::Superseded { cause }));
@@ -343,7 +350,7 @@ impl Room {
         }
     }
 
-    fn start_run(&mut self, now: Instant, cause: String, launcher: &mut Launcher) {
+    fn start_run(&mut self, now: Instant, cause: String) {
         self.build_began = now;
         self.to_learn = None;
         self.confirms = std::mem::take(&mut self.confirms_next);
@@ -360,7 +367,7 @@ impl Room {
         let why_cargo = self.why_cargo.take();
         let started = match self.is_gone() {
             Some(gone) => Err(gone),
-            None => self.builder.start(now, &self.changed, why_cargo.as_deref(), launcher).map_err(|e| e.to_string()),
+            None => self.builder.start(now, &self.changed, why_cargo.as_deref()).map_err(|e| e.to_string()),
         };
         if let Err(rendered) = started {
             self.out.push(Outbox::Tell(Notice::Diagnostic { rendered, message: None }));
@@ -371,9 +378,9 @@ impl Room {
         }
     }
 
-    fn end_run(&mut self, now: Instant, launcher: &mut Launcher) {
+    fn end_run(&mut self, now: Instant) {
         let by_cargo = self.builder.runs_cargo();
-        let outcome = self.builder.ended(now, self.cycle.has_newer(), launcher);
+        let outcome = self.builder.ended(now, self.cycle.has_newer());
         self.out.extend(self.builder.notices().into_iter().map(Outbox::Tell));
         let Some(outcome) = outcome else { return };
         self.pace.ended();
@@ -399,15 +406,15 @@ impl Room {
                 let overlooked = last && built.fresh && !self.confirms && self.sources.date_anew(&changed);
                 self.deliver(now, *built, how, inputs);
                 if overlooked {
-                    self.ask_cargo(now, format!("{}, which cargo took for old", self.cause), launcher);
+                    self.ask_cargo(now, format!("{}, which cargo took for old", self.cause));
                 }
             }
             Outcome::Failed { errors, messages } if actions.contains(&Action::Fail) => {
-                self.fail(now, Failure { errors, messages, by_cargo }, launcher);
+                self.fail(now, Failure { errors, messages, by_cargo });
             }
             Outcome::Built(..) | Outcome::Failed { .. } => {}
         }
-        self.perform(now, actions, launcher);
+        self.perform(now, actions);
     }
 
     fn deliver(&mut self, now: Instant, built: build::Built, how: How, inputs: Option<Vec<PathBuf>>) {
@@ -427,7 +434,7 @@ impl Room {
     }
 
     /// What the last build says of the program's inputs, read while the program starts.
-    fn read_inputs(&mut self, now: Instant, launcher: &mut Launcher) {
+    fn read_inputs(&mut self, now: Instant) {
         let Some(unread) = self.unread.take() else { return };
         let asked = std::mem::take(&mut self.settings_changed);
         if asked {
@@ -450,9 +457,9 @@ impl Room {
                 if !missed.is_empty() {
                     // Saved while they were compiled for the first time: nobody knows which half was compiled.
                     self.why_cargo = Some("a new source was saved while it was compiled".to_owned());
-                    self.found(now, Found { changed: missed, ..Found::default() }, now, launcher);
+                    self.found(now, Found { changed: missed, ..Found::default() }, now);
                 } else if by_cargo {
-                    self.confirm(now, launcher);
+                    self.confirm(now);
                 }
             }
             Err(error) => {

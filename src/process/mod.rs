@@ -34,6 +34,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -67,7 +68,7 @@ const NO_FILES: &str =
 pub enum Stdin {
     Null,
     Inherit,
-    /// As `Inherit`, of a terminal which it is given (`Launcher::share`).
+    /// As `Inherit`, of a terminal which it is given (`Launcher::new`).
     Terminal,
     /// A pipe, whose other end is `Running::input`.
     Pipe,
@@ -84,8 +85,12 @@ pub enum Gate {
 /// descriptors, and only then becomes the program. So nothing runs between fork and exec (posix_spawn(3) is enough, which
 /// is fast however large this process is), LISTEN_PID is the true one, and a child of a command that was just killed
 /// ends by itself.
+#[derive(Debug, Clone)]
+pub struct Launcher(Rc<Shared>);
+
+/// What all who start children have in common.
 #[derive(Debug)]
-pub struct Launcher {
+struct Shared {
     guard: guard::Guard,
     terminal: Option<Terminal>,
     here: here::Here,
@@ -93,10 +98,11 @@ pub struct Launcher {
 
 impl Launcher {
     /// `left`, folders and files, are removed, and children still running are ended, should this process die without doing so itself.
-    /// They have `kill_timeout` to leave after SIGTERM, as have all that carry a sign with that tag (`kin`).
-    pub fn new(left: &[&Path], kill_timeout: Duration, tag: &str) -> Result<Self> {
+    /// They have `kill_timeout` to leave after SIGTERM, as have all that carry a sign with that tag (`kin`). Those that are started with
+    /// `Stdin::Terminal` are given that terminal.
+    pub fn new(left: &[&Path], kill_timeout: Duration, tag: &str, terminal: Option<Terminal>) -> Result<Self> {
         let guard = guard::Guard::start(left, kill_timeout, tag).tried("start the guard process")?;
-        Ok(Launcher { guard, terminal: None, here: here::Here::now() })
+        Ok(Launcher(Rc::new(Shared { guard, terminal, here: here::Here::now() })))
     }
 
     /// Runs the command with `fds` at the numbers from 3 and nothing else open but the standard three. Stdout and stderr are
@@ -106,7 +112,7 @@ impl Launcher {
     /// # Errors
     /// Why the program cannot be run, by execve(2).
     pub fn start(
-        &mut self,
+        &self,
         command: &Command,
         stdout: Stdio,
         stderr: Stdio,
@@ -123,32 +129,27 @@ impl Launcher {
     ///
     /// # Errors
     /// Also where nothing can be caught.
-    pub fn start_and_catch(&mut self, command: &Command, catch: Catch) -> io::Result<Running> {
+    pub fn start_and_catch(&self, command: &Command, catch: Catch) -> io::Result<Running> {
         self.spawn(command, Stdio::piped(), Stdio::piped(), Stdin::Null, &[], false, Some(catch))
     }
 
-    /// From now on children that are started with `Stdin::Terminal` are given this one.
-    pub fn share(&mut self, terminal: Option<Terminal>) {
-        self.terminal = terminal;
-    }
-
     pub fn terminal(&self) -> Option<&Terminal> {
-        self.terminal.as_ref()
+        self.0.terminal.as_ref()
     }
 
     /// The calls at these gates are let through until `relieve`, by a process that is not stopped with this one.
     pub fn mind(&self, gates: &[BorrowedFd<'_>]) {
         // A guard that was killed minds nothing: the calls wait until this process goes on.
-        self.guard.handle().mind(gates).ok();
+        self.0.guard.handle().mind(gates).ok();
     }
 
     pub fn relieve(&self) {
-        self.guard.handle().relieve();
+        self.0.guard.handle().relieve();
     }
 
     #[allow(clippy::too_many_arguments)] // All that a start is made of.
     fn spawn(
-        &mut self,
+        &self,
         command: &Command,
         stdout: Stdio,
         stderr: Stdio,
@@ -158,13 +159,13 @@ impl Launcher {
         catch: Option<Catch>,
     ) -> io::Result<Running> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        self.here.regain();
+        self.0.here.regain();
         let mut shim = launch::shim(command, fds.len(), gate);
         temporary::leave_out_a_stale_one(&mut shim);
         let child = shim.process_group(0).stdin(theirs).stdout(stdout).stderr(stderr).spawn()?;
         // The command keeps the descriptors it was given until it is dropped, our copy of `theirs` among them.
         drop(shim);
-        let mut running = Running::new(child, &self.guard)?;
+        let mut running = Running::new(child, &self.0.guard)?;
         if let Some(catch) = catch {
             // It still waits to become what it is to be.
             catch.begin(running.pid())?;
@@ -174,7 +175,7 @@ impl Launcher {
             Stdin::Inherit => io::stdin().as_fd().try_clone_to_owned()?,
             Stdin::Terminal => {
                 running.place =
-                    self.terminal.as_ref().map(|terminal| terminal.enter(running.pid())).transpose()?.map(Arc::new);
+                    self.0.terminal.as_ref().map(|terminal| terminal.enter(running.pid())).transpose()?.map(Arc::new);
                 io::stdin().as_fd().try_clone_to_owned()?
             }
             Stdin::Pipe => {

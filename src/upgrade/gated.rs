@@ -7,7 +7,7 @@ use super::ready::ALIVE;
 use super::sockets::Endpoint;
 use super::{Generation, Room, Takes};
 use crate::config::Ready;
-use crate::process::{Launcher, descriptors};
+use crate::process::descriptors;
 use crate::report::{HandOver, Notice};
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ impl Started {
 }
 
 impl Room {
-    pub(super) fn gate_saw(&mut self, now: Instant, generation: Generation, seen: Seen, launcher: &mut Launcher) {
+    pub(super) fn gate_saw(&mut self, now: Instant, generation: Generation, seen: Seen) {
         let Some(started) = self.generations.get_mut(&generation) else { return };
         match seen {
             Seen::Listens { listener, bound } => {
@@ -70,9 +70,9 @@ impl Room {
                         self.out.push(Notice::Listening { name, address });
                     }
                 }
-                self.accepts(now, generation, all, first, launcher);
+                self.accepts(now, generation, all, first);
             }
-            Seen::Closed => self.stopped_accepting(now, generation, launcher),
+            Seen::Closed => self.stopped_accepting(now, generation),
             Seen::Live { live, busy } => {
                 self.handover.live(generation, busy);
                 if !std::mem::replace(&mut started.said_draining, true) {
@@ -81,7 +81,7 @@ impl Room {
             }
             Seen::Drained => {
                 let actions = self.handover.drained(now, generation);
-                self.perform(now, actions, launcher);
+                self.perform(now, actions);
             }
             Seen::Ended => self.terminate(now, generation),
             Seen::Occupied { address, by } => {
@@ -121,7 +121,7 @@ impl Room {
     }
 
     /// The first accept(2) is readiness, where nothing better was promised.
-    fn accepts(&mut self, now: Instant, generation: Generation, all: bool, first: bool, launcher: &mut Launcher) {
+    fn accepts(&mut self, now: Instant, generation: Generation, all: bool, first: bool) {
         match self.ready {
             Ready::Accept | Ready::Auto => {}
             Ready::Notify | Ready::Http(_) | Ready::Delay(_) => return,
@@ -138,7 +138,7 @@ impl Room {
                 }
             }
             Takes::Library | Takes::ListenFds | Takes::Bind | Takes::Nothing if all && self.has_all(generation) => {
-                self.is_ready(now, generation, launcher);
+                self.is_ready(now, generation);
             }
             // The others are about to follow; one on which nobody ever accepts is not waited for.
             Takes::Library | Takes::ListenFds | Takes::Bind | Takes::Nothing => {
@@ -265,18 +265,18 @@ impl Room {
     }
 
     /// This process is about to be stopped: servers go on, and take their connections themselves meanwhile.
-    pub fn suspend(&mut self, launcher: &Launcher) {
+    pub fn suspend(&mut self) {
         // What one that is starting asks for must be answered here, and waits.
         self.left = self.handover.current().into_iter().collect();
-        launcher.mind(&self.left_gates().filter_map(|(_, gate)| gate.leave().ok()).collect::<Vec<_>>());
+        self.start.launcher.mind(&self.left_gates().filter_map(|(_, gate)| gate.leave().ok()).collect::<Vec<_>>());
     }
 
     /// This process goes on, if it was stopped after `suspend`.
-    pub fn resume(&mut self, launcher: &Launcher) {
+    pub fn resume(&mut self) {
         if self.left.is_empty() {
             return;
         }
-        launcher.relieve();
+        self.start.launcher.relieve();
         for (started, gate) in self.left_gates() {
             gate.order(Order::Return);
             started.running.recall();

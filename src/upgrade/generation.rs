@@ -53,6 +53,7 @@ pub enum Said {
 /// How every generation is started.
 #[derive(Debug)]
 pub struct Start {
+    pub launcher: Launcher,
     pub handoff: HandOff,
     /// How long a program may take to end.
     pub kill_timeout: Duration,
@@ -132,8 +133,9 @@ pub struct Started {
 }
 
 impl Start {
-    pub fn new(config: &Config, stdin: Stdin, private: Arc<SocketFolder>) -> Start {
+    pub fn new(config: &Config, launcher: Launcher, stdin: Stdin, private: Arc<SocketFolder>) -> Start {
         Start {
+            launcher,
             handoff: config.upgrade.handoff,
             kill_timeout: config.upgrade.kill_timeout,
             run: config.program.clone(),
@@ -151,7 +153,6 @@ impl Start {
         generation: Generation,
         program: Published,
         sockets: &Sockets<'_>,
-        launcher: &mut Launcher,
         sink: &Sink,
     ) -> Result<(Started, Option<io::Error>)> {
         let (holder, server_end) = Holder::new().tried("make the control channel")?;
@@ -203,7 +204,7 @@ impl Start {
             // always wants the same, and what another program had made of it before is remembered.
             listener.hand_to(generation, !gated).tried("hand over a socket")?;
         }
-        let mut running = launcher.start(&command, stdout, Stdio::inherit(), self.stdin, &fds, gated)?;
+        let mut running = self.launcher.start(&command, stdout, Stdio::inherit(), self.stdin, &fds, gated)?;
         drop(server_end);
         let (gate, refused) = match (running.gate(), behind) {
             (Some(process::Gate::Open(calls)), Some(shelf)) => {

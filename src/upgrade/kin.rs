@@ -4,7 +4,6 @@
 
 use super::gate::{Order, Which};
 use super::{Generation, Room, proc};
-use crate::process::Launcher;
 use crate::process::kin::{self, Kin};
 use crate::report::clean::plain;
 use nix::sys::signal::Signal;
@@ -69,10 +68,10 @@ impl Room {
     }
 
     /// Those whose own process has ended: what else there was of them may have ended, too.
-    pub(super) fn look_at_kin(&mut self, now: Instant, launcher: &mut Launcher) {
+    pub(super) fn look_at_kin(&mut self, now: Instant) {
         let ending = self.generations.iter().filter(|(_, started)| started.ending.is_some());
         for generation in ending.map(|(generation, _)| *generation).collect::<Vec<_>>() {
-            self.exited(now, generation, launcher);
+            self.exited(now, generation);
         }
     }
 

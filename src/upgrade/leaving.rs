@@ -2,14 +2,13 @@
 //! Never lives here: when (`handover`).
 
 use super::{Generation, Room, proc};
-use crate::process::Launcher;
 use crate::report::HandOver;
 use hotrun::holder::Holder;
 use nix::sys::signal::Signal;
 use std::time::Instant;
 
 impl Room {
-    pub(super) fn drain(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+    pub(super) fn drain(&mut self, now: Instant, generation: Generation) {
         if self.drain_at_gate(generation) {
             return;
         }
@@ -30,7 +29,7 @@ impl Room {
         }
         // Its own way of stopping gracefully; it tells nobody when it stops accepting.
         self.ask_to_stop(now, generation);
-        self.stopped_accepting(now, generation, launcher);
+        self.stopped_accepting(now, generation);
     }
 
     /// Its own way of stopping gracefully.

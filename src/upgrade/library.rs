@@ -4,12 +4,11 @@
 use super::sockets::Endpoint;
 use super::{Generation, Room, Takes, Told};
 use crate::config::Ready;
-use crate::process::Launcher;
 use crate::report::{HandOver, Notice};
 use std::time::Instant;
 
 impl Room {
-    pub(super) fn library_said(&mut self, now: Instant, generation: Generation, told: Told, launcher: &mut Launcher) {
+    pub(super) fn library_said(&mut self, now: Instant, generation: Generation, told: Told) {
         let Some(started) = self.generations.get_mut(&generation) else { return };
         match told {
             Told::Hello { .. } => {
@@ -42,10 +41,10 @@ impl Room {
                 started.accepts = true;
                 self.adopt(generation);
                 if matches!(self.ready, Ready::Auto | Ready::Notify) {
-                    self.is_ready(now, generation, launcher);
+                    self.is_ready(now, generation);
                 }
             }
-            Told::Paused => self.stopped_accepting(now, generation, launcher),
+            Told::Paused => self.stopped_accepting(now, generation),
             Told::Draining { live } => {
                 let live = usize::try_from(live).unwrap_or(usize::MAX);
                 self.handover.live(generation, live);
@@ -54,8 +53,8 @@ impl Room {
                 }
                 started.said_draining = true;
                 let actions = self.handover.leaves(now, generation);
-                self.perform(now, actions, launcher);
-                self.stopped_accepting(now, generation, launcher);
+                self.perform(now, actions);
+                self.stopped_accepting(now, generation);
             }
             // The end of the process says the rest.
             Told::Bye | Told::Closed => {}

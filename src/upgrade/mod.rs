@@ -121,6 +121,7 @@ impl Room {
         known: Known,
         store: Store,
         stdin: Stdin,
+        launcher: Launcher,
         private: Arc<SocketFolder>,
         sink: Sink,
     ) -> Result<Room> {
@@ -156,7 +157,7 @@ impl Room {
             ready: settings.ready.clone(),
             patience: settings.ready_timeout / 2,
             overlap: settings.overlap && settings.strategy == Strategy::Upgrade,
-            start: Start::new(config, stdin, private),
+            start: Start::new(config, launcher, stdin, private),
             sink,
             since: None,
             flows: Flows::new(settings.drain_timeout.min(settings.kill_timeout)),
@@ -229,7 +230,7 @@ impl Room {
     }
 
     /// A program that is to serve from now on.
-    pub fn offer(&mut self, now: Instant, program: &Program, launcher: &mut Launcher) {
+    pub fn offer(&mut self, now: Instant, program: &Program) {
         match self.handover.coming_program() {
             _ if program.start_anyway => {}
             Some(coming) if coming.is_same(program) => return self.handover.unchanged(),
@@ -250,7 +251,7 @@ impl Room {
             Ok(published) => {
                 self.since = program.since.map(|since| (published.clone(), since));
                 let actions = self.handover.offer(now, published.clone(), self.style_for(&published));
-                self.perform(now, actions, launcher);
+                self.perform(now, actions);
             }
             Err(error) => {
                 self.handover.outdated();
@@ -260,40 +261,40 @@ impl Room {
     }
 
     /// The same program as a new generation, without a build.
-    pub fn again(&mut self, now: Instant, launcher: &mut Launcher) {
+    pub fn again(&mut self, now: Instant) {
         let actions = self.handover.again(now, self.style());
-        self.perform(now, actions, launcher);
+        self.perform(now, actions);
     }
 
     /// The program before this one; asked for again, the one before that.
-    pub fn rollback(&mut self, now: Instant, launcher: &mut Launcher) {
+    pub fn rollback(&mut self, now: Instant) {
         let style = self.handover.earlier().map_or_else(|| self.style(), |program| self.style_for(program));
         let actions = self.handover.rollback(now, style);
-        self.perform(now, actions, launcher);
+        self.perform(now, actions);
     }
 
-    pub fn stop(&mut self, now: Instant, launcher: &mut Launcher) {
+    pub fn stop(&mut self, now: Instant) {
         self.hurry_drains();
         let actions = self.handover.stop(now);
-        self.perform(now, actions, launcher);
+        self.perform(now, actions);
     }
 
-    pub fn force(&mut self, now: Instant, launcher: &mut Launcher) {
+    pub fn force(&mut self, now: Instant) {
         self.hurry_kin(now);
         let actions = self.handover.force(now);
-        self.perform(now, actions, launcher);
+        self.perform(now, actions);
     }
 
-    pub fn tick(&mut self, now: Instant, launcher: &mut Launcher) {
+    pub fn tick(&mut self, now: Instant) {
         self.look_at_flows(now);
         let actions = self.handover.tick(now);
-        self.perform(now, actions, launcher);
+        self.perform(now, actions);
         let alive: Vec<Generation> = self.alive_at.iter().filter(|(_, at)| **at <= now).map(|(g, _)| *g).collect();
         for generation in alive {
-            self.still_alive(now, generation, launcher);
+            self.still_alive(now, generation);
         }
         self.ask_late_ones(now);
-        self.look_at_kin(now, launcher);
+        self.look_at_kin(now);
         self.let_go();
     }
 
@@ -305,26 +306,26 @@ impl Room {
     }
 
     /// What a generation's thread has seen or heard.
-    pub fn said(&mut self, now: Instant, generation: Generation, said: Said, launcher: &mut Launcher) {
+    pub fn said(&mut self, now: Instant, generation: Generation, said: Said) {
         match said {
-            Said::Library(told) => self.library_said(now, generation, told, launcher),
+            Said::Library(told) => self.library_said(now, generation, told),
             Said::Foreign(text) => self.note(format!("generation {generation}: {text}")),
             Said::Notified if matches!(self.ready, Ready::Auto | Ready::Notify) => {
-                self.is_ready(now, generation, launcher);
+                self.is_ready(now, generation);
             }
             Said::Notified => {}
-            Said::Probed => self.is_ready(now, generation, launcher),
-            Said::Gate(seen) => self.gate_saw(now, generation, seen, launcher),
-            Said::Exited => self.exited(now, generation, launcher),
+            Said::Probed => self.is_ready(now, generation),
+            Said::Gate(seen) => self.gate_saw(now, generation, seen),
+            Said::Exited => self.exited(now, generation),
         }
     }
 
-    fn stopped_accepting(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+    fn stopped_accepting(&mut self, now: Instant, generation: Generation) {
         let actions = self.handover.stopped_accepting(generation);
-        self.perform(now, actions, launcher);
+        self.perform(now, actions);
     }
 
-    fn is_ready(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+    fn is_ready(&mut self, now: Instant, generation: Generation) {
         self.alive_at.remove(&generation);
         // One whose own process has ended does not serve, whatever is left of it.
         let started = self.generations.get_mut(&generation).filter(|started| started.ending.is_none());
@@ -348,13 +349,13 @@ impl Room {
             self.adopt(generation);
             self.pass_on();
         }
-        self.perform(now, actions, launcher);
+        self.perform(now, actions);
     }
 
-    fn exited(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+    fn exited(&mut self, now: Instant, generation: Generation) {
         self.alive_at.remove(&generation);
         if self.waits_for_kin(now, generation) {
-            return self.stopped_accepting(now, generation, launcher);
+            return self.stopped_accepting(now, generation);
         }
         let Some(mut started) = self.generations.remove(&generation) else { return };
         let (mut end, end_is_success) = match started.running.finish() {
@@ -375,7 +376,7 @@ impl Room {
         if came_to_its_end && self.held.is_empty() && self.handover.current().is_none() {
             // It needed no time to get ready.
             let actions = self.handover.ready(now, generation);
-            self.perform(now, actions, launcher);
+            self.perform(now, actions);
         }
         if self.takes == Takes::Nothing && !self.generations.values().any(|started| started.said_hello) {
             // Held for nobody, they would be refused to the program, which binds for itself now.
@@ -383,15 +384,15 @@ impl Room {
         }
         let serves = started.takes != Takes::Nothing && !self.held.is_empty() && !went_away;
         let actions = self.handover.exited(now, generation, &end, serves);
-        self.perform(now, actions, launcher);
+        self.perform(now, actions);
         let kept: Vec<Published> = self.handover.programs().cloned().collect();
         self.store.keep(&kept, self.generations.values().map(|started| &started.program));
     }
 
-    fn perform(&mut self, now: Instant, actions: Vec<Action<Published>>, launcher: &mut Launcher) {
+    fn perform(&mut self, now: Instant, actions: Vec<Action<Published>>) {
         for action in actions {
             match action {
-                Action::Start { generation, program } => self.start(now, generation, program, launcher),
+                Action::Start { generation, program } => self.start(now, generation, program),
                 Action::Commit(generation) => {
                     self.tell(generation, Holder::commit);
                     self.open_gate(generation);
@@ -399,7 +400,7 @@ impl Room {
                 Action::Pause(generation) => {
                     self.tell(generation, Holder::pause);
                     if !self.close_gate(generation) {
-                        self.stopped_if_mute(now, generation, launcher);
+                        self.stopped_if_mute(now, generation);
                     }
                 }
                 Action::Resume(generation) => {
@@ -407,7 +408,7 @@ impl Room {
                     self.tell(generation, Holder::resume);
                     self.open_gate(generation);
                 }
-                Action::Drain(generation) => self.drain(now, generation, launcher),
+                Action::Drain(generation) => self.drain(now, generation),
                 Action::Terminate(generation) => {
                     if !self.end_at_gate(generation) {
                         self.terminate(now, generation);
@@ -420,7 +421,7 @@ impl Room {
         }
     }
 
-    fn start(&mut self, now: Instant, generation: Generation, program: Published, launcher: &mut Launcher) {
+    fn start(&mut self, now: Instant, generation: Generation, program: Published) {
         let takes = self.takes_of(&program);
         if takes == Takes::Nothing && !self.generations.values().any(|started| started.said_hello) {
             self.held.forget_bound();
@@ -440,7 +441,7 @@ impl Room {
         let waits = self.handover.current().is_some() && !answers;
         let sockets = Sockets { takes, handed: &handed, behind, waits };
         let restored = self.store.restore(&program);
-        match restored.and_then(|()| self.start.run(generation, program, &sockets, launcher, &self.sink)) {
+        match restored.and_then(|()| self.start.run(generation, program, &sockets, &self.sink)) {
             Ok((mut started, refused)) => {
                 // Whether one that is not of TCP is taken is not seen.
                 let others = handed.iter().filter(|socket| takes == Takes::ListenFds && socket.end.tcp().is_none());
@@ -456,14 +457,14 @@ impl Room {
             }
             Err(error) => {
                 let actions = self.handover.not_started(now, generation, &error.to_string());
-                self.perform(now, actions, launcher);
+                self.perform(now, actions);
             }
         }
     }
 
-    fn stopped_if_mute(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+    fn stopped_if_mute(&mut self, now: Instant, generation: Generation) {
         if self.generations.get(&generation).is_none_or(|started| !started.said_hello) {
-            self.stopped_accepting(now, generation, launcher);
+            self.stopped_accepting(now, generation);
         }
     }
 

@@ -6,7 +6,6 @@ use super::generation::Started;
 use super::ready::ALIVE;
 use super::{Generation, Room, Takes, proc};
 use crate::config::Ready;
-use crate::process::Launcher;
 use std::time::{Duration, Instant};
 
 /// From the start to the first look; what listens at two in a row is no port that was only tried.
@@ -22,7 +21,7 @@ impl Room {
         binds && (self.ready == Ready::Auto || by_socket && started.gate.is_none())
     }
 
-    pub(super) fn look(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+    pub(super) fn look(&mut self, now: Instant, generation: Generation) {
         if self.handover.starting() != Some(generation) {
             return;
         }
@@ -35,7 +34,7 @@ impl Room {
         started.seen = seen;
         let age = now.saturating_duration_since(started.at);
         if stays || self.has_no_sockets(generation, age) {
-            return self.is_ready(now, generation, launcher);
+            return self.is_ready(now, generation);
         }
         self.alive_at.insert(generation, now + (age / 4).clamp(FIRST_LOOK, ALIVE));
     }

@@ -6,7 +6,6 @@ use super::probe::Probe;
 use super::quiet::FIRST_LOOK;
 use super::{Generation, Room, Said, Takes};
 use crate::config::Ready;
-use crate::process::Launcher;
 use nix::sys::signal::Signal;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ pub(super) const ALIVE: Duration = Duration::from_millis(500);
 
 impl Room {
     /// The generation has lived long enough to count as ready.
-    pub(super) fn still_alive(&mut self, now: Instant, generation: Generation, launcher: &mut Launcher) {
+    pub(super) fn still_alive(&mut self, now: Instant, generation: Generation) {
         self.alive_at.remove(&generation);
         let waits = |started: &Started| started.gate.is_some() && !started.blind && !started.accepts;
         let listens = |started: &Started| !started.listens.is_empty();
@@ -29,14 +28,14 @@ impl Room {
             return;
         }
         if self.is_looked_at(started) {
-            return self.look(now, generation, launcher);
+            return self.look(now, generation);
         }
         // What it accepts on is its own, or what it was handed: then it says when it is ready.
         let says_it = self.ready == Ready::Auto && started.takes == Takes::ListenFds && self.notifies;
         if says_it && started.gate.is_some() && !started.blind && !self.binds_instead(started) {
             return;
         }
-        self.is_ready(now, generation, launcher);
+        self.is_ready(now, generation);
     }
 
     /// Sees to it that readiness is noticed, by the first means that this program has.

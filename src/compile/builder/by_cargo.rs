@@ -5,17 +5,11 @@ use super::{Builder, Outcome};
 use crate::compile::build::{self, Told};
 use crate::compile::last::Last;
 use crate::compile::{reason, trouble};
-use crate::process::Launcher;
 use crate::report::Notice;
 use std::path::PathBuf;
 
 impl Builder {
-    pub(super) fn cargo_ended(
-        &mut self,
-        outcome: build::Outcome,
-        newer: bool,
-        launcher: &mut Launcher,
-    ) -> Option<Outcome> {
+    pub(super) fn cargo_ended(&mut self, outcome: build::Outcome, newer: bool) -> Option<Outcome> {
         Some(match outcome {
             build::Outcome::Built(mut built) => {
                 self.repaired = false;
@@ -31,7 +25,7 @@ impl Builder {
                 if let Some(advice) = trouble::advice(&messages, &self.cargo.build.manifest_path, &folders) {
                     messages.push(reason::unsaid(&advice));
                 } else if !newer && let Some(damaged) = self.repair(&messages) {
-                    return self.ask_cargo(format!("the incremental data of {damaged} was damaged"), launcher);
+                    return self.ask_cargo(format!("the incremental data of {damaged} was damaged"));
                 }
                 Outcome::Failed { errors, messages }
             }

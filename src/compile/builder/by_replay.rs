@@ -6,7 +6,6 @@ use crate::compile::build::Told;
 use crate::compile::output::Words;
 use crate::compile::replay;
 use crate::error::Error;
-use crate::process::Launcher;
 use crate::report::short;
 use std::time::Instant;
 
@@ -21,9 +20,8 @@ impl Builder {
         now: Instant,
         run: (u64, Box<replay::Run>),
         newer: bool,
-        launcher: &mut Launcher,
     ) -> Option<Outcome> {
-        let outcome = self.replay_went_on(now, run, newer, launcher);
+        let outcome = self.replay_went_on(now, run, newer);
         if outcome.is_none() && self.work.is_none() {
             // As when the project's folder is moved away: whoever waits for the build must hear of its end.
             let words = Words::text(format!("error: {}", gone()));
@@ -37,16 +35,15 @@ impl Builder {
         now: Instant,
         (number, mut run): (u64, Box<replay::Run>),
         newer: bool,
-        launcher: &mut Launcher,
     ) -> Option<Outcome> {
         let sink = rustc_sink(&self.sink, number);
         let (plan, folder) = self.replay.parts()?;
         let Some(outcome) = run.ended(plan, folder) else {
-            run.go_on(now, plan, folder, launcher, &sink);
+            run.go_on(now, plan, folder, &sink);
             self.work = Some((number, Work::Replay(run)));
             return None;
         };
-        self.replay_ended(now, *run, outcome, newer, launcher)
+        self.replay_ended(now, *run, outcome, newer)
     }
 
     fn replay_ended(
@@ -55,7 +52,6 @@ impl Builder {
         mut run: replay::Run,
         outcome: replay::Outcome,
         newer: bool,
-        launcher: &mut Launcher,
     ) -> Option<Outcome> {
         self.note_link(&run);
         self.note_left_out(&run.allowance);
@@ -63,11 +59,11 @@ impl Builder {
         if let Some(path) = run.written.take().filter(|_| !newer) {
             if self.again {
                 // Most likely what is compiled writes it itself.
-                return self.ask_cargo(format!("{} is written while it is compiled", short(&path)), launcher);
+                return self.ask_cargo(format!("{} is written while it is compiled", short(&path)));
             }
             // It is as it was before, or its save is about to be seen.
             self.how.crates.append(&mut run.steps);
-            return self.replay_again(now, launcher);
+            return self.replay_again(now);
         }
         match outcome {
             replay::Outcome::Built => {
@@ -85,17 +81,17 @@ impl Builder {
                 let known = self.last.messages(plan, |number| !run.wants(number));
                 Some(Outcome::Failed { errors, messages: known.into_iter().chain(own).collect() })
             }
-            replay::Outcome::Doubtful(doubt) => self.ask_cargo(doubt.why, launcher),
+            replay::Outcome::Doubtful(doubt) => self.ask_cargo(doubt.why),
         }
     }
 
     /// Compiles again, without cargo, what is not known to be compiled as it is now.
-    fn replay_again(&mut self, now: Instant, launcher: &mut Launcher) -> Option<Outcome> {
+    fn replay_again(&mut self, now: Instant) -> Option<Outcome> {
         let work = self.replay.parts()?.0.work();
         self.again = true;
         self.ready_at = None;
         self.runs += 1;
-        let run = self.replay_run(now, &work, false, launcher)?;
+        let run = self.replay_run(now, &work, false)?;
         self.work = Some((self.runs, Work::Replay(Box::new(run))));
         None
     }

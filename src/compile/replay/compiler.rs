@@ -33,7 +33,7 @@ pub struct Compiler {
 
 impl Compiler {
     /// In the folder and the environment of that call.
-    pub fn start(call: &Call, folder: &Folder, own_linker: bool, launcher: &mut Launcher) -> Result<Compiler> {
+    pub fn start(launcher: &Launcher, call: &Call, folder: &Folder, own_linker: bool) -> Result<Compiler> {
         let mut command = call.command(ARGUMENTS);
         // What a compiler that is killed leaves behind is removed with the folder.
         command.env("TMPDIR", folder.temporary());

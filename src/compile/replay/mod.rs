@@ -136,6 +136,7 @@ pub struct Known {
 /// What replay needs of the project, or why it cannot be had.
 #[derive(Debug)]
 pub struct Replay {
+    pub launcher: Launcher,
     build: config::Build,
     root: PathBuf,
     target_dir: PathBuf,
@@ -149,8 +150,9 @@ pub struct Replay {
 }
 
 impl Replay {
-    pub fn open(build: &config::Build, metadata: &Metadata, target_dir: &Path) -> Replay {
+    pub fn open(build: &config::Build, metadata: &Metadata, target_dir: &Path, launcher: Launcher) -> Replay {
         let mut replay = Replay {
+            launcher,
             build: build.clone(),
             root: metadata.workspace_root.clone().into_std_path_buf(),
             target_dir: target_dir.to_path_buf(),
@@ -267,7 +269,7 @@ impl Replay {
     }
 
     /// Has a compiler ready for the crate that was edited last, and for the program, which is linked whatever is edited.
-    pub fn ready(&mut self, edited: Option<usize>, launcher: &mut Launcher) {
+    pub fn ready(&mut self, edited: Option<usize>) {
         let (Ok(plan), Ok(folder)) = (&mut self.plan, &self.folder) else { return };
         let program = plan.crates.len().checked_sub(1);
         for (number, one) in plan.crates.iter_mut().enumerate() {
@@ -276,18 +278,18 @@ impl Replay {
             } else if one.waiting.is_none() {
                 // Without one, the next time takes what the first has taken.
                 one.waiting =
-                    Compiler::start(&one.call, folder, one.facts.is_linked_by(self.own_linker), launcher).ok();
+                    Compiler::start(&self.launcher, &one.call, folder, one.facts.is_linked_by(self.own_linker)).ok();
             }
         }
     }
 
     /// Makes what the next link is faster with, of the program that was linked last.
-    pub fn merge(&self, launcher: &mut Launcher) -> Option<Leaving> {
+    pub fn merge(&self) -> Option<Leaving> {
         let (Ok(plan), Ok(folder)) = (&self.plan, &self.folder) else { return None };
         let mut command = Command::new(format!("/proc/{}/exe", std::process::id()));
         command.arg(link::MERGE).arg(folder.program(&plan.crates.last()?.target.name)).env(link::FOLDER, folder.link());
         command.env("TMPDIR", folder.temporary());
-        let running = launcher.start(&command, Stdio::null(), Stdio::null(), Stdin::Null, &[], false).ok()?;
+        let running = self.launcher.start(&command, Stdio::null(), Stdio::null(), Stdin::Null, &[], false).ok()?;
         running.to_background();
         running.leave().ok()
     }

@@ -88,6 +88,7 @@ pub struct Step {
 }
 
 pub struct Run {
+    launcher: Launcher,
     began: Instant,
     schedule: Schedule,
     jobs: BTreeMap<usize, Job>,
@@ -132,9 +133,18 @@ impl Run {
         self.own_linker && self.unlinked
     }
 
-    pub fn new(now: Instant, plan: &Plan, work: &Work, at_once: usize, own_linker: bool, in_background: bool) -> Run {
+    pub fn new(
+        now: Instant,
+        plan: &Plan,
+        work: &Work,
+        at_once: usize,
+        own_linker: bool,
+        in_background: bool,
+        launcher: Launcher,
+    ) -> Run {
         let crates = plan.crates.iter().map(|one| (one.needs.clone(), one.facts.is_bin()));
         Run {
+            launcher,
             began: now,
             schedule: Schedule::new(crates, &work.crates, at_once),
             jobs: BTreeMap::new(),
@@ -155,9 +165,9 @@ impl Run {
     }
 
     /// Starts what may begin now.
-    pub fn go_on(&mut self, now: Instant, plan: &mut Plan, folder: &Folder, launcher: &mut Launcher, sink: &Sink) {
+    pub fn go_on(&mut self, now: Instant, plan: &mut Plan, folder: &Folder, sink: &Sink) {
         for number in self.schedule.begin() {
-            match self.start(now, number, plan, folder, launcher, sink) {
+            match self.start(now, number, plan, folder, sink) {
                 Ok(job) => drop(self.jobs.insert(number, job)),
                 Err(error) => {
                     self.doubt = Some(Doubt { why: error.to_string(), passes: error.passes() });
@@ -228,15 +238,7 @@ impl Run {
         })
     }
 
-    fn start(
-        &self,
-        now: Instant,
-        number: usize,
-        plan: &mut Plan,
-        folder: &Folder,
-        launcher: &mut Launcher,
-        sink: &Sink,
-    ) -> Result<Job> {
+    fn start(&self, now: Instant, number: usize, plan: &mut Plan, folder: &Folder, sink: &Sink) -> Result<Job> {
         let one = &mut plan.crates[number];
         // From now on another session, too, must not take for made what may be half made, or broken.
         one.begun = true;
@@ -259,7 +261,7 @@ impl Run {
         let waiting = one.waiting.take().and_then(|compiler| compiler.go(&arguments).ok());
         let mut running = match waiting {
             Some(running) => running,
-            None => Compiler::start(&one.call, folder, own_linker, launcher)?.go(&arguments)?,
+            None => Compiler::start(&self.launcher, &one.call, folder, own_linker)?.go(&arguments)?,
         };
         if self.in_background {
             running.to_background();
