@@ -19,7 +19,8 @@ mod scaffold;
 mod session;
 mod upgrade;
 
-use edges::control::{self, Request};
+use edges::control;
+use edges::message::Request;
 use error::{Error, Result, Tried};
 use report::say;
 use session::End;

@@ -5,8 +5,9 @@
 use crate::cli;
 use crate::compile::{self, Artifact, BuildSaid, FileEvent, Outbox};
 use crate::config::{self, Color, Config, DataAction, Format};
-use crate::edges::control::{self, Listening, Reply, Request, State};
+use crate::edges::control::{self, Listening, Reply};
 use crate::edges::keys::{Key, Keys};
+use crate::edges::message::{Request, State};
 use crate::edges::registry::{self, Registry};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};

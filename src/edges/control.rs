@@ -2,13 +2,13 @@
 //! Never lives here: answering; the session does.
 
 use super::find;
+use super::message::{Request, State};
 use super::registry::Listed;
 use super::visitors::{LIMITS, Visitors, Way};
 use crate::cli;
 use crate::error::{Error, Result, Tried};
 use crate::process::private;
 use crate::report::{say, urls};
-use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, PipeWriter, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -18,55 +18,6 @@ use std::time::Duration;
 
 /// How long a session may take to be gone once nothing of it runs any more.
 const ENDING: Duration = Duration::from_secs(10);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Request {
-    Status,
-    Wait,
-    Rebuild,
-    Upgrade,
-    Rollback,
-    Stop,
-}
-
-impl Request {
-    /// As it is typed.
-    pub fn word(self) -> &'static str {
-        match self {
-            Request::Status => "status",
-            Request::Wait => "wait",
-            Request::Rebuild => "rebuild",
-            Request::Upgrade => "upgrade",
-            Request::Rollback => "rollback",
-            Request::Stop => "stop",
-        }
-    }
-}
-
-/// What a session says of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct State {
-    pub package: String,
-    /// The generation that serves, if one does.
-    pub generation: Option<u64>,
-    pub pid: Option<u32>,
-    pub addresses: Vec<String>,
-    /// A build runs, or a program is being started.
-    pub busy: bool,
-    /// Why the newest sources do not serve, where they were tried and do not.
-    pub trouble: Option<String>,
-    /// The program that serves is one from before, by the user's wish.
-    #[serde(default)]
-    pub rolled_back: bool,
-    /// Why what was asked for cannot be done.
-    #[serde(default)]
-    pub refused: Option<String>,
-    /// The session has ended.
-    #[serde(default)]
-    pub stopped: bool,
-}
 
 /// Somebody who waits for an answer.
 #[derive(Debug)]

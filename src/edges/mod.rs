@@ -3,6 +3,7 @@
 pub mod control;
 mod find;
 pub mod keys;
+pub mod message;
 pub mod registry;
 pub mod signals;
 mod visitors;

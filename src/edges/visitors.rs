@@ -2,7 +2,7 @@
 //! too much, or leaves is forgotten.
 //! Never lives here: what a request means, and answering it.
 
-use super::control::Request;
+use super::message::Request;
 use crate::process::{descriptors, private};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -11,6 +11,7 @@ mod harness;
 mod load;
 
 mod builds;
+mod circles;
 mod cleaned;
 mod cli;
 mod control;

@@ -9,7 +9,7 @@ fn root() -> &'static Path {
 }
 
 /// Every Rust file below a folder of the repository, with its text.
-fn files(folder: &str) -> Vec<(PathBuf, String)> {
+pub fn files(folder: &str) -> Vec<(PathBuf, String)> {
     let mut waiting = vec![root().join(folder)];
     let mut files = Vec::new();
     while let Some(path) = waiting.pop() {
