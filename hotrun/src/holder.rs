@@ -2,7 +2,7 @@
 //! `cargo hotrun`; in an upgrade it is the process before. Its mirror image is `control`.
 //! Never lives here: starting the process (each holder has its own way), and deciding when to commit.
 
-pub use crate::bound_path::BoundPaths;
+pub use crate::serving::bound_path::BoundPaths;
 use crate::wire::{
     self, FIRST_FD, HOTRUN_BOUND, HOTRUN_CTL, HOTRUN_GENERATION, LISTEN_FDNAMES, LISTEN_FDS, PROTOCOL, ToHolder,
     ToServer,
@@ -184,7 +184,7 @@ impl Holder {
 
     /// A process of an earlier generation is still there: its pidfd, and the eventfd that makes it hurry.
     pub(crate) fn introduce(&self, generation: u32, pidfd: BorrowedFd<'_>, hurry: BorrowedFd<'_>) -> io::Result<()> {
-        wire::send(&self.channel, &ToServer::Elder { generation }.encode(), &[pidfd, hurry])
+        wire::send(&self.channel, &ToServer::Ancestor { generation }.encode(), &[pidfd, hurry])
     }
 
     /// The end of a channel that this process had before it became another program.

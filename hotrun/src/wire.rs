@@ -121,7 +121,7 @@ pub(crate) enum ToServer {
     Upgrade,
     /// Travels with a pidfd and an eventfd: a process of an earlier generation that is still there. Writing to the eventfd
     /// tells it to hurry.
-    Elder {
+    Ancestor {
         generation: u32,
     },
 }
@@ -178,7 +178,7 @@ impl ToServer {
             ToServer::Abort { why } => with_text(b'a', why),
             ToServer::Stop => vec![b's'],
             ToServer::Upgrade => vec![b'u'],
-            ToServer::Elder { generation } => {
+            ToServer::Ancestor { generation } => {
                 let mut bytes = vec![b'e'];
                 bytes.extend(generation.to_le_bytes());
                 bytes
@@ -196,7 +196,7 @@ impl ToServer {
             [b'a', why @ ..] => Ok(ToServer::Abort { why: String::from_utf8_lossy(why).into_owned() }),
             [b's'] => Ok(ToServer::Stop),
             [b'u'] => Ok(ToServer::Upgrade),
-            [b'e', a, b, c, d] => Ok(ToServer::Elder { generation: u32::from_le_bytes([*a, *b, *c, *d]) }),
+            [b'e', a, b, c, d] => Ok(ToServer::Ancestor { generation: u32::from_le_bytes([*a, *b, *c, *d]) }),
             other => Err(foreign("holder", other)),
         }
     }
@@ -298,7 +298,7 @@ mod tests {
             ToServer::Abort { why: "protocol 9, this is 1".into() },
             ToServer::Stop,
             ToServer::Upgrade,
-            ToServer::Elder { generation: 70_000 },
+            ToServer::Ancestor { generation: 70_000 },
         ];
         for message in to_server {
             assert_eq!(ToServer::decode(&message.encode()).unwrap(), message);

@@ -1,14 +1,15 @@
 //! A process that keeps its number: it has an interim process serve, becomes the new program in place, and serves again.
-//! Never lives here: everything that is the same for one that does not (`act`).
+//! Never lives here: everything that is the same for one that does not (`perform`).
 
-use crate::act::GRACE;
+use crate::control::peer::Peer;
+use crate::control::perform::GRACE;
+use crate::control::succession::{Input, Stage};
 use crate::control::{Control, now};
-use crate::inheritance::Inheritance;
-use crate::kin::Kin;
-use crate::mouth::complain;
-use crate::succession::{Input, Stage};
+use crate::inherit::given::Inheritance;
+use crate::inherit::spawn;
+use crate::upstream::complain;
 use crate::wire::{HOTRUN_INTERIM, LISTEN_PID};
-use crate::{PidMode, spawn, sys};
+use crate::{PidMode, sys};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
@@ -38,7 +39,7 @@ impl Control {
         if waits && !self.stop_passed_on {
             (self.stays, self.stop_passed_on) = (true, true);
             // What that one has not asked for is still this one's to empty.
-            self.register.let_go(&self.state, |entry| entry.taken);
+            self.register.release(&self.state, |entry| entry.taken);
             self.hurry_the_interim();
         }
     }
@@ -46,9 +47,9 @@ impl Control {
     /// Says stop to the process that serves for this one; for the second time, it is in a hurry.
     pub(crate) fn hurry_the_interim(&mut self) {
         if self.settings.pid_mode == PidMode::KeepPid {
-            for kin in self.successor.iter().chain(&self.interim) {
+            for peer in self.successor.iter().chain(&self.interim) {
                 // One that is gone has left already.
-                let _ = kin.holder.stop();
+                let _ = peer.holder.stop();
             }
         }
     }
@@ -56,9 +57,9 @@ impl Control {
     /// As above, where this process has returned, and does not serve yet.
     pub(crate) fn leave_the_stop_to_the_interim(&mut self) {
         if let Some(interim) = self.interim.as_mut().filter(|interim| interim.kill_at.is_none()) {
-            self.state.close_gate(&[]);
+            self.state.admit_only(&[]);
             self.state.shut();
-            self.register.let_go(&self.state, |_| true);
+            self.register.release(&self.state, |_| true);
             let _ = interim.holder.stop();
             interim.kill_at = Some(now() + 2 * self.settings.pace.drain_timeout + GRACE);
         }
@@ -83,10 +84,10 @@ impl Control {
         self.stays = true;
     }
 
-    fn exec(&self, successor: &Kin) -> io::Result<std::convert::Infallible> {
+    fn exec(&self, successor: &Peer) -> io::Result<std::convert::Infallible> {
         let program = &self.settings.program;
         let found = program.find()?;
-        let mut inheritance = Inheritance::gather(&self.register, &self.mouth)?;
+        let mut inheritance = Inheritance::gather(&self.register, &self.upstream)?;
         for (name, socket) in &successor.offered {
             inheritance.add(name.clone(), socket.try_clone()?);
         }

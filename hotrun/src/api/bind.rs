@@ -1,10 +1,10 @@
 //! How a server comes by its sockets: the inherited one of a name, or a new one.
-//! Never lives here: what becomes of them in an upgrade (`register`, `act`).
+//! Never lives here: what becomes of them in an upgrade (`register`, `perform`).
 
-use crate::environment::{Name, Socket};
-use crate::mouth::Above;
-use crate::register::Kind;
-use crate::state::Place;
+use crate::inherit::received::{Name, Socket};
+use crate::serving::register::Kind;
+use crate::serving::state::ListenerGate;
+use crate::upstream::UpstreamKind;
 use crate::wire::{self, ToHolder};
 use crate::{TcpListener, UdpSocket, UnixListener, Upgrader, sys};
 use nix::sys::socket::{AddressFamily, Backlog, SockType, getsockopt, listen, sockopt};
@@ -64,18 +64,18 @@ impl Upgrader {
         let same = |fd: &OwnedFd| unix_path(fd).as_deref() == Some(path);
         let (inner, bound_by_program) = match self.claim(name, Kind::Unix, false, same)? {
             Some((fd, bound_by_program)) => {
-                if bound_by_program && self.shared.mouth.above() != Above::Holder {
+                if bound_by_program && self.shared.upstream.kind() != UpstreamKind::Holder {
                     // It is gone, or somebody else's by now.
                     let _ = self.shared.paths.expect(path);
                     // It may have been handed over for good just now.
-                    if self.shared.mouth.above() == Above::Nobody {
+                    if self.shared.upstream.kind() == UpstreamKind::Nobody {
                         self.shared.paths.own_expected();
                     }
                 }
                 (unix::UnixListener::from(fd), bound_by_program)
             }
             None => {
-                let bound = self.shared.paths.bind(path, self.shared.mouth.above() != Above::Holder);
+                let bound = self.shared.paths.bind(path, self.shared.upstream.kind() != UpstreamKind::Holder);
                 let listener = bound.map_err(|error| {
                     io::Error::new(error.kind(), format!("listen {name:?} on {}: {error}", path.display()))
                 })?;
@@ -103,8 +103,13 @@ impl Upgrader {
         };
         inner.set_nonblocking(true)?;
         let inner = Arc::new(inner);
-        let place = self.shared.register.add(name, Kind::Udp, bound_by_program, None, Arc::clone(&inner) as _);
-        Ok(UdpSocket { inner, place, state: Arc::clone(&self.shared.state), mouth: Arc::clone(&self.shared.mouth) })
+        let gate = self.shared.register.add(name, Kind::Udp, bound_by_program, None, Arc::clone(&inner) as _);
+        Ok(UdpSocket {
+            inner,
+            gate,
+            state: Arc::clone(&self.shared.state),
+            upstream: Arc::clone(&self.shared.upstream),
+        })
     }
 
     fn tcp(
@@ -131,13 +136,14 @@ impl Upgrader {
         sys::set_nonblocking(&inner)?;
         sys::set_cloexec(&inner)?;
         let inner = Arc::new(inner);
-        let place: Arc<Place> = self.shared.register.add(name, kind, bound_by_program, path, Arc::clone(&inner) as _);
+        let gate: Arc<ListenerGate> =
+            self.shared.register.add(name, kind, bound_by_program, path, Arc::clone(&inner) as _);
         if kind == Kind::Tcp && bound_by_program {
             // The process before may have been about to close it when it was asked for.
             sys::let_in_again(inner.as_fd());
         }
-        let (state, mouth) = (Arc::clone(&self.shared.state), Arc::clone(&self.shared.mouth));
-        Ok(crate::Listener { inner, place, state, mouth })
+        let (state, upstream) = (Arc::clone(&self.shared.state), Arc::clone(&self.shared.upstream));
+        Ok(crate::Listener { inner, gate, state, upstream })
     }
 
     /// The inherited socket for that name, if there is one, and whether an earlier generation of the program bound it.
@@ -149,7 +155,7 @@ impl Upgrader {
         same_address: impl Fn(&OwnedFd) -> bool,
     ) -> io::Result<Option<(OwnedFd, bool)>> {
         wire::check_name(name)?;
-        let mut inherited = self.shared.mouth.unclaimed();
+        let mut inherited = self.shared.upstream.unclaimed();
         let by_name = inherited.iter().position(|socket| socket.name == Name::Given(name.to_owned()));
         if let Some(index) = by_name {
             let socket = &inherited[index];
@@ -176,7 +182,7 @@ impl Upgrader {
 
     fn claimed(&self, socket: Socket) -> (OwnedFd, bool) {
         match socket.name {
-            Name::Given(name) => self.shared.mouth.taken(name),
+            Name::Given(name) => self.shared.upstream.taken(name),
             Name::Anonymous => {}
         }
         (socket.fd, socket.bound_by_program)
@@ -185,7 +191,7 @@ impl Upgrader {
     /// Gives the holder a copy of what was bound here.
     fn offer<S: From<OwnedFd> + Into<OwnedFd>>(&self, name: &str, socket: S) -> io::Result<S> {
         let fd: OwnedFd = socket.into();
-        self.shared.mouth.tell(&ToHolder::Offer { name: name.to_owned() }, Some(fd.as_fd()))?;
+        self.shared.upstream.tell(&ToHolder::Offer { name: name.to_owned() }, Some(fd.as_fd()))?;
         Ok(S::from(fd))
     }
 }

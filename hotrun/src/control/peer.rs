@@ -1,5 +1,5 @@
-//! The other processes of this server, seen from this one: a successor or an interim process, elders, children on their way out.
-//! Never lives here: what becomes of them (`act`).
+//! The other processes of this server, seen from this one: a successor or an interim process, ancestors, children on their way out.
+//! Never lives here: what becomes of them (`perform`).
 
 use crate::holder::{Holder, Said};
 use crate::{Signal, sys};
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 /// A process that this one holds sockets for.
 #[derive(Debug)]
-pub(crate) struct Kin {
+pub(crate) struct Peer {
     pub(crate) holder: Holder,
     pidfd: OwnedFd,
     pub(crate) pid: u32,
@@ -25,9 +25,9 @@ pub(crate) struct Kin {
     pub(crate) kill_at: Option<Instant>,
 }
 
-impl Kin {
+impl Peer {
     pub(crate) fn new(holder: Holder, pidfd: OwnedFd, pid: u32, generation: u32) -> Self {
-        Kin {
+        Peer {
             holder,
             pidfd,
             pid,
@@ -42,7 +42,7 @@ impl Kin {
 
     /// The one that this process started when it was another program.
     pub(crate) fn adopted(channel: OwnedFd, pid: u32) -> io::Result<Self> {
-        Ok(Kin::new(Holder::adopted(channel), sys::pidfd(pid)?, pid, 0))
+        Ok(Peer::new(Holder::adopted(channel), sys::pidfd(pid)?, pid, 0))
     }
 
     pub(crate) fn channel(&self) -> Option<BorrowedFd<'_>> {
@@ -70,13 +70,13 @@ impl Kin {
 
 /// A process of an earlier generation.
 #[derive(Debug)]
-pub(crate) struct Elder {
+pub(crate) struct Ancestor {
     pub(crate) generation: u32,
     pub(crate) pidfd: OwnedFd,
     pub(crate) hurry: OwnedFd,
 }
 
-impl Elder {
+impl Ancestor {
     /// Its time is over.
     pub(crate) fn hurry(&self) {
         // An eventfd takes eight bytes; one whose counter is at its limit is as readable as it gets.

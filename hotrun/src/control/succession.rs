@@ -1,24 +1,8 @@
 //! What becomes of a request for a successor: a state machine that takes what happens and the time, and says what to do.
-//! Never lives here: doing it (`act`), and what this process does between its last accept and its end (`leave`).
+//! Never lives here: doing it (`perform`), and what this process does between its last accept and its end (`retirement`).
 
+use crate::Probation;
 use std::time::{Duration, Instant};
-
-/// How long the process before a new one may come back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Probation {
-    /// For that long after the new one said that it is ready; zero hands over at once.
-    For(Duration),
-    /// Until an operator decides: SIGQUIT or [`Upgrader::confirm`](crate::Upgrader::confirm) hands over for good, SIGHUP or
-    /// [`Upgrader::roll_back`](crate::Upgrader::roll_back) goes back (nginx's way of upgrading an executable).
-    Manual,
-}
-
-impl From<Duration> for Probation {
-    fn from(window: Duration) -> Self {
-        Probation::For(window)
-    }
-}
 
 /// So long after a successor has ended by itself, an operator who meant to confirm it may not have heard of that.
 const UNHEARD: Duration = Duration::from_secs(1);

@@ -95,10 +95,10 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::Bell;
-    use crate::mouth::{Above, Mouth};
-    use crate::state::{State, Why};
-    use crate::upgrader::Shared;
+    use crate::api::upgrader::Shared;
+    use crate::request::Bell;
+    use crate::serving::state::{State, Why};
+    use crate::upstream::{Upstream, UpstreamKind};
     use nix::sys::eventfd::EventFd;
     use std::convert::Infallible;
     use std::future::{Ready, ready};
@@ -111,7 +111,7 @@ mod tests {
         let bell = Bell { event: Arc::new(EventFd::new().unwrap()), requests: mpsc::channel().0 };
         let shared = Shared {
             state: Arc::clone(&state),
-            mouth: Arc::new(Mouth::new(None, Above::Nobody, None, None, Vec::new(), bell)),
+            upstream: Arc::new(Upstream::new(None, UpstreamKind::Nobody, None, None, Vec::new(), bell)),
             paths: Arc::default(),
             register: Arc::default(),
             generation: 1,

@@ -2,8 +2,8 @@
 //! of a server, to wait for with or without blocking.
 //! Never lives here: why they come (`control`).
 
-use crate::control::{Bell, Request};
-use crate::state::{Accepting as May, Inner, Phase, Place, State, Waiter};
+use crate::request::{Bell, Request};
+use crate::serving::state::{Accepting as May, Inner, ListenerGate, Phase, State, Waiter};
 use std::future::poll_fn;
 use std::sync::Arc;
 
@@ -111,7 +111,7 @@ impl AcceptingChanges {
 
 fn changed(inner: &mut Inner, last: Accepting) -> Option<Accepting> {
     // A framework's listeners are not told apart: they stop when the last one does, so that no queue is left behind.
-    let now = match inner.accepting(&Place::default()) {
+    let now = match inner.accepting(&ListenerGate::default()) {
         May::Open => Accepting::Open,
         May::Paused => Accepting::Paused,
         May::Ended if inner.is_shut() => Accepting::Ended,

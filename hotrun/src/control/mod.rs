@@ -1,19 +1,26 @@
 //! The thread that hears everything: signals, calls, the holder, the successor, the clock. It turns each into an input of
-//! `succession`, and has `act` do what that says. Its mirror image is `holder`.
-//! Never lives here: what follows from what (`succession`, `leave`), and doing it (`act`).
+//! `succession`, and has `perform` do what that says. Its mirror image is `holder`.
+//! Never lives here: what follows from what (`succession`, `retirement`), and doing it (`perform`).
 
-use crate::act::CLAIM;
-use crate::bound_path::BoundPaths;
-use crate::builder::Settings;
+mod keep_pid;
+pub(crate) mod peer;
+mod perform;
+pub(crate) mod retirement;
+pub(crate) mod succession;
+
+use crate::control::peer::{Ancestor, Peer};
+use crate::control::perform::CLAIM;
+use crate::control::retirement::{Retirement, Step};
+use crate::control::succession::{By, Input, Stage, Succession};
 use crate::holder::Said;
-use crate::kin::{Elder, Kin};
-use crate::leave::{Leave, Step};
-use crate::mouth::{Above, Mouth, complain};
-use crate::register::Register;
-use crate::state::{State, Why};
-use crate::succession::{By, Input, Probation, Stage, Succession};
+use crate::request::{CONTROL_THREAD, Request};
+use crate::serving::bound_path::BoundPaths;
+use crate::serving::register::Register;
+use crate::serving::state::{State, Why};
+use crate::settings::Settings;
+use crate::upstream::{Upstream, UpstreamKind, complain};
 use crate::wire::{self, ToHolder, ToServer};
-use crate::{PidMode, Signal, UpgradeError, sys};
+use crate::{PidMode, Probation, Signal, UpgradeError, sys};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use std::fs::File;
@@ -23,31 +30,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
-/// The name of the thread.
-pub(crate) const CONTROL_THREAD: &str = "hotrun-control";
-
-/// What a call asks of the thread.
-#[derive(Debug)]
-pub(crate) enum Request {
-    Upgrade(Sender<Result<crate::Successor, UpgradeError>>),
-    Confirm(Sender<Result<(), UpgradeError>>),
-    RollBack(Sender<Result<(), UpgradeError>>),
-    Stop,
-    /// This process has said READY.
-    Ready,
-    /// The configuration has been read.
-    Reloaded,
-}
-
 pub(crate) struct Control {
     pub(crate) state: Arc<State>,
-    pub(crate) mouth: Arc<Mouth>,
+    pub(crate) upstream: Arc<Upstream>,
     pub(crate) paths: Arc<BoundPaths>,
     pub(crate) register: Arc<Register>,
     pub(crate) settings: Settings,
     pub(crate) generation: u32,
     pub(crate) succession: Succession,
-    pub(crate) leave: Leave,
+    pub(crate) retirement: Retirement,
     /// A stop was asked for, by a signal or a call to this process.
     pub(crate) stop_asked: bool,
     pub(crate) upstream_open: bool,
@@ -55,13 +46,13 @@ pub(crate) struct Control {
     pub(crate) bell: Arc<EventFd>,
     pub(crate) requests: Receiver<Request>,
     pub(crate) caller: Option<Sender<Result<crate::Successor, UpgradeError>>>,
-    pub(crate) successor: Option<Kin>,
+    pub(crate) successor: Option<Peer>,
     /// Keeps the sockets served until this process does, or since this one waits to become its successor.
-    pub(crate) interim: Option<Kin>,
+    pub(crate) interim: Option<Peer>,
     /// Processes of earlier generations that are still there, the oldest first.
-    pub(crate) elders: Vec<Elder>,
+    pub(crate) ancestors: Vec<Ancestor>,
     /// Children on their way out.
-    pub(crate) children: Vec<Kin>,
+    pub(crate) children: Vec<Peer>,
     /// Readable when a later generation is in a hurry for this one to end.
     pub(crate) hurry: EventFd,
     pub(crate) next_ping: Option<Instant>,
@@ -71,21 +62,6 @@ pub(crate) struct Control {
     pub(crate) stop_passed_on: bool,
     /// The process before has gone, and what it had bound and nobody here asks for until then goes, too.
     pub(crate) claim_until: Option<Instant>,
-}
-
-/// Wakes the thread with a request.
-#[derive(Debug, Clone)]
-pub(crate) struct Bell {
-    pub(crate) event: Arc<EventFd>,
-    pub(crate) requests: Sender<Request>,
-}
-
-impl Bell {
-    pub(crate) fn ring(&self, request: Request) {
-        // The thread lives as long as the process; an eventfd whose counter is at its limit is as readable as it gets.
-        let _ = self.requests.send(request);
-        let _ = self.event.write(1);
-    }
 }
 
 /// What there is to look at.
@@ -100,7 +76,7 @@ enum Source {
     SuccessorEnds,
     InterimSays,
     InterimEnds,
-    /// An elder, or a child on its way out.
+    /// An ancestor, or a child on its way out.
     Leaver,
 }
 
@@ -124,7 +100,7 @@ impl Control {
             (Source::Bell, self.bell.as_fd()),
             (Source::Hurry, self.hurry.as_fd()),
         ];
-        sources.extend(self.mouth.channel().filter(|_| self.upstream_open).map(|fd| (Source::Upstream, fd)));
+        sources.extend(self.upstream.channel().filter(|_| self.upstream_open).map(|fd| (Source::Upstream, fd)));
         sources.extend(self.signals.as_ref().map(|fd| (Source::Signals, fd.as_fd())));
         if let Some(successor) = &self.successor {
             sources.extend(successor.channel().map(|fd| (Source::SuccessorSays, fd)));
@@ -134,8 +110,8 @@ impl Control {
             sources.extend(interim.channel().map(|fd| (Source::InterimSays, fd)));
             sources.push((Source::InterimEnds, interim.pidfd()));
         }
-        let elders = self.elders.iter().map(|elder| elder.pidfd.as_fd());
-        let leavers = elders.chain(self.children.iter().map(Kin::pidfd));
+        let ancestors = self.ancestors.iter().map(|ancestor| ancestor.pidfd.as_fd());
+        let leavers = ancestors.chain(self.children.iter().map(Peer::pidfd));
         sources.extend(leavers.map(|fd| (Source::Leaver, fd)));
         let mut fds: Vec<PollFd<'_>> = sources.iter().map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN)).collect();
         match poll(&mut fds, self.until_next_step()) {
@@ -160,8 +136,8 @@ impl Control {
             Source::Signals => self.hear_signals(),
             Source::News => {
                 self.state.take_news();
-                if self.leave.has_begun() {
-                    self.mouth.draining(self.state.live());
+                if self.retirement.has_begun() {
+                    self.upstream.draining(self.state.live());
                 }
             }
             Source::Bell => {
@@ -173,22 +149,22 @@ impl Control {
             }
             Source::Hurry => {
                 let _ = self.hurry.read();
-                if self.leave.has_begun() {
+                if self.retirement.has_begun() {
                     self.state.force(true);
                 }
             }
             // Whatever was heard before this one may have ended it, or have emptied its channel: it is looked at anew.
-            Source::SuccessorSays if self.successor.as_ref().and_then(Kin::channel).is_some_and(is_readable) => {
+            Source::SuccessorSays if self.successor.as_ref().and_then(Peer::channel).is_some_and(is_readable) => {
                 self.hear_successor();
             }
-            Source::SuccessorEnds if self.successor.as_ref().is_some_and(|kin| is_readable(kin.pidfd())) => {
+            Source::SuccessorEnds if self.successor.as_ref().is_some_and(|peer| is_readable(peer.pidfd())) => {
                 self.input(Input::Ended);
             }
             Source::SuccessorSays | Source::SuccessorEnds => {}
             Source::InterimSays => self.hear_interim(),
             Source::InterimEnds => self.interim_ended(),
             Source::Leaver => {
-                self.elders.retain(|elder| !is_readable(elder.pidfd.as_fd()));
+                self.ancestors.retain(|ancestor| !is_readable(ancestor.pidfd.as_fd()));
                 self.children.retain(|child| sys::reap(child.pidfd()).is_none() && !is_readable(child.pidfd()));
             }
         }
@@ -196,7 +172,7 @@ impl Control {
 
     /// One message of whoever is above.
     fn hear_upstream(&mut self) {
-        let Some(channel) = self.mouth.channel() else { return };
+        let Some(channel) = self.upstream.channel() else { return };
         let (bytes, fds) = match wire::receive(channel) {
             Ok(Some(received)) => received,
             // Whoever is above has gone. What that means to this process is said by a signal; the sockets are its own now.
@@ -209,46 +185,46 @@ impl Control {
         };
         match ToServer::decode(&bytes) {
             Ok(ToServer::Commit) => {
-                match self.mouth.above() {
-                    Above::Predecessor => self.confirmed(),
+                match self.upstream.kind() {
+                    UpstreamKind::Predecessor => self.confirmed(),
                     // If it has waited for this.
-                    Above::Holder => self.resume(),
-                    Above::Returning | Above::Nobody => {}
+                    UpstreamKind::Holder => self.resume(),
+                    UpstreamKind::Returning | UpstreamKind::Nobody => {}
                 }
             }
             Ok(ToServer::Pause) => {
                 self.state.pause(&[]);
-                self.mouth.tell_if_heard(&ToHolder::Paused);
+                self.upstream.tell_if_heard(&ToHolder::Paused);
             }
             Ok(ToServer::Resume) => self.resume(),
             Ok(ToServer::Drain) => {
                 self.input(Input::Dismissed);
-                self.leave(Why::Upgraded);
-                if self.mouth.above() == Above::Predecessor {
+                self.retire(Why::Upgraded);
+                if self.upstream.kind() == UpstreamKind::Predecessor {
                     // Those that this process alone had: the process before knows of none.
                     self.paths.remove();
                 }
             }
             Ok(ToServer::Release { name }) => {
-                if !self.mouth.release(&name) {
+                if !self.upstream.release(&name) {
                     // It is used here: the process before has not heard that in time.
                     self.register.open_again(&name);
                 }
             }
             Ok(ToServer::Stop) => {
-                if self.leave.has_begun() && self.succession.stage() == Stage::Stopping {
+                if self.retirement.has_begun() && self.succession.stage() == Stage::Stopping {
                     // Said again: there is a hurry.
                     self.state.force(true);
                 }
                 // Nobody is told that this process serves: it does not.
-                self.mouth.say_nothing_more();
+                self.upstream.say_nothing_more();
                 self.confirmed();
                 self.input(Input::StopWanted);
             }
             Ok(ToServer::Upgrade) => self.input(Input::Wanted(By::Signal)),
-            Ok(ToServer::Elder { generation }) => {
+            Ok(ToServer::Ancestor { generation }) => {
                 if let Ok([pidfd, hurry]) = <[OwnedFd; 2]>::try_from(fds) {
-                    self.elders.push(Elder { generation, pidfd, hurry });
+                    self.ancestors.push(Ancestor { generation, pidfd, hurry });
                 }
             }
             Ok(ToServer::Abort { why }) => {
@@ -262,14 +238,14 @@ impl Control {
     /// The sockets are this process's alone.
     fn confirmed(&mut self) {
         // One that was told to leave is nobody's successor any more, whatever becomes of whoever told it.
-        if self.mouth.above() == Above::Nobody || self.leave.has_begun() {
+        if self.upstream.kind() == UpstreamKind::Nobody || self.retirement.has_begun() {
             return;
         }
-        if self.mouth.above() == Above::Holder {
+        if self.upstream.kind() == UpstreamKind::Holder {
             // Nobody is left who would end a pause.
             self.resume();
         }
-        if let Err(error) = self.mouth.is_sole() {
+        if let Err(error) = self.upstream.is_sole() {
             complain(error);
         }
         self.paths.own_expected();
@@ -303,7 +279,7 @@ impl Control {
             Signal::SIGHUP if manual && (starting || on_probation) => self.input(Input::Back(By::Signal)),
             signal if self.settings.upgrade_on.contains(&signal) => self.input(Input::Wanted(By::Signal)),
             signal if self.settings.reload_on.contains(&signal) => {
-                self.mouth.reloading(self.settings.ready_timeout);
+                self.upstream.reloading(self.settings.ready_timeout);
                 self.state.ask_for_reload();
             }
             signal if self.settings.stop_on.contains(&signal) => self.stop_wanted(),
@@ -332,7 +308,7 @@ impl Control {
             }
             Request::Reloaded => {
                 if matches!(self.succession.stage(), Stage::Serving | Stage::Relieving) {
-                    self.mouth.reloaded();
+                    self.upstream.reloaded();
                 }
             }
         }
@@ -350,11 +326,11 @@ impl Control {
     /// been asked before; one that drains for a holder has, as that says it by this signal when its patience ends.
     fn stop_wanted(&mut self) {
         let repeated = std::mem::replace(&mut self.stop_asked, true);
-        if self.leave.has_begun() {
+        if self.retirement.has_begun() {
             if repeated && self.is_left_to_the_manager() {
                 return;
             }
-            if repeated || self.mouth.above() == Above::Holder {
+            if repeated || self.upstream.kind() == UpstreamKind::Holder {
                 self.state.force(true);
                 self.hurry_the_interim();
             } else {
@@ -372,12 +348,12 @@ impl Control {
     /// A service manager that stops a service signals all its processes, and those that are left once more when the main one has
     /// ended (systemd.kill(5), `SendSIGKILL=`): that is no hurry. It has its own way when its patience ends.
     fn is_left_to_the_manager(&self) -> bool {
-        self.mouth.has_manager() && !self.mouth.is_announced()
+        self.upstream.has_manager() && !self.upstream.is_announced()
     }
 
     /// What the process before had bound and nobody has asked for goes when that has gone, and this one has had its time.
     fn wait_for_claims(&mut self) {
-        if !self.upstream_open && self.mouth.is_ready() && self.claim_until.is_none() {
+        if !self.upstream_open && self.upstream.is_ready() && self.claim_until.is_none() {
             self.claim_until = Some(now() + CLAIM);
         }
     }
@@ -385,10 +361,10 @@ impl Control {
     /// It may have said that it is ready, and have clients, or it may have ended, before whatever is about to be done: nothing is
     /// handed over to one that is gone.
     fn hear_out_the_successor(&mut self) {
-        while self.successor.as_ref().and_then(Kin::channel).is_some_and(is_readable) {
+        while self.successor.as_ref().and_then(Peer::channel).is_some_and(is_readable) {
             self.hear_successor();
         }
-        if self.successor.as_ref().is_some_and(|kin| is_readable(kin.pidfd())) {
+        if self.successor.as_ref().is_some_and(|peer| is_readable(peer.pidfd())) {
             self.input(Input::Ended);
         }
     }
@@ -435,10 +411,10 @@ impl Control {
 
     fn until_next_step(&self) -> PollTimeout {
         let phase = self.state.phase();
-        let queued = self.leave.is_emptying() && self.register.is_any_queued(&self.state);
+        let queued = self.retirement.is_emptying() && self.register.is_any_queued(&self.state);
         let deadlines = [
             self.succession.deadline(),
-            self.leave.deadline(phase, queued),
+            self.retirement.deadline(phase, queued),
             self.next_ping,
             self.claim_until,
             self.children.iter().filter_map(|child| child.kill_at).min(),
@@ -456,9 +432,9 @@ impl Control {
             self.hear_out_the_successor();
             self.input(Input::Time);
         }
-        let queued = self.leave.is_emptying() && self.register.is_any_queued(&self.state);
-        match self.leave.due(now, self.state.phase(), queued) {
-            Some(Step::CloseEntrance) => self.close_entrance(),
+        let queued = self.retirement.is_emptying() && self.register.is_any_queued(&self.state);
+        match self.retirement.due(now, self.state.phase(), queued) {
+            Some(Step::CloseIntake) => self.close_intake(),
             Some(Step::Shut) => self.shut(),
             Some(Step::Drain) => self.state.drain(),
             Some(Step::Force) => self.state.force(false),
@@ -466,13 +442,13 @@ impl Control {
         }
         if self.claim_until.is_some_and(|until| now >= until) {
             self.claim_until = None;
-            self.mouth.drop_unclaimed();
+            self.upstream.drop_unclaimed();
         }
         self.kill_who_is_late(now);
         self.ping(now);
         self.become_the_successor_if_due();
         let successors = usize::from(self.successor.is_some()) + usize::from(self.interim.is_some());
-        self.state.set_generations(1 + self.elders.len() + successors);
+        self.state.set_generations(1 + self.ancestors.len() + successors);
     }
 }
 

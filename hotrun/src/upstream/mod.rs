@@ -1,11 +1,14 @@
 //! What this process says to whoever watches over it: a holder, the process before, a service manager, a pid file.
 //! Never lives here: what they say (`control`).
 
-use crate::control::{Bell, Request};
-use crate::environment::{Name, Socket};
-use crate::listen::wait;
-use crate::notify::{Manager, extension};
-use crate::pid_file::PidFile;
+pub(crate) mod manager;
+pub(crate) mod pid_file;
+
+use crate::inherit::received::{Name, Socket};
+use crate::request::{Bell, Request};
+use crate::sys::wait;
+use crate::upstream::manager::{Manager, extension};
+use crate::upstream::pid_file::PidFile;
 use crate::wire::{self, ToHolder};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::io::{self, ErrorKind, Write};
@@ -19,7 +22,7 @@ const PATIENCE: u16 = 5_000;
 
 /// Whose the sockets are beside this process's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Above {
+pub(crate) enum UpstreamKind {
     Nobody,
     /// Somebody who holds them for good.
     Holder,
@@ -30,9 +33,9 @@ pub(crate) enum Above {
 }
 
 #[derive(Debug)]
-pub(crate) struct Mouth {
+pub(crate) struct Upstream {
     channel: Option<OwnedFd>,
-    above: Mutex<Above>,
+    kind: Mutex<UpstreamKind>,
     manager: Option<Manager>,
     pid_file: Option<PidFile>,
     bell: Bell,
@@ -48,18 +51,18 @@ pub(crate) struct Mouth {
     said_live: AtomicU32,
 }
 
-impl Mouth {
+impl Upstream {
     pub(crate) fn new(
         channel: Option<OwnedFd>,
-        above: Above,
+        kind: UpstreamKind,
         manager: Option<Manager>,
         pid_file: Option<PidFile>,
         inherited: Vec<Socket>,
         bell: Bell,
     ) -> Self {
-        Mouth {
+        Upstream {
             channel,
-            above: Mutex::new(above),
+            kind: Mutex::new(kind),
             manager,
             pid_file,
             bell,
@@ -76,8 +79,8 @@ impl Mouth {
         self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn above(&self) -> Above {
-        *self.above.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn kind(&self) -> UpstreamKind {
+        *self.kind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn channel(&self) -> Option<BorrowedFd<'_>> {
@@ -104,7 +107,7 @@ impl Mouth {
 
     /// From now on the sockets are this process's alone.
     pub(crate) fn is_sole(&self) -> io::Result<()> {
-        *self.above.lock().unwrap_or_else(PoisonError::into_inner) = Above::Nobody;
+        *self.kind.lock().unwrap_or_else(PoisonError::into_inner) = UpstreamKind::Nobody;
         self.announce_if_due()
     }
 
@@ -123,7 +126,7 @@ impl Mouth {
     }
 
     fn announce_if_due(&self) -> io::Result<()> {
-        let due = self.ready.load(Ordering::Acquire) && self.above() == Above::Nobody;
+        let due = self.ready.load(Ordering::Acquire) && self.kind() == UpstreamKind::Nobody;
         if !due || self.silent.load(Ordering::Acquire) || self.announced.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
@@ -139,12 +142,12 @@ impl Mouth {
     /// Says it, and waits for room where the other side is slow to read. One that is gone hears nothing, which is no error: the
     /// control thread sees its end.
     pub(crate) fn tell(&self, message: &ToHolder, socket: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        if self.above() == Above::Nobody { Ok(()) } else { self.send(message, socket, PATIENCE) }
+        if self.kind() == UpstreamKind::Nobody { Ok(()) } else { self.send(message, socket, PATIENCE) }
     }
 
     /// As `tell`, for the control thread, which waits for nobody: who has stopped reading learns nothing more.
     pub(crate) fn tell_if_heard(&self, message: &ToHolder) {
-        if self.above() != Above::Nobody {
+        if self.kind() != UpstreamKind::Nobody {
             let _ = self.send(message, None, 0);
         }
     }

@@ -1,20 +1,21 @@
 //! Doing what `succession` says: starting a successor, handing over, coming back, leaving.
-//! Never lives here: when to (`succession`, `leave`), and hearing (`control`).
+//! Never lives here: when to (`succession`, `retirement`), and hearing (`control`).
 
-use crate::builder::{Healthy, Hook};
+use crate::control::peer::{Ancestor, Peer};
+use crate::control::retirement::Left;
+use crate::control::succession::{Action, By, Input, Outcome, Stage};
 use crate::control::{Control, now};
 use crate::error::exit_status;
 use crate::holder::Holder;
-use crate::inheritance::Inheritance;
-use crate::kin::{Elder, Kin};
-use crate::leave::Left;
-use crate::mouth::{Above, complain};
-use crate::register::{Entry, Kind};
-use crate::spawn::Parent;
-use crate::state::{Place, Why};
-use crate::succession::{Action, By, Input, Outcome, Probation, Stage};
+use crate::inherit::given::Inheritance;
+use crate::inherit::spawn;
+use crate::inherit::spawn::Parent;
+use crate::serving::register::{Entry, Kind};
+use crate::serving::state::{ListenerGate, Why};
+use crate::settings::{Healthy, Hook};
+use crate::upstream::{UpstreamKind, complain};
 use crate::wire::{HOTRUN_HELD, HOTRUN_PREDECESSOR, NOTIFY_SOCKET, WATCHDOG_USEC};
-use crate::{PidMode, UpgradeError, spawn, sys};
+use crate::{PidMode, Probation, UpgradeError, sys};
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,11 +52,11 @@ impl Control {
                 }
                 self.forget_successor(None);
                 self.leave_the_stop_to_the_interim();
-                self.leave(Why::Stopped);
+                self.retire(Why::Stopped);
             }
             Action::StopBoth => self.stop_both(),
             // One that is gone says so by the end of the channel.
-            Action::AskToLeave => self.mouth.draining(self.state.live()),
+            Action::AskToLeave => self.upstream.draining(self.state.live()),
         }
     }
 
@@ -66,7 +67,7 @@ impl Control {
             Probation::For(window) => window,
             Probation::Manual => Duration::ZERO,
         };
-        self.mouth.reloading(settings.ready_timeout + window + settings.pace.drain_timeout + GRACE);
+        self.upstream.reloading(settings.ready_timeout + window + settings.pace.drain_timeout + GRACE);
         match self.spawn() {
             Ok(successor) => {
                 self.successor = Some(successor);
@@ -79,13 +80,13 @@ impl Control {
         }
     }
 
-    fn spawn(&self) -> Result<Kin, UpgradeError> {
+    fn spawn(&self) -> Result<Peer, UpgradeError> {
         let program = &self.settings.program;
         let named = |source| UpgradeError::Spawn { program: program.name().to_owned(), source };
         let found = program.find().map_err(named)?;
         let generation = self.generation + 1;
         let (holder, theirs) = Holder::new().map_err(named)?;
-        let inheritance = Inheritance::gather(&self.register, &self.mouth).map_err(named)?;
+        let inheritance = Inheritance::gather(&self.register, &self.upstream).map_err(named)?;
         let (name, value) = holder.control_variable(inheritance.handed().len());
         let mut variables = vec![(name, value.into())];
         // The one in between is not the main process for a moment, and has nothing to say.
@@ -106,7 +107,7 @@ impl Control {
         let parent = if managed && own != 1 { Parent::Parents } else { Parent::This };
         let started = spawn::process(&image, &inheritance.descriptors(theirs.as_fd()), parent);
         let (pid, pidfd) = started.map_err(|source| UpgradeError::Spawn { program: found, source })?;
-        Ok(Kin::new(holder, pidfd, pid, generation))
+        Ok(Peer::new(holder, pidfd, pid, generation))
     }
 
     pub(crate) fn manager_variables(&self) -> Vec<(&'static str, OsString)> {
@@ -119,9 +120,9 @@ impl Control {
     fn make_room(&mut self) {
         // This process and the next one.
         let room = self.settings.max_generations.saturating_sub(2);
-        self.elders.sort_by_key(|elder| elder.generation);
-        let too_many = self.elders.len().saturating_sub(room);
-        self.elders.iter().take(too_many).for_each(Elder::hurry);
+        self.ancestors.sort_by_key(|ancestor| ancestor.generation);
+        let too_many = self.ancestors.len().saturating_sub(room);
+        self.ancestors.iter().take(too_many).for_each(Ancestor::hurry);
     }
 
     /// The successor accepts; this process keeps what the successor has not asked for.
@@ -130,15 +131,15 @@ impl Control {
         self.state.pause(&not_taken(&entries));
         if self.settings.probation == Probation::Manual {
             // It may be long; the manager need not wait for it.
-            self.mouth.reloaded();
+            self.upstream.reloaded();
         }
     }
 
     pub(crate) fn resume(&mut self) {
         let entries = self.register.entries();
-        let places: Vec<&Place> = entries.iter().map(|entry| &*entry.place).collect();
-        self.state.resume(&places);
-        self.mouth.reloaded();
+        let gates: Vec<&ListenerGate> = entries.iter().map(|entry| &*entry.gate).collect();
+        self.state.resume(&gates);
+        self.upstream.reloaded();
     }
 
     fn commit(&mut self, again: bool) {
@@ -150,10 +151,10 @@ impl Control {
         let holder = &successor.holder;
         // A successor that has just ended hears none of this; its end is seen by its pidfd.
         if !keeps_pid {
-            self.mouth.hand_over_to(successor.pid);
+            self.upstream.hand_over_to(successor.pid);
             self.next_ping = None;
-            for elder in &self.elders {
-                let _ = holder.introduce(elder.generation, elder.pidfd.as_fd(), elder.hurry.as_fd());
+            for ancestor in &self.ancestors {
+                let _ = holder.introduce(ancestor.generation, ancestor.pidfd.as_fd(), ancestor.hurry.as_fd());
             }
             if let Ok(own) = sys::pidfd(std::process::id()) {
                 let _ = holder.introduce(self.generation, own.as_fd(), self.hurry.as_fd());
@@ -163,7 +164,7 @@ impl Control {
         if again && !keeps_pid {
             let _ = holder.pass_on_upgrade();
         }
-        self.let_go_of_what_is_taken(Why::Upgraded);
+        self.release_what_is_taken(Why::Upgraded);
     }
 
     /// The service is to stop, while it is still open which of the two processes is to stay. Each finishes what it has; what waits
@@ -174,11 +175,11 @@ impl Control {
             let _ = successor.holder.stop();
         }
         (self.stays, self.stop_passed_on) = (true, true);
-        self.let_go_of_what_is_taken(Why::Stopped);
+        self.release_what_is_taken(Why::Stopped);
     }
 
     /// Stops accepting; the sockets that the successor has asked for are its own from now on.
-    fn let_go_of_what_is_taken(&mut self, why: Why) {
+    fn release_what_is_taken(&mut self, why: Why) {
         let keeps_pid = self.settings.pid_mode == PidMode::KeepPid;
         let entries = self.register.entries();
         for entry in entries.iter().filter(|entry| entry.taken && entry.kind == Kind::Unix) {
@@ -191,13 +192,13 @@ impl Control {
         self.stop_accepting(why, &entries);
         // A process that returns needs them again.
         if !keeps_pid || self.stays {
-            self.register.let_go(&self.state, |entry| entry.taken);
+            self.register.release(&self.state, |entry| entry.taken);
         }
     }
 
     /// Stops serving: because of a successor, or for good.
-    pub(crate) fn leave(&mut self, why: Why) {
-        if self.leave.has_begun() {
+    pub(crate) fn retire(&mut self, why: Why) {
+        if self.retirement.has_begun() {
             return;
         }
         let entries = self.register.entries();
@@ -206,32 +207,33 @@ impl Control {
 
     fn stop_accepting(&mut self, why: Why, entries: &[Entry]) {
         // Nobody else serves these: their queues must be empty before they are closed.
-        let alone = why == Why::Stopped && self.mouth.above() == Above::Nobody;
+        let alone = why == Why::Stopped && self.upstream.kind() == UpstreamKind::Nobody;
         let nobody_else = alone || self.successor.is_some();
         let is_left = |entry: &Entry| nobody_else && self.is_own(entry) && !entry.taken;
-        let exempt: Vec<&Place> = entries.iter().filter(|entry| is_left(entry)).map(|entry| &*entry.place).collect();
+        let exempt: Vec<&ListenerGate> =
+            entries.iter().filter(|entry| is_left(entry)).map(|entry| &*entry.gate).collect();
         let left = match why {
             _ if exempt.is_empty() => Left::None,
             Why::Upgraded => Left::OpenFor(CLAIM),
             Why::Stopped => Left::Closed,
         };
         if left == Left::Closed {
-            self.register.close_entrance(is_left);
+            self.register.close_intake(is_left);
         }
         // On probation others were, too.
-        entries.iter().filter(|entry| !is_left(entry)).for_each(|entry| self.state.no_longer_exempt(&entry.place));
-        self.state.close_gate(&exempt);
-        if self.mouth.above() == Above::Holder && !self.settings.says_deadline {
+        entries.iter().filter(|entry| !is_left(entry)).for_each(|entry| self.state.no_longer_exempt(&entry.gate));
+        self.state.admit_only(&exempt);
+        if self.upstream.kind() == UpstreamKind::Holder && !self.settings.says_deadline {
             // It sees whether answers go on, and ends this process when they do not.
-            self.leave.without_deadline();
+            self.retirement.without_deadline();
         }
-        self.leave.begin(now(), left);
+        self.retirement.begin(now(), left);
         // Before anybody is woken: the process may end as soon as it knows.
         if why == Why::Stopped {
-            self.mouth.stopping(self.settings.pace.drain_timeout + GRACE);
+            self.upstream.stopping(self.settings.pace.drain_timeout + GRACE);
             self.paths.remove();
         }
-        self.mouth.draining(self.state.live());
+        self.upstream.draining(self.state.live());
         self.state.stop_accepting(why, &exempt);
         if left == Left::None {
             self.state.shut();
@@ -255,17 +257,17 @@ impl Control {
             self.paths.forget(path);
         }
         if self.settings.pid_mode == PidMode::Handoff {
-            self.register.let_go(&self.state, |entry| entry.taken);
+            self.register.release(&self.state, |entry| entry.taken);
         }
         if entries.iter().all(|entry| entry.taken || !entry.bound_by_program) {
-            self.leave.shut(now());
+            self.retirement.shut(now());
             self.state.shut();
         }
     }
 
     /// The successor has had its time to ask for the sockets that are left.
-    pub(crate) fn close_entrance(&mut self) {
-        let names = self.register.close_entrance(|entry| self.is_own(entry) && !entry.taken);
+    pub(crate) fn close_intake(&mut self) {
+        let names = self.register.close_intake(|entry| self.is_own(entry) && !entry.taken);
         if let Some(successor) = &self.successor {
             for name in names {
                 // One that is gone has let them go already.
@@ -279,7 +281,7 @@ impl Control {
     /// The queues that nobody else serves are empty.
     pub(crate) fn shut(&mut self) {
         self.state.shut();
-        self.register.let_go(&self.state, |entry| !entry.taken);
+        self.register.release(&self.state, |entry| !entry.taken);
     }
 
     fn report(&mut self, outcome: Outcome) {
@@ -344,7 +346,7 @@ impl Control {
     }
 
     fn failed(&mut self, error: UpgradeError) {
-        self.mouth.reloaded();
+        self.upstream.reloaded();
         match &self.settings.on_failure {
             // It is the user's, and runs on the thread that hears the signals.
             Some(hook) => drop(catch_unwind(AssertUnwindSafe(|| hook.0(&error)))),
@@ -384,22 +386,22 @@ impl Control {
     }
 
     pub(crate) fn kill_who_is_late(&mut self, now: Instant) {
-        for kin in self.children.iter_mut().chain(&mut self.interim) {
-            if kin.kill_at.is_some_and(|kill_at| now >= kill_at) {
-                kin.kill_at = None;
-                kin.kill();
+        for peer in self.children.iter_mut().chain(&mut self.interim) {
+            if peer.kill_at.is_some_and(|kill_at| now >= kill_at) {
+                peer.kill_at = None;
+                peer.kill();
             }
         }
     }
 
     /// WATCHDOG=1, while the server says that it is well.
     pub(crate) fn ping(&mut self, now: Instant) {
-        let Some(every) = self.settings.watchdog.filter(|_| self.mouth.is_announced()) else { return };
+        let Some(every) = self.settings.watchdog.filter(|_| self.upstream.is_announced()) else { return };
         if self.next_ping.is_none_or(|next| now >= next) {
             // It is the user's, and runs on the thread that hears the signals.
             let is_well = |healthy: &Hook<Healthy>| catch_unwind(AssertUnwindSafe(|| healthy.0()));
             if self.settings.healthy.as_ref().is_none_or(|healthy| is_well(healthy).unwrap_or(false)) {
-                self.mouth.is_alive();
+                self.upstream.is_alive();
             }
             // Half of it, as sd_watchdog_enabled(3) advises.
             self.next_ping = Some(now + every / 2);
@@ -407,6 +409,6 @@ impl Control {
     }
 }
 
-fn not_taken(entries: &[Entry]) -> Vec<&Place> {
-    entries.iter().filter(|entry| !entry.taken).map(|entry| &*entry.place).collect()
+fn not_taken(entries: &[Entry]) -> Vec<&ListenerGate> {
+    entries.iter().filter(|entry| !entry.taken).map(|entry| &*entry.gate).collect()
 }

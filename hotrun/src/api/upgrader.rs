@@ -1,13 +1,13 @@
 //! What a server calls, but for its sockets: `ready`, `upgrade`, `reloads`, `draining`, `drained`.
-//! Never lives here: sockets (`sockets`), settings (`builder`), and how phases change (`control`, `state`).
+//! Never lives here: sockets (`bind`), settings (`builder`), and how phases change (`control`, `state`).
 
 use crate::UpgradeError;
-use crate::bound_path::BoundPaths;
-use crate::control::{CONTROL_THREAD, Request};
-use crate::mouth::Mouth;
-use crate::register::{Register, unseal};
-use crate::reload::{AcceptingChanges, Reloads};
-use crate::state::{DrainGuard, Phase, State, Waiter};
+use crate::api::reload::{AcceptingChanges, Reloads};
+use crate::request::{CONTROL_THREAD, Request, Successor};
+use crate::serving::bound_path::BoundPaths;
+use crate::serving::register::{Register, unseal};
+use crate::serving::state::{DrainGuard, ExitReason, Phase, State, Waiter};
+use crate::upstream::Upstream;
 use crate::wire::{self, ToHolder};
 use std::collections::HashMap;
 use std::future::Future;
@@ -26,46 +26,13 @@ pub struct Upgrader {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) state: Arc<State>,
-    pub(crate) mouth: Arc<Mouth>,
+    pub(crate) upstream: Arc<Upstream>,
     pub(crate) paths: Arc<BoundPaths>,
     pub(crate) register: Arc<Register>,
     pub(crate) generation: u32,
     pub(crate) predecessor: Option<u32>,
     pub(crate) files: Mutex<HashMap<String, OwnedFd>>,
     pub(crate) inherited_state: Mutex<HashMap<String, OwnedFd>>,
-}
-
-/// The process that serves in this one's place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Successor {
-    /// Its process number.
-    pub pid: u32,
-    /// Its [`Upgrader::generation`].
-    pub generation: u32,
-}
-
-/// Why [`Upgrader::drained`] returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ExitReason {
-    /// Another process serves now, and every connection here is finished.
-    Upgraded,
-    /// A stop was asked for, and every connection is finished.
-    Stopped,
-    /// `live` connections were shut down, as the drain timeout had passed.
-    #[non_exhaustive]
-    DeadlineExceeded {
-        /// Connections, and other guards, that were not finished.
-        live: usize,
-    },
-    /// `live` connections were shut down, as a second stop signal came, or there were too many generations
-    /// ([`Builder::max_generations`](crate::Builder::max_generations)).
-    #[non_exhaustive]
-    Forced {
-        /// Connections, and other guards, that were not finished.
-        live: usize,
-    },
 }
 
 impl Upgrader {
@@ -120,7 +87,7 @@ impl Upgrader {
     /// # Errors
     /// Those of writing the pid file.
     pub fn ready(&self) -> io::Result<()> {
-        self.shared.mouth.ready()
+        self.shared.upstream.ready()
     }
 
     /// Counts the programs that served these sockets in one session, from 1.
@@ -168,12 +135,12 @@ impl Upgrader {
 
     /// Stops gracefully, as a stop signal does; a second call is in a hurry.
     pub fn stop(&self) {
-        self.shared.mouth.bell().ring(Request::Stop);
+        self.shared.upstream.bell().ring(Request::Stop);
     }
 
     /// Requests for new configuration ([`Builder::reload_on`](crate::Builder::reload_on)).
     pub fn reloads(&self) -> Reloads {
-        Reloads::new(&self.shared.state, self.shared.mouth.bell().clone())
+        Reloads::new(&self.shared.state, self.shared.upstream.bell().clone())
     }
 
     /// News for a framework with an accept loop of its own ([`TcpListener::into_std`](crate::TcpListener::into_std)).
@@ -211,7 +178,7 @@ impl Upgrader {
     /// has passed. Return from `main` then. In async code, use [`drained_async`](Upgrader::drained_async).
     pub fn drained(&self) -> ExitReason {
         let reason = self.shared.state.wait_drained();
-        self.shared.mouth.tell_if_heard(&ToHolder::Bye);
+        self.shared.upstream.tell_if_heard(&ToHolder::Bye);
         reason
     }
 
@@ -220,7 +187,7 @@ impl Upgrader {
     pub async fn drained_async(&self) -> ExitReason {
         let waiter = self.shared.state.waiter();
         let reason = std::future::poll_fn(|context| waiter.poll_drained(context)).await;
-        self.shared.mouth.tell_if_heard(&ToHolder::Bye);
+        self.shared.upstream.tell_if_heard(&ToHolder::Bye);
         reason
     }
 
@@ -234,7 +201,7 @@ impl Upgrader {
             return Err(UpgradeError::InProgress { pid: None });
         }
         let (sender, answer) = mpsc::channel();
-        self.shared.mouth.bell().ring(request(sender));
+        self.shared.upstream.bell().ring(request(sender));
         answer.recv().unwrap_or(Err(UpgradeError::Stopping))
     }
 }

@@ -1,5 +1,5 @@
 //! What whoever started this process left for it: descriptors and variables, taken once and removed.
-//! Never lives here: what is done with them (`upgrader`).
+//! Never lives here: what is done with them (`api`).
 
 use crate::sys;
 use crate::wire::{
@@ -110,8 +110,8 @@ pub(crate) fn take() -> io::Result<Inherited> {
                 format!("{LISTEN_FDS}={count:?} is not a number of descriptors"),
             )
         })?;
-        let from_kin = text(HOTRUN_CTL).or(text(HOTRUN_INTERIM)).is_some();
-        inherited.sockets = sockets(count, text(LISTEN_FDNAMES), text(HOTRUN_BOUND), from_kin)?;
+        let from_peer = text(HOTRUN_CTL).or(text(HOTRUN_INTERIM)).is_some();
+        inherited.sockets = sockets(count, text(LISTEN_FDNAMES), text(HOTRUN_BOUND), from_peer)?;
         last = FIRST_FD.saturating_add(i32::try_from(count).unwrap_or(i32::MAX));
     }
     if let Some(interim) = text(HOTRUN_INTERIM).and_then(interim) {
@@ -140,7 +140,7 @@ pub(crate) fn take() -> io::Result<Inherited> {
     Ok(inherited)
 }
 
-fn sockets(count: usize, names: Option<&str>, bound: Option<&str>, from_kin: bool) -> io::Result<Vec<Socket>> {
+fn sockets(count: usize, names: Option<&str>, bound: Option<&str>, from_peer: bool) -> io::Result<Vec<Socket>> {
     let mut names = names.into_iter().flat_map(|names| names.split(':'));
     let bound: Vec<&str> = bound.into_iter().flat_map(|names| names.split(':')).collect();
     let mut sockets = Vec::with_capacity(count.min(1024));
@@ -154,7 +154,7 @@ fn sockets(count: usize, names: Option<&str>, bound: Option<&str>, from_kin: boo
             std::mem::forget(fd);
             continue;
         }
-        sockets.push(Socket { name: Name::of(name, from_kin), bound_by_program: bound.contains(&name), fd });
+        sockets.push(Socket { name: Name::of(name, from_peer), bound_by_program: bound.contains(&name), fd });
     }
     Ok(sockets)
 }
@@ -184,12 +184,12 @@ fn channel(number: &str) -> Option<OwnedFd> {
 }
 
 impl Name {
-    /// `from_kin`: whoever gave it the name is a process of this library, and means it.
-    fn of(name: &str, from_kin: bool) -> Self {
+    /// `from_peer`: whoever gave it the name is a process of this library, and means it.
+    fn of(name: &str, from_peer: bool) -> Self {
         match name {
             "" | UNNAMED => Name::Anonymous,
-            "stored" if !from_kin => Name::Anonymous,
-            unit if !from_kin && unit.ends_with(".socket") => Name::Anonymous,
+            "stored" if !from_peer => Name::Anonymous,
+            unit if !from_peer && unit.ends_with(".socket") => Name::Anonymous,
             given => Name::Given(given.to_owned()),
         }
     }

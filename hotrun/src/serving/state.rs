@@ -2,7 +2,6 @@
 //! connections and the control thread share.
 //! Never lives here: why a phase begins (`control`).
 
-use crate::ExitReason;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::HashMap;
 use std::io;
@@ -32,6 +31,29 @@ pub(crate) enum Why {
     Stopped,
 }
 
+/// Why [`Upgrader::drained`](crate::Upgrader::drained) returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExitReason {
+    /// Another process serves now, and every connection here is finished.
+    Upgraded,
+    /// A stop was asked for, and every connection is finished.
+    Stopped,
+    /// `live` connections were shut down, as the drain timeout had passed.
+    #[non_exhaustive]
+    DeadlineExceeded {
+        /// Connections, and other guards, that were not finished.
+        live: usize,
+    },
+    /// `live` connections were shut down, as a second stop signal came, or there were too many generations
+    /// ([`Builder::max_generations`](crate::Builder::max_generations)).
+    #[non_exhaustive]
+    Forced {
+        /// Connections, and other guards, that were not finished.
+        live: usize,
+    },
+}
+
 /// Whether a listener may accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Accepting {
@@ -42,35 +64,35 @@ pub(crate) enum Accepting {
     Ended,
 }
 
-/// One listener among those of the process, as the gate sees it.
+/// One listener among those of the process, as the admission of the process sees it.
 #[derive(Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct ListenerGate {
     /// It goes on accepting when the others stop: no other process will accept what is in its queue.
     exempt: AtomicBool,
 }
 
-impl Place {
+impl ListenerGate {
     fn is_exempt(&self) -> bool {
         self.exempt.load(Ordering::Acquire)
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct Admission {
     open: bool,
     open_to_exempt: bool,
 }
 
-impl Gate {
-    pub(crate) fn lets(&self, place: &Place) -> bool {
-        self.open || self.open_to_exempt && place.is_exempt()
+impl Admission {
+    pub(crate) fn admits(&self, gate: &ListenerGate) -> bool {
+        self.open || self.open_to_exempt && gate.is_exempt()
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
     /// Held for reading across one accept, for writing while it closes: once it is closed no accept is under way.
-    gate: RwLock<Gate>,
+    admission: RwLock<Admission>,
     inner: Mutex<Inner>,
     changed: Condvar,
     /// Readable while nothing may be accepted but by exempt listeners.
@@ -111,7 +133,7 @@ impl State {
     pub(crate) fn new() -> io::Result<Arc<State>> {
         let event = || EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         Ok(Arc::new(State {
-            gate: RwLock::new(Gate { open: true, open_to_exempt: true }),
+            admission: RwLock::new(Admission { open: true, open_to_exempt: true }),
             inner: Mutex::new(Inner {
                 phase: Phase::Serving,
                 why: Why::Stopped,
@@ -139,13 +161,13 @@ impl State {
     }
 
     /// While this guard is held, nothing that it lets through can be forbidden.
-    pub(crate) fn gate(&self) -> RwLockReadGuard<'_, Gate> {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn admission(&self) -> RwLockReadGuard<'_, Admission> {
+        self.admission.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Readable while that listener may not accept.
-    pub(crate) fn stop_event(&self, place: &Place) -> BorrowedFd<'_> {
-        if place.is_exempt() { self.shut.as_fd() } else { self.stop.as_fd() }
+    pub(crate) fn stop_event(&self, gate: &ListenerGate) -> BorrowedFd<'_> {
+        if gate.is_exempt() { self.shut.as_fd() } else { self.stop.as_fd() }
     }
 
     /// Readable once idle connections should end.
@@ -165,8 +187,8 @@ impl State {
     }
 
     /// Only these listeners go on accepting, until `resume`.
-    pub(crate) fn pause(&self, exempt: &[&Place]) {
-        self.close_gate(exempt);
+    pub(crate) fn pause(&self, exempt: &[&ListenerGate]) {
+        self.admit_only(exempt);
         self.enter(|inner| {
             if inner.phase == Phase::Serving {
                 inner.phase = Phase::Paused;
@@ -175,30 +197,30 @@ impl State {
     }
 
     /// That listener is as the others from now on.
-    pub(crate) fn no_longer_exempt(&self, place: &Place) {
-        let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        place.exempt.store(false, Ordering::Release);
+    pub(crate) fn no_longer_exempt(&self, gate: &ListenerGate) {
+        let _admission = self.admission.write().unwrap_or_else(PoisonError::into_inner);
+        gate.exempt.store(false, Ordering::Release);
     }
 
     /// Every listener accepts again, and none of these is exempt any more.
-    pub(crate) fn resume(&self, exempt: &[&Place]) {
+    pub(crate) fn resume(&self, exempt: &[&ListenerGate]) {
         if self.phase() != Phase::Paused {
             return;
         }
-        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        for place in exempt {
-            place.exempt.store(false, Ordering::Release);
+        let mut admission = self.admission.write().unwrap_or_else(PoisonError::into_inner);
+        for gate in exempt {
+            gate.exempt.store(false, Ordering::Release);
         }
-        gate.open = true;
+        admission.open = true;
         let _ = self.stop.read();
         // Before anybody is woken, who may want to look through it at once.
-        drop(gate);
+        drop(admission);
         self.enter(|inner| inner.phase = Phase::Serving);
     }
 
     /// Stops accepting for good but for these listeners, which go on until `shut`; the first reason stays.
-    pub(crate) fn stop_accepting(&self, why: Why, exempt: &[&Place]) {
-        self.close_gate(exempt);
+    pub(crate) fn stop_accepting(&self, why: Why, exempt: &[&ListenerGate]) {
+        self.admit_only(exempt);
         self.enter(|inner| {
             if inner.phase < Phase::Lingering {
                 inner.phase = Phase::Lingering;
@@ -209,7 +231,7 @@ impl State {
 
     /// Now nobody accepts any more.
     pub(crate) fn shut(&self) {
-        self.gate.write().unwrap_or_else(PoisonError::into_inner).open_to_exempt = false;
+        self.admission.write().unwrap_or_else(PoisonError::into_inner).open_to_exempt = false;
         signal(&self.shut);
         self.enter(|inner| inner.shut = true);
     }
@@ -288,8 +310,8 @@ impl State {
     }
 
     /// Blocks while that listener is paused.
-    pub(crate) fn wait_while_paused(&self, place: &Place) -> Accepting {
-        self.wait(|inner| Some(inner.accepting(place)).filter(|accepting| *accepting != Accepting::Paused))
+    pub(crate) fn wait_while_paused(&self, gate: &ListenerGate) -> Accepting {
+        self.wait(|inner| Some(inner.accepting(gate)).filter(|accepting| *accepting != Accepting::Paused))
     }
 
     /// Blocks until accepting has ended and every connection has, or the deadline has passed.
@@ -325,12 +347,12 @@ impl State {
     }
 
     /// Only these accept from here on, though nobody knows it yet.
-    pub(crate) fn close_gate(&self, exempt: &[&Place]) {
-        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        for place in exempt {
-            place.exempt.store(true, Ordering::Release);
+    pub(crate) fn admit_only(&self, exempt: &[&ListenerGate]) {
+        let mut admission = self.admission.write().unwrap_or_else(PoisonError::into_inner);
+        for gate in exempt {
+            gate.exempt.store(true, Ordering::Release);
         }
-        gate.open = false;
+        admission.open = false;
         signal(&self.stop);
     }
 
@@ -351,12 +373,12 @@ impl State {
 }
 
 impl Inner {
-    pub(crate) fn accepting(&self, place: &Place) -> Accepting {
+    pub(crate) fn accepting(&self, gate: &ListenerGate) -> Accepting {
         match self.phase {
             Phase::Serving => Accepting::Open,
-            Phase::Paused if place.is_exempt() => Accepting::Open,
+            Phase::Paused if gate.is_exempt() => Accepting::Open,
             Phase::Paused => Accepting::Paused,
-            Phase::Lingering | Phase::Draining | Phase::Forced if place.is_exempt() && !self.shut => Accepting::Open,
+            Phase::Lingering | Phase::Draining | Phase::Forced if gate.is_exempt() && !self.shut => Accepting::Open,
             Phase::Lingering | Phase::Draining | Phase::Forced => Accepting::Ended,
         }
     }
