@@ -50,7 +50,7 @@ pub mod guide {
 
 pub use api::builder::{Builder, builder, init};
 pub use api::listener::{Accept, Accepted, Conn, Incoming, Listener, TcpListener, UnixListener};
-pub use api::reload::{Accepting, AcceptingChanges, Reload, Reloads};
+pub use api::reload::{AcceptingChanges, Reload, Reloads};
 #[cfg(feature = "tokio")]
 pub use api::tokio;
 #[cfg(feature = "tower")]
@@ -60,5 +60,5 @@ pub use api::upgrader::{Draining, Upgrader};
 pub use error::UpgradeError;
 pub use nix::sys::signal::Signal;
 pub use request::Successor;
-pub use serving::state::{DrainGuard, ExitReason};
+pub use serving::state::{Accepting, DrainGuard, ExitReason};
 pub use settings::{PidMode, Probation};

@@ -19,12 +19,15 @@ pub struct Successor {
     pub generation: u32,
 }
 
+/// Where a call waits for what has come of it.
+pub(crate) type Answer<T> = Sender<Result<T, UpgradeError>>;
+
 /// What a call asks of the thread.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Upgrade(Sender<Result<Successor, UpgradeError>>),
-    Confirm(Sender<Result<(), UpgradeError>>),
-    RollBack(Sender<Result<(), UpgradeError>>),
+    Upgrade(Answer<Successor>),
+    Confirm(Answer<()>),
+    RollBack(Answer<()>),
     Stop,
     /// This process has said READY.
     Ready,
@@ -32,7 +35,7 @@ pub(crate) enum Request {
     Reloaded,
 }
 
-/// Wakes the thread with a request.
+/// Wakes the thread with a request. The event counts them (eventfd(2), EFD_SEMAPHORE): the thread takes one at a time.
 #[derive(Debug, Clone)]
 pub(crate) struct Bell {
     pub(crate) event: Arc<EventFd>,

@@ -62,7 +62,6 @@ pub(crate) struct Settings {
     pub(crate) max_generations: usize,
     pub(crate) pace: Pace,
     pub(crate) says_deadline: bool,
-    pub(crate) healthy: Option<Hook<Healthy>>,
     pub(crate) on_failure: Option<Hook<OnFailure>>,
     /// As they were found in the environment, for the successor.
     pub(crate) notify_socket: Option<OsString>,

@@ -1,16 +1,19 @@
 //! How a server behaves in an upgrade, in a reload and at its end, and the start of it all.
 
-use crate::api::upgrader::Shared;
 use crate::control::Control;
-use crate::control::peer::Peer;
+use crate::control::peer::{Peer, Peers};
+use crate::control::perform::Performer;
 use crate::control::retirement::Retirement;
 use crate::control::succession::{Stage, Succession};
+use crate::control::watchdog::Watchdog;
 use crate::inherit::program::Program;
 use crate::inherit::received::{self, Predecessor};
 use crate::request::Bell;
+use crate::serving::Serving;
 use crate::serving::bound_path::BoundPaths;
 use crate::serving::register::Register;
 use crate::serving::state::State;
+use crate::serving::unclaimed::Unclaimed;
 use crate::settings::{Healthy, Hook, OnFailure, Pace, PidMode, Probation, Settings};
 use crate::upstream::manager::Manager;
 use crate::upstream::pid_file::PidFile;
@@ -229,58 +232,51 @@ impl Builder {
             UpstreamKind::Nobody => Stage::Serving,
         };
 
-        let event = || EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        let event = |flags| EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK | flags);
         let (sender, requests) = mpsc::channel();
-        let bell = Bell { event: Arc::new(event()?), requests: sender };
+        let bell = Bell { event: Arc::new(event(EfdFlags::EFD_SEMAPHORE)?), requests: sender };
         let state = State::new()?;
         if kind == UpstreamKind::Holder && inherited.waits {
             state.pause(&[]);
         }
         let channel = inherited.control.take().map(|control| control.channel);
-        let upstream = Arc::new(Upstream::new(channel, kind, manager, pid_file, inherited.sockets, bell.clone()));
+        let upstream = Upstream::new(channel, kind, manager, pid_file, bell.clone());
         if let Some(token) = token {
             upstream.tell(&ToHolder::Hello { protocol: PROTOCOL, token, pid: std::process::id() }, None)?;
         }
         state.hold(interim.is_some());
-        let shared = Shared {
-            state: Arc::clone(&state),
-            upstream: Arc::clone(&upstream),
-            paths: Arc::new(BoundPaths::default()),
-            register: Arc::new(Register::default()),
-            generation: inherited.generation,
-            predecessor: inherited.predecessor.map(|predecessor| predecessor.pid),
-            files: Mutex::new(inherited.files),
-            inherited_state: Mutex::new(inherited.state),
-        };
-        let signals = self.catch_signals()?;
-        let settings = self.settings(program, inherited.notify_socket, inherited.watchdog, inherited.held);
-        Control {
+        let serving = Arc::new(Serving {
             state,
             upstream,
-            paths: Arc::clone(&shared.paths),
-            register: Arc::clone(&shared.register),
-            generation: shared.generation,
-            succession: Succession::new(stage, settings.ready_timeout, settings.probation),
-            retirement: Retirement::new(settings.pace),
-            settings,
-            stop_asked: false,
+            register: Register::default(),
+            unclaimed: Unclaimed::new(inherited.sockets),
+            paths: BoundPaths::default(),
+            generation: inherited.generation,
+            predecessor: inherited.predecessor.map(|predecessor| predecessor.pid),
+            inherited_files: Mutex::new(inherited.files),
+            inherited_state: Mutex::new(inherited.state),
+        });
+        let signals = self.catch_signals()?;
+        let watchdog = Watchdog::new(inherited.watchdog, self.healthy.clone());
+        let settings = self.settings(program, inherited.notify_socket, inherited.watchdog, inherited.held);
+        Control {
+            succession: Succession::new(stage, settings.ready_timeout, settings.probation, settings.pid_mode),
+            performer: Performer {
+                serving: Arc::clone(&serving),
+                retirement: Retirement::new(settings.pace),
+                settings,
+                peers: Peers::new(interim, event(EfdFlags::empty())?),
+                watchdog,
+                caller: None,
+            },
             upstream_open: kind != UpstreamKind::Nobody,
             signals,
             bell: bell.event,
             requests,
-            caller: None,
-            successor: None,
-            interim,
-            ancestors: Vec::new(),
-            children: Vec::new(),
-            hurry: event()?,
-            next_ping: None,
-            stays: false,
-            stop_passed_on: false,
             claim_until: None,
         }
         .start()?;
-        Ok(Upgrader::new(shared))
+        Ok(Upgrader::new(serving))
     }
 
     /// `by_peer`: a process of this server has started this one.
@@ -317,7 +313,6 @@ impl Builder {
             max_generations: self.max_generations,
             pace: self.pace,
             says_deadline: self.says_deadline,
-            healthy: self.healthy,
             on_failure: self.on_failure,
             notify_socket,
             watchdog,

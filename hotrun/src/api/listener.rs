@@ -1,9 +1,9 @@
 //! Listeners and connections for servers on std: accepting that stops when it must, and connections that count.
 //! Never lives here: how a listener comes by its socket (`bind`), and the same for tokio (`tokio`).
 
+use crate::serving::Serving;
 use crate::serving::state::{Accepting, DrainGuard, ListenerGate, Phase, State};
 use crate::sys::wait;
-use crate::upstream::Upstream;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::fmt;
@@ -29,8 +29,7 @@ pub struct Listener<L> {
     /// Shared with the register of what is handed over.
     pub(crate) inner: Arc<L>,
     pub(crate) gate: Arc<ListenerGate>,
-    pub(crate) state: Arc<State>,
-    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) serving: Arc<Serving>,
 }
 
 /// What [`Listener`] can be made of: std's TCP and Unix listeners.
@@ -78,27 +77,24 @@ impl<L: Accept> Listener<L> {
     /// # Errors
     /// Those of accept(2) that will not pass.
     pub fn accept(&self) -> io::Result<Option<Accepted<L>>> {
-        self.upstream.ready()?;
+        self.serving.upstream.ready()?;
         loop {
-            {
-                let admission = self.state.admission();
-                if admission.admits(&self.gate) {
-                    match self.inner.accept_now() {
-                        Ok((stream, addr)) => return Ok(Some((Conn::new(stream, &self.state), addr))),
-                        Err(error) => match Passing::of(&error) {
-                            Some(Passing::Nobody) => {}
-                            Some(Passing::GoneAgain) => continue,
-                            Some(Passing::NoRoom) => {
-                                drop(admission);
-                                self.wait_for_room()?;
-                                continue;
-                            }
-                            None => return Err(error),
-                        },
-                    }
+            if let Some(admitted) = self.serving.state.admit(&self.gate) {
+                match self.inner.accept_now() {
+                    Ok((stream, addr)) => return Ok(Some((Conn::new(stream, &self.serving.state), addr))),
+                    Err(error) => match Passing::of(&error) {
+                        Some(Passing::Nobody) => {}
+                        Some(Passing::GoneAgain) => continue,
+                        Some(Passing::NoRoom) => {
+                            drop(admitted);
+                            self.wait_for_room()?;
+                            continue;
+                        }
+                        None => return Err(error),
+                    },
                 }
             }
-            if self.state.wait_while_paused(&self.gate) == Accepting::Ended {
+            if self.serving.state.wait_while_paused(&self.gate) == Accepting::Ended {
                 return Ok(None);
             }
             self.wait_for_client()?;
@@ -113,14 +109,14 @@ impl<L: Accept> Listener<L> {
     fn wait_for_client(&self) -> io::Result<()> {
         let mut fds = [
             PollFd::new(self.inner.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.state.stop_event(&self.gate), PollFlags::POLLIN),
+            PollFd::new(self.serving.state.stop_event(&self.gate), PollFlags::POLLIN),
         ];
         wait(&mut fds, PollTimeout::NONE)
     }
 
     /// Room appears when some connection ends, here or in another process, so there is nothing to wait for but time.
     fn wait_for_room(&self) -> io::Result<()> {
-        let stop = self.state.stop_event(&self.gate);
+        let stop = self.serving.state.stop_event(&self.gate);
         wait(&mut [PollFd::new(stop, PollFlags::POLLIN)], PollTimeout::from(100u8))
     }
 }

@@ -2,8 +2,10 @@
 //! (`enable_all`, which `#[tokio::main]` does).
 
 use crate::api::listener::{Listener, Passing};
-use crate::serving::state::{Accepting, DrainGuard, ListenerGate, Phase, State, Waiter};
-use crate::upstream::{Upstream, complain};
+use crate::serving::Serving;
+use crate::serving::state::{Accepting, DrainGuard, ListenerGate, Phase, Waiter};
+#[cfg(feature = "axum")]
+use crate::upstream::complain;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -28,9 +30,8 @@ pub struct AsyncListener<L> {
     /// connections that are for the next one (epoll(7), questions and answers, Q6).
     inner: Option<L>,
     gate: Arc<ListenerGate>,
-    state: Arc<State>,
     waiter: Waiter,
-    upstream: Arc<Upstream>,
+    serving: Arc<Serving>,
 }
 
 /// What [`AsyncListener`] can be made of: tokio's TCP and Unix listeners.
@@ -85,9 +86,8 @@ impl Listener<std::net::TcpListener> {
         Ok(AsyncListener {
             inner: Some(net::TcpListener::from_std(self.inner.try_clone()?)?),
             gate: self.gate,
-            waiter: self.state.waiter(),
-            state: self.state,
-            upstream: self.upstream,
+            waiter: self.serving.state.waiter(),
+            serving: self.serving,
         })
     }
 }
@@ -101,9 +101,8 @@ impl Listener<std::os::unix::net::UnixListener> {
         Ok(AsyncListener {
             inner: Some(net::UnixListener::from_std(self.inner.try_clone()?)?),
             gate: self.gate,
-            waiter: self.state.waiter(),
-            state: self.state,
-            upstream: self.upstream,
+            waiter: self.serving.state.waiter(),
+            serving: self.serving,
         })
     }
 }
@@ -115,7 +114,7 @@ impl<L: PollAccept> AsyncListener<L> {
     /// # Errors
     /// Those of accept(2) that will not pass.
     pub async fn accept(&mut self) -> io::Result<Option<Accepted<L>>> {
-        self.upstream.ready()?;
+        self.serving.upstream.ready()?;
         loop {
             match poll_fn(|context| self.poll_accept(context)).await {
                 Ok(Some(accepted)) => return Ok(Some(accepted)),
@@ -138,13 +137,10 @@ impl<L: PollAccept> AsyncListener<L> {
         if self.poll_ended(context).is_ready() {
             return Poll::Ready(Ok(None));
         }
-        let admission = self.state.admission();
-        if !admission.admits(&self.gate) {
-            return Poll::Pending;
-        }
+        let Some(_admitted) = self.serving.state.admit(&self.gate) else { return Poll::Pending };
         let (stream, addr) = ready!(inner.poll_accept_now(context))?;
         // Counted before accepting can be stopped: nobody may see no connections while this one is on its way.
-        let guard = self.state.guard(Some(stream.as_raw_fd()));
+        let guard = self.serving.state.guard(Some(stream.as_raw_fd()));
         Poll::Ready(Ok(Some((Conn { guard, stream, closing: Closing::No }, addr))))
     }
 

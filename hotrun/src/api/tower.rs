@@ -95,9 +95,12 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::upgrader::Shared;
     use crate::request::Bell;
+    use crate::serving::Serving;
+    use crate::serving::bound_path::BoundPaths;
+    use crate::serving::register::Register;
     use crate::serving::state::{State, Why};
+    use crate::serving::unclaimed::Unclaimed;
     use crate::upstream::{Upstream, UpstreamKind};
     use nix::sys::eventfd::EventFd;
     use std::convert::Infallible;
@@ -109,17 +112,18 @@ mod tests {
     fn upgrader() -> (Upgrader, Arc<State>) {
         let state = State::new().unwrap();
         let bell = Bell { event: Arc::new(EventFd::new().unwrap()), requests: mpsc::channel().0 };
-        let shared = Shared {
+        let serving = Serving {
             state: Arc::clone(&state),
-            upstream: Arc::new(Upstream::new(None, UpstreamKind::Nobody, None, None, Vec::new(), bell)),
-            paths: Arc::default(),
-            register: Arc::default(),
+            upstream: Upstream::new(None, UpstreamKind::Nobody, None, None, bell),
+            paths: BoundPaths::default(),
+            register: Register::default(),
+            unclaimed: Unclaimed::default(),
             generation: 1,
             predecessor: None,
-            files: Mutex::default(),
+            inherited_files: Mutex::default(),
             inherited_state: Mutex::default(),
         };
-        (Upgrader::new(shared), state)
+        (Upgrader::new(Arc::new(serving)), state)
     }
 
     /// Answers with what it was asked with.

@@ -4,40 +4,26 @@
 use crate::UpgradeError;
 use crate::api::reload::{AcceptingChanges, Reloads};
 use crate::request::{CONTROL_THREAD, Request, Successor};
-use crate::serving::bound_path::BoundPaths;
-use crate::serving::register::{Register, unseal};
-use crate::serving::state::{DrainGuard, ExitReason, Phase, State, Waiter};
-use crate::upstream::Upstream;
+use crate::serving::Serving;
+use crate::serving::register::unseal;
+use crate::serving::state::{DrainGuard, ExitReason, Phase, Waiter};
 use crate::wire::{self, ToHolder};
-use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, PoisonError, mpsc};
 use std::task::{Context, Poll};
 
 /// This process's part in hot upgrades. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Upgrader {
-    pub(crate) shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) state: Arc<State>,
-    pub(crate) upstream: Arc<Upstream>,
-    pub(crate) paths: Arc<BoundPaths>,
-    pub(crate) register: Arc<Register>,
-    pub(crate) generation: u32,
-    pub(crate) predecessor: Option<u32>,
-    pub(crate) files: Mutex<HashMap<String, OwnedFd>>,
-    pub(crate) inherited_state: Mutex<HashMap<String, OwnedFd>>,
+    pub(crate) serving: Arc<Serving>,
 }
 
 impl Upgrader {
-    pub(crate) fn new(shared: Shared) -> Self {
-        Upgrader { shared: Arc::new(shared) }
+    pub(crate) fn new(serving: Arc<Serving>) -> Self {
+        Upgrader { serving }
     }
 
     /// Hands a file of any kind to every successor of this process: a log, a lock, a pipe, a device. The successor finds it with
@@ -50,14 +36,14 @@ impl Upgrader {
     /// `InvalidInput` for a name that cannot travel; else those of dup(2).
     pub fn keep_file(&self, name: &str, file: impl AsFd) -> io::Result<()> {
         wire::check_name(name)?;
-        self.shared.register.keep_file(name, file.as_fd().try_clone_to_owned()?);
+        self.serving.register.keep_file(name, file.as_fd().try_clone_to_owned()?);
         Ok(())
     }
 
     /// The file of that name that the process before kept; `None` also when it was asked for before. To hand it on, keep it
     /// again.
     pub fn inherited_file(&self, name: &str) -> Option<OwnedFd> {
-        self.shared.files.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
+        self.serving.inherited_files.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
     }
 
     /// A small piece of state for every successor: session-ticket keys, counters, a cache. `produce` is called when a successor
@@ -68,7 +54,7 @@ impl Upgrader {
     /// `InvalidInput` for a name that cannot travel.
     pub fn on_handoff(&self, name: &str, produce: impl FnMut() -> Vec<u8> + Send + 'static) -> io::Result<()> {
         wire::check_name(name)?;
-        self.shared.register.on_handoff(name, Box::new(produce));
+        self.serving.register.on_handoff(name, Box::new(produce));
         Ok(())
     }
 
@@ -77,7 +63,7 @@ impl Upgrader {
     /// # Errors
     /// `InvalidData` when what came is not a sealed file; else those of reading it.
     pub fn inherited_state(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let file = self.shared.inherited_state.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let file = self.serving.inherited_state.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         file.map(unseal).transpose()
     }
 
@@ -87,23 +73,23 @@ impl Upgrader {
     /// # Errors
     /// Those of writing the pid file.
     pub fn ready(&self) -> io::Result<()> {
-        self.shared.upstream.ready()
+        self.serving.upstream.ready()
     }
 
     /// Counts the programs that served these sockets in one session, from 1.
     pub fn generation(&self) -> u32 {
-        self.shared.generation
+        self.serving.generation
     }
 
     /// Processes of this server that are there, as far as this one knows: itself, a successor, and earlier generations that
     /// finish their connections.
     pub fn generations(&self) -> usize {
-        self.shared.state.generations()
+        self.serving.state.generations()
     }
 
     /// The process that handed its sockets to this one, if it was another process.
     pub fn predecessor(&self) -> Option<u32> {
-        self.shared.predecessor
+        self.serving.predecessor
     }
 
     /// Starts the new program, hands it every socket, and blocks until it serves or has failed. From then on this process
@@ -135,59 +121,59 @@ impl Upgrader {
 
     /// Stops gracefully, as a stop signal does; a second call is in a hurry.
     pub fn stop(&self) {
-        self.shared.upstream.bell().ring(Request::Stop);
+        self.serving.upstream.bell().ring(Request::Stop);
     }
 
     /// Requests for new configuration ([`Builder::reload_on`](crate::Builder::reload_on)).
     pub fn reloads(&self) -> Reloads {
-        Reloads::new(&self.shared.state, self.shared.upstream.bell().clone())
+        Reloads::new(&self.serving.state, self.serving.upstream.bell().clone())
     }
 
     /// News for a framework with an accept loop of its own ([`TcpListener::into_std`](crate::TcpListener::into_std)).
     pub fn accepting(&self) -> AcceptingChanges {
-        AcceptingChanges::new(&self.shared.state)
+        AcceptingChanges::new(&self.serving.state)
     }
 
     /// Whether accepting has ended.
     pub fn is_draining(&self) -> bool {
-        self.shared.state.phase() >= Phase::Lingering
+        self.serving.state.phase() >= Phase::Lingering
     }
 
     /// The moment at which idle connections should end: a future, and a blocking [`wait`](Draining::wait). It comes after
     /// accepting has ended and the linger time has passed, so that a client which was accepted just before is not cut.
     pub fn draining(&self) -> Draining {
-        Draining { waiter: self.shared.state.waiter(), phase: Phase::Draining }
+        Draining { waiter: self.serving.state.waiter(), phase: Phase::Draining }
     }
 
     /// The moment at which the connections that are left have been shut down, as a future; it may never come.
     pub fn drain_deadline(&self) -> Draining {
-        Draining { waiter: self.shared.state.waiter(), phase: Phase::Forced }
+        Draining { waiter: self.serving.state.waiter(), phase: Phase::Forced }
     }
 
     /// Counts work that has no connection of its own until the guard is dropped.
     pub fn guard(&self) -> DrainGuard {
-        self.shared.state.guard(None)
+        self.serving.state.guard(None)
     }
 
     /// Live connections and other guards.
     pub fn connections(&self) -> usize {
-        self.shared.state.live()
+        self.serving.state.live()
     }
 
     /// Blocks until this process should leave: accepting has ended and every connection is finished, or the drain timeout
     /// has passed. Return from `main` then. In async code, use [`drained_async`](Upgrader::drained_async).
     pub fn drained(&self) -> ExitReason {
-        let reason = self.shared.state.wait_drained();
-        self.shared.upstream.tell_if_heard(&ToHolder::Bye);
+        let reason = self.serving.state.wait_drained();
+        self.serving.upstream.tell_if_heard(&ToHolder::Bye);
         reason
     }
 
     /// [`drained`](Upgrader::drained) for async code, with any runtime: the connections it waits for go on meanwhile, those
     /// too that the web framework no longer counts, as WebSockets.
     pub async fn drained_async(&self) -> ExitReason {
-        let waiter = self.shared.state.waiter();
+        let waiter = self.serving.state.waiter();
         let reason = std::future::poll_fn(|context| waiter.poll_drained(context)).await;
-        self.shared.upstream.tell_if_heard(&ToHolder::Bye);
+        self.serving.upstream.tell_if_heard(&ToHolder::Bye);
         reason
     }
 
@@ -201,7 +187,7 @@ impl Upgrader {
             return Err(UpgradeError::InProgress { pid: None });
         }
         let (sender, answer) = mpsc::channel();
-        self.shared.upstream.bell().ring(request(sender));
+        self.serving.upstream.bell().ring(request(sender));
         answer.recv().unwrap_or(Err(UpgradeError::Stopping))
     }
 }

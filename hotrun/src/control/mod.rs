@@ -2,82 +2,58 @@
 //! `succession`, and has `perform` do what that says. Its mirror image is `holder`.
 //! Never lives here: what follows from what (`succession`, `retirement`), and doing it (`perform`).
 
-mod keep_pid;
 pub(crate) mod peer;
-mod perform;
+pub(crate) mod perform;
 pub(crate) mod retirement;
+mod start;
 pub(crate) mod succession;
+pub(crate) mod watchdog;
 
-use crate::control::peer::{Ancestor, Peer};
-use crate::control::perform::CLAIM;
-use crate::control::retirement::{Retirement, Step};
-use crate::control::succession::{By, Input, Stage, Succession};
 use crate::holder::Said;
 use crate::request::{CONTROL_THREAD, Request};
-use crate::serving::bound_path::BoundPaths;
-use crate::serving::register::Register;
-use crate::serving::state::{State, Why};
-use crate::settings::Settings;
-use crate::upstream::{Upstream, UpstreamKind, complain};
+use crate::serving::Serving;
+use crate::serving::state::Why;
+use crate::upstream::{UpstreamKind, complain};
 use crate::wire::{self, ToHolder, ToServer};
-use crate::{PidMode, Probation, Signal, UpgradeError, sys};
+use crate::{PidMode, Probation, Signal, UpgradeError};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
+use peer::Ancestor;
+use perform::{CLAIM, Performer};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
+use succession::{Asker, By, Input, Stage, Succession, Then};
 
 pub(crate) struct Control {
-    pub(crate) state: Arc<State>,
-    pub(crate) upstream: Arc<Upstream>,
-    pub(crate) paths: Arc<BoundPaths>,
-    pub(crate) register: Arc<Register>,
-    pub(crate) settings: Settings,
-    pub(crate) generation: u32,
     pub(crate) succession: Succession,
-    pub(crate) retirement: Retirement,
-    /// A stop was asked for, by a signal or a call to this process.
-    pub(crate) stop_asked: bool,
+    pub(crate) performer: Performer,
     pub(crate) upstream_open: bool,
     pub(crate) signals: Option<File>,
     pub(crate) bell: Arc<EventFd>,
     pub(crate) requests: Receiver<Request>,
-    pub(crate) caller: Option<Sender<Result<crate::Successor, UpgradeError>>>,
-    pub(crate) successor: Option<Peer>,
-    /// Keeps the sockets served until this process does, or since this one waits to become its successor.
-    pub(crate) interim: Option<Peer>,
-    /// Processes of earlier generations that are still there, the oldest first.
-    pub(crate) ancestors: Vec<Ancestor>,
-    /// Children on their way out.
-    pub(crate) children: Vec<Peer>,
-    /// Readable when a later generation is in a hurry for this one to end.
-    pub(crate) hurry: EventFd,
-    pub(crate) next_ping: Option<Instant>,
-    /// This process does not become its successor: it stays until the successor ends.
-    pub(crate) stays: bool,
-    /// The successor has been told that the service is to stop.
-    pub(crate) stop_passed_on: bool,
     /// The process before has gone, and what it had bound and nobody here asks for until then goes, too.
     pub(crate) claim_until: Option<Instant>,
 }
 
-/// What there is to look at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What there is to hear.
+#[derive(Debug, Clone, Copy)]
 enum Source {
-    Upstream,
-    Signals,
-    News,
-    Bell,
-    Hurry,
     SuccessorSays,
     SuccessorEnds,
+    Bell,
+    Hurry,
+    Upstream,
+    Signals,
     InterimSays,
     InterimEnds,
-    /// An ancestor, or a child on its way out.
-    Leaver,
+    AncestorEnds(usize),
+    LeaverEnds(usize),
+    News,
 }
 
 impl Control {
@@ -85,8 +61,9 @@ impl Control {
     pub(crate) fn start(mut self) -> io::Result<()> {
         std::thread::Builder::new().name(CONTROL_THREAD.into()).spawn(move || {
             loop {
-                for source in self.wait() {
-                    self.hear(source);
+                match self.wait() {
+                    Some(source) => self.hear(source),
+                    None => self.all_is_heard(),
                 }
                 self.look_at_the_clock();
             }
@@ -94,85 +71,117 @@ impl Control {
         Ok(())
     }
 
-    fn wait(&self) -> Vec<Source> {
-        let mut sources: Vec<(Source, BorrowedFd<'_>)> = vec![
-            (Source::News, self.state.news_event()),
-            (Source::Bell, self.bell.as_fd()),
-            (Source::Hurry, self.hurry.as_fd()),
-        ];
-        sources.extend(self.upstream.channel().filter(|_| self.upstream_open).map(|fd| (Source::Upstream, fd)));
-        sources.extend(self.signals.as_ref().map(|fd| (Source::Signals, fd.as_fd())));
-        if let Some(successor) = &self.successor {
+    /// The first that has something to say; `None` when nothing has, and time has passed.
+    fn wait(&self) -> Option<Source> {
+        let sources = self.sources();
+        // The first is looked at last: what an operator has seen of the successor before a signal, this process sees, too.
+        let mut fds: Vec<PollFd<'_>> =
+            sources.iter().rev().map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+        // A signal in between is no news: its number comes through the pipe.
+        while poll(&mut fds, self.until_next_step()) == Err(Errno::EINTR) {}
+        let heard = sources.iter().zip(fds.iter().rev()).find(|(_, fd)| fd.any() == Some(true));
+        heard.map(|((source, _), _)| *source)
+    }
+
+    /// In order of priority: nothing is handed over to a successor that has ended, or denied to one that has become ready, so
+    /// what it says comes before whatever is asked, and its end after what it said. What changes only numbers comes last.
+    fn sources(&self) -> Vec<(Source, BorrowedFd<'_>)> {
+        let Performer { serving, peers, .. } = &self.performer;
+        let mut sources = Vec::new();
+        if let Some(successor) = &peers.successor {
             sources.extend(successor.channel().map(|fd| (Source::SuccessorSays, fd)));
             sources.push((Source::SuccessorEnds, successor.pidfd()));
         }
-        if let Some(interim) = &self.interim {
+        sources.extend([(Source::Bell, self.bell.as_fd()), (Source::Hurry, peers.hurry().as_fd())]);
+        sources.extend(serving.upstream.channel().filter(|_| self.upstream_open).map(|fd| (Source::Upstream, fd)));
+        sources.extend(self.signals.as_ref().map(|fd| (Source::Signals, fd.as_fd())));
+        if let Some(interim) = &peers.interim {
             sources.extend(interim.channel().map(|fd| (Source::InterimSays, fd)));
             sources.push((Source::InterimEnds, interim.pidfd()));
         }
-        let ancestors = self.ancestors.iter().map(|ancestor| ancestor.pidfd.as_fd());
-        let leavers = ancestors.chain(self.children.iter().map(Peer::pidfd));
-        sources.extend(leavers.map(|fd| (Source::Leaver, fd)));
-        let mut fds: Vec<PollFd<'_>> = sources.iter().map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-        match poll(&mut fds, self.until_next_step()) {
-            Ok(_) => {}
-            // Out of memory for a moment, at worst: the deadlines are kept all the same.
-            Err(_) => return Vec::new(),
-        }
-        let mut heard: Vec<Source> =
-            sources.iter().zip(&fds).filter(|(_, fd)| fd.any() == Some(true)).map(|((source, _), _)| *source).collect();
-        // What a process still said comes before its end.
-        heard.retain(|source| match source {
-            Source::SuccessorEnds => !heard_from(&sources, &fds, Source::SuccessorSays),
-            _ => true,
-        });
-        heard.dedup();
-        heard
+        sources.extend(peers.ancestors().enumerate().map(|(index, fd)| (Source::AncestorEnds(index), fd)));
+        sources.extend(peers.leaving().enumerate().map(|(index, fd)| (Source::LeaverEnds(index), fd)));
+        sources.push((Source::News, serving.state.news_event()));
+        sources
     }
 
     fn hear(&mut self, source: Source) {
         match source {
-            Source::Upstream => self.hear_upstream(),
-            Source::Signals => self.hear_signals(),
-            Source::News => {
-                self.state.take_news();
-                if self.retirement.has_begun() {
-                    self.upstream.draining(self.state.live());
-                }
-            }
+            Source::SuccessorSays => self.hear_successor(),
+            Source::SuccessorEnds => self.input(Input::Ended),
             Source::Bell => {
-                // Nothing to read: the requests are looked through all the same.
+                // One of the count, for one request.
                 let _ = self.bell.read();
-                while let Ok(request) = self.requests.try_recv() {
+                if let Ok(request) = self.requests.try_recv() {
                     self.asked(request);
                 }
             }
             Source::Hurry => {
-                let _ = self.hurry.read();
-                if self.retirement.has_begun() {
-                    self.state.force(true);
+                let _ = self.performer.peers.hurry().read();
+                if self.succession.is_over() {
+                    self.serving().state.force(true);
                 }
             }
-            // Whatever was heard before this one may have ended it, or have emptied its channel: it is looked at anew.
-            Source::SuccessorSays if self.successor.as_ref().and_then(Peer::channel).is_some_and(is_readable) => {
-                self.hear_successor();
+            Source::Upstream => self.hear_upstream(),
+            Source::Signals => {
+                let mut byte = [0];
+                if let Some(Ok(1)) = self.signals.as_mut().map(|pipe| pipe.read(&mut byte)) {
+                    if let Ok(signal) = Signal::try_from(i32::from(byte[0])) {
+                        self.signal(signal);
+                    }
+                }
             }
-            Source::SuccessorEnds if self.successor.as_ref().is_some_and(|peer| is_readable(peer.pidfd())) => {
-                self.input(Input::Ended);
+            Source::InterimSays => {
+                let Some(interim) = &mut self.performer.peers.interim else { return };
+                match interim.receive() {
+                    Ok(Said::Closed) | Err(_) => interim.close(),
+                    // It only has to finish what it has.
+                    Ok(_) => {}
+                }
             }
-            Source::SuccessorSays | Source::SuccessorEnds => {}
-            Source::InterimSays => self.hear_interim(),
-            Source::InterimEnds => self.interim_ended(),
-            Source::Leaver => {
-                self.ancestors.retain(|ancestor| !is_readable(ancestor.pidfd.as_fd()));
-                self.children.retain(|child| sys::reap(child.pidfd()).is_none() && !is_readable(child.pidfd()));
+            Source::InterimEnds => {
+                self.performer.peers.interim_ended();
+                self.serving().state.hold(false);
+                self.input(Input::Confirmed);
+            }
+            Source::AncestorEnds(index) => self.performer.peers.ancestor_ended(index),
+            Source::LeaverEnds(index) => self.performer.peers.leaver_ended(index),
+            Source::News => {
+                let Serving { state, upstream, .. } = self.serving();
+                state.take_news();
+                if self.succession.is_over() {
+                    upstream.draining(state.live());
+                }
+            }
+        }
+    }
+
+    /// One message of the successor.
+    fn hear_successor(&mut self) {
+        let Some(successor) = &mut self.performer.peers.successor else { return };
+        match successor.receive() {
+            Ok(Said::Hello { .. }) => successor.said_hello = true,
+            Ok(Said::Taken { name }) => self.performer.taken(now(), &name, self.succession.handed()),
+            Ok(Said::Ready) => self.input(Input::Ready),
+            // For the time when this process has become it. Else the successor hands it on by itself.
+            Ok(Said::Offer { name, socket }) if self.performer.settings.pid_mode == PidMode::KeepPid => {
+                successor.offered.push((name, socket));
+            }
+            Ok(Said::Draining { .. }) => self.input(Input::Leaves),
+            Ok(Said::Closed) => successor.close(),
+            Ok(_) => {}
+            Err(error) => {
+                successor.close();
+                successor.garbled = Some(error.to_string());
+                self.input(Input::Garbled);
             }
         }
     }
 
     /// One message of whoever is above.
     fn hear_upstream(&mut self) {
-        let Some(channel) = self.upstream.channel() else { return };
+        let upstream = &self.serving().upstream;
+        let Some(channel) = upstream.channel() else { return };
         let (bytes, fds) = match wire::receive(channel) {
             Ok(Some(received)) => received,
             // Whoever is above has gone. What that means to this process is said by a signal; the sockets are its own now.
@@ -185,46 +194,42 @@ impl Control {
         };
         match ToServer::decode(&bytes) {
             Ok(ToServer::Commit) => {
-                match self.upstream.kind() {
+                match upstream.kind() {
                     UpstreamKind::Predecessor => self.confirmed(),
                     // If it has waited for this.
-                    UpstreamKind::Holder => self.resume(),
+                    UpstreamKind::Holder => self.performer.resume(),
                     UpstreamKind::Returning | UpstreamKind::Nobody => {}
                 }
             }
             Ok(ToServer::Pause) => {
-                self.state.pause(&[]);
-                self.upstream.tell_if_heard(&ToHolder::Paused);
+                self.serving().state.pause(&[]);
+                upstream.tell_if_heard(&ToHolder::Paused);
             }
-            Ok(ToServer::Resume) => self.resume(),
+            Ok(ToServer::Resume) => self.performer.resume(),
             Ok(ToServer::Drain) => {
                 self.input(Input::Dismissed);
-                self.retire(Why::Upgraded);
-                if self.upstream.kind() == UpstreamKind::Predecessor {
+                self.performer.retire(now(), Why::Upgraded);
+                if self.serving().upstream.kind() == UpstreamKind::Predecessor {
                     // Those that this process alone had: the process before knows of none.
-                    self.paths.remove();
+                    self.serving().paths.remove();
                 }
             }
             Ok(ToServer::Release { name }) => {
-                if !self.upstream.release(&name) {
+                if !self.serving().unclaimed.release(&name) {
                     // It is used here: the process before has not heard that in time.
-                    self.register.open_again(&name);
+                    self.serving().register.open_again(&name);
                 }
             }
             Ok(ToServer::Stop) => {
-                if self.retirement.has_begun() && self.succession.stage() == Stage::Stopping {
-                    // Said again: there is a hurry.
-                    self.state.force(true);
-                }
                 // Nobody is told that this process serves: it does not.
-                self.upstream.say_nothing_more();
-                self.confirmed();
-                self.input(Input::StopWanted);
+                upstream.say_nothing_more();
+                self.is_sole();
+                self.input(Input::StopPassedOn);
             }
             Ok(ToServer::Upgrade) => self.input(Input::Wanted(By::Signal)),
             Ok(ToServer::Ancestor { generation }) => {
                 if let Ok([pidfd, hurry]) = <[OwnedFd; 2]>::try_from(fds) {
-                    self.ancestors.push(Ancestor { generation, pidfd, hurry });
+                    self.performer.peers.meet(Ancestor { generation, pidfd, hurry });
                 }
             }
             Ok(ToServer::Abort { why }) => {
@@ -235,37 +240,40 @@ impl Control {
         }
     }
 
-    /// The sockets are this process's alone.
     fn confirmed(&mut self) {
-        // One that was told to leave is nobody's successor any more, whatever becomes of whoever told it.
-        if self.upstream.kind() == UpstreamKind::Nobody || self.retirement.has_begun() {
-            return;
+        if self.is_sole() {
+            self.input(Input::Confirmed);
         }
-        if self.upstream.kind() == UpstreamKind::Holder {
-            // Nobody is left who would end a pause.
-            self.resume();
-        }
-        if let Err(error) = self.upstream.is_sole() {
-            complain(error);
-        }
-        self.paths.own_expected();
-        self.input(Input::Confirmed);
     }
 
-    /// signal(7) merges those that come at once.
-    fn hear_signals(&mut self) {
-        let mut bytes = [0; 128];
-        let Some(Ok(count)) = self.signals.as_mut().map(|pipe| pipe.read(&mut bytes)) else { return };
-        for byte in &bytes[..count] {
-            if let Ok(signal) = Signal::try_from(i32::from(*byte)) {
-                self.signal(signal);
-            }
+    /// The sockets are this process's alone; says whether that is new.
+    fn is_sole(&self) -> bool {
+        let Serving { upstream, paths, .. } = self.serving();
+        // One that was told to leave is nobody's successor any more, whatever becomes of whoever told it.
+        if upstream.kind() == UpstreamKind::Nobody || self.succession.is_over() {
+            return false;
+        }
+        if upstream.kind() == UpstreamKind::Holder {
+            // Nobody is left who would end a pause.
+            self.performer.resume();
+        }
+        if let Err(error) = upstream.is_sole() {
+            complain(error);
+        }
+        paths.own_expected();
+        true
+    }
+
+    /// What the process before had bound and nobody has asked for goes when that has gone, and this one has had its time.
+    fn wait_for_claims(&mut self) {
+        if !self.upstream_open && self.serving().upstream.is_ready() && self.claim_until.is_none() {
+            self.claim_until = Some(now() + CLAIM);
         }
     }
 
     fn signal(&mut self, signal: Signal) {
-        self.hear_out_the_successor();
-        let manual = self.settings.probation == Probation::Manual;
+        let settings = &self.performer.settings;
+        let manual = settings.probation == Probation::Manual;
         let starting = matches!(self.succession.stage(), Stage::Starting { .. });
         let on_probation = matches!(self.succession.stage(), Stage::Probation { .. });
         match signal {
@@ -277,25 +285,24 @@ impl Control {
                 complain("SIGQUIT: the successor has just ended; ignored, and the next one stops the server");
             }
             Signal::SIGHUP if manual && (starting || on_probation) => self.input(Input::Back(By::Signal)),
-            signal if self.settings.upgrade_on.contains(&signal) => self.input(Input::Wanted(By::Signal)),
-            signal if self.settings.reload_on.contains(&signal) => {
-                self.upstream.reloading(self.settings.ready_timeout);
-                self.state.ask_for_reload();
+            signal if settings.upgrade_on.contains(&signal) => self.input(Input::Wanted(By::Signal)),
+            signal if settings.reload_on.contains(&signal) => {
+                self.serving().upstream.reloading(settings.ready_timeout);
+                self.serving().state.ask_for_reload();
             }
-            signal if self.settings.stop_on.contains(&signal) => self.stop_wanted(),
+            signal if settings.stop_on.contains(&signal) => self.stop_wanted(),
             Signal::SIGQUIT => self.stop_wanted(),
             _ => complain(format_args!("{signal}: no successor is on probation; ignored")),
         }
     }
 
     fn asked(&mut self, request: Request) {
-        self.hear_out_the_successor();
         // Nobody may wait for the answer any more.
         match request {
-            Request::Upgrade(caller) => match self.refusal() {
-                Some(error) => drop(caller.send(Err(error))),
+            Request::Upgrade(caller) => match self.succession.refusal() {
+                Some(why) => drop(caller.send(Err(self.performer.refused(why)))),
                 None => {
-                    self.caller = Some(caller);
+                    self.performer.caller = Some(caller);
                     self.input(Input::Wanted(By::Call));
                 }
             },
@@ -303,12 +310,12 @@ impl Control {
             Request::RollBack(caller) => drop(caller.send(self.decide(Input::Back(By::Call)))),
             Request::Stop => self.stop_wanted(),
             Request::Ready => {
-                self.relieve_interim();
+                self.performer.relieve_interim(now());
                 self.wait_for_claims();
             }
             Request::Reloaded => {
                 if matches!(self.succession.stage(), Stage::Serving | Stage::Relieving) {
-                    self.upstream.reloaded();
+                    self.serving().upstream.reloaded();
                 }
             }
         }
@@ -322,103 +329,60 @@ impl Control {
         Ok(())
     }
 
-    /// A first request, or a repeated one, which is in a hurry. A process that was only draining for its successor has not
-    /// been asked before; one that drains for a holder has, as that says it by this signal when its patience ends.
     fn stop_wanted(&mut self) {
-        let repeated = std::mem::replace(&mut self.stop_asked, true);
-        if self.retirement.has_begun() {
-            if repeated && self.is_left_to_the_manager() {
-                return;
-            }
-            if repeated || self.upstream.kind() == UpstreamKind::Holder {
-                self.state.force(true);
-                self.hurry_the_interim();
-            } else {
-                complain("connections are being finished; one more signal ends them");
-                self.stop_interim();
-            }
-            return;
-        }
-        self.input(Input::StopWanted);
-        if repeated {
-            self.state.force(true);
-        }
-    }
-
-    /// A service manager that stops a service signals all its processes, and those that are left once more when the main one has
-    /// ended (systemd.kill(5), `SendSIGKILL=`): that is no hurry. It has its own way when its patience ends.
-    fn is_left_to_the_manager(&self) -> bool {
-        self.upstream.has_manager() && !self.upstream.is_announced()
-    }
-
-    /// What the process before had bound and nobody has asked for goes when that has gone, and this one has had its time.
-    fn wait_for_claims(&mut self) {
-        if !self.upstream_open && self.upstream.is_ready() && self.claim_until.is_none() {
-            self.claim_until = Some(now() + CLAIM);
-        }
-    }
-
-    /// It may have said that it is ready, and have clients, or it may have ended, before whatever is about to be done: nothing is
-    /// handed over to one that is gone.
-    fn hear_out_the_successor(&mut self) {
-        while self.successor.as_ref().and_then(Peer::channel).is_some_and(is_readable) {
-            self.hear_successor();
-        }
-        if self.successor.as_ref().is_some_and(|peer| is_readable(peer.pidfd())) {
-            self.input(Input::Ended);
-        }
-    }
-
-    /// One message of the successor.
-    fn hear_successor(&mut self) {
-        let Some(successor) = &mut self.successor else { return };
-        match successor.receive() {
-            Ok(Said::Hello { .. }) => successor.said_hello = true,
-            Ok(Said::Taken { name }) => self.taken(&name),
-            Ok(Said::Ready) => self.input(Input::Ready),
-            // For the time when this process has become it. Else the successor hands it on by itself.
-            Ok(Said::Offer { name, socket }) if self.settings.pid_mode == PidMode::KeepPid => {
-                successor.offered.push((name, socket));
-            }
-            Ok(Said::Draining { .. }) if self.succession.stage() == Stage::Handed => self.stop_interim(),
-            Ok(Said::Draining { .. }) => self.input(Input::Leaves),
-            Ok(Said::Closed) => successor.close(),
-            Ok(_) => {}
-            Err(error) => {
-                successor.close();
-                successor.garbled = Some(error.to_string());
-                self.input(Input::Garbled);
-            }
-        }
-    }
-
-    fn hear_interim(&mut self) {
-        let Some(interim) = &mut self.interim else { return };
-        match interim.receive() {
-            Ok(Said::Closed) | Err(_) => interim.close(),
-            // It only has to finish what it has.
-            Ok(_) => {}
-        }
+        let upstream = &self.serving().upstream;
+        let asker = match upstream.kind() {
+            UpstreamKind::Holder => Asker::Holder,
+            _ if upstream.has_manager() && !upstream.is_announced() => Asker::Manager,
+            UpstreamKind::Nobody | UpstreamKind::Predecessor | UpstreamKind::Returning => Asker::Anybody,
+        };
+        self.input(Input::StopWanted(asker));
     }
 
     /// Decides, and does it.
-    pub(crate) fn input(&mut self, input: Input) {
-        let actions = self.succession.handle(now(), input);
-        for action in actions {
-            self.perform(action);
+    fn input(&mut self, input: Input) {
+        let now = now();
+        for action in self.succession.handle(now, input) {
+            if let Some(come_of_it) = self.performer.perform(now, action) {
+                self.input(come_of_it);
+            }
         }
     }
 
+    fn serving(&self) -> &Serving {
+        &self.performer.serving
+    }
+
+    /// Nothing has happened that should be known before the time counts, or before this process goes.
+    fn all_is_heard(&mut self) {
+        self.input(Input::Time);
+        if self.is_to_return() {
+            self.performer.become_the_successor();
+            self.input(Input::CannotReturn);
+        }
+    }
+
+    /// Everything is finished here, the successor serves, and the number of this process must not end.
+    fn is_to_return(&self) -> bool {
+        let Performer { serving, peers, .. } = &self.performer;
+        // Children on their way out would be nobody's to wait for.
+        self.succession.handed() == Some(Then::Returns)
+            && serving.state.is_finished()
+            && peers.successor.is_some()
+            && peers.leaving().next().is_none()
+    }
+
     fn until_next_step(&self) -> PollTimeout {
-        let phase = self.state.phase();
-        let queued = self.retirement.is_emptying() && self.register.is_any_queued(&self.state);
+        if self.is_to_return() {
+            return PollTimeout::ZERO;
+        }
+        let performer = &self.performer;
         let deadlines = [
             self.succession.deadline(),
-            self.retirement.deadline(phase, queued),
-            self.next_ping,
+            performer.next_step(),
+            performer.watchdog.next(),
             self.claim_until,
-            self.children.iter().filter_map(|child| child.kill_at).min(),
-            self.interim.as_ref().and_then(|interim| interim.kill_at),
+            performer.peers.next_kill(),
         ];
         let Some(next) = deadlines.into_iter().flatten().min() else { return PollTimeout::NONE };
         let left = next.saturating_duration_since(now());
@@ -426,43 +390,22 @@ impl Control {
         PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
     }
 
+    /// What is due whatever else has happened.
     fn look_at_the_clock(&mut self) {
         let now = now();
-        if self.succession.deadline().is_some_and(|deadline| now >= deadline) {
-            self.hear_out_the_successor();
-            self.input(Input::Time);
+        self.performer.go_on_leaving(now);
+        if self.claim_until.take_if(|until| now >= *until).is_some() {
+            self.serving().unclaimed.drop_bound();
         }
-        let queued = self.retirement.is_emptying() && self.register.is_any_queued(&self.state);
-        match self.retirement.due(now, self.state.phase(), queued) {
-            Some(Step::CloseIntake) => self.close_intake(),
-            Some(Step::Shut) => self.shut(),
-            Some(Step::Drain) => self.state.drain(),
-            Some(Step::Force) => self.state.force(false),
-            None => {}
-        }
-        if self.claim_until.is_some_and(|until| now >= until) {
-            self.claim_until = None;
-            self.upstream.drop_unclaimed();
-        }
-        self.kill_who_is_late(now);
-        self.ping(now);
-        self.become_the_successor_if_due();
-        let successors = usize::from(self.successor.is_some()) + usize::from(self.interim.is_some());
-        self.state.set_generations(1 + self.ancestors.len() + successors);
+        let Performer { serving, peers, watchdog, .. } = &mut self.performer;
+        peers.kill_who_is_late(now);
+        watchdog.ping_if_due(now, &serving.upstream);
+        serving.state.set_generations(peers.count());
     }
-}
-
-fn heard_from(sources: &[(Source, BorrowedFd<'_>)], fds: &[PollFd<'_>], wanted: Source) -> bool {
-    sources.iter().zip(fds).any(|((source, _), fd)| *source == wanted && fd.any() == Some(true))
-}
-
-/// Which a pidfd is when its process has ended (pidfd_open(2)).
-fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
 }
 
 // The deadlines of this thread are the one place of the crate that reads a clock.
 #[allow(clippy::disallowed_methods)]
-pub(crate) fn now() -> Instant {
+fn now() -> Instant {
     Instant::now()
 }

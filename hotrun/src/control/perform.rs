@@ -1,214 +1,194 @@
 //! Doing what `succession` says: starting a successor, handing over, coming back, leaving.
 //! Never lives here: when to (`succession`, `retirement`), and hearing (`control`).
 
-use crate::control::peer::{Ancestor, Peer};
-use crate::control::retirement::Left;
-use crate::control::succession::{Action, By, Input, Outcome, Stage};
-use crate::control::{Control, now};
+use crate::control::peer::Peers;
+use crate::control::retirement::{Left, Retirement, Step};
+use crate::control::start;
+use crate::control::succession::{Action, By, Input, Outcome, Refusal, Then};
+use crate::control::watchdog::Watchdog;
 use crate::error::exit_status;
-use crate::holder::Holder;
-use crate::inherit::given::Inheritance;
-use crate::inherit::spawn;
-use crate::inherit::spawn::Parent;
+use crate::request::{Answer, Successor};
+use crate::serving::Serving;
 use crate::serving::register::{Entry, Kind};
 use crate::serving::state::{ListenerGate, Why};
-use crate::settings::{Healthy, Hook};
+use crate::settings::Settings;
 use crate::upstream::{UpstreamKind, complain};
-use crate::wire::{HOTRUN_HELD, HOTRUN_PREDECESSOR, NOTIFY_SOCKET, WATCHDOG_USEC};
 use crate::{PidMode, Probation, UpgradeError, sys};
-use std::ffi::OsString;
-use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a process gets that was told to leave, on top of the time its connections have.
-pub(crate) const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How long a successor that is confirmed, or alone, may still ask for a socket.
 pub(crate) const CLAIM: Duration = Duration::from_secs(1);
 
-impl Control {
-    pub(crate) fn perform(&mut self, action: Action) {
+/// All that an action is done with.
+pub(crate) struct Performer {
+    pub(crate) serving: Arc<Serving>,
+    pub(crate) settings: Settings,
+    pub(crate) peers: Peers,
+    pub(crate) retirement: Retirement,
+    pub(crate) watchdog: Watchdog,
+    /// Waits to hear what becomes of the upgrade that is on its way.
+    pub(crate) caller: Option<Answer<Successor>>,
+}
+
+impl Performer {
+    /// Does it; what has come of it at once is one more input.
+    #[must_use]
+    pub(crate) fn perform(&mut self, now: Instant, action: Action) -> Option<Input> {
         match action {
-            Action::Start => self.start_successor(),
+            Action::Start => return self.start_successor(),
             Action::Pause => self.pause(),
-            Action::Commit { again } => self.commit(again),
+            Action::Commit { again } => self.commit(now, again),
+            Action::Lend => self.lend(now),
             Action::Resume => self.resume(),
             Action::Kill => {
-                if let Some(successor) = &self.successor {
+                if let Some(successor) = &self.peers.successor {
                     successor.kill();
                 }
             }
             Action::Dismiss => {
-                if let Some(successor) = &self.successor {
+                if let Some(successor) = &self.peers.successor {
                     // One that is gone has left already.
                     let _ = successor.holder.drain();
                 }
             }
-            Action::Report(outcome) => self.report(outcome),
-            Action::Stop => {
-                if let Some(caller) = self.caller.take() {
-                    let _ = caller.send(Err(UpgradeError::Stopping));
-                }
-                self.forget_successor(None);
-                self.leave_the_stop_to_the_interim();
-                self.retire(Why::Stopped);
-            }
-            Action::StopBoth => self.stop_both(),
+            Action::Report(outcome) => self.report(now, outcome),
+            Action::Stop => self.stop(now),
+            Action::StopBoth => self.stop_both(now),
+            Action::PassStopOn => self.peers.tell_to_stop(),
+            Action::ReleaseTaken => self.serving.register.release(&self.serving.state, |entry| entry.taken),
+            Action::Force => self.serving.state.force(true),
             // One that is gone says so by the end of the channel.
-            Action::AskToLeave => self.upstream.draining(self.state.live()),
+            Action::AskToLeave => self.serving.upstream.draining(self.serving.state.live()),
         }
+        None
     }
 
-    fn start_successor(&mut self) {
-        self.make_room();
+    fn start_successor(&mut self) -> Option<Input> {
         let settings = &self.settings;
+        self.peers.make_room(settings.max_generations);
         let window = match settings.probation {
             Probation::For(window) => window,
             Probation::Manual => Duration::ZERO,
         };
-        self.upstream.reloading(settings.ready_timeout + window + settings.pace.drain_timeout + GRACE);
-        match self.spawn() {
+        self.serving.upstream.reloading(settings.ready_timeout + window + settings.pace.drain_timeout + GRACE);
+        match start::successor(settings, &self.serving) {
             Ok(successor) => {
-                self.successor = Some(successor);
-                self.input(Input::Started);
+                self.peers.successor = Some(successor);
+                None
             }
             Err(error) => {
-                self.input(Input::NotStarted);
                 self.failed(error);
+                Some(Input::NotStarted)
             }
         }
-    }
-
-    fn spawn(&self) -> Result<Peer, UpgradeError> {
-        let program = &self.settings.program;
-        let named = |source| UpgradeError::Spawn { program: program.name().to_owned(), source };
-        let found = program.find().map_err(named)?;
-        let generation = self.generation + 1;
-        let (holder, theirs) = Holder::new().map_err(named)?;
-        let inheritance = Inheritance::gather(&self.register, &self.upstream).map_err(named)?;
-        let (name, value) = holder.control_variable(inheritance.handed().len());
-        let mut variables = vec![(name, value.into())];
-        // The one in between is not the main process for a moment, and has nothing to say.
-        let own = std::process::id();
-        match self.settings.pid_mode {
-            PidMode::Handoff => {
-                variables.push((HOTRUN_PREDECESSOR, own.to_string().into()));
-                variables.extend(self.manager_variables());
-            }
-            PidMode::KeepPid => variables.push((HOTRUN_PREDECESSOR, format!("{own}:returns").into())),
-        }
-        if self.settings.held {
-            variables.push((HOTRUN_HELD, "1".into()));
-        }
-        let image = inheritance.image(program, &found, generation, variables).map_err(named)?;
-        // A service manager hears the end of its own children at once, and of no others; the kernel has none for process 1.
-        let managed = self.settings.notify_socket.is_some() && self.settings.pid_mode == PidMode::Handoff;
-        let parent = if managed && own != 1 { Parent::Parents } else { Parent::This };
-        let started = spawn::process(&image, &inheritance.descriptors(theirs.as_fd()), parent);
-        let (pid, pidfd) = started.map_err(|source| UpgradeError::Spawn { program: found, source })?;
-        Ok(Peer::new(holder, pidfd, pid, generation))
-    }
-
-    pub(crate) fn manager_variables(&self) -> Vec<(&'static str, OsString)> {
-        let manager = self.settings.notify_socket.iter().map(|address| (NOTIFY_SOCKET, address.clone()));
-        let watchdog = self.settings.watchdog.iter().map(|every| (WATCHDOG_USEC, every.as_micros().to_string().into()));
-        manager.chain(watchdog).collect()
-    }
-
-    /// So many generations may be there at once; the oldest has had its time.
-    fn make_room(&mut self) {
-        // This process and the next one.
-        let room = self.settings.max_generations.saturating_sub(2);
-        self.ancestors.sort_by_key(|ancestor| ancestor.generation);
-        let too_many = self.ancestors.len().saturating_sub(room);
-        self.ancestors.iter().take(too_many).for_each(Ancestor::hurry);
     }
 
     /// The successor accepts; this process keeps what the successor has not asked for.
-    fn pause(&mut self) {
-        let entries = self.register.entries();
-        self.state.pause(&not_taken(&entries));
+    fn pause(&self) {
+        let entries = self.serving.register.entries();
+        let kept = entries.iter().filter(|entry| !entry.taken).map(|entry| &*entry.gate);
+        self.serving.state.pause(&kept.collect::<Vec<_>>());
         if self.settings.probation == Probation::Manual {
             // It may be long; the manager need not wait for it.
-            self.upstream.reloaded();
+            self.serving.upstream.reloaded();
         }
     }
 
-    pub(crate) fn resume(&mut self) {
-        let entries = self.register.entries();
+    pub(crate) fn resume(&self) {
+        let entries = self.serving.register.entries();
         let gates: Vec<&ListenerGate> = entries.iter().map(|entry| &*entry.gate).collect();
-        self.state.resume(&gates);
-        self.upstream.reloaded();
+        self.serving.state.resume(&gates);
+        self.serving.upstream.reloaded();
     }
 
-    fn commit(&mut self, again: bool) {
+    fn commit(&mut self, now: Instant, again: bool) {
         // The last sign of life of this process, which the manager may take a while to follow to the next one.
-        self.next_ping = None;
-        self.ping(now());
-        let Some(successor) = &self.successor else { return };
-        let keeps_pid = self.settings.pid_mode == PidMode::KeepPid;
-        let holder = &successor.holder;
-        // A successor that has just ended hears none of this; its end is seen by its pidfd.
-        if !keeps_pid {
-            self.upstream.hand_over_to(successor.pid);
-            self.next_ping = None;
-            for ancestor in &self.ancestors {
-                let _ = holder.introduce(ancestor.generation, ancestor.pidfd.as_fd(), ancestor.hurry.as_fd());
-            }
-            if let Ok(own) = sys::pidfd(std::process::id()) {
-                let _ = holder.introduce(self.generation, own.as_fd(), self.hurry.as_fd());
+        self.watchdog.ping(now, &self.serving.upstream);
+        self.watchdog.rest();
+        if let Some(successor) = &self.peers.successor {
+            self.serving.upstream.hand_over_to(successor.pid);
+            self.peers.introduce_to_successor(self.serving.generation);
+            // One that has just ended hears none of this; its end is seen by its pidfd.
+            let _ = successor.holder.commit();
+            if again {
+                let _ = successor.holder.pass_on_upgrade();
             }
         }
-        let _ = holder.commit();
-        if again && !keeps_pid {
-            let _ = holder.pass_on_upgrade();
-        }
-        self.release_what_is_taken(Why::Upgraded);
+        self.forget_paths_of_taken();
+        self.stop_accepting(now, Why::Upgraded);
+        self.serving.register.release(&self.serving.state, |entry| entry.taken);
     }
 
-    /// The service is to stop, while it is still open which of the two processes is to stay. Each finishes what it has; what waits
+    /// The successor serves until this process returns, which needs its sockets again.
+    fn lend(&mut self, now: Instant) {
+        // Where nothing has to be finished here, the next one is the new program's to send.
+        self.watchdog.ping(now, &self.serving.upstream);
+        self.serving.state.hold(true);
+        self.forget_paths_of_taken();
+        self.stop_accepting(now, Why::Upgraded);
+    }
+
+    fn stop(&mut self, now: Instant) {
+        if let Some(caller) = self.caller.take() {
+            let _ = caller.send(Err(UpgradeError::Stopping));
+        }
+        self.give_up_successor(None);
+        self.leave_the_stop_to_the_interim(now);
+        self.retire(now, Why::Stopped);
+    }
+
+    /// The service is to stop while it is still open which of the two processes is to stay. Each finishes what it has; what waits
     /// in the queues is the successor's, where it has asked for them.
-    fn stop_both(&mut self) {
-        if let Some(successor) = &self.successor {
+    fn stop_both(&mut self, now: Instant) {
+        if let Some(successor) = &self.peers.successor {
             // One that has just ended is seen by its pidfd.
             let _ = successor.holder.stop();
         }
-        (self.stays, self.stop_passed_on) = (true, true);
-        self.release_what_is_taken(Why::Stopped);
+        // Whoever started this process knows the service by its number: it stays as long as the service does.
+        self.serving.state.hold(self.settings.pid_mode == PidMode::KeepPid);
+        self.forget_paths_of_taken();
+        self.stop_accepting(now, Why::Stopped);
+        self.serving.register.release(&self.serving.state, |entry| entry.taken);
     }
 
-    /// Stops accepting; the sockets that the successor has asked for are its own from now on.
-    fn release_what_is_taken(&mut self, why: Why) {
-        let keeps_pid = self.settings.pid_mode == PidMode::KeepPid;
-        let entries = self.register.entries();
-        for entry in entries.iter().filter(|entry| entry.taken && entry.kind == Kind::Unix) {
-            if let Some(path) = &entry.path {
-                self.paths.forget(path);
-            }
-        }
-        // Whoever started this process knows the service by its number: it stays as long as the service does.
-        self.state.hold(keeps_pid);
-        self.stop_accepting(why, &entries);
-        // A process that returns needs them again.
-        if !keeps_pid || self.stays {
-            self.register.release(&self.state, |entry| entry.taken);
+    /// This process has returned, and does not serve yet: the interim one stops for the whole service.
+    fn leave_the_stop_to_the_interim(&mut self, now: Instant) {
+        let Some(interim) = self.peers.interim.as_mut().filter(|interim| interim.kill_at.is_none()) else { return };
+        self.serving.state.admit_only(&[]);
+        self.serving.state.shut();
+        self.serving.register.release(&self.serving.state, |_| true);
+        // One that is gone has left already.
+        let _ = interim.holder.stop();
+        interim.kill_at = Some(now + 2 * self.settings.pace.drain_timeout + GRACE);
+    }
+
+    /// This process serves: the one that kept the sockets served may leave.
+    pub(crate) fn relieve_interim(&mut self, now: Instant) {
+        if let Some(interim) = &mut self.peers.interim {
+            // One that is gone has left already.
+            let _ = interim.holder.drain();
+            interim.kill_at = Some(now + self.settings.pace.drain_timeout + GRACE);
         }
     }
 
     /// Stops serving: because of a successor, or for good.
-    pub(crate) fn retire(&mut self, why: Why) {
-        if self.retirement.has_begun() {
-            return;
+    pub(crate) fn retire(&mut self, now: Instant, why: Why) {
+        if !self.retirement.has_begun() {
+            self.stop_accepting(now, why);
         }
-        let entries = self.register.entries();
-        self.stop_accepting(why, &entries);
     }
 
-    fn stop_accepting(&mut self, why: Why, entries: &[Entry]) {
+    fn stop_accepting(&mut self, now: Instant, why: Why) {
+        let Serving { state, upstream, register, paths, .. } = &*self.serving;
+        let entries = register.entries();
         // Nobody else serves these: their queues must be empty before they are closed.
-        let alone = why == Why::Stopped && self.upstream.kind() == UpstreamKind::Nobody;
-        let nobody_else = alone || self.successor.is_some();
+        let alone = why == Why::Stopped && upstream.kind() == UpstreamKind::Nobody;
+        let nobody_else = alone || self.peers.successor.is_some();
         let is_left = |entry: &Entry| nobody_else && self.is_own(entry) && !entry.taken;
         let exempt: Vec<&ListenerGate> =
             entries.iter().filter(|entry| is_left(entry)).map(|entry| &*entry.gate).collect();
@@ -218,135 +198,154 @@ impl Control {
             Why::Stopped => Left::Closed,
         };
         if left == Left::Closed {
-            self.register.close_intake(is_left);
+            register.close_intake(is_left);
         }
         // On probation others were, too.
-        entries.iter().filter(|entry| !is_left(entry)).for_each(|entry| self.state.no_longer_exempt(&entry.gate));
-        self.state.admit_only(&exempt);
-        if self.upstream.kind() == UpstreamKind::Holder && !self.settings.says_deadline {
+        entries.iter().filter(|entry| !is_left(entry)).for_each(|entry| state.no_longer_exempt(&entry.gate));
+        state.admit_only(&exempt);
+        if upstream.kind() == UpstreamKind::Holder && !self.settings.says_deadline {
             // It sees whether answers go on, and ends this process when they do not.
             self.retirement.without_deadline();
         }
-        self.retirement.begin(now(), left);
+        self.retirement.begin(now, left);
         // Before anybody is woken: the process may end as soon as it knows.
         if why == Why::Stopped {
-            self.upstream.stopping(self.settings.pace.drain_timeout + GRACE);
-            self.paths.remove();
+            upstream.stopping(self.settings.pace.drain_timeout + GRACE);
+            paths.remove();
         }
-        self.upstream.draining(self.state.live());
-        self.state.stop_accepting(why, &exempt);
+        upstream.draining(state.live());
+        state.stop_accepting(why, &exempt);
         if left == Left::None {
-            self.state.shut();
+            state.shut();
         }
     }
 
-    /// Whether it is this server's to close: the queue of what others hold, too, is theirs, and what is done to the one socket is done to
-    /// it in all processes.
+    /// Whether its queue is this server's to close. What is done to a socket is done to it in all processes that have it.
     fn is_own(&self, entry: &Entry) -> bool {
         entry.bound_by_program && !(self.settings.held && entry.kind == Kind::Tcp)
     }
 
-    /// The successor has asked for that socket, maybe late.
-    pub(crate) fn taken(&mut self, name: &str) {
-        self.register.take(name, &self.state);
-        if self.succession.stage() != Stage::Handed {
-            return;
-        }
-        let entries = self.register.entries();
-        if let Some(path) = entries.iter().find(|entry| entry.name == name).and_then(|entry| entry.path.as_ref()) {
-            self.paths.forget(path);
-        }
-        if self.settings.pid_mode == PidMode::Handoff {
-            self.register.release(&self.state, |entry| entry.taken);
-        }
-        if entries.iter().all(|entry| entry.taken || !entry.bound_by_program) {
-            self.retirement.shut(now());
-            self.state.shut();
+    fn forget_paths_of_taken(&self) {
+        for entry in self.serving.register.entries().iter().filter(|entry| entry.taken) {
+            if let Some(path) = &entry.path {
+                self.serving.paths.forget(path);
+            }
         }
     }
 
+    /// The successor has asked for that socket, maybe after it was handed over to.
+    pub(crate) fn taken(&mut self, now: Instant, name: &str, handed: Option<Then>) {
+        let Serving { state, register, .. } = &*self.serving;
+        register.take(name, state);
+        let Some(then) = handed else { return };
+        self.forget_paths_of_taken();
+        if then.is_for_good() {
+            register.release(state, |entry| entry.taken);
+        }
+        let entries = register.entries();
+        if entries.iter().all(|entry| entry.taken || !entry.bound_by_program) {
+            self.retirement.shut(now);
+            state.shut();
+        }
+    }
+
+    /// The step of leaving that is due.
+    pub(crate) fn go_on_leaving(&mut self, now: Instant) {
+        let Serving { state, register, .. } = &*self.serving;
+        let queued = self.retirement.is_emptying() && register.is_any_queued(state);
+        match self.retirement.due(now, state.phase(), queued) {
+            Some(Step::CloseIntake) => self.close_intake(),
+            // The queues that nobody else serves are empty.
+            Some(Step::Shut) => {
+                state.shut();
+                register.release(state, |entry| !entry.taken);
+            }
+            Some(Step::Drain) => state.drain(),
+            Some(Step::Force) => state.force(false),
+            None => {}
+        }
+    }
+
+    /// When the next one is.
+    pub(crate) fn next_step(&self) -> Option<Instant> {
+        let Serving { state, register, .. } = &*self.serving;
+        let queued = self.retirement.is_emptying() && register.is_any_queued(state);
+        self.retirement.deadline(state.phase(), queued)
+    }
+
     /// The successor has had its time to ask for the sockets that are left.
-    pub(crate) fn close_intake(&mut self) {
-        let names = self.register.close_intake(|entry| self.is_own(entry) && !entry.taken);
-        if let Some(successor) = &self.successor {
+    fn close_intake(&self) {
+        let names = self.serving.register.close_intake(|entry| self.is_own(entry) && !entry.taken);
+        if let Some(successor) = &self.peers.successor {
             for name in names {
                 // One that is gone has let them go already.
                 let _ = successor.holder.release(&name);
             }
         }
         // Those that were taken are somebody else's by now.
-        self.paths.remove();
+        self.serving.paths.remove();
     }
 
-    /// The queues that nobody else serves are empty.
-    pub(crate) fn shut(&mut self) {
-        self.state.shut();
-        self.register.release(&self.state, |entry| !entry.taken);
+    /// Becomes the new program in place; returns where that is not possible. The successor serves then, and this process stays as
+    /// whoever watches it knows it, until that one ends.
+    pub(crate) fn become_the_successor(&self) {
+        let Some(successor) = &self.peers.successor else { return };
+        let Err(error) = start::in_place(successor, &self.settings, &self.serving);
+        let (name, pid) = (self.settings.program.name().display(), successor.pid);
+        complain(format_args!("cannot start {name} in the place of this process: {error}; process {pid} serves"));
     }
 
-    fn report(&mut self, outcome: Outcome) {
+    fn report(&mut self, now: Instant, outcome: Outcome) {
         let (pid, generation) =
-            self.successor.as_ref().map_or((0, 0), |successor| (successor.pid, successor.generation));
+            self.peers.successor.as_ref().map_or((0, 0), |successor| (successor.pid, successor.generation));
         let error = match outcome {
             Outcome::Serves => {
                 if let Some(caller) = self.caller.take() {
-                    let _ = caller.send(Ok(crate::Successor { pid, generation }));
+                    let _ = caller.send(Ok(Successor { pid, generation }));
                 }
                 return;
             }
-            Outcome::Remembered => {
-                complain("an upgrade is on its way; one more will follow it");
-                return;
-            }
-            Outcome::Refused(By::Signal) => {
-                if let Some(error) = self.refusal() {
-                    complain(format_args!("no upgrade: {error}"));
-                }
-                return;
+            Outcome::Remembered => return complain("an upgrade is on its way; one more will follow it"),
+            Outcome::Finishing => return complain("connections are being finished; one more signal ends them"),
+            Outcome::Refused(By::Signal, why) => {
+                return complain(format_args!("no upgrade: {}", self.refused(why)));
             }
             // The caller has been told.
-            Outcome::Refused(By::Call) | Outcome::NothingToConfirm(_) => return,
-            Outcome::Orphaned => {
-                self.orphaned();
-                return;
-            }
+            Outcome::Refused(By::Call, _) | Outcome::NothingToConfirm(_) => return,
+            Outcome::Orphaned { expected } => return self.orphaned(expected),
             Outcome::Ended => UpgradeError::Exited { pid, status: self.how_it_ended() },
             Outcome::NotReady => UpgradeError::NotReady {
                 pid,
                 after: self.settings.ready_timeout,
-                said_hello: self.successor.as_ref().is_some_and(|successor| successor.said_hello),
+                said_hello: self.peers.successor.as_ref().is_some_and(|successor| successor.said_hello),
             },
             Outcome::Garbled => {
-                let why = self.successor.as_mut().and_then(|successor| successor.garbled.take());
+                let why = self.peers.successor.as_mut().and_then(|successor| successor.garbled.take());
                 UpgradeError::Protocol { pid, why: why.unwrap_or_default() }
             }
             Outcome::RolledBack => UpgradeError::RolledBack { pid, status: self.how_it_ended() },
             Outcome::SentAway => UpgradeError::SentAway { pid },
         };
         let leaves_by_itself = outcome == Outcome::SentAway;
-        self.forget_successor(leaves_by_itself.then(|| now() + self.settings.pace.drain_timeout + GRACE));
+        self.give_up_successor(leaves_by_itself.then(|| now + self.settings.pace.drain_timeout + GRACE));
         self.failed(error);
     }
 
     fn how_it_ended(&self) -> Option<std::process::ExitStatus> {
-        let pidfd = self.successor.as_ref()?.pidfd();
+        let pidfd = self.peers.successor.as_ref()?.pidfd();
         // A sibling is not this process's to wait for.
         sys::reap(pidfd).and_then(exit_status).or_else(|| sys::exit_status(pidfd))
     }
 
-    /// It is only watched until it is gone.
-    fn forget_successor(&mut self, kill_at: Option<Instant>) {
-        if let Some(mut successor) = self.successor.take() {
-            successor.kill_at = kill_at;
-            successor.offered.clear();
-            self.children.push(successor);
+    fn give_up_successor(&mut self, kill_at: Option<Instant>) {
+        if self.peers.give_up_successor(kill_at) {
             // Whatever it had asked for, this process alone serves now.
-            self.register.forget_taken();
+            self.serving.register.forget_taken();
         }
     }
 
     fn failed(&mut self, error: UpgradeError) {
-        self.upstream.reloaded();
+        self.serving.upstream.reloaded();
         match &self.settings.on_failure {
             // It is the user's, and runs on the thread that hears the signals.
             Some(hook) => drop(catch_unwind(AssertUnwindSafe(|| hook.0(&error)))),
@@ -358,57 +357,27 @@ impl Control {
     }
 
     /// The successor has ended after everything was handed over to it.
-    fn orphaned(&mut self) {
+    fn orphaned(&mut self, expected: bool) {
         let status = self.how_it_ended();
-        // It may have had a successor of its own, or have been stopped.
-        let as_it_should = self.stop_asked || self.stays || status.is_some_and(|status| status.success());
+        // It may have had a successor of its own.
+        let as_it_should = expected || status.is_some_and(|status| status.success());
         let status = status.map_or_else(String::new, |status| format!(" with {status}"));
-        if let Some(successor) = self.successor.take().filter(|_| !as_it_should) {
+        if let Some(successor) = self.peers.successor.take().filter(|_| !as_it_should) {
             complain(format_args!("process {}, which served in this one's place, has ended{status}", successor.pid));
         }
-        self.state.hold(false);
+        self.serving.state.hold(false);
     }
 
-    /// Why an upgrade that is asked for now cannot be.
-    pub(crate) fn refusal(&self) -> Option<UpgradeError> {
-        let pid = self.successor.as_ref().map(|successor| successor.pid);
-        match self.succession.stage() {
-            Stage::Serving => None,
-            Stage::Held | Stage::Interim => Some(UpgradeError::Held),
-            Stage::Unconfirmed => Some(UpgradeError::OnProbation),
-            // It is a part of an upgrade that is not over.
-            Stage::Relieving => Some(UpgradeError::InProgress { pid: Some(std::process::id()) }),
-            Stage::Starting { .. } | Stage::Probation { .. } => Some(UpgradeError::InProgress { pid }),
-            Stage::Handed if self.settings.pid_mode == PidMode::KeepPid => Some(UpgradeError::InProgress { pid }),
-            Stage::Handed => Some(UpgradeError::Draining { successor: pid.unwrap_or(0) }),
-            Stage::Stopping | Stage::AskedToLeave => Some(UpgradeError::Stopping),
+    /// Why an upgrade that is asked for now cannot be, as its caller is told.
+    pub(crate) fn refused(&self, why: Refusal) -> UpgradeError {
+        let pid = self.peers.successor.as_ref().map(|successor| successor.pid);
+        match why {
+            Refusal::Held => UpgradeError::Held,
+            Refusal::OnProbation => UpgradeError::OnProbation,
+            Refusal::InProgress => UpgradeError::InProgress { pid },
+            Refusal::Returning => UpgradeError::InProgress { pid: Some(std::process::id()) },
+            Refusal::HandedOver => UpgradeError::Draining { successor: pid.unwrap_or(0) },
+            Refusal::Stopping => UpgradeError::Stopping,
         }
     }
-
-    pub(crate) fn kill_who_is_late(&mut self, now: Instant) {
-        for peer in self.children.iter_mut().chain(&mut self.interim) {
-            if peer.kill_at.is_some_and(|kill_at| now >= kill_at) {
-                peer.kill_at = None;
-                peer.kill();
-            }
-        }
-    }
-
-    /// WATCHDOG=1, while the server says that it is well.
-    pub(crate) fn ping(&mut self, now: Instant) {
-        let Some(every) = self.settings.watchdog.filter(|_| self.upstream.is_announced()) else { return };
-        if self.next_ping.is_none_or(|next| now >= next) {
-            // It is the user's, and runs on the thread that hears the signals.
-            let is_well = |healthy: &Hook<Healthy>| catch_unwind(AssertUnwindSafe(|| healthy.0()));
-            if self.settings.healthy.as_ref().is_none_or(|healthy| is_well(healthy).unwrap_or(false)) {
-                self.upstream.is_alive();
-            }
-            // Half of it, as sd_watchdog_enabled(3) advises.
-            self.next_ping = Some(now + every / 2);
-        }
-    }
-}
-
-fn not_taken(entries: &[Entry]) -> Vec<&ListenerGate> {
-    entries.iter().filter(|entry| !entry.taken).map(|entry| &*entry.gate).collect()
 }

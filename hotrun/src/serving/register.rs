@@ -5,10 +5,11 @@ use crate::serving::state::{ListenerGate, State};
 use crate::sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,30 @@ pub(crate) enum Kind {
     Tcp,
     Unix,
     Udp,
+}
+
+impl Kind {
+    /// Asks the kernel, as a name says nothing about what is behind it.
+    pub(crate) fn is(self, fd: &OwnedFd) -> bool {
+        let Ok(kind) = getsockopt(fd, sockopt::SockType) else { return false };
+        let listening = getsockopt(fd, sockopt::AcceptConn) == Ok(true);
+        let unix =
+            getsockname::<SockaddrStorage>(fd.as_raw_fd()).ok().and_then(|address| SockaddrLike::family(&address))
+                == Some(AddressFamily::Unix);
+        match self {
+            Kind::Tcp => kind == SockType::Stream && listening && !unix,
+            Kind::Unix => kind == SockType::Stream && listening && unix,
+            Kind::Udp => kind == SockType::Datagram && !unix,
+        }
+    }
+
+    pub(crate) fn described(self) -> &'static str {
+        match self {
+            Kind::Tcp => "a listening TCP socket",
+            Kind::Unix => "a listening Unix stream socket",
+            Kind::Udp => "a UDP socket",
+        }
+    }
 }
 
 /// A socket that is served here.
@@ -138,7 +163,7 @@ impl Register {
 
     /// Somebody waits in a queue that nobody else will serve.
     pub(crate) fn is_any_queued(&self, state: &State) -> bool {
-        self.sockets().iter().any(|entry| !entry.gone && state.admission().admits(&entry.gate) && entry.is_queued())
+        self.sockets().iter().any(|entry| !entry.gone && state.admit(&entry.gate).is_some() && entry.is_queued())
     }
 
     /// Lets go of those sockets, also where a listener of the server's is still in scope. UDP sockets stay, as answers are sent

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::{Context, Poll, Waker};
 
 /// The phases of a serving process, in order; only `Paused` is ever left for an earlier one.
@@ -54,13 +54,15 @@ pub enum ExitReason {
     },
 }
 
-/// Whether a listener may accept.
+/// Whether a server may accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Accepting {
+#[non_exhaustive]
+pub enum Accepting {
+    /// It serves.
     Open,
     /// Not now: a successor is on probation.
     Paused,
-    /// Never again.
+    /// Never again: finish what is live, and leave.
     Ended,
 }
 
@@ -77,22 +79,20 @@ impl ListenerGate {
     }
 }
 
-#[derive(Debug)]
-pub(crate) struct Admission {
-    open: bool,
-    open_to_exempt: bool,
-}
-
-impl Admission {
-    pub(crate) fn admits(&self, gate: &ListenerGate) -> bool {
-        self.open || self.open_to_exempt && gate.is_exempt()
-    }
+/// Which listeners may accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    All,
+    /// Those that no other process stands in for.
+    Exempt,
+    None,
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
-    /// Held for reading across one accept, for writing while it closes: once it is closed no accept is under way.
-    admission: RwLock<Admission>,
+    /// Held for reading across one accept, and for writing while `Inner::admission` changes: from then on no accept is under way
+    /// that it forbids. Always taken before `inner`.
+    barrier: RwLock<()>,
     inner: Mutex<Inner>,
     changed: Condvar,
     /// Readable while nothing may be accepted but by exempt listeners.
@@ -111,8 +111,7 @@ pub(crate) struct State {
 pub(crate) struct Inner {
     phase: Phase,
     why: Why,
-    /// Exempt listeners, too, have stopped.
-    shut: bool,
+    admission: Admission,
     /// The process must not leave, though everything is finished.
     held: bool,
     /// Whether anybody waits for everything to be finished.
@@ -133,11 +132,11 @@ impl State {
     pub(crate) fn new() -> io::Result<Arc<State>> {
         let event = || EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         Ok(Arc::new(State {
-            admission: RwLock::new(Admission { open: true, open_to_exempt: true }),
+            barrier: RwLock::new(()),
             inner: Mutex::new(Inner {
                 phase: Phase::Serving,
                 why: Why::Stopped,
-                shut: false,
+                admission: Admission::All,
                 held: false,
                 awaited: false,
                 live: HashMap::new(),
@@ -160,9 +159,11 @@ impl State {
         self.lock().phase
     }
 
-    /// While this guard is held, nothing that it lets through can be forbidden.
-    pub(crate) fn admission(&self) -> RwLockReadGuard<'_, Admission> {
-        self.admission.read().unwrap_or_else(PoisonError::into_inner)
+    /// Where that listener may accept now; while the guard is held, that cannot be forbidden.
+    pub(crate) fn admit(&self, gate: &ListenerGate) -> Option<RwLockReadGuard<'_, ()>> {
+        let passage = self.barrier.read().unwrap_or_else(PoisonError::into_inner);
+        let admits = self.lock().admits(gate);
+        admits.then_some(passage)
     }
 
     /// Readable while that listener may not accept.
@@ -198,7 +199,7 @@ impl State {
 
     /// That listener is as the others from now on.
     pub(crate) fn no_longer_exempt(&self, gate: &ListenerGate) {
-        let _admission = self.admission.write().unwrap_or_else(PoisonError::into_inner);
+        let _closed = self.close_barrier();
         gate.exempt.store(false, Ordering::Release);
     }
 
@@ -207,14 +208,14 @@ impl State {
         if self.phase() != Phase::Paused {
             return;
         }
-        let mut admission = self.admission.write().unwrap_or_else(PoisonError::into_inner);
+        let closed = self.close_barrier();
         for gate in exempt {
             gate.exempt.store(false, Ordering::Release);
         }
-        admission.open = true;
+        self.lock().admission = Admission::All;
         let _ = self.stop.read();
         // Before anybody is woken, who may want to look through it at once.
-        drop(admission);
+        drop(closed);
         self.enter(|inner| inner.phase = Phase::Serving);
     }
 
@@ -231,9 +232,11 @@ impl State {
 
     /// Now nobody accepts any more.
     pub(crate) fn shut(&self) {
-        self.admission.write().unwrap_or_else(PoisonError::into_inner).open_to_exempt = false;
+        let closed = self.close_barrier();
+        self.lock().admission = Admission::None;
+        drop(closed);
         signal(&self.shut);
-        self.enter(|inner| inner.shut = true);
+        self.enter(|_| {});
     }
 
     /// The process stays, whatever is finished, until it is said otherwise.
@@ -348,12 +351,19 @@ impl State {
 
     /// Only these accept from here on, though nobody knows it yet.
     pub(crate) fn admit_only(&self, exempt: &[&ListenerGate]) {
-        let mut admission = self.admission.write().unwrap_or_else(PoisonError::into_inner);
+        let _closed = self.close_barrier();
         for gate in exempt {
             gate.exempt.store(true, Ordering::Release);
         }
-        admission.open = false;
+        let mut inner = self.lock();
+        if inner.admission == Admission::All {
+            inner.admission = Admission::Exempt;
+        }
         signal(&self.stop);
+    }
+
+    fn close_barrier(&self) -> RwLockWriteGuard<'_, ()> {
+        self.barrier.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enter<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
@@ -373,12 +383,21 @@ impl State {
 }
 
 impl Inner {
+    fn admits(&self, gate: &ListenerGate) -> bool {
+        match self.admission {
+            Admission::All => true,
+            Admission::Exempt => gate.is_exempt(),
+            Admission::None => false,
+        }
+    }
+
+    /// What that listener is told. While it is `Serving` that is nothing new, though it may not be admitted: somebody who is not
+    /// admitted just now waits to be told why.
     pub(crate) fn accepting(&self, gate: &ListenerGate) -> Accepting {
         match self.phase {
             Phase::Serving => Accepting::Open,
-            Phase::Paused if gate.is_exempt() => Accepting::Open,
+            _ if self.admits(gate) => Accepting::Open,
             Phase::Paused => Accepting::Paused,
-            Phase::Lingering | Phase::Draining | Phase::Forced if gate.is_exempt() && !self.shut => Accepting::Open,
             Phase::Lingering | Phase::Draining | Phase::Forced => Accepting::Ended,
         }
     }
@@ -391,7 +410,7 @@ impl Inner {
         match self.phase {
             Phase::Forced if self.hurried => Some(ExitReason::Forced { live: self.forced }),
             Phase::Forced => Some(ExitReason::DeadlineExceeded { live: self.forced }),
-            Phase::Lingering | Phase::Draining if self.live.is_empty() && self.shut => match self.why {
+            Phase::Lingering | Phase::Draining if self.live.is_empty() && self.is_shut() => match self.why {
                 Why::Upgraded => Some(ExitReason::Upgraded),
                 Why::Stopped => Some(ExitReason::Stopped),
             },
@@ -401,7 +420,7 @@ impl Inner {
 
     /// Nobody accepts any more.
     pub(crate) fn is_shut(&self) -> bool {
-        self.phase >= Phase::Lingering && self.shut
+        self.phase >= Phase::Lingering && self.admission == Admission::None
     }
 
     pub(crate) fn phase(&self) -> Phase {

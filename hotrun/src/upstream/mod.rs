@@ -4,7 +4,6 @@
 pub(crate) mod manager;
 pub(crate) mod pid_file;
 
-use crate::inherit::received::{Name, Socket};
 use crate::request::{Bell, Request};
 use crate::sys::wait;
 use crate::upstream::manager::{Manager, extension};
@@ -14,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long this process waits for room in a channel, in milliseconds.
@@ -45,8 +44,6 @@ pub(crate) struct Upstream {
     silent: AtomicBool,
     /// The manager has been told of an upgrade or a reload, and not of its end.
     reloading: AtomicBool,
-    /// Inherited sockets that nobody has asked for yet.
-    unclaimed: Mutex<Vec<Socket>>,
     /// Connections when the holder was last told.
     said_live: AtomicU32,
 }
@@ -57,7 +54,6 @@ impl Upstream {
         kind: UpstreamKind,
         manager: Option<Manager>,
         pid_file: Option<PidFile>,
-        inherited: Vec<Socket>,
         bell: Bell,
     ) -> Self {
         Upstream {
@@ -70,13 +66,8 @@ impl Upstream {
             announced: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             reloading: AtomicBool::new(false),
-            unclaimed: Mutex::new(inherited),
             said_live: u32::MAX.into(),
         }
-    }
-
-    pub(crate) fn unclaimed(&self) -> MutexGuard<'_, Vec<Socket>> {
-        self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn kind(&self) -> UpstreamKind {
@@ -177,19 +168,6 @@ impl Upstream {
     pub(crate) fn taken(&self, name: String) {
         // Where it cannot be said, the process before says what it does to the socket, and it is undone.
         let _ = self.send(&ToHolder::Taken { name }, None, PATIENCE);
-    }
-
-    /// The process before has gone, and what it had bound and nobody here has asked for goes with it.
-    pub(crate) fn drop_unclaimed(&self) {
-        self.unclaimed().retain(|socket| !socket.bound_by_program);
-    }
-
-    /// The holder no longer wants a socket that nobody has asked for; says whether that is so.
-    pub(crate) fn release(&self, name: &str) -> bool {
-        let mut unclaimed = self.unclaimed();
-        let before = unclaimed.len();
-        unclaimed.retain(|socket| !matches!(&socket.name, Name::Given(given) if given == name));
-        unclaimed.len() < before
     }
 
     /// A service manager hears from this process.
