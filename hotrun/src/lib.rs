@@ -3,12 +3,12 @@
 //! # What versions promise
 //!
 //! [`Signal`] is nix's, and tokio and axum stand in the interfaces of their features: a new major version of one of them is
-//! one of this crate. [`wire`] and [`holder`] are the two ends of one protocol, which has a version of its own; as Rust
-//! interfaces they are for `cargo hotrun`, and may change in any version.
+//! one of this crate. The modules `wire` and `holder`, which are not shown here, are for `cargo hotrun` alone, and may change in
+//! any version; the protocol they speak has a version of its own, and whoever speaks another is told so.
 //!
 //! # Map of the crate
 //!
-//! A hand-over has two ends and one contract. [`wire`] is the contract, [`holder`] the end that owns the sockets and has
+//! A hand-over has two ends and one contract. `wire` is the contract, `holder` the end that owns the sockets and has
 //! started this process, and [`Upgrader`] the end a server sees. A server that upgrades itself is the holder of its successor.
 //!
 //! Inside, one thread hears signals, calls, both channels and the clock (`control`), asks two machines that touch nothing
@@ -26,6 +26,7 @@ compile_error!("hotrun stands on pidfds, eventfds and sealed memory files, which
 mod api;
 mod control;
 mod error;
+#[doc(hidden)]
 pub mod holder;
 mod inherit;
 mod request;
@@ -33,6 +34,7 @@ mod serving;
 mod settings;
 mod sys;
 mod upstream;
+#[doc(hidden)]
 pub mod wire;
 
 /// How an upgrade goes, and how to run a server that can be upgraded: the folder `docs` of this crate.

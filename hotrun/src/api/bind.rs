@@ -1,11 +1,12 @@
 //! How a server comes by its sockets: the inherited one of a name, or a new one.
 //! Never lives here: what becomes of them in an upgrade (`register`, `perform`).
 
+use crate::serving::Serving;
 use crate::serving::register::Kind;
 use crate::serving::unclaimed::{Name, Socket, Wanted};
 use crate::upstream::UpstreamKind;
 use crate::wire::{self, ToHolder};
-use crate::{TcpListener, UdpSocket, UnixListener, Upgrader, sys};
+use crate::{TcpListener, UdpSocket, UnixListener, sys};
 use nix::sys::socket::{Backlog, listen};
 use std::io;
 use std::net::{self, SocketAddr, ToSocketAddrs};
@@ -14,142 +15,105 @@ use std::os::unix::net as unix;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-impl Upgrader {
-    /// A TCP listener of that name: the inherited one, or else a new one bound to `addr`, which the next generation inherits.
-    ///
-    /// Where whoever started this process chose the address of that name, that address wins. Where an earlier generation of
-    /// the program chose it and the program now asks for another one, the new one is bound. A socket that came without a
-    /// name (systemd without `FileDescriptorName=`, systemfd) is recognised by its address, else taken in order.
-    ///
-    /// Ask for all listeners before the first accept where that is possible: what an earlier generation bound and this one does
-    /// not ask for within a second of the hand-over is served to the end there, and closed.
-    ///
-    /// # Errors
-    /// `InvalidInput` for a name that cannot travel ([`wire::check_name`]) or an inherited socket of another kind; else those of
-    /// resolving and bind(2).
-    pub fn listen(&self, name: &str, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
-        let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(|error| named("listen", name, &error))?.collect();
-        self.tcp(name, Wanted::Inet(&addrs), || {
-            let listener = net::TcpListener::bind(&addrs[..]).map_err(|error| bind_failed(name, &addrs, &error))?;
-            // std asks for a short queue; during an upgrade it should hold whoever comes. listen(2) may be repeated.
-            listen(&listener, Backlog::MAXCONN)?;
-            Ok(listener)
-        })
-    }
+pub(crate) fn tcp(serving: &Arc<Serving>, name: &str, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
+    let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(|error| named("listen", name, &error))?.collect();
+    tcp_with(serving, name, Wanted::Inet(&addrs), || {
+        let listener = net::TcpListener::bind(&addrs[..]).map_err(|error| bind_failed(name, &addrs, &error))?;
+        // std asks for a short queue; during an upgrade it should hold whoever comes. listen(2) may be repeated.
+        listen(&listener, Backlog::MAXCONN)?;
+        Ok(listener)
+    })
+}
 
-    /// As [`listen`](Upgrader::listen), with a listener made by `bind` where none of that name was inherited: for socket
-    /// options of your own. As the address is not known before, an inherited one is taken whatever its address.
-    ///
-    /// # Errors
-    /// As [`listen`](Upgrader::listen), and those of `bind`.
-    pub fn listen_with(
-        &self,
-        name: &str,
-        bind: impl FnOnce() -> io::Result<net::TcpListener>,
-    ) -> io::Result<TcpListener> {
-        self.tcp(name, Wanted::Unknown, bind)
-    }
-
-    /// A Unix stream listener of that name, as [`listen`](Upgrader::listen). A path that a dead server left behind is taken
-    /// over. The path is removed by the last generation, when it stops, if it still is the socket that was bound there.
-    ///
-    /// # Errors
-    /// As [`listen`](Upgrader::listen).
-    pub fn listen_unix(&self, name: &str, path: impl AsRef<Path>) -> io::Result<UnixListener> {
-        let path = path.as_ref();
-        let serving = &self.serving;
-        let is_held = serving.upstream.kind() == UpstreamKind::Holder;
-        let (inner, bound_by_program) = match self.claim(name, Kind::Unix, Wanted::Path(path))? {
-            Some(Socket { fd, bound_by_program, .. }) => {
-                if bound_by_program && !is_held {
-                    // It is gone, or somebody else's by now.
-                    let _ = serving.paths.expect(path);
-                    // It may have been handed over for good just now.
-                    if serving.upstream.kind() == UpstreamKind::Nobody {
-                        serving.paths.own_expected();
-                    }
+pub(crate) fn unix(serving: &Arc<Serving>, name: &str, path: impl AsRef<Path>) -> io::Result<UnixListener> {
+    let path = path.as_ref();
+    let is_held = serving.upstream.kind() == UpstreamKind::Holder;
+    let (inner, bound_by_program) = match claim(serving, name, Kind::Unix, Wanted::Path(path))? {
+        Some(Socket { fd, bound_by_program, .. }) => {
+            if bound_by_program && !is_held {
+                // It is gone, or somebody else's by now.
+                let _ = serving.paths.expect(path);
+                // It may have been handed over for good just now.
+                if serving.upstream.kind() == UpstreamKind::Nobody {
+                    serving.paths.own_expected();
                 }
-                (unix::UnixListener::from(fd), bound_by_program)
             }
-            None => {
-                let listener = serving.paths.bind(path, !is_held).map_err(|error| {
-                    io::Error::new(error.kind(), format!("listen {name:?} on {}: {error}", path.display()))
-                })?;
-                listen(&listener, Backlog::MAXCONN)?;
-                (self.offer(name, listener)?, true)
-            }
-        };
-        self.listener(name, Kind::Unix, bound_by_program, std::path::absolute(path).ok(), inner)
-    }
-
-    /// A UDP socket of that name, as [`listen`](Upgrader::listen). What two generations do to each other's datagrams is said
-    /// at [`UdpSocket`].
-    ///
-    /// # Errors
-    /// As [`listen`](Upgrader::listen).
-    pub fn bind_udp(&self, name: &str, addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
-        let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(|error| named("bind", name, &error))?.collect();
-        let (inner, bound_by_program) = match self.claim(name, Kind::Udp, Wanted::Inet(&addrs))? {
-            Some(Socket { fd, bound_by_program, .. }) => (net::UdpSocket::from(fd), bound_by_program),
-            None => {
-                let socket = net::UdpSocket::bind(&addrs[..]).map_err(|error| bind_failed(name, &addrs, &error))?;
-                (self.offer(name, socket)?, true)
-            }
-        };
-        inner.set_nonblocking(true)?;
-        let inner = Arc::new(inner);
-        let gate = self.serving.register.add(name, Kind::Udp, bound_by_program, None, Arc::clone(&inner) as _);
-        Ok(UdpSocket { inner, gate, serving: Arc::clone(&self.serving) })
-    }
-
-    fn tcp(
-        &self,
-        name: &str,
-        wanted: Wanted<'_>,
-        bind: impl FnOnce() -> io::Result<net::TcpListener>,
-    ) -> io::Result<TcpListener> {
-        let (inner, bound_by_program) = match self.claim(name, Kind::Tcp, wanted)? {
-            Some(Socket { fd, bound_by_program, .. }) => (net::TcpListener::from(fd), bound_by_program),
-            None => (self.offer(name, bind()?)?, true),
-        };
-        self.listener(name, Kind::Tcp, bound_by_program, None, inner)
-    }
-
-    fn listener<L: AsFd + Send + Sync + 'static>(
-        &self,
-        name: &str,
-        kind: Kind,
-        bound_by_program: bool,
-        path: Option<PathBuf>,
-        inner: L,
-    ) -> io::Result<crate::Listener<L>> {
-        sys::set_nonblocking(&inner)?;
-        sys::set_cloexec(&inner)?;
-        let inner = Arc::new(inner);
-        let gate = self.serving.register.add(name, kind, bound_by_program, path, Arc::clone(&inner) as _);
-        if kind == Kind::Tcp && bound_by_program {
-            // The process before may have been about to close it when it was asked for.
-            sys::let_in_again(inner.as_fd());
+            (unix::UnixListener::from(fd), bound_by_program)
         }
-        Ok(crate::Listener { inner, gate, serving: Arc::clone(&self.serving) })
-    }
-
-    /// The inherited socket for that name, if there is one, of which whoever handed it over hears.
-    fn claim(&self, name: &str, kind: Kind, wanted: Wanted<'_>) -> io::Result<Option<Socket>> {
-        wire::check_name(name)?;
-        let claimed = self.serving.unclaimed.claim(name, kind, wanted)?;
-        if let Some(Socket { name: Name::Given(name), .. }) = &claimed {
-            self.serving.upstream.taken(name.clone());
+        None => {
+            let listener = serving.paths.bind(path, !is_held).map_err(|error| {
+                io::Error::new(error.kind(), format!("listen {name:?} on {}: {error}", path.display()))
+            })?;
+            listen(&listener, Backlog::MAXCONN)?;
+            (offer(serving, name, listener)?, true)
         }
-        Ok(claimed)
-    }
+    };
+    listener(serving, name, Kind::Unix, bound_by_program, std::path::absolute(path).ok(), inner)
+}
 
-    /// Gives the holder a copy of what was bound here.
-    fn offer<S: From<OwnedFd> + Into<OwnedFd>>(&self, name: &str, socket: S) -> io::Result<S> {
-        let fd: OwnedFd = socket.into();
-        self.serving.upstream.tell(&ToHolder::Offer { name: name.to_owned() }, Some(fd.as_fd()))?;
-        Ok(S::from(fd))
+pub(crate) fn udp(serving: &Arc<Serving>, name: &str, addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
+    let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(|error| named("bind", name, &error))?.collect();
+    let (inner, bound_by_program) = match claim(serving, name, Kind::Udp, Wanted::Inet(&addrs))? {
+        Some(Socket { fd, bound_by_program, .. }) => (net::UdpSocket::from(fd), bound_by_program),
+        None => {
+            let socket = net::UdpSocket::bind(&addrs[..]).map_err(|error| bind_failed(name, &addrs, &error))?;
+            (offer(serving, name, socket)?, true)
+        }
+    };
+    inner.set_nonblocking(true)?;
+    let inner = Arc::new(inner);
+    let gate = serving.register.add(name, Kind::Udp, bound_by_program, None, Arc::clone(&inner) as _);
+    Ok(UdpSocket { inner, gate, serving: Arc::clone(serving) })
+}
+
+/// As `tcp`, with a listener made by `bind` where none was inherited.
+pub(crate) fn tcp_with(
+    serving: &Arc<Serving>,
+    name: &str,
+    wanted: Wanted<'_>,
+    bind: impl FnOnce() -> io::Result<net::TcpListener>,
+) -> io::Result<TcpListener> {
+    let (inner, bound_by_program) = match claim(serving, name, Kind::Tcp, wanted)? {
+        Some(Socket { fd, bound_by_program, .. }) => (net::TcpListener::from(fd), bound_by_program),
+        None => (offer(serving, name, bind()?)?, true),
+    };
+    listener(serving, name, Kind::Tcp, bound_by_program, None, inner)
+}
+
+fn listener<L: AsFd + Send + Sync + 'static>(
+    serving: &Arc<Serving>,
+    name: &str,
+    kind: Kind,
+    bound_by_program: bool,
+    path: Option<PathBuf>,
+    inner: L,
+) -> io::Result<crate::Listener<L>> {
+    sys::set_nonblocking(&inner)?;
+    sys::set_cloexec(&inner)?;
+    let inner = Arc::new(inner);
+    let gate = serving.register.add(name, kind, bound_by_program, path, Arc::clone(&inner) as _);
+    if kind == Kind::Tcp && bound_by_program {
+        // The process before may have been about to close it when it was asked for.
+        sys::let_in_again(inner.as_fd());
     }
+    Ok(crate::Listener { inner, gate, serving: Arc::clone(serving) })
+}
+
+/// The inherited socket for that name, if there is one, of which whoever handed it over hears.
+fn claim(serving: &Arc<Serving>, name: &str, kind: Kind, wanted: Wanted<'_>) -> io::Result<Option<Socket>> {
+    wire::check_name(name)?;
+    let claimed = serving.unclaimed.claim(name, kind, wanted)?;
+    if let Some(Socket { name: Name::Given(name), .. }) = &claimed {
+        serving.upstream.taken(name.clone());
+    }
+    Ok(claimed)
+}
+
+/// Gives the holder a copy of what was bound here.
+fn offer<S: From<OwnedFd> + Into<OwnedFd>>(serving: &Arc<Serving>, name: &str, socket: S) -> io::Result<S> {
+    let fd: OwnedFd = socket.into();
+    serving.upstream.tell(&ToHolder::Offer { name: name.to_owned() }, Some(fd.as_fd()))?;
+    Ok(S::from(fd))
 }
 
 fn named(what: &str, name: &str, error: &io::Error) -> io::Error {

@@ -36,16 +36,9 @@ pin_project! {
     }
 }
 
-impl Upgrader {
-    /// A layer for axum's `Router::layer` and every other server on tower: answers of HTTP/1 say `Connection: close` from the
-    /// moment this process has stopped accepting (RFC 9112, 9.6), so that a busy client's next request reaches the next
-    /// process at once. Without it a kept connection is closed between two answers, which a client must be ready for at any
-    /// time, but may notice only when it has sent the next request.
-    ///
-    /// HTTP/2 forbids the header (RFC 9113, 8.2.2), and has GOAWAY, which the server sends when it is told to end. An answer
-    /// that has a `Connection` header of its own, as the one that turns into a WebSocket, keeps that.
-    pub fn connection_close(&self) -> ConnectionClose {
-        ConnectionClose { up: self.clone() }
+impl ConnectionClose {
+    pub(crate) fn new(up: Upgrader) -> Self {
+        ConnectionClose { up }
     }
 }
 

@@ -1,16 +1,20 @@
-//! What a server calls, but for its sockets: `ready`, `upgrade`, `reloads`, `draining`, `drained`.
-//! Never lives here: sockets (`bind`), settings (`builder`), and how phases change (`control`, `state`).
+//! What a server calls.
+//! Never lives here: how it comes by its sockets (`bind`), settings (`builder`), and how phases change (`control`, `state`).
 
-use crate::UpgradeError;
+use crate::api::bind;
 use crate::api::reload::{AcceptingChanges, Reloads};
 use crate::request::{CONTROL_THREAD, Request, Successor};
 use crate::serving::Serving;
 use crate::serving::register::unseal;
 use crate::serving::state::{DrainGuard, ExitReason, Phase, Waiter};
-use crate::wire::{self, ToHolder};
+use crate::serving::unclaimed::Wanted;
+use crate::wire;
+use crate::{TcpListener, UdpSocket, UnixListener, UpgradeError};
 use std::future::Future;
 use std::io;
+use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, mpsc};
 use std::task::{Context, Poll};
@@ -24,6 +28,54 @@ pub struct Upgrader {
 impl Upgrader {
     pub(crate) fn new(serving: Arc<Serving>) -> Self {
         Upgrader { serving }
+    }
+
+    /// A TCP listener of that name: the inherited one, or else a new one bound to `addr`, which the next generation inherits.
+    ///
+    /// Where whoever started this process chose the address of that name, that address wins. Where an earlier generation of
+    /// the program chose it and the program now asks for another one, the new one is bound. A socket that came without a
+    /// name (systemd without `FileDescriptorName=`, systemfd) is recognised by its address, else taken in order.
+    ///
+    /// Ask for all listeners before the first accept where that is possible: what an earlier generation bound and this one does
+    /// not ask for within a second of the hand-over is served to the end there, and closed.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that cannot travel (it is 1 to 255 bytes of printable ASCII without a colon,
+    /// sd_listen_fds_with_names(3)) or an inherited socket of another kind; else those of
+    /// resolving and bind(2).
+    pub fn listen(&self, name: &str, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
+        bind::tcp(&self.serving, name, addr)
+    }
+
+    /// As [`listen`](Upgrader::listen), with a listener made by `bind` where none of that name was inherited: for socket
+    /// options of your own. As the address is not known before, an inherited one is taken whatever its address.
+    ///
+    /// # Errors
+    /// As [`listen`](Upgrader::listen), and those of `bind`.
+    pub fn listen_with(
+        &self,
+        name: &str,
+        bind: impl FnOnce() -> io::Result<std::net::TcpListener>,
+    ) -> io::Result<TcpListener> {
+        bind::tcp_with(&self.serving, name, Wanted::Unknown, bind)
+    }
+
+    /// A Unix stream listener of that name, as [`listen`](Upgrader::listen). A path that a dead server left behind is taken
+    /// over. The path is removed by the last generation, when it stops, if it still is the socket that was bound there.
+    ///
+    /// # Errors
+    /// As [`listen`](Upgrader::listen).
+    pub fn listen_unix(&self, name: &str, path: impl AsRef<Path>) -> io::Result<UnixListener> {
+        bind::unix(&self.serving, name, path.as_ref())
+    }
+
+    /// A UDP socket of that name, as [`listen`](Upgrader::listen). What two generations do to each other's datagrams is said
+    /// at [`UdpSocket`].
+    ///
+    /// # Errors
+    /// As [`listen`](Upgrader::listen).
+    pub fn bind_udp(&self, name: &str, addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
+        bind::udp(&self.serving, name, addr)
     }
 
     /// Hands a file of any kind to every successor of this process: a log, a lock, a pipe, a device. The successor finds it with
@@ -134,6 +186,18 @@ impl Upgrader {
         AcceptingChanges::new(&self.serving.state)
     }
 
+    /// A layer for axum's `Router::layer` and every other server on tower: answers of HTTP/1 say `Connection: close` from the
+    /// moment this process has stopped accepting (RFC 9112, 9.6), so that a busy client's next request reaches the next
+    /// process at once. Without it a kept connection is closed between two answers, which a client must be ready for at any
+    /// time, but may notice only when it has sent the next request.
+    ///
+    /// HTTP/2 forbids the header (RFC 9113, 8.2.2), and has GOAWAY, which the server sends when it is told to end. An answer
+    /// that has a `Connection` header of its own, as the one that turns into a WebSocket, keeps that.
+    #[cfg(feature = "tower")]
+    pub fn connection_close(&self) -> crate::ConnectionClose {
+        crate::ConnectionClose::new(self.clone())
+    }
+
     /// Whether accepting has ended.
     pub fn is_draining(&self) -> bool {
         self.serving.state.phase() >= Phase::Lingering
@@ -163,18 +227,14 @@ impl Upgrader {
     /// Blocks until this process should leave: accepting has ended and every connection is finished, or the drain timeout
     /// has passed. Return from `main` then. In async code, use [`drained_async`](Upgrader::drained_async).
     pub fn drained(&self) -> ExitReason {
-        let reason = self.serving.state.wait_drained();
-        self.serving.upstream.tell_if_heard(&ToHolder::Bye);
-        reason
+        self.serving.state.wait_drained()
     }
 
     /// [`drained`](Upgrader::drained) for async code, with any runtime: the connections it waits for go on meanwhile, those
     /// too that the web framework no longer counts, as WebSockets.
     pub async fn drained_async(&self) -> ExitReason {
         let waiter = self.serving.state.waiter();
-        let reason = std::future::poll_fn(|context| waiter.poll_drained(context)).await;
-        self.serving.upstream.tell_if_heard(&ToHolder::Bye);
-        reason
+        std::future::poll_fn(|context| waiter.poll_drained(context)).await
     }
 
     /// Asks the thread that decides, and waits for its answer.

@@ -193,14 +193,7 @@ impl Control {
             }
         };
         match ToServer::decode(&bytes) {
-            Ok(ToServer::Commit) => {
-                match upstream.kind() {
-                    UpstreamKind::Predecessor => self.confirmed(),
-                    // If it has waited for this.
-                    UpstreamKind::Holder => self.performer.resume(),
-                    UpstreamKind::Returning | UpstreamKind::Nobody => {}
-                }
-            }
+            Ok(ToServer::Commit) => self.confirmed(),
             Ok(ToServer::Pause) => {
                 self.serving().state.pause(&[]);
                 upstream.tell_if_heard(&ToHolder::Paused);
@@ -233,7 +226,11 @@ impl Control {
                 }
             }
             Ok(ToServer::Abort { why }) => {
-                complain(format_args!("whoever started this server ended the hand-over: {why}"));
+                let (version, protocol) = (env!("CARGO_PKG_VERSION"), wire::PROTOCOL);
+                complain(format_args!(
+                    "whoever started this server ended the hand-over: {why} (this is the library hotrun {version}, protocol \
+                     {protocol})"
+                ));
                 self.upstream_open = false;
             }
             Err(error) => complain(format_args!("{error}; ignored")),
