@@ -19,8 +19,8 @@ pub enum PidMode {
     /// program in place, and the interim process drains in its turn. The default where this process is number 1, as all
     /// others end with that one (pid_namespaces(7)).
     ///
-    /// It happens in [`Upgrader::drained`](crate::Upgrader::drained), so call that at the end of `main`; and it takes as long as the longest connection
-    /// does, or the drain timeout.
+    /// It happens in [`Upgrader::drained`](crate::Upgrader::drained), so call that at the end of `main`; and it takes as long as
+    /// the longest connection does, or the drain timeout.
     KeepPid,
 }
 
@@ -54,16 +54,26 @@ pub(crate) struct Pace {
 pub(crate) struct Settings {
     pub(crate) program: Program,
     pub(crate) pid_mode: PidMode,
-    pub(crate) upgrade_on: Vec<Signal>,
-    pub(crate) stop_on: Vec<Signal>,
-    pub(crate) reload_on: Vec<Signal>,
+    pub(crate) signals: Signals,
     pub(crate) ready_timeout: Duration,
     pub(crate) probation: Probation,
     pub(crate) max_generations: usize,
     pub(crate) pace: Pace,
     pub(crate) says_deadline: bool,
     pub(crate) on_failure: Option<Hook<OnFailure>>,
-    /// As they were found in the environment, for the successor.
+    pub(crate) environment: Environment,
+}
+
+/// What asks for what.
+#[derive(Debug, Clone)]
+pub(crate) struct Signals {
+    pub(crate) upgrade: Vec<Signal>,
+    pub(crate) stop: Vec<Signal>,
+    pub(crate) reload: Vec<Signal>,
+}
+
+/// What whoever started this process has said in the environment, and is as true of the successor.
+pub(crate) struct Environment {
     pub(crate) notify_socket: Option<OsString>,
     pub(crate) watchdog: Option<Duration>,
     /// Whatever is bound here is held by whoever started this process, too.

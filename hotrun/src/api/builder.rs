@@ -7,14 +7,14 @@ use crate::control::retirement::Retirement;
 use crate::control::succession::{Stage, Succession};
 use crate::control::watchdog::Watchdog;
 use crate::inherit::program::Program;
-use crate::inherit::received::{self, Predecessor};
+use crate::inherit::received::{self, Inherited, Predecessor};
 use crate::request::Bell;
 use crate::serving::Serving;
 use crate::serving::bound_path::BoundPaths;
 use crate::serving::register::Register;
 use crate::serving::state::State;
 use crate::serving::unclaimed::Unclaimed;
-use crate::settings::{Healthy, Hook, OnFailure, Pace, PidMode, Probation, Settings};
+use crate::settings::{Environment, Healthy, Hook, OnFailure, Pace, PidMode, Probation, Settings, Signals};
 use crate::upstream::manager::Manager;
 use crate::upstream::pid_file::PidFile;
 use crate::upstream::{Upstream, UpstreamKind};
@@ -39,9 +39,7 @@ pub struct Builder {
     current_dir: Option<PathBuf>,
     pid_file: Option<PathBuf>,
     pid_mode: Option<PidMode>,
-    upgrade_on: Vec<Signal>,
-    stop_on: Vec<Signal>,
-    reload_on: Vec<Signal>,
+    signals: Signals,
     ready_timeout: Duration,
     probation: Probation,
     max_generations: usize,
@@ -66,9 +64,11 @@ pub fn builder() -> Builder {
         current_dir: None,
         pid_file: None,
         pid_mode: None,
-        upgrade_on: vec![Signal::SIGUSR2],
-        stop_on: vec![Signal::SIGTERM, Signal::SIGINT],
-        reload_on: vec![],
+        signals: Signals {
+            upgrade: vec![Signal::SIGUSR2],
+            stop: vec![Signal::SIGTERM, Signal::SIGINT],
+            reload: vec![],
+        },
         ready_timeout: Duration::from_secs(60),
         probation: Probation::For(Duration::from_secs(5)),
         max_generations: 8,
@@ -127,19 +127,19 @@ impl Builder {
 
     /// Signals that ask for an upgrade. Default: SIGUSR2. An empty list leaves it to [`Upgrader::upgrade`].
     pub fn upgrade_on(mut self, signals: &[Signal]) -> Self {
-        self.upgrade_on = signals.to_vec();
+        self.signals.upgrade = signals.to_vec();
         self
     }
 
     /// Signals that stop the server gracefully; the second one is in a hurry. Default: SIGTERM and SIGINT.
     pub fn stop_on(mut self, signals: &[Signal]) -> Self {
-        self.stop_on = signals.to_vec();
+        self.signals.stop = signals.to_vec();
         self
     }
 
     /// Signals that ask for new configuration, which [`Upgrader::reloads`] tells of. Default: none; SIGHUP is the usual one.
     pub fn reload_on(mut self, signals: &[Signal]) -> Self {
-        self.reload_on = signals.to_vec();
+        self.signals.reload = signals.to_vec();
         self
     }
 
@@ -257,8 +257,9 @@ impl Builder {
             inherited_state: Mutex::new(inherited.state),
         });
         let signals = self.catch_signals()?;
-        let watchdog = Watchdog::new(inherited.watchdog, self.healthy.clone());
-        let settings = self.settings(program, inherited.notify_socket, inherited.watchdog, inherited.held);
+        let pings = Watchdog::new(inherited.watchdog, self.healthy.clone());
+        let Inherited { notify_socket, watchdog, held, .. } = inherited;
+        let settings = self.settings(program, Environment { notify_socket, watchdog, held });
         Control {
             succession: Succession::new(stage, settings.ready_timeout, settings.probation, settings.pid_mode),
             performer: Performer {
@@ -266,7 +267,7 @@ impl Builder {
                 retirement: Retirement::new(settings.pace),
                 settings,
                 peers: Peers::new(interim, event(EfdFlags::empty())?),
-                watchdog,
+                watchdog: pings,
                 caller: None,
             },
             upstream_open: kind != UpstreamKind::Nobody,
@@ -294,34 +295,24 @@ impl Builder {
         Ok(program)
     }
 
-    fn settings(
-        self,
-        program: Program,
-        notify_socket: Option<OsString>,
-        watchdog: Option<Duration>,
-        held: bool,
-    ) -> Settings {
+    fn settings(self, program: Program, environment: Environment) -> Settings {
         let default_mode = if std::process::id() == 1 { PidMode::KeepPid } else { PidMode::Handoff };
         Settings {
             program,
             pid_mode: self.pid_mode.unwrap_or(default_mode),
-            upgrade_on: self.upgrade_on,
-            stop_on: self.stop_on,
-            reload_on: self.reload_on,
+            signals: self.signals,
             ready_timeout: self.ready_timeout,
             probation: self.probation,
             max_generations: self.max_generations,
             pace: self.pace,
             says_deadline: self.says_deadline,
             on_failure: self.on_failure,
-            notify_socket,
-            watchdog,
-            held,
+            environment,
         }
     }
 
     fn catch_signals(&self) -> io::Result<Option<File>> {
-        let mut signals = [&self.stop_on[..], &self.upgrade_on, &self.reload_on].concat();
+        let mut signals = [&self.signals.stop[..], &self.signals.upgrade, &self.signals.reload].concat();
         if self.probation == Probation::Manual {
             signals.extend([Signal::SIGQUIT, Signal::SIGHUP]);
         }

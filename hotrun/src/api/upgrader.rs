@@ -40,9 +40,8 @@ impl Upgrader {
     /// not ask for within a second of the hand-over is served to the end there, and closed.
     ///
     /// # Errors
-    /// `InvalidInput` for a name that cannot travel (it is 1 to 255 bytes of printable ASCII without a colon,
-    /// sd_listen_fds_with_names(3)) or an inherited socket of another kind; else those of
-    /// resolving and bind(2).
+    /// `InvalidInput` for a name that cannot travel (one can of 1 to 255 bytes of printable ASCII without a colon,
+    /// sd_listen_fds_with_names(3)) or an inherited socket of another kind; else those of resolving and bind(2).
     pub fn listen(&self, name: &str, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         bind::tcp(&self.serving, name, addr)
     }

@@ -282,12 +282,12 @@ impl Control {
                 complain("SIGQUIT: the successor has just ended; ignored, and the next one stops the server");
             }
             Signal::SIGHUP if manual && (starting || on_probation) => self.input(Input::Back(By::Signal)),
-            signal if settings.upgrade_on.contains(&signal) => self.input(Input::Wanted(By::Signal)),
-            signal if settings.reload_on.contains(&signal) => {
+            signal if settings.signals.upgrade.contains(&signal) => self.input(Input::Wanted(By::Signal)),
+            signal if settings.signals.reload.contains(&signal) => {
                 self.serving().upstream.reloading(settings.ready_timeout);
                 self.serving().state.ask_for_reload();
             }
-            signal if settings.stop_on.contains(&signal) => self.stop_wanted(),
+            signal if settings.signals.stop.contains(&signal) => self.stop_wanted(),
             Signal::SIGQUIT => self.stop_wanted(),
             _ => complain(format_args!("{signal}: no successor is on probation; ignored")),
         }

@@ -222,7 +222,7 @@ impl Performer {
 
     /// Whether its queue is this server's to close. What is done to a socket is done to it in all processes that have it.
     fn is_own(&self, entry: &Entry) -> bool {
-        entry.bound_by_program && !(self.settings.held && entry.kind == Kind::Tcp)
+        entry.bound_by_program && !(self.settings.environment.held && entry.kind == Kind::Tcp)
     }
 
     fn forget_paths_of_taken(&self) {

@@ -33,12 +33,12 @@ pub(crate) fn successor(settings: &Settings, serving: &Serving) -> Result<Peer, 
         // It is the service only for a while, and never the main process to a manager.
         PidMode::KeepPid => variables.push((HOTRUN_PREDECESSOR, format!("{own}:returns").into())),
     }
-    if settings.held {
+    if settings.environment.held {
         variables.push((HOTRUN_HELD, "1".into()));
     }
     let image = inheritance.image(program, &found, generation, variables).map_err(named)?;
     // A service manager hears the end of its own children at once, and of no others; the kernel has none for process 1.
-    let managed = settings.notify_socket.is_some() && settings.pid_mode == PidMode::Handoff;
+    let managed = settings.environment.notify_socket.is_some() && settings.pid_mode == PidMode::Handoff;
     let parent = if managed && own != 1 { Parent::Parents } else { Parent::This };
     let started = spawn::process(&image, &inheritance.descriptors(theirs.as_fd()), parent);
     let (pid, pidfd) = started.map_err(|source| UpgradeError::Spawn { program: found, source })?;
@@ -68,7 +68,8 @@ pub(crate) fn in_place(interim: &Peer, settings: &Settings, serving: &Serving) -
 }
 
 fn manager_variables(settings: &Settings) -> Vec<(&'static str, OsString)> {
-    let manager = settings.notify_socket.iter().map(|address| (NOTIFY_SOCKET, address.clone()));
-    let watchdog = settings.watchdog.iter().map(|every| (WATCHDOG_USEC, every.as_micros().to_string().into()));
+    let manager = settings.environment.notify_socket.iter().map(|address| (NOTIFY_SOCKET, address.clone()));
+    let watchdog =
+        settings.environment.watchdog.iter().map(|every| (WATCHDOG_USEC, every.as_micros().to_string().into()));
     manager.chain(watchdog).collect()
 }

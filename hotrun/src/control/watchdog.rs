@@ -1,4 +1,5 @@
 //! The service manager's watchdog: WATCHDOG=1 in time, while the server says that it is well.
+//! Never lives here: what a manager is told besides (`upstream`).
 
 use crate::settings::{Healthy, Hook};
 use crate::upstream::Upstream;
@@ -27,7 +28,7 @@ impl Watchdog {
         }
     }
 
-    /// Whoever is not the main process says nothing.
+    /// Now, whenever the last one was; whoever is not the main process says nothing.
     pub(crate) fn ping(&mut self, now: Instant, upstream: &Upstream) {
         let Some(every) = self.every.filter(|_| upstream.is_announced()) else { return };
         // It is the user's, and runs on the thread that hears the signals.

@@ -349,7 +349,7 @@ impl State {
         Waiter { state: Arc::clone(self), id: inner.next }
     }
 
-    /// Only these accept from here on, though nobody knows it yet.
+    /// Only these are admitted from here on, though nobody is told yet.
     pub(crate) fn admit_only(&self, exempt: &[&ListenerGate]) {
         let _closed = self.close_barrier();
         for gate in exempt {
@@ -391,8 +391,8 @@ impl Inner {
         }
     }
 
-    /// What that listener is told. While it is `Serving` that is nothing new, though it may not be admitted: somebody who is not
-    /// admitted just now waits to be told why.
+    /// What that listener is told. In `Serving` it is told nothing yet, though it may not be admitted any more: admission closes a
+    /// moment before the phase says why.
     pub(crate) fn accepting(&self, gate: &ListenerGate) -> Accepting {
         match self.phase {
             Phase::Serving => Accepting::Open,
