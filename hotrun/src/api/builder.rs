@@ -30,7 +30,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-/// The settings of a server; every one has a default that suits most.
+/// The settings of a server; every one has a default that suits most. There is one field for each method.
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// let up = hotrun::builder()
+///     .reload_on(&[hotrun::Signal::SIGHUP])
+///     .drain_timeout(std::time::Duration::from_secs(60))
+///     .init()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "nothing happens before `init`"]
 pub struct Builder {

@@ -178,13 +178,13 @@ impl Control {
         }
     }
 
-    /// One message of whoever is above.
+    /// One message of the holder, or of the process before.
     fn hear_upstream(&mut self) {
         let upstream = &self.serving().upstream;
         let Some(channel) = upstream.channel() else { return };
         let (bytes, fds) = match wire::receive(channel) {
             Ok(Some(received)) => received,
-            // Whoever is above has gone. What that means to this process is said by a signal; the sockets are its own now.
+            // It has gone. What that means to this process is said by a signal; the sockets are its own now.
             Ok(None) | Err(_) => {
                 self.upstream_open = false;
                 self.confirmed();
