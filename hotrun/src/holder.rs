@@ -2,13 +2,14 @@
 //! `cargo hotrun`; in an upgrade it is the process before. Its mirror image is `control`.
 //! Never lives here: starting the process (each holder has its own way), and deciding when to commit.
 
-pub use crate::bound_path::BoundPaths;
+pub use crate::serving::bound_path::BoundPaths;
 use crate::wire::{
     self, FIRST_FD, HOTRUN_BOUND, HOTRUN_CTL, HOTRUN_GENERATION, LISTEN_FDNAMES, LISTEN_FDS, PROTOCOL, ToHolder,
     ToServer,
 };
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt::SendTimeout};
 use nix::sys::time::{TimeVal, TimeValLike};
+use std::cmp::Ordering;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -52,8 +53,6 @@ pub enum Said {
         /// Connections that are not finished.
         live: u32,
     },
-    /// Its last connection is finished, or its time is over: it leaves now.
-    Bye,
     /// The channel is closed; wait for the process.
     Closed,
 }
@@ -106,10 +105,20 @@ impl Holder {
         let Some((bytes, mut fds)) = wire::receive(&self.channel)? else { return Ok(Said::Closed) };
         match ToHolder::decode(&bytes)? {
             ToHolder::Hello { protocol, token, pid } => {
-                if protocol != PROTOCOL {
-                    return Err(
-                        self.refuse(format!("it speaks version {protocol} of the protocol, this is {PROTOCOL}"))
-                    );
+                match protocol.cmp(&PROTOCOL) {
+                    Ordering::Less => {
+                        return Err(self.refuse(format!(
+                            "its library hotrun is older than this holder's (protocol {protocol}, here {PROTOCOL}): build it \
+                             with the newer one"
+                        )));
+                    }
+                    Ordering::Greater => {
+                        return Err(self.refuse(format!(
+                            "its library hotrun is newer than this holder's (protocol {protocol}, here {PROTOCOL}): update \
+                             what has started it"
+                        )));
+                    }
+                    Ordering::Equal => {}
                 }
                 if token != self.token {
                     return Err(self.refuse("it was not started for this channel".to_owned()));
@@ -124,30 +133,22 @@ impl Holder {
             ToHolder::Ready => Ok(Said::Ready),
             ToHolder::Paused => Ok(Said::Paused),
             ToHolder::Draining { live } => Ok(Said::Draining { live }),
-            ToHolder::Bye => Ok(Said::Bye),
         }
-    }
-
-    /// READY was heard: the server is the current one.
-    ///
-    /// # Errors
-    /// `BrokenPipe` when the server is gone, as in all of these.
-    pub fn commit(&self) -> io::Result<()> {
-        self.tell(&ToServer::Commit)
     }
 
     /// Accept nothing until [`resume`](Holder::resume); answered by [`Said::Paused`].
     ///
     /// # Errors
-    /// As [`commit`](Holder::commit).
+    /// `BrokenPipe` when the server is gone, as in all of these.
     pub fn pause(&self) -> io::Result<()> {
         self.tell(&ToServer::Pause)
     }
 
-    /// Accept again.
+    /// Accept: after [`pause`](Holder::pause), or in a server that was started to wait for this
+    /// ([`wire::HOTRUN_WAITS`]).
     ///
     /// # Errors
-    /// As [`commit`](Holder::commit).
+    /// As [`pause`](Holder::pause).
     pub fn resume(&self) -> io::Result<()> {
         self.tell(&ToServer::Resume)
     }
@@ -155,7 +156,7 @@ impl Holder {
     /// Accept nothing more, finish the live connections, leave; answered by [`Said::Draining`].
     ///
     /// # Errors
-    /// As [`commit`](Holder::commit).
+    /// As [`pause`](Holder::pause).
     pub fn drain(&self) -> io::Result<()> {
         self.tell(&ToServer::Drain)
     }
@@ -164,7 +165,7 @@ impl Holder {
     /// are refused there and do not wait for ever.
     ///
     /// # Errors
-    /// As [`commit`](Holder::commit).
+    /// As [`pause`](Holder::pause).
     pub fn release(&self, name: &str) -> io::Result<()> {
         self.tell(&ToServer::Release { name: name.to_owned() })
     }
@@ -172,9 +173,14 @@ impl Holder {
     /// The sockets are the server's alone from now on, as this holder has let them go: stop, without a loss.
     ///
     /// # Errors
-    /// As [`commit`](Holder::commit).
+    /// As [`pause`](Holder::pause).
     pub fn stop(&self) -> io::Result<()> {
         self.tell(&ToServer::Stop)
+    }
+
+    /// This process does not come back: the sockets are the server's own.
+    pub(crate) fn commit(&self) -> io::Result<()> {
+        self.tell(&ToServer::Commit)
     }
 
     /// Somebody asked for one more upgrade while that server was being started: now it is that server's to do.
@@ -184,7 +190,7 @@ impl Holder {
 
     /// A process of an earlier generation is still there: its pidfd, and the eventfd that makes it hurry.
     pub(crate) fn introduce(&self, generation: u32, pidfd: BorrowedFd<'_>, hurry: BorrowedFd<'_>) -> io::Result<()> {
-        wire::send(&self.channel, &ToServer::Elder { generation }.encode(), &[pidfd, hurry])
+        wire::send(&self.channel, &ToServer::Ancestor { generation }.encode(), &[pidfd, hurry])
     }
 
     /// The end of a channel that this process had before it became another program.
@@ -195,7 +201,7 @@ impl Holder {
     /// There will be nothing between this holder and that server.
     ///
     /// # Errors
-    /// As [`commit`](Holder::commit).
+    /// As [`pause`](Holder::pause).
     pub fn abort(&self, why: &str) -> io::Result<()> {
         self.tell(&ToServer::Abort { why: why.to_owned() })
     }
@@ -255,17 +261,28 @@ mod tests {
 
     #[test]
     fn a_stranger_is_refused_and_told_why() {
-        let strangers = [
-            |token| ToHolder::Hello { protocol: PROTOCOL + 1, token, pid: 1 },
-            |token: u64| ToHolder::Hello { protocol: PROTOCOL, token: token ^ 1, pid: 1 },
-            |_| ToHolder::Offer { name: "http".into() },
+        let hello = |protocol, token| ToHolder::Hello { protocol, token, pid: 1 };
+        let strangers: [(&dyn Fn(u64) -> ToHolder, &str); 4] = [
+            (
+                &|token| hello(PROTOCOL - 1, token),
+                "its library hotrun is older than this holder's (protocol 1, here 2)",
+            ),
+            (
+                &|token| hello(PROTOCOL + 1, token),
+                "its library hotrun is newer than this holder's (protocol 3, here 2)",
+            ),
+            (&|token| hello(PROTOCOL, token ^ 1), "it was not started for this channel"),
+            (&|_| ToHolder::Offer { name: "http".into() }, "it offered \"http\" without a socket"),
         ];
-        for message in strangers {
+        for (message, expected) in strangers {
             let (holder, server) = Holder::new().unwrap();
             send(&server, &message(holder.token).encode(), &[]).unwrap();
-            assert_eq!(holder.receive().unwrap_err().kind(), io::ErrorKind::InvalidData);
+            let error = holder.receive().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert!(error.to_string().contains(expected), "{error}");
             let (bytes, _) = receive(&server).unwrap().unwrap();
-            assert!(matches!(ToServer::decode(&bytes).unwrap(), ToServer::Abort { .. }));
+            let told = ToServer::decode(&bytes).unwrap();
+            assert!(matches!(&told, ToServer::Abort { why } if why.starts_with(expected)), "{told:?}");
         }
     }
 

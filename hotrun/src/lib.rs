@@ -3,52 +3,38 @@
 //! # What versions promise
 //!
 //! [`Signal`] is nix's, and tokio and axum stand in the interfaces of their features: a new major version of one of them is
-//! one of this crate. [`wire`] and [`holder`] are the two ends of one protocol, which has a version of its own; as Rust
-//! interfaces they are for `cargo hotrun`, and may change in any version.
+//! one of this crate. The modules `wire` and `holder`, which are not shown here, are for `cargo hotrun` alone, and may change in
+//! any version; the protocol they speak has a version of its own, and whoever speaks another is told so.
 //!
 //! # Map of the crate
 //!
-//! A hand-over has two ends and one contract. [`wire`] is the contract, [`holder`] the end that owns the sockets and has
+//! A hand-over has two ends and one contract. `wire` is the contract, `holder` the end that owns the sockets and has
 //! started this process, and [`Upgrader`] the end a server sees. A server that upgrades itself is the holder of its successor.
 //!
-//! Inside, one thread (`control`) hears signals, calls, both channels and the clock, asks two machines that touch nothing
-//! (`succession`: what follows from what; `leave`: what is due between the last accept and the end), and does what they say
-//! (`act`; `returning` where the process number stays). `register` has what is served, `inheritance` what a successor gets of
-//! it, `spawn` how it is started, `environment` what arrives at the other side, `state` what the listeners and connections
-//! look at, `mouth` what is said to whoever watches.
+//! Inside, one thread hears signals, calls, both channels and the clock (`control`), asks two machines that touch nothing
+//! (`succession`: what follows from what; `retirement`: what is due between the last accept and the end), and does what they
+//! say (`perform`; `keep_pid` where the process number stays).
+//!
+//! - `api`: what a server calls; `settings` and `request`: what it chose, and what it asks of the control thread.
+//! - `serving`: what is served, and whether it may accept, which listeners, connections and the control thread share.
+//! - `inherit`: the mirror pair of what a successor is `given` and what this process has `received`; `spawn` starts it.
+//! - `upstream`: what is said to whoever watches: a holder, the process before, a service manager, a pid file.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("hotrun stands on pidfds, eventfds and sealed memory files, which only Linux has");
 
-mod act;
-mod bound_path;
-mod builder;
+mod api;
 mod control;
-mod environment;
 mod error;
+#[doc(hidden)]
 pub mod holder;
-mod inheritance;
-mod kin;
-#[cfg(feature = "tower")]
-mod layer;
-mod leave;
-mod listen;
-mod mouth;
-mod notify;
-mod pid_file;
-mod program;
-mod register;
-mod reload;
-mod returning;
-mod sockets;
-mod spawn;
-mod state;
-mod succession;
+mod inherit;
+mod request;
+mod serving;
+mod settings;
 mod sys;
-#[cfg(feature = "tokio")]
-pub mod tokio;
-mod udp;
-mod upgrader;
+mod upstream;
+#[doc(hidden)]
 pub mod wire;
 
 /// How an upgrade goes, and how to run a server that can be upgraded: the folder `docs` of this crate.
@@ -64,14 +50,17 @@ pub mod guide {
     pub mod rolling_update {}
 }
 
-pub use builder::{Builder, PidMode, builder, init};
-pub use error::UpgradeError;
+pub use api::builder::{Builder, builder, init};
+pub use api::listener::{Accept, Accepted, Conn, Incoming, Listener, TcpListener, UnixListener};
+pub use api::reload::{AcceptingChanges, Reload, Reloads};
+#[cfg(feature = "tokio")]
+pub use api::tokio;
 #[cfg(feature = "tower")]
-pub use layer::{Closing, ClosingFuture, ConnectionClose};
-pub use listen::{Accept, Accepted, Conn, Incoming, Listener, TcpListener, UnixListener};
+pub use api::tower::{Closing, ClosingFuture, ConnectionClose};
+pub use api::udp::UdpSocket;
+pub use api::upgrader::{Draining, Upgrader};
+pub use error::UpgradeError;
 pub use nix::sys::signal::Signal;
-pub use reload::{Accepting, AcceptingChanges, Reload, Reloads};
-pub use state::DrainGuard;
-pub use succession::Probation;
-pub use udp::UdpSocket;
-pub use upgrader::{Draining, ExitReason, Successor, Upgrader};
+pub use request::Successor;
+pub use serving::state::{Accepting, DrainGuard, ExitReason};
+pub use settings::{PidMode, Probation};

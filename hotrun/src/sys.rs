@@ -6,6 +6,7 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
+use nix::poll::{PollFd, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -40,6 +41,14 @@ pub(crate) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
     fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
+}
+
+/// poll(2), where a signal in between is no error: the caller looks again anyway.
+pub(crate) fn wait(fds: &mut [PollFd<'_>], timeout: PollTimeout) -> io::Result<()> {
+    match poll(fds, timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Sends one message; the descriptors travel with it (unix(7), SCM_RIGHTS). Never blocks and never raises SIGPIPE.
@@ -170,7 +179,7 @@ pub(crate) fn exit_status(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
 
 /// Lets every other thread of this process, and nobody else, see a descriptor's number as a closed door: the socket behind it
 /// is let go, and the number stays taken until its owner closes it.
-pub(crate) fn let_go(socket: BorrowedFd<'_>, door: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn release(socket: BorrowedFd<'_>, door: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: dup3(2) makes the number a descriptor of `door`, whose owner stays who it was; no memory is involved.
     Errno::result(unsafe { libc::dup3(door.as_raw_fd(), socket.as_raw_fd(), libc::O_CLOEXEC) })?;
     Ok(())

@@ -24,7 +24,7 @@ pub const HOTRUN_BOUND: &str = "HOTRUN_BOUND";
 /// the sockets are the server's own to hand over; or, where `:returns` stands behind the number, it returns under its number,
 /// and the server only serves until then.
 pub const HOTRUN_PREDECESSOR: &str = "HOTRUN_PREDECESSOR";
-/// Set where another process serves until COMMIT, and this one accepts nothing before.
+/// Set where another process serves until RESUME, and this one accepts nothing before.
 pub const HOTRUN_WAITS: &str = "HOTRUN_WAITS";
 /// Set where whoever started this process holds every socket that it binds, without a channel, for those that come after it: its
 /// queue is theirs when this process stops.
@@ -65,7 +65,7 @@ pub const VARIABLES: &[&str] = &[
 /// The first descriptor that is handed over. sd_listen_fds(3), `SD_LISTEN_FDS_START`.
 pub const FIRST_FD: i32 = 3;
 /// Version of the messages below.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 /// The longest message. A datagram over this is a fault of the sender.
 const LONGEST: usize = 4096;
 /// What stands for a socket without a name. sd_listen_fds_with_names(3).
@@ -96,34 +96,30 @@ pub(crate) enum ToHolder {
     Draining {
         live: u32,
     },
-    Bye,
 }
 
 /// From the holder to the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ToServer {
-    /// READY was heard, and whoever served before has stopped accepting, or is about to where this server does not wait for it.
+    /// The process before will not come back: the sockets are the server's own.
     Commit,
+    /// Accept nothing.
     Pause,
+    /// Accept, after PAUSE or where the server was started to wait for this.
     Resume,
+    /// Accept nothing more, finish what is live, and leave.
     Drain,
     /// The socket of that name is held no more: whoever has not asked for it closes it.
-    Release {
-        name: String,
-    },
+    Release { name: String },
     /// The holder will have nothing to do with this server.
-    Abort {
-        why: String,
-    },
+    Abort { why: String },
     /// The holder has let its sockets go, and was asked to stop: the server stops, for all of them.
     Stop,
     /// Somebody asked the holder for an upgrade while this server was the one that started: it is this server's to do.
     Upgrade,
     /// Travels with a pidfd and an eventfd: a process of an earlier generation that is still there. Writing to the eventfd
     /// tells it to hurry.
-    Elder {
-        generation: u32,
-    },
+    Ancestor { generation: u32 },
 }
 
 impl ToHolder {
@@ -145,7 +141,6 @@ impl ToHolder {
                 bytes.extend(live.to_le_bytes());
                 bytes
             }
-            ToHolder::Bye => vec![b'B'],
         }
     }
 
@@ -161,7 +156,6 @@ impl ToHolder {
             [b'R'] => Ok(ToHolder::Ready),
             [b'P'] => Ok(ToHolder::Paused),
             [b'D', a, b, c, d] => Ok(ToHolder::Draining { live: u32::from_le_bytes([*a, *b, *c, *d]) }),
-            [b'B'] => Ok(ToHolder::Bye),
             other => Err(foreign("server", other)),
         }
     }
@@ -178,7 +172,7 @@ impl ToServer {
             ToServer::Abort { why } => with_text(b'a', why),
             ToServer::Stop => vec![b's'],
             ToServer::Upgrade => vec![b'u'],
-            ToServer::Elder { generation } => {
+            ToServer::Ancestor { generation } => {
                 let mut bytes = vec![b'e'];
                 bytes.extend(generation.to_le_bytes());
                 bytes
@@ -196,7 +190,7 @@ impl ToServer {
             [b'a', why @ ..] => Ok(ToServer::Abort { why: String::from_utf8_lossy(why).into_owned() }),
             [b's'] => Ok(ToServer::Stop),
             [b'u'] => Ok(ToServer::Upgrade),
-            [b'e', a, b, c, d] => Ok(ToServer::Elder { generation: u32::from_le_bytes([*a, *b, *c, *d]) }),
+            [b'e', a, b, c, d] => Ok(ToServer::Ancestor { generation: u32::from_le_bytes([*a, *b, *c, *d]) }),
             other => Err(foreign("holder", other)),
         }
     }
@@ -284,7 +278,6 @@ mod tests {
             ToHolder::Ready,
             ToHolder::Paused,
             ToHolder::Draining { live: 70_000 },
-            ToHolder::Bye,
         ];
         for message in to_holder {
             assert_eq!(ToHolder::decode(&message.encode()).unwrap(), message);
@@ -295,10 +288,10 @@ mod tests {
             ToServer::Resume,
             ToServer::Drain,
             ToServer::Release { name: "old".into() },
-            ToServer::Abort { why: "protocol 9, this is 1".into() },
+            ToServer::Abort { why: "protocol 9, here 1".into() },
             ToServer::Stop,
             ToServer::Upgrade,
-            ToServer::Elder { generation: 70_000 },
+            ToServer::Ancestor { generation: 70_000 },
         ];
         for message in to_server {
             assert_eq!(ToServer::decode(&message.encode()).unwrap(), message);

@@ -375,6 +375,28 @@ fn a_control_variable_that_leaked_is_nobodys() {
     }
 }
 
+/// As a holder of the first version of the protocol refused whatever was not of its own.
+#[test]
+fn one_that_an_older_holder_refuses_says_which_library_it_has() {
+    let (holder, channel) = hotrun::holder::Holder::new().unwrap();
+    let (socket, http) = listener();
+    let held = [hotrun::holder::Handed { name: "http", bound_by_program: false }];
+    // Number 4 is the channel's, as it stands behind one socket.
+    let channel = TcpListener::from(channel);
+    let mut server = start_with_sockets(&socket, &channel, "export LISTEN_PID=$$", |command| {
+        command.envs(holder.environment(&held, 1));
+    });
+    assert_eq!(server.address("http"), http);
+    assert!(matches!(holder.receive().unwrap(), hotrun::holder::Said::Hello { .. }));
+    holder.abort("it speaks version 2 of the protocol, this is 1").unwrap();
+    let said = server.says();
+    assert!(said.contains("it speaks version 2 of the protocol, this is 1"), "{said}");
+    let library = format!("(this is the library hotrun {}, protocol 2)", env!("CARGO_PKG_VERSION"));
+    assert!(said.ends_with(&library), "{said}");
+    // It serves all the same.
+    client(http);
+}
+
 #[test]
 fn the_path_of_a_unix_socket_goes_with_its_server_and_that_of_a_dead_one_is_taken_over() {
     // A path in the target folder may be too long for a socket.

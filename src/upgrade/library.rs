@@ -57,7 +57,7 @@ impl Room {
                 self.stopped_accepting(now, generation);
             }
             // The end of the process says the rest.
-            Told::Bye | Told::Closed => {}
+            Told::Closed => {}
             // A later version's.
             _ => {}
         }

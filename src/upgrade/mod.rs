@@ -394,7 +394,7 @@ impl Room {
             match action {
                 Action::Start { generation, program } => self.start(now, generation, program),
                 Action::Commit(generation) => {
-                    self.tell(generation, Holder::commit);
+                    self.tell(generation, Holder::resume);
                     self.open_gate(generation);
                 }
                 Action::Pause(generation) => {

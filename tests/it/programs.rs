@@ -513,6 +513,30 @@ fn listing() -> String {
 }
 "#;
 
+/// As the library of the first version of the protocol said HELLO.
+const OLDER: &str = r#"
+fn main() {
+    let channel = std::env::var("HOTRUN_CTL").unwrap();
+    let (number, token) = channel.split_once(':').unwrap();
+    let token = u64::from_str_radix(token, 16).unwrap();
+    let bytes = [[1, 0].as_slice(), &token.to_le_bytes(), &std::process::id().to_le_bytes()].concat();
+    let text = bytes.iter().fold(String::from("H"), |text, byte| format!("{text}\\{byte:03o}"));
+    std::process::Command::new("sh").args(["-c", &format!("printf '{text}' >&{number}")]).status().unwrap();
+    std::thread::park();
+}
+"#;
+
+#[test]
+fn a_library_of_an_older_version_is_told_of() {
+    let project = Project::new("programs-older", &hotrun_dependency("[]"), OLDER);
+    let mut session = Session::start(&project, free_address(), &[]);
+    let expected = "its library hotrun is older than this holder's (protocol 1, here 2): build it with the newer one";
+    session.wait("a note of the library", |event| {
+        event["event"] == "note" && event["text"].as_str().is_some_and(|text| text.contains(expected))
+    });
+    session.stop();
+}
+
 #[test]
 fn build_scripts_and_macros_see_no_socket() {
     let needs = format!("{}\nfds = {{ path = \"fds\" }}", hotrun_dependency("[]"));

@@ -59,8 +59,8 @@ fn the_cores_touch_no_world() {
         "src/upgrade/stage.rs",
         "src/report/standing.rs",
         "src/upgrade/gate/drain.rs",
-        "hotrun/src/succession.rs",
-        "hotrun/src/leave.rs",
+        "hotrun/src/control/succession.rs",
+        "hotrun/src/control/retirement.rs",
     ];
     for core in cores {
         let text = code(&fs::read_to_string(root().join(core)).unwrap());
@@ -93,7 +93,7 @@ fn unsafe_stands_in_few_files_and_the_process_ends_in_one() {
         let code = code(&text);
         let kernel = [
             "hotrun/src/sys.rs",
-            "hotrun/src/spawn.rs",
+            "hotrun/src/inherit/spawn.rs",
             "src/process/launch.rs",
             "src/process/guard.rs",
             "src/process/seccomp.rs",

@@ -80,3 +80,9 @@ fn one_that_hangs_after_it_has_said_hello() {
 fn one_that_speaks_garbage() {
     fails("garbage", |_, _| {}, &["Protocol", "no hotrun message"]);
 }
+
+#[test]
+fn one_with_a_library_of_another_version() {
+    fails("older", |_, _| {}, &["Protocol", "its library hotrun is older than this holder's (protocol 1, here 2)"]);
+    fails("newer", |_, _| {}, &["Protocol", "its library hotrun is newer than this holder's (protocol 255, here 2)"]);
+}

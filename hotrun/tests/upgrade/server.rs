@@ -87,7 +87,9 @@ fn serve() -> io::Result<()> {
         "exit" => return Ok(()),
         "fail" => return Err(Command::new("sh").args(["-c", "exit 3"]).exec()),
         "hang early" => std::thread::park(),
-        "garbage" => return garbage(),
+        "garbage" => return say_on_channel("nonsense"),
+        "older" => return say_hello(1),
+        "newer" => return say_hello(u8::MAX),
         // Until somebody writes there.
         "wait early" => drop(std::fs::read(std::env::var("FIFO").unwrap())),
         _ => {}
@@ -168,15 +170,23 @@ fn check_environment() {
     }
 }
 
-/// Says what is no message, on the channel that the environment names.
-fn garbage() -> io::Result<()> {
+/// Says bytes, in the octal escapes of printf(1), on the channel that the environment names.
+fn say_on_channel(bytes: &str) -> io::Result<()> {
     let channel = std::env::var("HOTRUN_CTL").unwrap();
     let number = channel.split(':').next().unwrap();
     // Opening it again is not possible for a socket; the shell has a way to write to a number.
-    let status = Command::new("sh").args(["-c", &format!("echo nonsense >&{number}")]).status()?;
+    let status = Command::new("sh").args(["-c", &format!("printf '{bytes}' >&{number}")]).status()?;
     assert!(status.success());
     std::thread::park();
     Ok(())
+}
+
+/// HELLO of a library with that version of the protocol.
+fn say_hello(protocol: u8) -> io::Result<()> {
+    let channel = std::env::var("HOTRUN_CTL").unwrap();
+    let token = u64::from_str_radix(channel.split(':').nth(1).unwrap(), 16).unwrap();
+    let bytes = [[protocol, 0].as_slice(), &token.to_le_bytes(), &std::process::id().to_le_bytes()].concat();
+    say_on_channel(&bytes.iter().fold("H".to_owned(), |text, byte| format!("{text}\\{byte:03o}")))
 }
 
 fn accept(up: &Upgrader, listener: hotrun::TcpListener) {

@@ -2,8 +2,8 @@
 //! of a server, to wait for with or without blocking.
 //! Never lives here: why they come (`control`).
 
-use crate::control::{Bell, Request};
-use crate::state::{Accepting as May, Inner, Phase, Place, State, Waiter};
+use crate::request::{Bell, Request};
+use crate::serving::state::{Accepting, Inner, ListenerGate, Phase, State, Waiter};
 use std::future::poll_fn;
 use std::sync::Arc;
 
@@ -69,18 +69,6 @@ impl Drop for Reload {
     }
 }
 
-/// Whether a server may accept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Accepting {
-    /// It serves.
-    Open,
-    /// Not now: a successor is on probation.
-    Paused,
-    /// Never again: finish what is live, and leave.
-    Ended,
-}
-
 /// Changes of [`Accepting`], from [`Upgrader::accepting`](crate::Upgrader::accepting), for frameworks with an accept loop of
 /// their own.
 #[derive(Debug)]
@@ -111,11 +99,9 @@ impl AcceptingChanges {
 
 fn changed(inner: &mut Inner, last: Accepting) -> Option<Accepting> {
     // A framework's listeners are not told apart: they stop when the last one does, so that no queue is left behind.
-    let now = match inner.accepting(&Place::default()) {
-        May::Open => Accepting::Open,
-        May::Paused => Accepting::Paused,
-        May::Ended if inner.is_shut() => Accepting::Ended,
-        May::Ended => last,
+    let now = match inner.accepting(&ListenerGate::default()) {
+        Accepting::Ended if !inner.is_shut() => last,
+        now => now,
     };
     (now != last).then_some(now)
 }

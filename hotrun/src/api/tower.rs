@@ -36,16 +36,9 @@ pin_project! {
     }
 }
 
-impl Upgrader {
-    /// A layer for axum's `Router::layer` and every other server on tower: answers of HTTP/1 say `Connection: close` from the
-    /// moment this process has stopped accepting (RFC 9112, 9.6), so that a busy client's next request reaches the next
-    /// process at once. Without it a kept connection is closed between two answers, which a client must be ready for at any
-    /// time, but may notice only when it has sent the next request.
-    ///
-    /// HTTP/2 forbids the header (RFC 9113, 8.2.2), and has GOAWAY, which the server sends when it is told to end. An answer
-    /// that has a `Connection` header of its own, as the one that turns into a WebSocket, keeps that.
-    pub fn connection_close(&self) -> ConnectionClose {
-        ConnectionClose { up: self.clone() }
+impl ConnectionClose {
+    pub(crate) fn new(up: Upgrader) -> Self {
+        ConnectionClose { up }
     }
 }
 
@@ -95,10 +88,13 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::Bell;
-    use crate::mouth::{Above, Mouth};
-    use crate::state::{State, Why};
-    use crate::upgrader::Shared;
+    use crate::request::Bell;
+    use crate::serving::Serving;
+    use crate::serving::bound_path::BoundPaths;
+    use crate::serving::register::Register;
+    use crate::serving::state::{State, Why};
+    use crate::serving::unclaimed::Unclaimed;
+    use crate::upstream::{Upstream, UpstreamKind};
     use nix::sys::eventfd::EventFd;
     use std::convert::Infallible;
     use std::future::{Ready, ready};
@@ -109,17 +105,18 @@ mod tests {
     fn upgrader() -> (Upgrader, Arc<State>) {
         let state = State::new().unwrap();
         let bell = Bell { event: Arc::new(EventFd::new().unwrap()), requests: mpsc::channel().0 };
-        let shared = Shared {
+        let serving = Serving {
             state: Arc::clone(&state),
-            mouth: Arc::new(Mouth::new(None, Above::Nobody, None, None, Vec::new(), bell)),
-            paths: Arc::default(),
-            register: Arc::default(),
+            upstream: Upstream::new(None, UpstreamKind::Nobody, None, None, bell),
+            paths: BoundPaths::default(),
+            register: Register::default(),
+            unclaimed: Unclaimed::default(),
             generation: 1,
             predecessor: None,
-            files: Mutex::default(),
+            inherited_files: Mutex::default(),
             inherited_state: Mutex::default(),
         };
-        (Upgrader::new(shared), state)
+        (Upgrader::new(Arc::new(serving)), state)
     }
 
     /// Answers with what it was asked with.

@@ -4,9 +4,9 @@
 //! never overlaps cleanly: whatever this process had been told before is unknown to the next one. Protocols of single
 //! datagrams (DNS, statsd) do not mind; for others, ask the command for `overlap = false`.
 
-use crate::listen::wait;
-use crate::mouth::Mouth;
-use crate::state::{Accepting, Place, State};
+use crate::serving::Serving;
+use crate::serving::state::{Accepting, ListenerGate};
+use crate::sys::wait;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::io;
 use std::net::{self, SocketAddr};
@@ -18,9 +18,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct UdpSocket {
     pub(crate) inner: Arc<net::UdpSocket>,
-    pub(crate) place: Arc<Place>,
-    pub(crate) state: Arc<State>,
-    pub(crate) mouth: Arc<Mouth>,
+    pub(crate) gate: Arc<ListenerGate>,
+    pub(crate) serving: Arc<Serving>,
 }
 
 impl UdpSocket {
@@ -30,25 +29,22 @@ impl UdpSocket {
     /// # Errors
     /// Those of recvfrom(2).
     pub fn recv_from(&self, bytes: &mut [u8]) -> io::Result<Option<(usize, SocketAddr)>> {
-        self.mouth.ready()?;
+        self.serving.upstream.ready()?;
         loop {
-            {
-                let gate = self.state.gate();
-                if gate.lets(&self.place) {
-                    match self.inner.recv_from(bytes) {
-                        Ok(received) => return Ok(Some(received)),
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                        Err(error) => return Err(error),
-                    }
+            if let Some(_admitted) = self.serving.state.admit(&self.gate) {
+                match self.inner.recv_from(bytes) {
+                    Ok(received) => return Ok(Some(received)),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
                 }
             }
-            if self.state.wait_while_paused(&self.place) == Accepting::Ended {
+            if self.serving.state.wait_while_paused(&self.gate) == Accepting::Ended {
                 return Ok(None);
             }
             let mut fds = [
                 PollFd::new(self.inner.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.state.stop_event(&self.place), PollFlags::POLLIN),
+                PollFd::new(self.serving.state.stop_event(&self.gate), PollFlags::POLLIN),
             ];
             wait(&mut fds, PollTimeout::NONE)?;
         }

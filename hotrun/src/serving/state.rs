@@ -2,13 +2,12 @@
 //! connections and the control thread share.
 //! Never lives here: why a phase begins (`control`).
 
-use crate::ExitReason;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::{Context, Poll, Waker};
 
 /// The phases of a serving process, in order; only `Paused` is ever left for an earlier one.
@@ -32,45 +31,68 @@ pub(crate) enum Why {
     Stopped,
 }
 
-/// Whether a listener may accept.
+/// Why [`Upgrader::drained`](crate::Upgrader::drained) returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Accepting {
+#[non_exhaustive]
+pub enum ExitReason {
+    /// Another process serves now, and every connection here is finished.
+    Upgraded,
+    /// A stop was asked for, and every connection is finished.
+    Stopped,
+    /// `live` connections were shut down, as the drain timeout had passed.
+    #[non_exhaustive]
+    DeadlineExceeded {
+        /// Connections, and other guards, that were not finished.
+        live: usize,
+    },
+    /// `live` connections were shut down, as a second stop signal came, or there were too many generations
+    /// ([`Builder::max_generations`](crate::Builder::max_generations)).
+    #[non_exhaustive]
+    Forced {
+        /// Connections, and other guards, that were not finished.
+        live: usize,
+    },
+}
+
+/// Whether a server may accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Accepting {
+    /// It serves.
     Open,
     /// Not now: a successor is on probation.
     Paused,
-    /// Never again.
+    /// Never again: finish what is live, and leave.
     Ended,
 }
 
-/// One listener among those of the process, as the gate sees it.
+/// One listener among those of the process, as the admission of the process sees it.
 #[derive(Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct ListenerGate {
     /// It goes on accepting when the others stop: no other process will accept what is in its queue.
     exempt: AtomicBool,
 }
 
-impl Place {
+impl ListenerGate {
     fn is_exempt(&self) -> bool {
         self.exempt.load(Ordering::Acquire)
     }
 }
 
-#[derive(Debug)]
-pub(crate) struct Gate {
-    open: bool,
-    open_to_exempt: bool,
-}
-
-impl Gate {
-    pub(crate) fn lets(&self, place: &Place) -> bool {
-        self.open || self.open_to_exempt && place.is_exempt()
-    }
+/// Which listeners may accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    All,
+    /// Those that no other process stands in for.
+    Exempt,
+    None,
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
-    /// Held for reading across one accept, for writing while it closes: once it is closed no accept is under way.
-    gate: RwLock<Gate>,
+    /// Held for reading across one accept, and for writing while `Inner::admission` changes: from then on no accept is under way
+    /// that it forbids. Always taken before `inner`.
+    barrier: RwLock<()>,
     inner: Mutex<Inner>,
     changed: Condvar,
     /// Readable while nothing may be accepted but by exempt listeners.
@@ -89,8 +111,7 @@ pub(crate) struct State {
 pub(crate) struct Inner {
     phase: Phase,
     why: Why,
-    /// Exempt listeners, too, have stopped.
-    shut: bool,
+    admission: Admission,
     /// The process must not leave, though everything is finished.
     held: bool,
     /// Whether anybody waits for everything to be finished.
@@ -111,11 +132,11 @@ impl State {
     pub(crate) fn new() -> io::Result<Arc<State>> {
         let event = || EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         Ok(Arc::new(State {
-            gate: RwLock::new(Gate { open: true, open_to_exempt: true }),
+            barrier: RwLock::new(()),
             inner: Mutex::new(Inner {
                 phase: Phase::Serving,
                 why: Why::Stopped,
-                shut: false,
+                admission: Admission::All,
                 held: false,
                 awaited: false,
                 live: HashMap::new(),
@@ -138,14 +159,16 @@ impl State {
         self.lock().phase
     }
 
-    /// While this guard is held, nothing that it lets through can be forbidden.
-    pub(crate) fn gate(&self) -> RwLockReadGuard<'_, Gate> {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    /// Where that listener may accept now; while the guard is held, that cannot be forbidden.
+    pub(crate) fn admit(&self, gate: &ListenerGate) -> Option<RwLockReadGuard<'_, ()>> {
+        let passage = self.barrier.read().unwrap_or_else(PoisonError::into_inner);
+        let admits = self.lock().admits(gate);
+        admits.then_some(passage)
     }
 
     /// Readable while that listener may not accept.
-    pub(crate) fn stop_event(&self, place: &Place) -> BorrowedFd<'_> {
-        if place.is_exempt() { self.shut.as_fd() } else { self.stop.as_fd() }
+    pub(crate) fn stop_event(&self, gate: &ListenerGate) -> BorrowedFd<'_> {
+        if gate.is_exempt() { self.shut.as_fd() } else { self.stop.as_fd() }
     }
 
     /// Readable once idle connections should end.
@@ -165,8 +188,8 @@ impl State {
     }
 
     /// Only these listeners go on accepting, until `resume`.
-    pub(crate) fn pause(&self, exempt: &[&Place]) {
-        self.close_gate(exempt);
+    pub(crate) fn pause(&self, exempt: &[&ListenerGate]) {
+        self.admit_only(exempt);
         self.enter(|inner| {
             if inner.phase == Phase::Serving {
                 inner.phase = Phase::Paused;
@@ -175,30 +198,30 @@ impl State {
     }
 
     /// That listener is as the others from now on.
-    pub(crate) fn no_longer_exempt(&self, place: &Place) {
-        let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        place.exempt.store(false, Ordering::Release);
+    pub(crate) fn no_longer_exempt(&self, gate: &ListenerGate) {
+        let _closed = self.close_barrier();
+        gate.exempt.store(false, Ordering::Release);
     }
 
     /// Every listener accepts again, and none of these is exempt any more.
-    pub(crate) fn resume(&self, exempt: &[&Place]) {
+    pub(crate) fn resume(&self, exempt: &[&ListenerGate]) {
         if self.phase() != Phase::Paused {
             return;
         }
-        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        for place in exempt {
-            place.exempt.store(false, Ordering::Release);
+        let closed = self.close_barrier();
+        for gate in exempt {
+            gate.exempt.store(false, Ordering::Release);
         }
-        gate.open = true;
+        self.lock().admission = Admission::All;
         let _ = self.stop.read();
         // Before anybody is woken, who may want to look through it at once.
-        drop(gate);
+        drop(closed);
         self.enter(|inner| inner.phase = Phase::Serving);
     }
 
     /// Stops accepting for good but for these listeners, which go on until `shut`; the first reason stays.
-    pub(crate) fn stop_accepting(&self, why: Why, exempt: &[&Place]) {
-        self.close_gate(exempt);
+    pub(crate) fn stop_accepting(&self, why: Why, exempt: &[&ListenerGate]) {
+        self.admit_only(exempt);
         self.enter(|inner| {
             if inner.phase < Phase::Lingering {
                 inner.phase = Phase::Lingering;
@@ -209,9 +232,11 @@ impl State {
 
     /// Now nobody accepts any more.
     pub(crate) fn shut(&self) {
-        self.gate.write().unwrap_or_else(PoisonError::into_inner).open_to_exempt = false;
+        let closed = self.close_barrier();
+        self.lock().admission = Admission::None;
+        drop(closed);
         signal(&self.shut);
-        self.enter(|inner| inner.shut = true);
+        self.enter(|_| {});
     }
 
     /// The process stays, whatever is finished, until it is said otherwise.
@@ -288,8 +313,8 @@ impl State {
     }
 
     /// Blocks while that listener is paused.
-    pub(crate) fn wait_while_paused(&self, place: &Place) -> Accepting {
-        self.wait(|inner| Some(inner.accepting(place)).filter(|accepting| *accepting != Accepting::Paused))
+    pub(crate) fn wait_while_paused(&self, gate: &ListenerGate) -> Accepting {
+        self.wait(|inner| Some(inner.accepting(gate)).filter(|accepting| *accepting != Accepting::Paused))
     }
 
     /// Blocks until accepting has ended and every connection has, or the deadline has passed.
@@ -324,14 +349,21 @@ impl State {
         Waiter { state: Arc::clone(self), id: inner.next }
     }
 
-    /// Only these accept from here on, though nobody knows it yet.
-    pub(crate) fn close_gate(&self, exempt: &[&Place]) {
-        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        for place in exempt {
-            place.exempt.store(true, Ordering::Release);
+    /// Only these are admitted from here on, though nobody is told yet.
+    pub(crate) fn admit_only(&self, exempt: &[&ListenerGate]) {
+        let _closed = self.close_barrier();
+        for gate in exempt {
+            gate.exempt.store(true, Ordering::Release);
         }
-        gate.open = false;
+        let mut inner = self.lock();
+        if inner.admission == Admission::All {
+            inner.admission = Admission::Exempt;
+        }
         signal(&self.stop);
+    }
+
+    fn close_barrier(&self) -> RwLockWriteGuard<'_, ()> {
+        self.barrier.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enter<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
@@ -351,12 +383,21 @@ impl State {
 }
 
 impl Inner {
-    pub(crate) fn accepting(&self, place: &Place) -> Accepting {
+    fn admits(&self, gate: &ListenerGate) -> bool {
+        match self.admission {
+            Admission::All => true,
+            Admission::Exempt => gate.is_exempt(),
+            Admission::None => false,
+        }
+    }
+
+    /// What that listener is told. In `Serving` it is told nothing yet, though it may not be admitted any more: admission closes a
+    /// moment before the phase says why.
+    pub(crate) fn accepting(&self, gate: &ListenerGate) -> Accepting {
         match self.phase {
             Phase::Serving => Accepting::Open,
-            Phase::Paused if place.is_exempt() => Accepting::Open,
+            _ if self.admits(gate) => Accepting::Open,
             Phase::Paused => Accepting::Paused,
-            Phase::Lingering | Phase::Draining | Phase::Forced if place.is_exempt() && !self.shut => Accepting::Open,
             Phase::Lingering | Phase::Draining | Phase::Forced => Accepting::Ended,
         }
     }
@@ -369,7 +410,7 @@ impl Inner {
         match self.phase {
             Phase::Forced if self.hurried => Some(ExitReason::Forced { live: self.forced }),
             Phase::Forced => Some(ExitReason::DeadlineExceeded { live: self.forced }),
-            Phase::Lingering | Phase::Draining if self.live.is_empty() && self.shut => match self.why {
+            Phase::Lingering | Phase::Draining if self.live.is_empty() && self.is_shut() => match self.why {
                 Why::Upgraded => Some(ExitReason::Upgraded),
                 Why::Stopped => Some(ExitReason::Stopped),
             },
@@ -379,7 +420,7 @@ impl Inner {
 
     /// Nobody accepts any more.
     pub(crate) fn is_shut(&self) -> bool {
-        self.phase >= Phase::Lingering && self.shut
+        self.phase >= Phase::Lingering && self.admission == Admission::None
     }
 
     pub(crate) fn phase(&self) -> Phase {

@@ -1,4 +1,4 @@
-//! Phases, the gate, and who is woken when.
+//! Phases, who may accept, and who is woken when.
 
 use super::*;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -10,18 +10,18 @@ fn readable(event: BorrowedFd<'_>) -> bool {
 #[test]
 fn the_phases_go_forward_and_only_a_pause_goes_back() {
     let state = State::new().unwrap();
-    let place = Place::default();
-    assert!(state.gate().lets(&place) && !readable(state.stop_event(&place)));
+    let gate = ListenerGate::default();
+    assert!(state.admit(&gate).is_some() && !readable(state.stop_event(&gate)));
     state.pause(&[]);
     state.pause(&[]);
-    assert!(!state.gate().lets(&place) && readable(state.stop_event(&place)));
+    assert!(state.admit(&gate).is_none() && readable(state.stop_event(&gate)));
     state.resume(&[]);
-    assert!(state.gate().lets(&place) && !readable(state.stop_event(&place)));
+    assert!(state.admit(&gate).is_some() && !readable(state.stop_event(&gate)));
     assert_eq!(state.phase(), Phase::Serving);
     state.stop_accepting(Why::Upgraded, &[]);
     state.stop_accepting(Why::Stopped, &[]);
     state.resume(&[]);
-    assert!(!state.gate().lets(&place) && readable(state.stop_event(&place)) && !readable(state.drain_event()));
+    assert!(state.admit(&gate).is_none() && readable(state.stop_event(&gate)) && !readable(state.drain_event()));
     state.shut();
     state.drain();
     assert!(readable(state.drain_event()));
@@ -31,18 +31,18 @@ fn the_phases_go_forward_and_only_a_pause_goes_back() {
 #[test]
 fn an_exempt_listener_goes_on_until_the_gate_is_shut() {
     let state = State::new().unwrap();
-    let (kept, left) = (Place::default(), Place::default());
+    let (kept, left) = (ListenerGate::default(), ListenerGate::default());
     state.pause(&[&left]);
-    assert!(state.gate().lets(&left) && !state.gate().lets(&kept));
+    assert!(state.admit(&left).is_some() && state.admit(&kept).is_none());
     assert_eq!(state.wait_while_paused(&left), Accepting::Open);
     state.no_longer_exempt(&left);
-    assert!(!state.gate().lets(&left));
+    assert!(state.admit(&left).is_none());
     state.stop_accepting(Why::Upgraded, &[&left]);
-    assert!(state.gate().lets(&left) && !readable(state.stop_event(&left)));
+    assert!(state.admit(&left).is_some() && !readable(state.stop_event(&left)));
     assert_eq!(state.wait_while_paused(&kept), Accepting::Ended);
     assert!(!state.is_finished());
     state.shut();
-    assert!(!state.gate().lets(&left) && readable(state.stop_event(&left)));
+    assert!(state.admit(&left).is_none() && readable(state.stop_event(&left)));
     assert_eq!(state.wait_while_paused(&left), Accepting::Ended);
 }
 

@@ -1,6 +1,7 @@
 //! What whoever started this process left for it: descriptors and variables, taken once and removed.
-//! Never lives here: what is done with them (`upgrader`).
+//! Never lives here: what is done with them (`api`).
 
+use crate::serving::unclaimed::{Name, Socket};
 use crate::sys;
 use crate::wire::{
     FIRST_FD, HOTRUN_BOUND, HOTRUN_CTL, HOTRUN_FILES, HOTRUN_GENERATION, HOTRUN_HELD, HOTRUN_INTERIM,
@@ -35,14 +36,6 @@ pub(crate) struct Inherited {
     pub(crate) waits: bool,
 }
 
-#[derive(Debug)]
-pub(crate) struct Socket {
-    pub(crate) name: Name,
-    pub(crate) fd: OwnedFd,
-    /// An earlier generation of this program chose its address.
-    pub(crate) bound_by_program: bool,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Predecessor {
     pub(crate) pid: u32,
@@ -55,15 +48,6 @@ pub(crate) struct Predecessor {
 pub(crate) struct Interim {
     pub(crate) channel: OwnedFd,
     pub(crate) pid: u32,
-}
-
-/// The name a socket came with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Name {
-    Given(String),
-    /// None, or one that says nothing: `unknown`, `stored`, or the name of a systemd socket unit, which is what systemd
-    /// sends where `FileDescriptorName=` is not set (systemd.socket(5)).
-    Anonymous,
 }
 
 #[derive(Debug)]
@@ -110,8 +94,8 @@ pub(crate) fn take() -> io::Result<Inherited> {
                 format!("{LISTEN_FDS}={count:?} is not a number of descriptors"),
             )
         })?;
-        let from_kin = text(HOTRUN_CTL).or(text(HOTRUN_INTERIM)).is_some();
-        inherited.sockets = sockets(count, text(LISTEN_FDNAMES), text(HOTRUN_BOUND), from_kin)?;
+        let from_peer = text(HOTRUN_CTL).or(text(HOTRUN_INTERIM)).is_some();
+        inherited.sockets = sockets(count, text(LISTEN_FDNAMES), text(HOTRUN_BOUND), from_peer)?;
         last = FIRST_FD.saturating_add(i32::try_from(count).unwrap_or(i32::MAX));
     }
     if let Some(interim) = text(HOTRUN_INTERIM).and_then(interim) {
@@ -140,7 +124,7 @@ pub(crate) fn take() -> io::Result<Inherited> {
     Ok(inherited)
 }
 
-fn sockets(count: usize, names: Option<&str>, bound: Option<&str>, from_kin: bool) -> io::Result<Vec<Socket>> {
+fn sockets(count: usize, names: Option<&str>, bound: Option<&str>, from_peer: bool) -> io::Result<Vec<Socket>> {
     let mut names = names.into_iter().flat_map(|names| names.split(':'));
     let bound: Vec<&str> = bound.into_iter().flat_map(|names| names.split(':')).collect();
     let mut sockets = Vec::with_capacity(count.min(1024));
@@ -154,7 +138,7 @@ fn sockets(count: usize, names: Option<&str>, bound: Option<&str>, from_kin: boo
             std::mem::forget(fd);
             continue;
         }
-        sockets.push(Socket { name: Name::of(name, from_kin), bound_by_program: bound.contains(&name), fd });
+        sockets.push(Socket { name: meaning(name, from_peer), bound_by_program: bound.contains(&name), fd });
     }
     Ok(sockets)
 }
@@ -183,15 +167,14 @@ fn channel(number: &str) -> Option<OwnedFd> {
     Some(channel)
 }
 
-impl Name {
-    /// `from_kin`: whoever gave it the name is a process of this library, and means it.
-    fn of(name: &str, from_kin: bool) -> Self {
-        match name {
-            "" | UNNAMED => Name::Anonymous,
-            "stored" if !from_kin => Name::Anonymous,
-            unit if !from_kin && unit.ends_with(".socket") => Name::Anonymous,
-            given => Name::Given(given.to_owned()),
-        }
+/// `unknown`, `stored` and the name of a systemd socket unit say nothing: systemd sends them where `FileDescriptorName=` is not
+/// set (systemd.socket(5)). `from_peer`: whoever gave it the name is a process of this library, and means it.
+fn meaning(name: &str, from_peer: bool) -> Name {
+    match name {
+        "" | UNNAMED => Name::Anonymous,
+        "stored" if !from_peer => Name::Anonymous,
+        unit if !from_peer && unit.ends_with(".socket") => Name::Anonymous,
+        given => Name::Given(given.to_owned()),
     }
 }
 
@@ -202,12 +185,12 @@ mod tests {
     #[test]
     fn names_that_say_nothing_are_no_names() {
         for name in ["", "unknown", "stored", "web.socket"] {
-            assert_eq!(Name::of(name, false), Name::Anonymous, "{name:?}");
+            assert_eq!(meaning(name, false), Name::Anonymous, "{name:?}");
         }
         for name in ["http", "stored", "web.socket"] {
-            assert_eq!(Name::of(name, true), Name::Given(name.into()));
+            assert_eq!(meaning(name, true), Name::Given(name.into()));
         }
-        assert_eq!(Name::of("http", false), Name::Given("http".into()));
+        assert_eq!(meaning("http", false), Name::Given("http".into()));
     }
 
     #[test]

@@ -19,15 +19,15 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// What this process was started as. `by_kin`: by one that has found it by the same name, which may lead elsewhere by now.
-    pub(crate) fn of_this_process(by_kin: bool) -> io::Result<Self> {
+    /// What this process was started as. `by_peer`: by one that has found it by the same name, which may lead elsewhere by now.
+    pub(crate) fn of_this_process(by_peer: bool) -> io::Result<Self> {
         let mut args = std::env::args_os();
         let home = working_directory()?;
         let name = PathBuf::from(args.next().unwrap_or_default());
         let executable = Path::new("/proc/self/exe");
         let mut program = Program { name, args: args.collect(), directory: home.clone(), home };
         // A login shell, or a starter with a name of its own: the first argument says nothing then.
-        let says_it = by_kin || program.find().is_ok_and(|found| is_same_file(&found, executable));
+        let says_it = by_peer || program.find().is_ok_and(|found| is_same_file(&found, executable));
         if let Some(found) = std::fs::read_link(executable).ok().filter(|_| !says_it) {
             // Another program has come to its place since it was started (proc_pid_exe(5)).
             let text = found.as_os_str().as_bytes();

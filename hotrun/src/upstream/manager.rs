@@ -1,8 +1,8 @@
 //! A client of sd_notify(3): tells the service manager where this process stands.
-//! Never lives here: when which of it is true (`mouth`, `act`).
+//! Never lives here: when which of it is true (`upstream`, `perform`).
 
-use crate::listen::wait;
 use crate::sys;
+use crate::sys::wait;
 use crate::wire::NOTIFY_SOCKET;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout};

@@ -1,13 +1,12 @@
 //! What a successor inherits: descriptors in their order, and the variables that tell of them. Its mirror image is
-//! `environment`.
+//! `received`.
 //! Never lives here: starting the successor (`spawn`), and what the descriptors are (`register`).
 
-use crate::environment::{Name, Socket};
 use crate::holder::{Handed, socket_variables};
-use crate::mouth::Mouth;
-use crate::program::Program;
-use crate::register::Register;
-use crate::spawn::{Image, c_string};
+use crate::inherit::program::Program;
+use crate::inherit::spawn::{Image, c_string};
+use crate::serving::Serving;
+use crate::serving::unclaimed::{Name, Socket};
 use crate::wire::{FIRST_FD, HOTRUN_FILES, HOTRUN_GENERATION, HOTRUN_STATE, UNNAMED, VARIABLES};
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -25,16 +24,16 @@ pub(crate) struct Inheritance {
 impl Inheritance {
     /// Everything of this moment. Sockets that a service manager gave and nobody asked for go on as well: a later program may
     /// want them.
-    pub(crate) fn gather(register: &Register, mouth: &Mouth) -> io::Result<Self> {
+    pub(crate) fn gather(serving: &Serving) -> io::Result<Self> {
+        let register = &serving.register;
         let served = register.entries().into_iter().map(|entry| (entry.name, entry.bound_by_program, entry.socket));
         let mut sockets: Vec<_> = served.collect();
-        for Socket { name, fd, bound_by_program } in mouth.unclaimed().iter().filter(|socket| !socket.bound_by_program)
-        {
+        for Socket { name, fd, bound_by_program } in serving.unclaimed.to_pass_on()? {
             let name = match name {
-                Name::Given(name) => name.clone(),
+                Name::Given(name) => name,
                 Name::Anonymous => UNNAMED.to_owned(),
             };
-            sockets.push((name, *bound_by_program, Arc::new(fd.try_clone()?)));
+            sockets.push((name, bound_by_program, Arc::new(fd)));
         }
         Ok(Inheritance { sockets, files: register.files()?, state: register.state()? })
     }

@@ -1,10 +1,11 @@
 //! Listeners and connections for servers on std: accepting that stops when it must, and connections that count.
-//! Never lives here: how a listener comes by its socket (`upgrader`), and the same for tokio (`tokio`).
+//! Never lives here: how a listener comes by its socket (`bind`), and the same for tokio (`tokio`).
 
-use crate::mouth::Mouth;
-use crate::state::{Accepting, DrainGuard, Phase, Place, State};
+use crate::serving::Serving;
+use crate::serving::state::{Accepting, DrainGuard, ListenerGate, Phase, State};
+use crate::sys::wait;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net;
@@ -27,9 +28,8 @@ pub type UnixListener = Listener<unix::UnixListener>;
 pub struct Listener<L> {
     /// Shared with the register of what is handed over.
     pub(crate) inner: Arc<L>,
-    pub(crate) place: Arc<Place>,
-    pub(crate) state: Arc<State>,
-    pub(crate) mouth: Arc<Mouth>,
+    pub(crate) gate: Arc<ListenerGate>,
+    pub(crate) serving: Arc<Serving>,
 }
 
 /// What [`Listener`] can be made of: std's TCP and Unix listeners.
@@ -77,27 +77,24 @@ impl<L: Accept> Listener<L> {
     /// # Errors
     /// Those of accept(2) that will not pass.
     pub fn accept(&self) -> io::Result<Option<Accepted<L>>> {
-        self.mouth.ready()?;
+        self.serving.upstream.ready()?;
         loop {
-            {
-                let gate = self.state.gate();
-                if gate.lets(&self.place) {
-                    match self.inner.accept_now() {
-                        Ok((stream, addr)) => return Ok(Some((Conn::new(stream, &self.state), addr))),
-                        Err(error) => match Passing::of(&error) {
-                            Some(Passing::Nobody) => {}
-                            Some(Passing::GoneAgain) => continue,
-                            Some(Passing::NoRoom) => {
-                                drop(gate);
-                                self.wait_for_room()?;
-                                continue;
-                            }
-                            None => return Err(error),
-                        },
-                    }
+            if let Some(admitted) = self.serving.state.admit(&self.gate) {
+                match self.inner.accept_now() {
+                    Ok((stream, addr)) => return Ok(Some((Conn::new(stream, &self.serving.state), addr))),
+                    Err(error) => match Passing::of(&error) {
+                        Some(Passing::Nobody) => {}
+                        Some(Passing::GoneAgain) => continue,
+                        Some(Passing::NoRoom) => {
+                            drop(admitted);
+                            self.wait_for_room()?;
+                            continue;
+                        }
+                        None => return Err(error),
+                    },
                 }
             }
-            if self.state.wait_while_paused(&self.place) == Accepting::Ended {
+            if self.serving.state.wait_while_paused(&self.gate) == Accepting::Ended {
                 return Ok(None);
             }
             self.wait_for_client()?;
@@ -112,14 +109,14 @@ impl<L: Accept> Listener<L> {
     fn wait_for_client(&self) -> io::Result<()> {
         let mut fds = [
             PollFd::new(self.inner.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.state.stop_event(&self.place), PollFlags::POLLIN),
+            PollFd::new(self.serving.state.stop_event(&self.gate), PollFlags::POLLIN),
         ];
         wait(&mut fds, PollTimeout::NONE)
     }
 
     /// Room appears when some connection ends, here or in another process, so there is nothing to wait for but time.
     fn wait_for_room(&self) -> io::Result<()> {
-        let stop = self.state.stop_event(&self.place);
+        let stop = self.serving.state.stop_event(&self.gate);
         wait(&mut [PollFd::new(stop, PollFlags::POLLIN)], PollTimeout::from(100u8))
     }
 }
@@ -356,13 +353,5 @@ shared_conn!(net::TcpStream, unix::UnixStream);
 impl<S: AsFd> AsFd for Conn<S> {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.stream.as_fd()
-    }
-}
-
-/// poll(2), where a signal in between is no error: the caller looks again anyway.
-pub(crate) fn wait(fds: &mut [PollFd<'_>], timeout: PollTimeout) -> io::Result<()> {
-    match poll(fds, timeout) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }

@@ -1,9 +1,11 @@
 //! The listener and its connections for tokio, and for axum. The runtime needs its IO and its time driver
 //! (`enable_all`, which `#[tokio::main]` does).
 
-use crate::listen::{Listener, Passing};
-use crate::mouth::{Mouth, complain};
-use crate::state::{Accepting, DrainGuard, Phase, Place, State, Waiter};
+use crate::api::listener::{Listener, Passing};
+use crate::serving::Serving;
+use crate::serving::state::{Accepting, DrainGuard, ListenerGate, Phase, Waiter};
+#[cfg(feature = "axum")]
+use crate::upstream::complain;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -27,10 +29,9 @@ pub struct AsyncListener<L> {
     /// Dropped when accepting ends: a registered descriptor of a shared socket would go on waking this process for
     /// connections that are for the next one (epoll(7), questions and answers, Q6).
     inner: Option<L>,
-    place: Arc<Place>,
-    state: Arc<State>,
+    gate: Arc<ListenerGate>,
     waiter: Waiter,
-    mouth: Arc<Mouth>,
+    serving: Arc<Serving>,
 }
 
 /// What [`AsyncListener`] can be made of: tokio's TCP and Unix listeners.
@@ -84,10 +85,9 @@ impl Listener<std::net::TcpListener> {
     pub fn into_tokio(self) -> io::Result<TcpListener> {
         Ok(AsyncListener {
             inner: Some(net::TcpListener::from_std(self.inner.try_clone()?)?),
-            place: self.place,
-            waiter: self.state.waiter(),
-            state: self.state,
-            mouth: self.mouth,
+            gate: self.gate,
+            waiter: self.serving.state.waiter(),
+            serving: self.serving,
         })
     }
 }
@@ -100,10 +100,9 @@ impl Listener<std::os::unix::net::UnixListener> {
     pub fn into_tokio(self) -> io::Result<UnixListener> {
         Ok(AsyncListener {
             inner: Some(net::UnixListener::from_std(self.inner.try_clone()?)?),
-            place: self.place,
-            waiter: self.state.waiter(),
-            state: self.state,
-            mouth: self.mouth,
+            gate: self.gate,
+            waiter: self.serving.state.waiter(),
+            serving: self.serving,
         })
     }
 }
@@ -115,7 +114,7 @@ impl<L: PollAccept> AsyncListener<L> {
     /// # Errors
     /// Those of accept(2) that will not pass.
     pub async fn accept(&mut self) -> io::Result<Option<Accepted<L>>> {
-        self.mouth.ready()?;
+        self.serving.upstream.ready()?;
         loop {
             match poll_fn(|context| self.poll_accept(context)).await {
                 Ok(Some(accepted)) => return Ok(Some(accepted)),
@@ -138,19 +137,16 @@ impl<L: PollAccept> AsyncListener<L> {
         if self.poll_ended(context).is_ready() {
             return Poll::Ready(Ok(None));
         }
-        let gate = self.state.gate();
-        if !gate.lets(&self.place) {
-            return Poll::Pending;
-        }
+        let Some(_admitted) = self.serving.state.admit(&self.gate) else { return Poll::Pending };
         let (stream, addr) = ready!(inner.poll_accept_now(context))?;
-        // Counted before the gate can close: nobody may see no connections while this one is on its way.
-        let guard = self.state.guard(Some(stream.as_raw_fd()));
+        // Counted before accepting can be stopped: nobody may see no connections while this one is on its way.
+        let guard = self.serving.state.guard(Some(stream.as_raw_fd()));
         Poll::Ready(Ok(Some((Conn { guard, stream, closing: Closing::No }, addr))))
     }
 
     /// Ready when this listener will never accept again; the task is woken at every change.
     fn poll_ended(&self, context: &Context<'_>) -> Poll<()> {
-        self.waiter.poll(context, |inner| (inner.accepting(&self.place) == Accepting::Ended).then_some(()))
+        self.waiter.poll(context, |inner| (inner.accepting(&self.gate) == Accepting::Ended).then_some(()))
     }
 
     /// Room appears when some connection ends, here or in another process, so there is nothing to wait for but time.

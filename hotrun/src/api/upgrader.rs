@@ -1,76 +1,80 @@
-//! What a server calls, but for its sockets: `ready`, `upgrade`, `reloads`, `draining`, `drained`.
-//! Never lives here: sockets (`sockets`), settings (`builder`), and how phases change (`control`, `state`).
+//! What a server calls.
+//! Never lives here: how it comes by its sockets (`bind`), settings (`builder`), and how phases change (`control`, `state`).
 
-use crate::UpgradeError;
-use crate::bound_path::BoundPaths;
-use crate::control::{CONTROL_THREAD, Request};
-use crate::mouth::Mouth;
-use crate::register::{Register, unseal};
-use crate::reload::{AcceptingChanges, Reloads};
-use crate::state::{DrainGuard, Phase, State, Waiter};
-use crate::wire::{self, ToHolder};
-use std::collections::HashMap;
+use crate::api::bind;
+use crate::api::reload::{AcceptingChanges, Reloads};
+use crate::request::{CONTROL_THREAD, Request, Successor};
+use crate::serving::Serving;
+use crate::serving::register::unseal;
+use crate::serving::state::{DrainGuard, ExitReason, Phase, Waiter};
+use crate::serving::unclaimed::Wanted;
+use crate::wire;
+use crate::{TcpListener, UdpSocket, UnixListener, UpgradeError};
 use std::future::Future;
 use std::io;
+use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, PoisonError, mpsc};
 use std::task::{Context, Poll};
 
 /// This process's part in hot upgrades. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Upgrader {
-    pub(crate) shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) state: Arc<State>,
-    pub(crate) mouth: Arc<Mouth>,
-    pub(crate) paths: Arc<BoundPaths>,
-    pub(crate) register: Arc<Register>,
-    pub(crate) generation: u32,
-    pub(crate) predecessor: Option<u32>,
-    pub(crate) files: Mutex<HashMap<String, OwnedFd>>,
-    pub(crate) inherited_state: Mutex<HashMap<String, OwnedFd>>,
-}
-
-/// The process that serves in this one's place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Successor {
-    /// Its process number.
-    pub pid: u32,
-    /// Its [`Upgrader::generation`].
-    pub generation: u32,
-}
-
-/// Why [`Upgrader::drained`] returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ExitReason {
-    /// Another process serves now, and every connection here is finished.
-    Upgraded,
-    /// A stop was asked for, and every connection is finished.
-    Stopped,
-    /// `live` connections were shut down, as the drain timeout had passed.
-    #[non_exhaustive]
-    DeadlineExceeded {
-        /// Connections, and other guards, that were not finished.
-        live: usize,
-    },
-    /// `live` connections were shut down, as a second stop signal came, or there were too many generations
-    /// ([`Builder::max_generations`](crate::Builder::max_generations)).
-    #[non_exhaustive]
-    Forced {
-        /// Connections, and other guards, that were not finished.
-        live: usize,
-    },
+    pub(crate) serving: Arc<Serving>,
 }
 
 impl Upgrader {
-    pub(crate) fn new(shared: Shared) -> Self {
-        Upgrader { shared: Arc::new(shared) }
+    pub(crate) fn new(serving: Arc<Serving>) -> Self {
+        Upgrader { serving }
+    }
+
+    /// A TCP listener of that name: the inherited one, or else a new one bound to `addr`, which the next generation inherits.
+    ///
+    /// Where whoever started this process chose the address of that name, that address wins. Where an earlier generation of
+    /// the program chose it and the program now asks for another one, the new one is bound. A socket that came without a
+    /// name (systemd without `FileDescriptorName=`, systemfd) is recognised by its address, else taken in order.
+    ///
+    /// Ask for all listeners before the first accept where that is possible: what an earlier generation bound and this one does
+    /// not ask for within a second of the hand-over is served to the end there, and closed.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that cannot travel (one can of 1 to 255 bytes of printable ASCII without a colon,
+    /// sd_listen_fds_with_names(3)) or an inherited socket of another kind; else those of resolving and bind(2).
+    pub fn listen(&self, name: &str, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
+        bind::tcp(&self.serving, name, addr)
+    }
+
+    /// As [`listen`](Upgrader::listen), with a listener made by `bind` where none of that name was inherited: for socket
+    /// options of your own. As the address is not known before, an inherited one is taken whatever its address.
+    ///
+    /// # Errors
+    /// As [`listen`](Upgrader::listen), and those of `bind`.
+    pub fn listen_with(
+        &self,
+        name: &str,
+        bind: impl FnOnce() -> io::Result<std::net::TcpListener>,
+    ) -> io::Result<TcpListener> {
+        bind::tcp_with(&self.serving, name, Wanted::Unknown, bind)
+    }
+
+    /// A Unix stream listener of that name, as [`listen`](Upgrader::listen). A path that a dead server left behind is taken
+    /// over. The path is removed by the last generation, when it stops, if it still is the socket that was bound there.
+    ///
+    /// # Errors
+    /// As [`listen`](Upgrader::listen).
+    pub fn listen_unix(&self, name: &str, path: impl AsRef<Path>) -> io::Result<UnixListener> {
+        bind::unix(&self.serving, name, path.as_ref())
+    }
+
+    /// A UDP socket of that name, as [`listen`](Upgrader::listen). What two generations do to each other's datagrams is said
+    /// at [`UdpSocket`].
+    ///
+    /// # Errors
+    /// As [`listen`](Upgrader::listen).
+    pub fn bind_udp(&self, name: &str, addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
+        bind::udp(&self.serving, name, addr)
     }
 
     /// Hands a file of any kind to every successor of this process: a log, a lock, a pipe, a device. The successor finds it with
@@ -83,14 +87,14 @@ impl Upgrader {
     /// `InvalidInput` for a name that cannot travel; else those of dup(2).
     pub fn keep_file(&self, name: &str, file: impl AsFd) -> io::Result<()> {
         wire::check_name(name)?;
-        self.shared.register.keep_file(name, file.as_fd().try_clone_to_owned()?);
+        self.serving.register.keep_file(name, file.as_fd().try_clone_to_owned()?);
         Ok(())
     }
 
     /// The file of that name that the process before kept; `None` also when it was asked for before. To hand it on, keep it
     /// again.
     pub fn inherited_file(&self, name: &str) -> Option<OwnedFd> {
-        self.shared.files.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
+        self.serving.inherited_files.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
     }
 
     /// A small piece of state for every successor: session-ticket keys, counters, a cache. `produce` is called when a successor
@@ -101,7 +105,7 @@ impl Upgrader {
     /// `InvalidInput` for a name that cannot travel.
     pub fn on_handoff(&self, name: &str, produce: impl FnMut() -> Vec<u8> + Send + 'static) -> io::Result<()> {
         wire::check_name(name)?;
-        self.shared.register.on_handoff(name, Box::new(produce));
+        self.serving.register.on_handoff(name, Box::new(produce));
         Ok(())
     }
 
@@ -110,7 +114,7 @@ impl Upgrader {
     /// # Errors
     /// `InvalidData` when what came is not a sealed file; else those of reading it.
     pub fn inherited_state(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let file = self.shared.inherited_state.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let file = self.serving.inherited_state.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         file.map(unseal).transpose()
     }
 
@@ -120,23 +124,23 @@ impl Upgrader {
     /// # Errors
     /// Those of writing the pid file.
     pub fn ready(&self) -> io::Result<()> {
-        self.shared.mouth.ready()
+        self.serving.upstream.ready()
     }
 
     /// Counts the programs that served these sockets in one session, from 1.
     pub fn generation(&self) -> u32 {
-        self.shared.generation
+        self.serving.generation
     }
 
     /// Processes of this server that are there, as far as this one knows: itself, a successor, and earlier generations that
     /// finish their connections.
     pub fn generations(&self) -> usize {
-        self.shared.state.generations()
+        self.serving.state.generations()
     }
 
     /// The process that handed its sockets to this one, if it was another process.
     pub fn predecessor(&self) -> Option<u32> {
-        self.shared.predecessor
+        self.serving.predecessor
     }
 
     /// Starts the new program, hands it every socket, and blocks until it serves or has failed. From then on this process
@@ -168,60 +172,68 @@ impl Upgrader {
 
     /// Stops gracefully, as a stop signal does; a second call is in a hurry.
     pub fn stop(&self) {
-        self.shared.mouth.bell().ring(Request::Stop);
+        self.serving.upstream.bell().ring(Request::Stop);
     }
 
     /// Requests for new configuration ([`Builder::reload_on`](crate::Builder::reload_on)).
     pub fn reloads(&self) -> Reloads {
-        Reloads::new(&self.shared.state, self.shared.mouth.bell().clone())
+        Reloads::new(&self.serving.state, self.serving.upstream.bell().clone())
     }
 
     /// News for a framework with an accept loop of its own ([`TcpListener::into_std`](crate::TcpListener::into_std)).
     pub fn accepting(&self) -> AcceptingChanges {
-        AcceptingChanges::new(&self.shared.state)
+        AcceptingChanges::new(&self.serving.state)
+    }
+
+    /// A layer for axum's `Router::layer` and every other server on tower: answers of HTTP/1 say `Connection: close` from the
+    /// moment this process has stopped accepting (RFC 9112, 9.6), so that a busy client's next request reaches the next
+    /// process at once. Without it a kept connection is closed between two answers, which a client must be ready for at any
+    /// time, but may notice only when it has sent the next request.
+    ///
+    /// HTTP/2 forbids the header (RFC 9113, 8.2.2), and has GOAWAY, which the server sends when it is told to end. An answer
+    /// that has a `Connection` header of its own, as the one that turns into a WebSocket, keeps that.
+    #[cfg(feature = "tower")]
+    pub fn connection_close(&self) -> crate::ConnectionClose {
+        crate::ConnectionClose::new(self.clone())
     }
 
     /// Whether accepting has ended.
     pub fn is_draining(&self) -> bool {
-        self.shared.state.phase() >= Phase::Lingering
+        self.serving.state.phase() >= Phase::Lingering
     }
 
     /// The moment at which idle connections should end: a future, and a blocking [`wait`](Draining::wait). It comes after
     /// accepting has ended and the linger time has passed, so that a client which was accepted just before is not cut.
     pub fn draining(&self) -> Draining {
-        Draining { waiter: self.shared.state.waiter(), phase: Phase::Draining }
+        Draining { waiter: self.serving.state.waiter(), phase: Phase::Draining }
     }
 
     /// The moment at which the connections that are left have been shut down, as a future; it may never come.
     pub fn drain_deadline(&self) -> Draining {
-        Draining { waiter: self.shared.state.waiter(), phase: Phase::Forced }
+        Draining { waiter: self.serving.state.waiter(), phase: Phase::Forced }
     }
 
     /// Counts work that has no connection of its own until the guard is dropped.
     pub fn guard(&self) -> DrainGuard {
-        self.shared.state.guard(None)
+        self.serving.state.guard(None)
     }
 
     /// Live connections and other guards.
     pub fn connections(&self) -> usize {
-        self.shared.state.live()
+        self.serving.state.live()
     }
 
     /// Blocks until this process should leave: accepting has ended and every connection is finished, or the drain timeout
     /// has passed. Return from `main` then. In async code, use [`drained_async`](Upgrader::drained_async).
     pub fn drained(&self) -> ExitReason {
-        let reason = self.shared.state.wait_drained();
-        self.shared.mouth.tell_if_heard(&ToHolder::Bye);
-        reason
+        self.serving.state.wait_drained()
     }
 
     /// [`drained`](Upgrader::drained) for async code, with any runtime: the connections it waits for go on meanwhile, those
     /// too that the web framework no longer counts, as WebSockets.
     pub async fn drained_async(&self) -> ExitReason {
-        let waiter = self.shared.state.waiter();
-        let reason = std::future::poll_fn(|context| waiter.poll_drained(context)).await;
-        self.shared.mouth.tell_if_heard(&ToHolder::Bye);
-        reason
+        let waiter = self.serving.state.waiter();
+        std::future::poll_fn(|context| waiter.poll_drained(context)).await
     }
 
     /// Asks the thread that decides, and waits for its answer.
@@ -234,7 +246,7 @@ impl Upgrader {
             return Err(UpgradeError::InProgress { pid: None });
         }
         let (sender, answer) = mpsc::channel();
-        self.shared.mouth.bell().ring(request(sender));
+        self.serving.upstream.bell().ring(request(sender));
         answer.recv().unwrap_or(Err(UpgradeError::Stopping))
     }
 }

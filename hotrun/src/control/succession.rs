@@ -1,24 +1,8 @@
 //! What becomes of a request for a successor: a state machine that takes what happens and the time, and says what to do.
-//! Never lives here: doing it (`act`), and what this process does between its last accept and its end (`leave`).
+//! Never lives here: doing it (`perform`), and what this process does between its last accept and its end (`retirement`).
 
+use crate::{PidMode, Probation};
 use std::time::{Duration, Instant};
-
-/// How long the process before a new one may come back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Probation {
-    /// For that long after the new one said that it is ready; zero hands over at once.
-    For(Duration),
-    /// Until an operator decides: SIGQUIT or [`Upgrader::confirm`](crate::Upgrader::confirm) hands over for good, SIGHUP or
-    /// [`Upgrader::roll_back`](crate::Upgrader::roll_back) goes back (nginx's way of upgrading an executable).
-    Manual,
-}
-
-impl From<Duration> for Probation {
-    fn from(window: Duration) -> Self {
-        Probation::For(window)
-    }
-}
 
 /// So long after a successor has ended by itself, an operator who meant to confirm it may not have heard of that.
 const UNHEARD: Duration = Duration::from_secs(1);
@@ -45,9 +29,28 @@ pub(crate) enum Stage {
     Probation {
         until: Option<Instant>,
     },
-    /// The successor serves, and this process leaves.
-    Handed,
+    /// The successor serves.
+    Handed(Then),
     Stopping,
+}
+
+/// What becomes of this process when it has finished what it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    Leaves,
+    /// It becomes the new program under its own number, and serves again.
+    Returns,
+    /// It could not return: whoever watches it knows the service by its number, so it stays as long as the successor does.
+    Stays,
+    /// The successor has been told that the service is to stop.
+    Stops,
+}
+
+impl Then {
+    /// Whether what the successor asks for is its own at once: this process does not return to it.
+    pub(crate) fn is_for_good(self) -> bool {
+        matches!(self, Then::Leaves | Then::Stops)
+    }
 }
 
 /// What has happened.
@@ -61,8 +64,7 @@ pub(crate) enum Input {
     Dismissed,
     /// The successor wants to leave.
     Leaves,
-    /// The successor runs, or could not be started.
-    Started,
+    /// The successor could not be started.
     NotStarted,
     Ready,
     /// The successor has ended.
@@ -72,7 +74,12 @@ pub(crate) enum Input {
     /// An operator is content with the successor, or is not.
     Confirm(By),
     Back(By),
-    StopWanted,
+    /// A stop was asked for here, by a signal or a call.
+    StopWanted(Asker),
+    /// The process before, or a holder, says that this one is to stop for the whole service.
+    StopPassedOn,
+    /// This process could not become the new program.
+    CannotReturn,
     Time,
 }
 
@@ -82,15 +89,29 @@ pub(crate) enum By {
     Call,
 }
 
+/// Who most likely asks for a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    Anybody,
+    /// It holds the sockets, and sends the signal to a process that it has told to drain when its patience is over.
+    Holder,
+    /// A service manager that knows another process as the main one. It signals all processes when it stops the service, and
+    /// those that are left once more when the main one has ended (systemd.kill(5), `SendSIGKILL=`): that is no hurry, as it
+    /// has its own way when its patience is over.
+    Manager,
+}
+
 /// What to do about it, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Start a successor, and say at once whether it runs.
+    /// Start a successor, and say at once if that failed.
     Start,
     /// Accept nothing that the successor accepts.
     Pause,
     /// Hand over for good. `again`: somebody wants one more upgrade, which is the successor's to do.
     Commit { again: bool },
+    /// Have the successor serve until this process returns under its number.
+    Lend,
     /// Accept again.
     Resume,
     /// The successor must not go on.
@@ -103,6 +124,12 @@ pub(crate) enum Action {
     Stop,
     /// Stop serving, for good, and have the successor do so: it has the sockets alone then.
     StopBoth,
+    /// Tell whoever serves for this process to stop, and to hurry where it has been told before.
+    PassStopOn,
+    /// What the successor has asked for is its own for good.
+    ReleaseTaken,
+    /// End the connections that are left.
+    Force,
     /// Ask the process before what becomes of the sockets.
     AskToLeave,
 }
@@ -120,13 +147,30 @@ pub(crate) enum Outcome {
     /// It was told to leave, or wanted to, and this process serves.
     SentAway,
     /// The successor ended when this process had handed over already.
-    Orphaned,
-    /// Whatever was asked for cannot be done now.
-    Refused(By),
+    Orphaned {
+        expected: bool,
+    },
+    Refused(By, Refusal),
     /// It will be done when the present upgrade has come to its end.
     Remembered,
     /// There is nobody to confirm, or to send away.
     NothingToConfirm(By),
+    /// A stop was asked for, and connections are being finished already.
+    Finishing,
+}
+
+/// Why there is no upgrade now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The sockets are somebody else's.
+    Held,
+    OnProbation,
+    /// One is on its way, to the successor or, where this process has returned, to itself.
+    InProgress,
+    Returning,
+    /// The successor has the sockets.
+    HandedOver,
+    Stopping,
 }
 
 #[derive(Debug)]
@@ -136,13 +180,16 @@ pub(crate) struct Succession {
     wanted: bool,
     ready_timeout: Duration,
     probation: Probation,
+    pid_mode: PidMode,
     /// The last successor was lost then, and no word of an operator has come since.
     lost_at: Option<Instant>,
+    /// A stop was asked for here: the next one is in a hurry.
+    stop_asked: bool,
 }
 
 impl Succession {
-    pub(crate) fn new(stage: Stage, ready_timeout: Duration, probation: Probation) -> Self {
-        Succession { stage, wanted: false, ready_timeout, probation, lost_at: None }
+    pub(crate) fn new(stage: Stage, ready_timeout: Duration, probation: Probation, pid_mode: PidMode) -> Self {
+        Succession { stage, wanted: false, ready_timeout, probation, pid_mode, lost_at: None, stop_asked: false }
     }
 
     /// Whether a word to confirm was most likely meant for a successor that is not there any more; one word may be.
@@ -156,6 +203,42 @@ impl Succession {
         self.stage
     }
 
+    /// Whether this process has stopped serving, for whatever reason.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Handed(_) | Stage::Stopping)
+    }
+
+    /// What becomes of this process, where the successor serves for good.
+    pub(crate) fn handed(&self) -> Option<Then> {
+        match self.stage {
+            Stage::Handed(then) => Some(then),
+            Stage::Held
+            | Stage::Unconfirmed
+            | Stage::Interim
+            | Stage::AskedToLeave
+            | Stage::Relieving
+            | Stage::Serving
+            | Stage::Starting { .. }
+            | Stage::Probation { .. }
+            | Stage::Stopping => None,
+        }
+    }
+
+    /// Why an upgrade that is asked for now cannot be.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        match self.stage {
+            Stage::Serving => None,
+            Stage::Held | Stage::Interim => Some(Refusal::Held),
+            Stage::Unconfirmed => Some(Refusal::OnProbation),
+            // It is a part of an upgrade that is not over.
+            Stage::Relieving => Some(Refusal::Returning),
+            Stage::Starting { .. } | Stage::Probation { .. } => Some(Refusal::InProgress),
+            Stage::Handed(_) if self.pid_mode == PidMode::KeepPid => Some(Refusal::InProgress),
+            Stage::Handed(_) => Some(Refusal::HandedOver),
+            Stage::Stopping | Stage::AskedToLeave => Some(Refusal::Stopping),
+        }
+    }
+
     /// When it wants to hear of the time again.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.stage {
@@ -167,7 +250,7 @@ impl Succession {
             | Stage::AskedToLeave
             | Stage::Relieving
             | Stage::Serving
-            | Stage::Handed
+            | Stage::Handed(_)
             | Stage::Stopping => None,
         }
     }
@@ -183,9 +266,11 @@ impl Succession {
                     self.stage = Stage::Stopping;
                     vec![Action::Stop]
                 }
-                Stage::Serving | Stage::Starting { .. } | Stage::Probation { .. } | Stage::Handed | Stage::Stopping => {
-                    vec![]
-                }
+                Stage::Serving
+                | Stage::Starting { .. }
+                | Stage::Probation { .. }
+                | Stage::Handed(_)
+                | Stage::Stopping => vec![],
             },
             Input::Dismissed => {
                 self.stage = Stage::Stopping;
@@ -195,9 +280,8 @@ impl Succession {
             Input::Leaves if self.on_probation() => self.send_away(now),
             // It has no clients yet, and need not be waited for.
             Input::Leaves if self.has_successor() => self.lost(now, Outcome::SentAway),
-            Input::Leaves => vec![],
-            // `Start` was answered at once: nothing else can have happened in between.
-            Input::Started => vec![],
+            // It was asked to stop, and is the whole service.
+            Input::Leaves => self.pass_stop_on(),
             // A second try of the same would end the same way, and the caller has its answer.
             Input::NotStarted => {
                 self.stage = Stage::Serving;
@@ -211,7 +295,19 @@ impl Succession {
             Input::Back(_) if self.on_probation() => self.send_away(now),
             Input::Back(_) if self.has_successor() => self.lost(now, Outcome::SentAway),
             Input::Confirm(by) | Input::Back(by) => vec![Action::Report(Outcome::NothingToConfirm(by))],
-            Input::StopWanted => self.stop(),
+            Input::StopWanted(asker) => self.stop_wanted(asker),
+            // Said again: there is a hurry.
+            Input::StopPassedOn if self.stage == Stage::Stopping => vec![Action::Force],
+            Input::StopPassedOn => {
+                if matches!(self.stage, Stage::Unconfirmed | Stage::Interim) {
+                    self.stage = Stage::AskedToLeave;
+                }
+                self.stop()
+            }
+            Input::CannotReturn => {
+                self.stage = Stage::Handed(Then::Stays);
+                vec![]
+            }
             Input::Time if self.deadline().is_none_or(|deadline| now < deadline) => vec![],
             Input::Time if self.on_probation() => self.commit(),
             Input::Time => self.lost(now, Outcome::NotReady),
@@ -237,7 +333,7 @@ impl Succession {
                 let first = !std::mem::replace(&mut self.wanted, true);
                 first.then_some(Action::Report(Outcome::Remembered)).into_iter().collect()
             }
-            (_, by) => vec![Action::Report(Outcome::Refused(by))],
+            (_, by) => self.refusal().map(|why| Action::Report(Outcome::Refused(by, why))).into_iter().collect(),
         }
     }
 
@@ -268,8 +364,13 @@ impl Succession {
     }
 
     fn commit(&mut self) -> Vec<Action> {
-        self.stage = Stage::Handed;
-        vec![Action::Commit { again: std::mem::take(&mut self.wanted) }]
+        let again = std::mem::take(&mut self.wanted);
+        let (then, action) = match self.pid_mode {
+            PidMode::Handoff => (Then::Leaves, Action::Commit { again }),
+            PidMode::KeepPid => (Then::Returns, Action::Lend),
+        };
+        self.stage = Stage::Handed(then);
+        vec![action]
     }
 
     /// The successor finishes what it has, and this process serves.
@@ -287,8 +388,12 @@ impl Succession {
                 let outcome = if outcome == Outcome::Ended { Outcome::RolledBack } else { outcome };
                 vec![Action::Kill, Action::Resume, Action::Report(outcome)]
             }
-            Stage::Handed if outcome == Outcome::Ended => return vec![Action::Report(Outcome::Orphaned)],
-            Stage::Handed => return vec![],
+            Stage::Handed(then) if outcome == Outcome::Ended => {
+                // It was to stop, too; this process has only waited for it.
+                let expected = self.stop_asked || matches!(then, Then::Stays | Then::Stops);
+                return vec![Action::Report(Outcome::Orphaned { expected })];
+            }
+            Stage::Handed(_) => return vec![],
             Stage::Held
             | Stage::Unconfirmed
             | Stage::Interim
@@ -304,6 +409,37 @@ impl Succession {
         actions
     }
 
+    /// A process that was only draining for its successor has not been asked before; one that drains for a holder has.
+    fn stop_wanted(&mut self, asker: Asker) -> Vec<Action> {
+        let repeated = std::mem::replace(&mut self.stop_asked, true);
+        if !self.is_over() {
+            let mut actions = self.stop();
+            actions.extend(repeated.then_some(Action::Force));
+            return actions;
+        }
+        match asker {
+            Asker::Manager if repeated => vec![],
+            Asker::Anybody | Asker::Manager if !repeated => {
+                let mut actions = vec![Action::Report(Outcome::Finishing)];
+                actions.extend(self.pass_stop_on());
+                actions
+            }
+            Asker::Anybody | Asker::Holder | Asker::Manager => match self.pid_mode {
+                PidMode::Handoff => vec![Action::Force],
+                PidMode::KeepPid => vec![Action::Force, Action::PassStopOn],
+            },
+        }
+    }
+
+    /// A stop that comes while this process waits to return is for the whole service, which the successor is.
+    fn pass_stop_on(&mut self) -> Vec<Action> {
+        if !matches!(self.stage, Stage::Handed(Then::Returns | Then::Stays)) {
+            return vec![];
+        }
+        self.stage = Stage::Handed(Then::Stops);
+        vec![Action::ReleaseTaken, Action::PassStopOn]
+    }
+
     fn stop(&mut self) -> Vec<Action> {
         let actions = match self.stage {
             Stage::Held | Stage::AskedToLeave | Stage::Relieving | Stage::Serving => vec![Action::Stop],
@@ -314,10 +450,10 @@ impl Succession {
             Stage::Starting { .. } => vec![Action::Kill, Action::Stop],
             // The service is to stop, whoever of the two is asked.
             Stage::Probation { .. } => {
-                self.stage = Stage::Handed;
+                self.stage = Stage::Handed(Then::Stops);
                 return vec![Action::StopBoth];
             }
-            Stage::Handed | Stage::Stopping => return vec![],
+            Stage::Handed(_) | Stage::Stopping => return vec![],
         };
         self.stage = Stage::Stopping;
         actions

@@ -1,14 +1,15 @@
 //! Everything with a descriptor that this process serves with, and which its successor is to have.
-//! Never lives here: what was inherited and not asked for (`mouth`), and how it travels (`inheritance`).
+//! Never lives here: what was inherited and not asked for (`upstream`), and how it travels (`given`).
 
-use crate::state::{Place, State};
+use crate::serving::state::{ListenerGate, State};
 use crate::sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,30 @@ pub(crate) enum Kind {
     Udp,
 }
 
+impl Kind {
+    /// Asks the kernel, as a name says nothing about what is behind it.
+    pub(crate) fn is(self, fd: &OwnedFd) -> bool {
+        let Ok(kind) = getsockopt(fd, sockopt::SockType) else { return false };
+        let listening = getsockopt(fd, sockopt::AcceptConn) == Ok(true);
+        let unix =
+            getsockname::<SockaddrStorage>(fd.as_raw_fd()).ok().and_then(|address| SockaddrLike::family(&address))
+                == Some(AddressFamily::Unix);
+        match self {
+            Kind::Tcp => kind == SockType::Stream && listening && !unix,
+            Kind::Unix => kind == SockType::Stream && listening && unix,
+            Kind::Udp => kind == SockType::Datagram && !unix,
+        }
+    }
+
+    pub(crate) fn described(self) -> &'static str {
+        match self {
+            Kind::Tcp => "a listening TCP socket",
+            Kind::Unix => "a listening Unix stream socket",
+            Kind::Udp => "a UDP socket",
+        }
+    }
+}
+
 /// A socket that is served here.
 #[derive(Clone)]
 pub(crate) struct Entry {
@@ -28,7 +53,7 @@ pub(crate) struct Entry {
     /// This program, in this or an earlier generation, chose its address: nobody else holds it.
     pub(crate) bound_by_program: bool,
     /// Shared with whoever accepts on it.
-    pub(crate) place: Arc<Place>,
+    pub(crate) gate: Arc<ListenerGate>,
     /// Of a Unix socket, absolute.
     pub(crate) path: Option<PathBuf>,
     pub(crate) socket: Arc<dyn AsFd + Send + Sync>,
@@ -50,8 +75,8 @@ impl Entry {
     /// Somebody waits in its queue, and somebody here can accept him.
     fn is_queued(&self) -> bool {
         let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        // Datagrams come as long as there are clients: their queue is never to be waited for. One place is this entry's own.
-        self.kind != Kind::Udp && Arc::strong_count(&self.place) > 1 && poll(&mut fds, PollTimeout::ZERO) == Ok(1)
+        // Datagrams come as long as there are clients: their queue is never to be waited for. One gate is this entry's own.
+        self.kind != Kind::Udp && Arc::strong_count(&self.gate) > 1 && poll(&mut fds, PollTimeout::ZERO) == Ok(1)
     }
 }
 
@@ -78,13 +103,13 @@ impl Register {
         bound_by_program: bool,
         path: Option<PathBuf>,
         socket: Arc<dyn AsFd + Send + Sync>,
-    ) -> Arc<Place> {
-        let place = Arc::new(Place::default());
+    ) -> Arc<ListenerGate> {
+        let gate = Arc::new(ListenerGate::default());
         let entry = Entry {
             name: name.to_owned(),
             kind,
             bound_by_program,
-            place: Arc::clone(&place),
+            gate: Arc::clone(&gate),
             path,
             socket,
             taken: false,
@@ -92,7 +117,7 @@ impl Register {
             gone: false,
         };
         self.sockets().push(entry);
-        place
+        gate
     }
 
     pub(crate) fn entries(&self) -> Vec<Entry> {
@@ -109,7 +134,7 @@ impl Register {
         let mut sockets = self.sockets();
         if let Some(entry) = sockets.iter_mut().find(|entry| entry.name == name && !entry.taken) {
             entry.taken = true;
-            state.no_longer_exempt(&entry.place);
+            state.no_longer_exempt(&entry.gate);
             if std::mem::take(&mut entry.closed) && !entry.gone {
                 sys::let_in_again(entry.socket.as_fd());
             }
@@ -124,7 +149,7 @@ impl Register {
     }
 
     /// Attaches the filter that lets queues run empty to those, and returns their names.
-    pub(crate) fn close_entrance(&self, which: impl Fn(&Entry) -> bool) -> Vec<String> {
+    pub(crate) fn close_intake(&self, which: impl Fn(&Entry) -> bool) -> Vec<String> {
         let mut sockets = self.sockets();
         let wanted = sockets.iter_mut().filter(|entry| !entry.gone && !entry.closed && which(entry));
         let close = |entry: &mut Entry| {
@@ -138,16 +163,16 @@ impl Register {
 
     /// Somebody waits in a queue that nobody else will serve.
     pub(crate) fn is_any_queued(&self, state: &State) -> bool {
-        self.sockets().iter().any(|entry| !entry.gone && state.gate().lets(&entry.place) && entry.is_queued())
+        self.sockets().iter().any(|entry| !entry.gone && state.admit(&entry.gate).is_some() && entry.is_queued())
     }
 
     /// Lets go of those sockets, also where a listener of the server's is still in scope. UDP sockets stay, as answers are sent
     /// through them.
-    pub(crate) fn let_go(&self, state: &State, which: impl Fn(&Entry) -> bool) {
+    pub(crate) fn release(&self, state: &State, which: impl Fn(&Entry) -> bool) {
         for entry in self.sockets().iter_mut().filter(|entry| entry.kind != Kind::Udp && !entry.gone) {
             if which(entry) {
                 // Nothing can be done about a kernel that does not close; the end of this process does.
-                let _ = sys::let_go(entry.socket.as_fd(), state.drain_event());
+                let _ = sys::release(entry.socket.as_fd(), state.drain_event());
                 entry.gone = true;
             }
         }
@@ -244,7 +269,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         register.add("http", Kind::Tcp, true, None, Arc::clone(&listener) as Arc<dyn AsFd + Send + Sync>);
         std::net::TcpStream::connect(address).unwrap();
-        register.let_go(&state, |_| true);
+        register.release(&state, |_| true);
         assert_eq!(std::net::TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         assert!(register.entries().is_empty());
     }

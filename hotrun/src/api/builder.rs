@@ -1,24 +1,28 @@
 //! How a server behaves in an upgrade, in a reload and at its end, and the start of it all.
 
-use crate::bound_path::BoundPaths;
-use crate::control::{Bell, Control};
-use crate::environment::{self, Predecessor};
-use crate::kin::Kin;
-use crate::leave::{Leave, Pace};
-use crate::mouth::{Above, Mouth};
-use crate::notify::Manager;
-use crate::pid_file::PidFile;
-use crate::program::Program;
-use crate::register::Register;
-use crate::state::State;
-use crate::succession::{Probation, Stage, Succession};
-use crate::upgrader::Shared;
+use crate::control::Control;
+use crate::control::peer::{Peer, Peers};
+use crate::control::perform::Performer;
+use crate::control::retirement::Retirement;
+use crate::control::succession::{Stage, Succession};
+use crate::control::watchdog::Watchdog;
+use crate::inherit::program::Program;
+use crate::inherit::received::{self, Inherited, Predecessor};
+use crate::request::Bell;
+use crate::serving::Serving;
+use crate::serving::bound_path::BoundPaths;
+use crate::serving::register::Register;
+use crate::serving::state::State;
+use crate::serving::unclaimed::Unclaimed;
+use crate::settings::{Environment, Healthy, Hook, OnFailure, Pace, PidMode, Probation, Settings, Signals};
+use crate::upstream::manager::Manager;
+use crate::upstream::pid_file::PidFile;
+use crate::upstream::{Upstream, UpstreamKind};
 use crate::wire::{PROTOCOL, ToHolder};
 use crate::{Signal, UpgradeError, Upgrader, sys};
 use nix::fcntl::OFlag;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -26,23 +30,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-/// What becomes of the process number in an upgrade.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PidMode {
-    /// The successor has a number of its own (goagain's Single). The default, for a shell and for systemd, which is told.
-    Handoff,
-    /// The number stays (goagain's Double), for supervisors that know a service by it, such as supervisord and runit, and
-    /// for the first process of a container. An interim process serves while this one drains; then this one becomes the new
-    /// program in place, and the interim process drains in its turn. The default where this process is number 1, as all
-    /// others end with that one (pid_namespaces(7)).
-    ///
-    /// It happens in [`Upgrader::drained`], so call that at the end of `main`; and it takes as long as the longest connection
-    /// does, or the drain timeout.
-    KeepPid,
-}
-
-/// The settings of a server; every one has a default that suits most.
+/// The settings of a server; every one has a default that suits most. There is one field for each method.
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// let up = hotrun::builder()
+///     .reload_on(&[hotrun::Signal::SIGHUP])
+///     .drain_timeout(std::time::Duration::from_secs(60))
+///     .init()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "nothing happens before `init`"]
 pub struct Builder {
@@ -51,9 +49,7 @@ pub struct Builder {
     current_dir: Option<PathBuf>,
     pid_file: Option<PathBuf>,
     pid_mode: Option<PidMode>,
-    upgrade_on: Vec<Signal>,
-    stop_on: Vec<Signal>,
-    reload_on: Vec<Signal>,
+    signals: Signals,
     ready_timeout: Duration,
     probation: Probation,
     max_generations: usize,
@@ -64,49 +60,10 @@ pub struct Builder {
     on_failure: Option<Hook<OnFailure>>,
 }
 
-type OnFailure = dyn Fn(&UpgradeError) + Send + Sync;
-pub(crate) type Healthy = dyn Fn() -> bool + Send + Sync;
-
-/// A function of the user's.
-pub(crate) struct Hook<F: ?Sized>(pub(crate) Arc<F>);
-
-impl<F: ?Sized> Clone for Hook<F> {
-    fn clone(&self) -> Self {
-        Hook(Arc::clone(&self.0))
-    }
-}
-
-impl<F: ?Sized> fmt::Debug for Hook<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a function")
-    }
-}
-
 /// `Duration::MAX` means for ever, and cannot be added to any time.
 fn bounded(duration: Duration) -> Duration {
     const LIFE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     duration.min(LIFE)
-}
-
-/// What the control thread goes by.
-pub(crate) struct Settings {
-    pub(crate) program: Program,
-    pub(crate) pid_mode: PidMode,
-    pub(crate) upgrade_on: Vec<Signal>,
-    pub(crate) stop_on: Vec<Signal>,
-    pub(crate) reload_on: Vec<Signal>,
-    pub(crate) ready_timeout: Duration,
-    pub(crate) probation: Probation,
-    pub(crate) max_generations: usize,
-    pub(crate) pace: Pace,
-    pub(crate) says_deadline: bool,
-    pub(crate) healthy: Option<Hook<Healthy>>,
-    pub(crate) on_failure: Option<Hook<OnFailure>>,
-    /// As they were found in the environment, for the successor.
-    pub(crate) notify_socket: Option<OsString>,
-    pub(crate) watchdog: Option<Duration>,
-    /// Whatever is bound here is held by whoever started this process, too.
-    pub(crate) held: bool,
 }
 
 /// Settings for [`init`](Builder::init).
@@ -117,9 +74,11 @@ pub fn builder() -> Builder {
         current_dir: None,
         pid_file: None,
         pid_mode: None,
-        upgrade_on: vec![Signal::SIGUSR2],
-        stop_on: vec![Signal::SIGTERM, Signal::SIGINT],
-        reload_on: vec![],
+        signals: Signals {
+            upgrade: vec![Signal::SIGUSR2],
+            stop: vec![Signal::SIGTERM, Signal::SIGINT],
+            reload: vec![],
+        },
         ready_timeout: Duration::from_secs(60),
         probation: Probation::For(Duration::from_secs(5)),
         max_generations: 8,
@@ -178,19 +137,19 @@ impl Builder {
 
     /// Signals that ask for an upgrade. Default: SIGUSR2. An empty list leaves it to [`Upgrader::upgrade`].
     pub fn upgrade_on(mut self, signals: &[Signal]) -> Self {
-        self.upgrade_on = signals.to_vec();
+        self.signals.upgrade = signals.to_vec();
         self
     }
 
     /// Signals that stop the server gracefully; the second one is in a hurry. Default: SIGTERM and SIGINT.
     pub fn stop_on(mut self, signals: &[Signal]) -> Self {
-        self.stop_on = signals.to_vec();
+        self.signals.stop = signals.to_vec();
         self
     }
 
     /// Signals that ask for new configuration, which [`Upgrader::reloads`] tells of. Default: none; SIGHUP is the usual one.
     pub fn reload_on(mut self, signals: &[Signal]) -> Self {
-        self.reload_on = signals.to_vec();
+        self.signals.reload = signals.to_vec();
         self
     }
 
@@ -259,87 +218,81 @@ impl Builder {
                 "hotrun::init was called before in this process; clone the Upgrader it returned",
             ));
         }
-        let mut inherited = environment::take()?;
+        let mut inherited = received::take()?;
         let program = self.next_program(inherited.control.is_some() || inherited.interim.is_some())?;
         let pid_file = self.pid_file.as_ref().map(|path| PidFile::at(path, program.home()));
         let token = inherited.control.as_ref().map(|control| control.token);
-        let above = match inherited.predecessor {
-            Some(Predecessor { returns: false, .. }) => Above::Predecessor,
-            Some(Predecessor { returns: true, .. }) => Above::Returning,
-            None if token.is_some() => Above::Holder,
-            None => Above::Nobody,
+        let kind = match inherited.predecessor {
+            Some(Predecessor { returns: false, .. }) => UpstreamKind::Predecessor,
+            Some(Predecessor { returns: true, .. }) => UpstreamKind::Returning,
+            None if token.is_some() => UpstreamKind::Holder,
+            None => UpstreamKind::Nobody,
         };
-        let interim = inherited.interim.and_then(|interim| Kin::adopted(interim.channel, interim.pid).ok());
+        let interim = inherited.interim.and_then(|interim| Peer::adopted(interim.channel, interim.pid).ok());
         let manager = match &inherited.notify_socket {
             // A holder has its own channel; its NOTIFY_SOCKET is for programs that do not know that.
-            Some(address) if above != Above::Holder => Some(Manager::at(address)?),
+            Some(address) if kind != UpstreamKind::Holder => Some(Manager::at(address)?),
             Some(_) | None => None,
         };
-        let stage = match above {
-            Above::Holder => Stage::Held,
-            Above::Predecessor => Stage::Unconfirmed,
-            Above::Returning => Stage::Interim,
-            Above::Nobody if interim.is_some() => Stage::Relieving,
-            Above::Nobody => Stage::Serving,
+        let stage = match kind {
+            UpstreamKind::Holder => Stage::Held,
+            UpstreamKind::Predecessor => Stage::Unconfirmed,
+            UpstreamKind::Returning => Stage::Interim,
+            UpstreamKind::Nobody if interim.is_some() => Stage::Relieving,
+            UpstreamKind::Nobody => Stage::Serving,
         };
 
-        let event = || EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        let event = |flags| EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK | flags);
         let (sender, requests) = mpsc::channel();
-        let bell = Bell { event: Arc::new(event()?), requests: sender };
+        let bell = Bell { event: Arc::new(event(EfdFlags::EFD_SEMAPHORE)?), requests: sender };
         let state = State::new()?;
-        if above == Above::Holder && inherited.waits {
+        if kind == UpstreamKind::Holder && inherited.waits {
             state.pause(&[]);
         }
         let channel = inherited.control.take().map(|control| control.channel);
-        let mouth = Arc::new(Mouth::new(channel, above, manager, pid_file, inherited.sockets, bell.clone()));
+        let upstream = Upstream::new(channel, kind, manager, pid_file, bell.clone());
         if let Some(token) = token {
-            mouth.tell(&ToHolder::Hello { protocol: PROTOCOL, token, pid: std::process::id() }, None)?;
+            upstream.tell(&ToHolder::Hello { protocol: PROTOCOL, token, pid: std::process::id() }, None)?;
         }
         state.hold(interim.is_some());
-        let shared = Shared {
-            state: Arc::clone(&state),
-            mouth: Arc::clone(&mouth),
-            paths: Arc::new(BoundPaths::default()),
-            register: Arc::new(Register::default()),
+        let serving = Arc::new(Serving {
+            state,
+            upstream,
+            register: Register::default(),
+            unclaimed: Unclaimed::new(inherited.sockets),
+            paths: BoundPaths::default(),
             generation: inherited.generation,
             predecessor: inherited.predecessor.map(|predecessor| predecessor.pid),
-            files: Mutex::new(inherited.files),
+            inherited_files: Mutex::new(inherited.files),
             inherited_state: Mutex::new(inherited.state),
-        };
+        });
         let signals = self.catch_signals()?;
-        let settings = self.settings(program, inherited.notify_socket, inherited.watchdog, inherited.held);
+        let pings = Watchdog::new(inherited.watchdog, self.healthy.clone());
+        let Inherited { notify_socket, watchdog, held, .. } = inherited;
+        let settings = self.settings(program, Environment { notify_socket, watchdog, held });
         Control {
-            state,
-            mouth,
-            paths: Arc::clone(&shared.paths),
-            register: Arc::clone(&shared.register),
-            generation: shared.generation,
-            succession: Succession::new(stage, settings.ready_timeout, settings.probation),
-            leave: Leave::new(settings.pace),
-            settings,
-            stop_asked: false,
-            upstream_open: above != Above::Nobody,
+            succession: Succession::new(stage, settings.ready_timeout, settings.probation, settings.pid_mode),
+            performer: Performer {
+                serving: Arc::clone(&serving),
+                retirement: Retirement::new(settings.pace),
+                settings,
+                peers: Peers::new(interim, event(EfdFlags::empty())?),
+                watchdog: pings,
+                caller: None,
+            },
+            upstream_open: kind != UpstreamKind::Nobody,
             signals,
             bell: bell.event,
             requests,
-            caller: None,
-            successor: None,
-            interim,
-            elders: Vec::new(),
-            children: Vec::new(),
-            hurry: event()?,
-            next_ping: None,
-            stays: false,
-            stop_passed_on: false,
             claim_until: None,
         }
         .start()?;
-        Ok(Upgrader::new(shared))
+        Ok(Upgrader::new(serving))
     }
 
-    /// `by_kin`: a process of this server has started this one.
-    fn next_program(&self, by_kin: bool) -> io::Result<Program> {
-        let mut program = Program::of_this_process(by_kin)?;
+    /// `by_peer`: a process of this server has started this one.
+    fn next_program(&self, by_peer: bool) -> io::Result<Program> {
+        let mut program = Program::of_this_process(by_peer)?;
         if let Some(name) = &self.program {
             program.set_name(name.clone());
         }
@@ -352,35 +305,24 @@ impl Builder {
         Ok(program)
     }
 
-    fn settings(
-        self,
-        program: Program,
-        notify_socket: Option<OsString>,
-        watchdog: Option<Duration>,
-        held: bool,
-    ) -> Settings {
+    fn settings(self, program: Program, environment: Environment) -> Settings {
         let default_mode = if std::process::id() == 1 { PidMode::KeepPid } else { PidMode::Handoff };
         Settings {
             program,
             pid_mode: self.pid_mode.unwrap_or(default_mode),
-            upgrade_on: self.upgrade_on,
-            stop_on: self.stop_on,
-            reload_on: self.reload_on,
+            signals: self.signals,
             ready_timeout: self.ready_timeout,
             probation: self.probation,
             max_generations: self.max_generations,
             pace: self.pace,
             says_deadline: self.says_deadline,
-            healthy: self.healthy,
             on_failure: self.on_failure,
-            notify_socket,
-            watchdog,
-            held,
+            environment,
         }
     }
 
     fn catch_signals(&self) -> io::Result<Option<File>> {
-        let mut signals = [&self.stop_on[..], &self.upgrade_on, &self.reload_on].concat();
+        let mut signals = [&self.signals.stop[..], &self.signals.upgrade, &self.signals.reload].concat();
         if self.probation == Probation::Manual {
             signals.extend([Signal::SIGQUIT, Signal::SIGHUP]);
         }

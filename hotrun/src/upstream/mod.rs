@@ -1,17 +1,19 @@
 //! What this process says to whoever watches over it: a holder, the process before, a service manager, a pid file.
 //! Never lives here: what they say (`control`).
 
-use crate::control::{Bell, Request};
-use crate::environment::{Name, Socket};
-use crate::listen::wait;
-use crate::notify::{Manager, extension};
-use crate::pid_file::PidFile;
+pub(crate) mod manager;
+pub(crate) mod pid_file;
+
+use crate::request::{Bell, Request};
+use crate::sys::wait;
+use crate::upstream::manager::{Manager, extension};
+use crate::upstream::pid_file::PidFile;
 use crate::wire::{self, ToHolder};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long this process waits for room in a channel, in milliseconds.
@@ -19,7 +21,7 @@ const PATIENCE: u16 = 5_000;
 
 /// Whose the sockets are beside this process's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Above {
+pub(crate) enum UpstreamKind {
     Nobody,
     /// Somebody who holds them for good.
     Holder,
@@ -30,9 +32,9 @@ pub(crate) enum Above {
 }
 
 #[derive(Debug)]
-pub(crate) struct Mouth {
+pub(crate) struct Upstream {
     channel: Option<OwnedFd>,
-    above: Mutex<Above>,
+    kind: Mutex<UpstreamKind>,
     manager: Option<Manager>,
     pid_file: Option<PidFile>,
     bell: Bell,
@@ -42,24 +44,21 @@ pub(crate) struct Mouth {
     silent: AtomicBool,
     /// The manager has been told of an upgrade or a reload, and not of its end.
     reloading: AtomicBool,
-    /// Inherited sockets that nobody has asked for yet.
-    unclaimed: Mutex<Vec<Socket>>,
     /// Connections when the holder was last told.
     said_live: AtomicU32,
 }
 
-impl Mouth {
+impl Upstream {
     pub(crate) fn new(
         channel: Option<OwnedFd>,
-        above: Above,
+        kind: UpstreamKind,
         manager: Option<Manager>,
         pid_file: Option<PidFile>,
-        inherited: Vec<Socket>,
         bell: Bell,
     ) -> Self {
-        Mouth {
+        Upstream {
             channel,
-            above: Mutex::new(above),
+            kind: Mutex::new(kind),
             manager,
             pid_file,
             bell,
@@ -67,17 +66,12 @@ impl Mouth {
             announced: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             reloading: AtomicBool::new(false),
-            unclaimed: Mutex::new(inherited),
             said_live: u32::MAX.into(),
         }
     }
 
-    pub(crate) fn unclaimed(&self) -> MutexGuard<'_, Vec<Socket>> {
-        self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn above(&self) -> Above {
-        *self.above.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn kind(&self) -> UpstreamKind {
+        *self.kind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn channel(&self) -> Option<BorrowedFd<'_>> {
@@ -104,7 +98,7 @@ impl Mouth {
 
     /// From now on the sockets are this process's alone.
     pub(crate) fn is_sole(&self) -> io::Result<()> {
-        *self.above.lock().unwrap_or_else(PoisonError::into_inner) = Above::Nobody;
+        *self.kind.lock().unwrap_or_else(PoisonError::into_inner) = UpstreamKind::Nobody;
         self.announce_if_due()
     }
 
@@ -123,7 +117,7 @@ impl Mouth {
     }
 
     fn announce_if_due(&self) -> io::Result<()> {
-        let due = self.ready.load(Ordering::Acquire) && self.above() == Above::Nobody;
+        let due = self.ready.load(Ordering::Acquire) && self.kind() == UpstreamKind::Nobody;
         if !due || self.silent.load(Ordering::Acquire) || self.announced.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
@@ -139,12 +133,12 @@ impl Mouth {
     /// Says it, and waits for room where the other side is slow to read. One that is gone hears nothing, which is no error: the
     /// control thread sees its end.
     pub(crate) fn tell(&self, message: &ToHolder, socket: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        if self.above() == Above::Nobody { Ok(()) } else { self.send(message, socket, PATIENCE) }
+        if self.kind() == UpstreamKind::Nobody { Ok(()) } else { self.send(message, socket, PATIENCE) }
     }
 
     /// As `tell`, for the control thread, which waits for nobody: who has stopped reading learns nothing more.
     pub(crate) fn tell_if_heard(&self, message: &ToHolder) {
-        if self.above() != Above::Nobody {
+        if self.kind() != UpstreamKind::Nobody {
             let _ = self.send(message, None, 0);
         }
     }
@@ -174,19 +168,6 @@ impl Mouth {
     pub(crate) fn taken(&self, name: String) {
         // Where it cannot be said, the process before says what it does to the socket, and it is undone.
         let _ = self.send(&ToHolder::Taken { name }, None, PATIENCE);
-    }
-
-    /// The process before has gone, and what it had bound and nobody here has asked for goes with it.
-    pub(crate) fn drop_unclaimed(&self) {
-        self.unclaimed().retain(|socket| !socket.bound_by_program);
-    }
-
-    /// The holder no longer wants a socket that nobody has asked for; says whether that is so.
-    pub(crate) fn release(&self, name: &str) -> bool {
-        let mut unclaimed = self.unclaimed();
-        let before = unclaimed.len();
-        unclaimed.retain(|socket| !matches!(&socket.name, Name::Given(given) if given == name));
-        unclaimed.len() < before
     }
 
     /// A service manager hears from this process.

@@ -12,7 +12,21 @@ fn start() -> Instant {
 }
 
 fn succession(stage: Stage) -> Succession {
-    Succession::new(stage, 1000 * MS, Probation::For(100 * MS))
+    Succession::new(stage, 1000 * MS, Probation::For(100 * MS), PidMode::Handoff)
+}
+
+fn with_probation(probation: Probation) -> Succession {
+    Succession::new(Stage::Serving, 1000 * MS, probation, PidMode::Handoff)
+}
+
+/// One that keeps its process number, and has handed over for the time being.
+fn returning() -> (Succession, Instant) {
+    let mut core = Succession::new(Stage::Serving, 1000 * MS, Probation::For(Duration::ZERO), PidMode::KeepPid);
+    let start = start();
+    let actions = run(&mut core, start, &[(0, WANTED), (5, Input::Ready)]);
+    assert_eq!(actions, [Action::Report(Outcome::Serves), Action::Lend]);
+    assert_eq!(core.handed(), Some(Then::Returns));
+    (core, start)
 }
 
 /// Feeds inputs at times in milliseconds; returns the actions of the last one.
@@ -24,38 +38,42 @@ fn run(succession: &mut Succession, start: Instant, inputs: &[(u32, Input)]) -> 
     actions
 }
 
+fn refused(by: By, why: Refusal) -> [Action; 1] {
+    [Action::Report(Outcome::Refused(by, why))]
+}
+
 const WANTED: Input = Input::Wanted(By::Signal);
+const STOP: Input = Input::StopWanted(Asker::Anybody);
 
 #[test]
 fn an_upgrade_goes_its_way() {
     let (mut core, start) = (succession(Stage::Serving), start());
     assert_eq!(core.handle(start, WANTED), [Action::Start]);
-    assert_eq!(core.handle(start, Input::Started), []);
     assert_eq!(core.stage(), Stage::Starting { by: start + 1000 * MS });
     assert_eq!(core.handle(start + 10 * MS, Input::Ready), [Action::Pause, Action::Report(Outcome::Serves)]);
     assert_eq!(core.deadline(), Some(start + 110 * MS));
     assert_eq!(core.handle(start + 109 * MS, Input::Time), []);
     assert_eq!(core.handle(start + 110 * MS, Input::Time), [Action::Commit { again: false }]);
-    assert_eq!(core.stage(), Stage::Handed);
-    assert_eq!(core.handle(start + 200 * MS, Input::Ended), [Action::Report(Outcome::Orphaned)]);
+    assert_eq!(core.stage(), Stage::Handed(Then::Leaves));
+    assert_eq!(core.handle(start + 200 * MS, Input::Ended), [Action::Report(Outcome::Orphaned { expected: false })]);
 }
 
 #[test]
 fn without_a_probation_it_is_handed_over_at_once() {
-    let mut core = Succession::new(Stage::Serving, 1000 * MS, Probation::For(Duration::ZERO));
-    let actions = run(&mut core, start(), &[(0, WANTED), (0, Input::Started), (5, Input::Ready)]);
+    let mut core = with_probation(Probation::For(Duration::ZERO));
+    let actions = run(&mut core, start(), &[(0, WANTED), (5, Input::Ready)]);
     assert_eq!(actions, [Action::Report(Outcome::Serves), Action::Commit { again: false }]);
 }
 
 #[test]
 fn a_word_for_a_successor_that_has_just_ended_comes_too_late_once() {
     let lost = |probation, inputs: &[(u32, Input)]| {
-        let (mut core, start) = (Succession::new(Stage::Serving, 1000 * MS, probation), start());
+        let (mut core, start) = (with_probation(probation), start());
         run(&mut core, start, inputs);
         assert_eq!(core.stage(), Stage::Serving);
         (core, start)
     };
-    let started = [(0, WANTED), (0, Input::Started)];
+    let started = [(0, WANTED)];
     let ready = [started.as_slice(), &[(5, Input::Ready)]].concat();
     for (inputs, is_lost) in [
         ([ready.as_slice(), &[(10, Input::Ended)]].concat(), true),
@@ -77,8 +95,8 @@ fn a_word_for_a_successor_that_has_just_ended_comes_too_late_once() {
 #[test]
 fn a_manual_probation_waits_for_an_operator() {
     let on_probation = || {
-        let mut core = Succession::new(Stage::Serving, 1000 * MS, Probation::Manual);
-        run(&mut core, start(), &[(0, WANTED), (0, Input::Started), (5, Input::Ready)]);
+        let mut core = with_probation(Probation::Manual);
+        run(&mut core, start(), &[(0, WANTED), (5, Input::Ready)]);
         assert_eq!((core.stage(), core.deadline()), (Stage::Probation { until: None }, None));
         core
     };
@@ -94,8 +112,8 @@ fn a_manual_probation_waits_for_an_operator() {
 
 #[test]
 fn a_successor_that_fails_changes_nothing() {
-    let starting: &[(u32, Input)] = &[(0, WANTED), (0, Input::Started)];
-    let on_probation: &[(u32, Input)] = &[(0, WANTED), (0, Input::Started), (5, Input::Ready)];
+    let starting: &[(u32, Input)] = &[(0, WANTED)];
+    let on_probation: &[(u32, Input)] = &[(0, WANTED), (5, Input::Ready)];
     let kill = |outcome| vec![Action::Kill, Action::Report(outcome)];
     let back = |outcome| vec![Action::Kill, Action::Resume, Action::Report(outcome)];
     let table = [
@@ -125,30 +143,30 @@ fn a_successor_that_fails_changes_nothing() {
 #[test]
 fn signals_are_remembered_once_and_calls_are_answered() {
     let (mut core, start) = (succession(Stage::Serving), start());
-    run(&mut core, start, &[(0, WANTED), (0, Input::Started)]);
+    run(&mut core, start, &[(0, WANTED)]);
     assert_eq!(core.handle(start, WANTED), [Action::Report(Outcome::Remembered)]);
     assert_eq!(core.handle(start, WANTED), []);
-    assert_eq!(core.handle(start, Input::Wanted(By::Call)), [Action::Report(Outcome::Refused(By::Call))]);
+    assert_eq!(core.handle(start, Input::Wanted(By::Call)), refused(By::Call, Refusal::InProgress));
     // One more try, when this one has failed.
     let actions = core.handle(start, Input::Ended);
     assert_eq!(actions, [Action::Kill, Action::Report(Outcome::Ended), Action::Start]);
     // It is the successor's to do, when it has not.
     assert_eq!(core.handle(start, WANTED), [Action::Report(Outcome::Remembered)]);
-    let actions = run(&mut core, start, &[(1, Input::Started), (2, Input::Ready), (102, Input::Time)]);
+    let actions = run(&mut core, start, &[(2, Input::Ready), (102, Input::Time)]);
     assert_eq!(actions, [Action::Commit { again: true }]);
-    assert_eq!(core.handle(start, WANTED), [Action::Report(Outcome::Refused(By::Signal))]);
+    assert_eq!(core.handle(start, WANTED), refused(By::Signal, Refusal::HandedOver));
 }
 
 #[test]
 fn who_is_not_yet_the_one_that_serves_remembers() {
-    for stage in [Stage::Unconfirmed, Stage::Relieving] {
+    for (stage, why) in [(Stage::Unconfirmed, Refusal::OnProbation), (Stage::Relieving, Refusal::Returning)] {
         let (mut core, start) = (succession(stage), start());
-        assert_eq!(core.handle(start, Input::Wanted(By::Call)), [Action::Report(Outcome::Refused(By::Call))]);
+        assert_eq!(core.handle(start, Input::Wanted(By::Call)), refused(By::Call, why));
         assert_eq!(core.handle(start, WANTED), [Action::Report(Outcome::Remembered)]);
         assert_eq!(core.handle(start, Input::Confirmed), [Action::Start]);
     }
     for stage in [Stage::Held, Stage::Interim] {
-        assert_eq!(succession(stage).handle(start(), WANTED), [Action::Report(Outcome::Refused(By::Signal))]);
+        assert_eq!(succession(stage).handle(start(), WANTED), refused(By::Signal, Refusal::Held));
     }
 }
 
@@ -162,11 +180,11 @@ fn a_stop_is_for_whoever_serves() {
         (Stage::Interim, vec![Action::AskToLeave]),
         (Stage::Starting { by: start() }, vec![Action::Kill, Action::Stop]),
         (Stage::Probation { until: None }, vec![Action::StopBoth]),
-        (Stage::Handed, vec![]),
-        (Stage::Stopping, vec![]),
+        (Stage::Handed(Then::Leaves), vec![Action::Report(Outcome::Finishing)]),
+        (Stage::Stopping, vec![Action::Report(Outcome::Finishing)]),
     ];
     for (stage, expected) in table {
-        assert_eq!(succession(stage).handle(start(), Input::StopWanted), expected, "{stage:?}");
+        assert_eq!(succession(stage).handle(start(), STOP), expected, "{stage:?}");
     }
 }
 
@@ -176,18 +194,97 @@ fn who_has_asked_to_leave_gets_an_answer() {
     for (stage, answer, expected) in [
         (Stage::Unconfirmed, Input::Confirmed, vec![Action::Stop]),
         (Stage::Unconfirmed, Input::Dismissed, vec![]),
-        (Stage::Unconfirmed, Input::StopWanted, vec![Action::Stop]),
+        (Stage::Unconfirmed, STOP, vec![Action::Stop, Action::Force]),
         (Stage::Interim, Input::Confirmed, vec![Action::Stop]),
         (Stage::Interim, Input::Dismissed, vec![]),
     ] {
         let mut core = succession(stage);
-        run(&mut core, start(), &[(0, Input::StopWanted)]);
+        run(&mut core, start(), &[(0, STOP)]);
         assert_eq!(core.handle(start(), answer), expected, "{stage:?}, {answer:?}");
         assert_eq!(core.stage(), Stage::Stopping);
         assert_eq!(core.handle(start(), Input::Confirmed), [], "nothing wakes it up");
     }
     // The one that was to return has gone: so has the service.
     assert_eq!(succession(Stage::Interim).handle(start(), Input::Confirmed), [Action::Stop]);
+}
+
+/// Whoever asks again is in a hurry; who most likely asks says what the first time means.
+#[test]
+fn a_stop_that_is_said_again_is_in_a_hurry() {
+    let (finishing, force) = (Action::Report(Outcome::Finishing), Action::Force);
+    // The stage, and what three requests in a row lead to.
+    let table = [
+        (Stage::Serving, Asker::Anybody, [Action::Stop, force, force]),
+        // It had only drained for its successor.
+        (Stage::Handed(Then::Leaves), Asker::Anybody, [finishing, force, force]),
+        (Stage::Held, Asker::Holder, [Action::Stop, force, force]),
+        // It has been told to drain before, by a message.
+        (Stage::Stopping, Asker::Holder, [force, force, force]),
+    ];
+    for (stage, asker, expected) in table {
+        let mut core = succession(stage);
+        for action in expected {
+            assert_eq!(core.handle(start(), Input::StopWanted(asker)), [action], "{stage:?} {asker:?}");
+        }
+    }
+    let mut core = succession(Stage::Handed(Then::Leaves));
+    assert_eq!(core.handle(start(), Input::StopWanted(Asker::Manager)), [finishing]);
+    assert_eq!(core.handle(start(), Input::StopWanted(Asker::Manager)), [], "it has its own way");
+}
+
+#[test]
+fn a_stop_that_is_passed_on_waits_for_no_answer() {
+    let table = [
+        (Stage::Held, vec![Action::Stop]),
+        (Stage::Unconfirmed, vec![Action::Stop]),
+        (Stage::Interim, vec![Action::Stop]),
+        (Stage::AskedToLeave, vec![Action::Stop]),
+        (Stage::Probation { until: None }, vec![Action::StopBoth]),
+        (Stage::Handed(Then::Leaves), vec![]),
+        (Stage::Stopping, vec![Action::Force]),
+    ];
+    for (stage, expected) in table {
+        assert_eq!(succession(stage).handle(start(), Input::StopPassedOn), expected, "{stage:?}");
+    }
+}
+
+/// The service is the successor meanwhile, and this process only a number that somebody knows it by.
+#[test]
+fn a_stop_of_one_that_waits_to_return_is_for_the_service() {
+    let passed_on = [Action::ReleaseTaken, Action::PassStopOn];
+    for cannot_return in [false, true] {
+        let (mut core, start) = returning();
+        if cannot_return {
+            assert_eq!(core.handle(start, Input::CannotReturn), []);
+            assert_eq!(core.handed(), Some(Then::Stays));
+        }
+        let told = [[Action::Report(Outcome::Finishing)].as_slice(), &passed_on].concat();
+        assert_eq!(core.handle(start, STOP), told);
+        assert_eq!(core.handed(), Some(Then::Stops));
+        assert_eq!(core.handle(start, STOP), [Action::Force, Action::PassStopOn], "both are in a hurry");
+        assert_eq!(core.handle(start, Input::Leaves), [], "as it was told to");
+        assert_eq!(core.handle(start, Input::Ended), [Action::Report(Outcome::Orphaned { expected: true })]);
+    }
+    // The successor itself was asked to stop.
+    let (mut core, start) = returning();
+    assert_eq!(core.handle(start, Input::Leaves), passed_on);
+}
+
+#[test]
+fn an_end_of_the_successor_is_expected_only_of_one_that_stops() {
+    for (then, expected) in [(Then::Leaves, false), (Then::Returns, false), (Then::Stays, true), (Then::Stops, true)] {
+        let mut core = succession(Stage::Handed(then));
+        let orphaned = Action::Report(Outcome::Orphaned { expected });
+        assert_eq!(core.handle(start(), Input::Ended), [orphaned], "{then:?}");
+        assert_eq!(then.is_for_good(), matches!(then, Then::Leaves | Then::Stops));
+    }
+}
+
+#[test]
+fn one_that_keeps_its_number_refuses_upgrades_until_it_has_returned() {
+    let (mut core, start) = returning();
+    assert_eq!(core.handle(start, WANTED), refused(By::Signal, Refusal::InProgress));
+    assert_eq!(core.refusal(), Some(Refusal::InProgress));
 }
 
 fn inputs() -> impl Strategy<Value = Vec<(u32, Input)>> {
@@ -201,7 +298,7 @@ fn inputs() -> impl Strategy<Value = Vec<(u32, Input)>> {
         1 => Just(Input::Garbled),
         1 => Just(Input::Confirm(By::Signal)),
         1 => Just(Input::Back(By::Signal)),
-        1 => Just(Input::StopWanted),
+        1 => Just(STOP),
         4 => Just(Input::Time),
     ];
     proptest::collection::vec((0..400u32, input), 0..60)
@@ -237,8 +334,9 @@ proptest! {
                     Action::Start => {
                         prop_assert!(!successor && !over && accepts, "a second successor");
                         successor = starts.next().unwrap_or(true);
-                        let answer = if successor { Input::Started } else { Input::NotStarted };
-                        waiting.extend(core.handle(now, answer));
+                        if !successor {
+                            waiting.extend(core.handle(now, Input::NotStarted));
+                        }
                     }
                     Action::Pause => {
                         prop_assert!(successor && accepts);
@@ -260,6 +358,10 @@ proptest! {
                     Action::StopBoth => {
                         prop_assert!(successor && !over);
                         (accepts, over) = (false, true);
+                    }
+                    Action::Force => prop_assert!(over, "only who has stopped is in a hurry"),
+                    Action::Lend | Action::PassStopOn | Action::ReleaseTaken => {
+                        prop_assert!(false, "this process keeps no number");
                     }
                     Action::AskToLeave => prop_assert!(false, "nobody is there to be asked"),
                     Action::Report(_) => {}

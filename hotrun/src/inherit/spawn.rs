@@ -1,5 +1,5 @@
 //! Becoming another program, with chosen descriptors at chosen numbers: as a child and in place.
-//! Speaks to the kernel, so it has `unsafe`. Never lives here: which program, and with what (`program`, `inheritance`).
+//! Speaks to the kernel, so it has `unsafe`. Never lives here: which program, and with what (`program`, `given`).
 //!
 //! The child is made as posix_spawn(3) makes it, by clone(2) with CLONE_VM and CLONE_VFORK: it runs in this process's memory
 //! until it has become its program, so it costs the same however large the process is, where the time of a fork grows with it
@@ -280,7 +280,7 @@ mod tests {
     }
 
     fn end(pidfd: &OwnedFd) -> Option<nix::sys::wait::WaitStatus> {
-        crate::listen::wait(
+        crate::sys::wait(
             &mut [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)],
             nix::poll::PollTimeout::NONE,
         )
