@@ -315,8 +315,11 @@ fn answer(up: &Upgrader, path: &str, listener: &hotrun::TcpListener) -> String {
             "stopping".to_owned()
         }
         "/crash" => std::process::abort(),
-        // What the kernel calls the socket for as long as it lives (socket(7), SO_COOKIE).
-        "/cookie" => rustix::net::sockopt::socket_cookie(listener).unwrap().to_string(),
+        // What the kernel calls the socket for as long as it lives (socket(7), SO_COOKIE). One who was accepted just before the hand-over
+        // may be answered when it is not here any more.
+        "/cookie" => {
+            rustix::net::sockopt::socket_cookie(listener).map_or("let go".to_owned(), |cookie| cookie.to_string())
+        }
         "/state" => format!("{} connections, {} generations", up.connections(), up.generations()),
         "/wait" => {
             // Answered when the client of /go says so, as long as that takes.

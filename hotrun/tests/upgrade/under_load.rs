@@ -39,6 +39,12 @@ fn resident(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// The socket on which that generation listens. The one before may answer whom it has accepted last.
+fn cookie_of(serving: &Serving) -> String {
+    let asked = || Some(ask(serving.address("http"), "/cookie"));
+    eventually("it answers", || asked().filter(|(generation, _)| *generation == serving.generation)).1
+}
+
 /// How many generations have served when `upgrades` were asked for, one after the other.
 fn upgrade_under_load(
     change: impl FnOnce(&mut std::process::Command),
@@ -50,14 +56,14 @@ fn upgrade_under_load(
     });
     let http = serving.address("http");
     serving = next(&mut service, &serving);
-    let (cookie, memory) = (ask(http, "/cookie").1, resident(serving.pid));
+    let (cookie, memory) = (cookie_of(&serving), resident(serving.pid));
     let before = holdings(&serving);
     let load = Load::start(http, MIX);
     let first = serving.generation;
     let began = crate::load_now();
     for _ in 0..GENERATIONS {
         serving = next(&mut service, &serving);
-        assert_eq!(ask(http, "/cookie").1, cookie, "another socket listens");
+        assert_eq!(cookie_of(&serving), cookie, "another socket listens");
         // As long as it takes to have answered some of each kind.
         load.wait_for(100);
     }
