@@ -160,9 +160,16 @@ impl Service {
         eventually(&self.init, "an active unit", || self.state() == "active");
     }
 
-    /// Waits until so many generations are there, whether they have said so or not.
-    pub fn has_processes(&self, count: usize) {
-        eventually(&self.init, "so many processes", || self.init.processes(UNIT).len() == count);
+    /// Waits until a second generation is there, whether it has said so or not.
+    pub fn has_successor(&self) {
+        // The command of `ExecReload=` is one of the unit's processes, too, and its end by a signal would be the unit's result.
+        let program = |pid: &Pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let its_own = program(&self.main_process());
+        let is_its_own = |pid: &Pid| program(pid) == its_own;
+        eventually(&self.init, "a second process of the server", || {
+            let processes = self.init.processes(UNIT);
+            processes.len() == 2 && processes.iter().all(is_its_own)
+        });
     }
 
     /// As it is numbered inside; 0 where there is none.

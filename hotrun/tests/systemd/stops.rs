@@ -72,7 +72,7 @@ fn a_stop_while_a_new_one_starts_is_a_stop_of_the_old_one() {
         let old = slow(&first, 500);
         service.script("hang");
         service.init.systemctl_ok(&["reload", "--no-block", UNIT]);
-        service.has_processes(2);
+        service.has_successor();
         let stop = service.begin_stop();
         is_whole(old, 1);
         service.has_stopped(stop);
