@@ -13,6 +13,7 @@ use crate::error::{Result, Tried};
 use crate::process::{Ground, Launcher, SocketFolder, Stdin, Terminal, descriptors, kin, orphans};
 use crate::report::{Behind, Json, Notice, Reporter, Standing, Text, Vintage};
 use crate::upgrade::{self, Generation, Known, Program, Said, Since};
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -64,7 +65,7 @@ pub fn run(args: &cli::Session) -> Result<End> {
 struct Session {
     // Dropped in this order: the terminal is put back and the rooms end their processes before the guard is let go.
     keys: Option<Keys>,
-    compile: compile::Room,
+    compile: compile::HotCompile,
     upgrade: upgrade::Room,
     launcher: Launcher,
     reporter: Box<dyn Reporter>,
@@ -150,7 +151,7 @@ impl Session {
             files: Arc::new(move |event| files(Event::Files(event))),
             build: Arc::new(move |number, said| build(Event::Build(number, said))),
         };
-        let compile = compile::Room::open(config, metadata, color(config), launcher.clone(), sinks, began)?;
+        let compile = compile::HotCompile::open(config, metadata, color(config), launcher.clone(), sinks, began)?;
         let mut session = Session {
             keys,
             compile,
@@ -243,9 +244,10 @@ impl Session {
         if self.end.is_some() {
             return;
         }
-        for message in outbox {
+        let mut outbox = VecDeque::from(outbox);
+        while let Some(message) = outbox.pop_front() {
             match message {
-                Outbox::Tell(Notice::BuildFailed { errors, cause, why_cargo, serving: _ }) => {
+                Outbox::Failed { errors, cause, why_cargo } => {
                     self.tell(&Notice::BuildFailed { errors, cause, why_cargo, serving: self.upgrade.serving() });
                 }
                 Outbox::Tell(notice) => {
@@ -254,10 +256,11 @@ impl Session {
                     }
                     self.tell(&notice);
                 }
-                Outbox::Built(artifact) => {
+                Outbox::Built(artifact, unread) => {
                     self.offered = self.timings.then(|| artifact.clone());
                     // Where hot compile ends and hot upgrade begins.
                     self.upgrade.offer(now, &program(artifact));
+                    outbox.extend(self.compile.read_inputs(now, unread));
                 }
                 Outbox::Data(path, DataAction::Signal(signal)) => {
                     self.upgrade.signal(signal);

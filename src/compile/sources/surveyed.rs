@@ -28,9 +28,9 @@ impl Sources {
         places.iter().any(|place| self.places.names(place).iter().any(|name| self.named.is_near(name)))
     }
 
-    /// Takes what such a look has shown. What has changed since the one before, what the user is told, and whether there are folders
-    /// that were not watched while it was had.
-    pub fn surveyed(&mut self, survey: Survey) -> (Found, Vec<String>, bool) {
+    /// Takes what such a look has shown. What has changed since the one before, and whether there are folders that were not watched while
+    /// it was had.
+    pub fn surveyed(&mut self, survey: Survey) -> (Found, bool) {
         let notes = survey.refused.iter().map(|refused| self.named.refuse(refused)).collect();
         let mut changed: Vec<PathBuf> = Vec::new();
         if let Some(before) = &self.survey {
@@ -47,7 +47,7 @@ impl Sources {
         if is_new {
             self.follow_new();
         }
-        (self.look_at_these(changed), notes, is_new)
+        (Found { notes, ..self.look_at_these(changed) }, is_new)
     }
 
     /// Looks where all names lead now, as folders came or went, or links lead elsewhere.
