@@ -235,7 +235,7 @@ impl HotCompile {
         self.manifests.build_began();
         self.pace.began(now);
         self.underway.build_began();
-        self.tell([Notice::Building { package: self.package().to_owned(), cause: request.cause.clone() }]);
+        self.out.push(Outbox::Building { cause: request.cause.clone() });
         if let Some(moment) = self.builder.cargo_began() {
             self.sources.date_the_old_anew(&self.underway.unsettled(&request.changed), moment);
         }

@@ -45,6 +45,10 @@ pub struct Unread {
 #[derive(Debug)]
 pub enum Outbox {
     Tell(Notice),
+    /// A build begins, of what is newer than all programs.
+    Building {
+        cause: String,
+    },
     /// A program, and what is to be given back (`HotCompile::read_inputs`) once it is on its way.
     Built(Artifact, Unread),
     /// The build of the newest sources has failed, and nothing newer is on its way.

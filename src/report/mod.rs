@@ -5,7 +5,6 @@ mod behind;
 pub mod clean;
 mod json;
 pub mod say;
-mod standing;
 mod still;
 mod text;
 mod url;
@@ -17,7 +16,6 @@ use std::path::PathBuf;
 pub use behind::Behind;
 pub use clean::one_line;
 pub use json::Json;
-pub use standing::Standing;
 pub use text::Text;
 pub use url::urls;
 
@@ -275,7 +273,7 @@ pub enum BuiltBy {
 }
 
 /// How the end of a program is told that has not failed.
-const SUCCESS: &str = "exit status 0";
+pub const SUCCESS: &str = "exit status 0";
 
 /// Where notices go. `at` is the time since the session began.
 pub trait Reporter {
