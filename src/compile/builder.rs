@@ -261,14 +261,14 @@ impl Builder {
             return;
         }
         let Some(unlearnt) = self.last.unlearnt.take() else { return };
-        let known = match self.replay.known() {
-            Ok(known) => known,
+        let workspace = match self.replay.workspace() {
+            Ok(workspace) => workspace,
             Err(why) => {
                 self.replay.forget(&why);
                 return;
             }
         };
-        let lesson = unlearnt.lesson(known, inputs, settings, whole);
+        let lesson = unlearnt.lesson(workspace, inputs, settings, whole);
         let (sink, number) = (Arc::clone(&self.sink), self.runs);
         let learning =
             thread::Builder::new().spawn(move || sink(number, BuildSaid::Learnt(Box::new(Plan::learn(lesson)))));
