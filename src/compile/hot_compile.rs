@@ -25,7 +25,7 @@ use crate::process::{Ground, Launcher};
 use crate::report::clean::plain;
 use crate::report::{Notice, short};
 use cargo_metadata::Metadata;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -57,8 +57,8 @@ impl HotCompile {
     ) -> Result<HotCompile> {
         let sources = Sources::new(config, metadata)?;
         let cargo = Cargo { launcher: launcher.clone(), program: cargo_program(), build: config.build.clone(), color };
-        let replay = Replay::open(&config.build, metadata, sources.target_dir(), launcher);
-        let folders = [sources.target_dir(), sources.build_dir()].map(Path::to_path_buf);
+        let replay = Replay::open(&config.build, metadata, &sources.layout.target_dir, launcher);
+        let folders = [&sources.layout.target_dir, &sources.layout.build_dir].map(PathBuf::clone);
         let mut hot = HotCompile {
             cycle: Cycle::default(),
             sources,
@@ -117,14 +117,14 @@ impl HotCompile {
     /// only once, should that not be possible.
     pub fn died(&mut self, now: Instant) -> Vec<Outbox> {
         // A build that is under way makes it, too.
-        if gone::project(self.sources.root()).is_none() && self.last_built.has_gone() && self.cycle.is_idle() {
+        if gone::project(&self.sources.layout.root).is_none() && self.last_built.has_gone() && self.cycle.is_idle() {
             self.request(now, BuildRequest::asked(now, "what was built is gone").by_cargo());
         }
         self.take()
     }
 
     pub fn files(&mut self, now: Instant, event: FileEvent) -> Vec<Outbox> {
-        self.sources.cargo_runs(self.builder.cargo_began().filter(|_| self.builder.runs_cargo()));
+        self.sources.build.cargo_runs = self.builder.cargo_began().filter(|_| self.builder.runs_cargo());
         let (found, at) = match event {
             FileEvent::Touched(paths, at) => (self.sources.look(&paths), at),
             FileEvent::Quiet(paths) => (self.sources.look(&paths), now),
@@ -231,7 +231,7 @@ impl HotCompile {
 
     fn start_run(&mut self, now: Instant, request: &BuildRequest) {
         self.failed = false;
-        self.sources.build_began(SystemTime::now());
+        self.sources.build.began(SystemTime::now());
         self.manifests.build_began();
         self.pace.began(now);
         self.underway.build_began();
@@ -239,7 +239,7 @@ impl HotCompile {
         if let Some(moment) = self.builder.cargo_began() {
             self.sources.date_the_old_anew(&self.underway.unsettled(&request.changed), moment);
         }
-        let started = match gone::project(self.sources.root()) {
+        let started = match gone::project(&self.sources.layout.root) {
             Some(gone) => Err(gone),
             None => {
                 let why_cargo = request.why_cargo.as_deref();
@@ -275,7 +275,7 @@ impl HotCompile {
         self.underway.settle(has_built);
         if let Some(request) = ended.counts {
             if by_cargo {
-                self.sources.cargo_ended();
+                self.sources.build.cargo_ended();
             }
             match result {
                 BuildResult::Built(mut built, provenance, inputs) => {
@@ -332,7 +332,7 @@ impl HotCompile {
     }
 
     fn failure(&self, request: BuildRequest, errors: usize, messages: Vec<Told>, by_cargo: bool) -> Failure {
-        let is_there = gone::project(self.sources.root()).is_none();
+        let is_there = gone::project(&self.sources.layout.root).is_none();
         let why_cargo = self.builder.why_cargo().filter(|_| is_there);
         Failure { request, errors, messages, by_cargo, why_cargo }
     }
@@ -383,7 +383,7 @@ impl HotCompile {
 
     /// Where the build, or one before it, has changed which packages there are. Whether cargo is asked.
     fn ask_for_metadata(&mut self, now: Instant, request: &BuildRequest) -> bool {
-        self.manifests.ask(now, request, &self.builder.cargo.build, self.sources.root())
+        self.manifests.ask(now, request, &self.builder.cargo.build, &self.sources.layout.root)
     }
 
     fn hear_metadata(&mut self, now: Instant, number: u64, metadata: Result<Metadata>) {
@@ -433,15 +433,15 @@ impl HotCompile {
     }
 
     fn learn(&mut self, inputs: Vec<PathBuf>) {
-        self.builder.learn(inputs, self.sources.all_settings(), self.sources.whole_folders());
+        self.builder.learn(inputs, self.sources.all_settings(), self.sources.inputs.whole.iter().cloned().collect());
     }
 
     /// Folders have come or gone. Where the project's is not there, what is done before it is needed would make another one in its place.
     fn mind_the_root(&mut self) {
-        let root = self.sources.root();
+        let root = &self.sources.layout.root;
         if !root.join("Cargo.toml").exists() {
             self.builder.let_go("the project was gone");
-            Ground::new(root).sweep(self.sources.target_dir(), replay::OURS);
+            Ground::new(root).sweep(&self.sources.layout.target_dir, replay::OURS);
         }
     }
 
@@ -452,9 +452,9 @@ impl HotCompile {
 
     /// Said when the set of packages has changed, the first time included.
     fn say_what_is_watched(&mut self) {
-        let path_dependencies = self.sources.path_dependencies();
+        let (files, path_dependencies) = self.sources.watched();
         if self.said_path_dependencies.replace(path_dependencies) != Some(path_dependencies) {
-            let (files, package) = (self.sources.file_count(), self.package().to_owned());
+            let package = self.package().to_owned();
             self.tell([Notice::Watching { files, package, path_dependencies }]);
         }
     }

@@ -3,9 +3,9 @@
 
 use super::build::Built;
 use super::builder::Provenance;
-use super::dep_info;
 use super::request::BuildRequest;
 use super::sources::Sources;
+use super::{dep_info, places};
 use crate::config::DataAction;
 use crate::process::Setting;
 use crate::report::{BuiltBy, CrateTiming, Generation, Notice, Timing, Timings};
@@ -66,7 +66,10 @@ impl Unread {
     pub(super) fn read(&self, sources: &Sources) -> io::Result<Vec<PathBuf>> {
         let inputs = self.inputs.clone().map_or_else(|| dep_info::beside(&self.executable), Ok)?;
         let by_rustc = self.compiled.iter().filter_map(|path| dep_info::of_rustc(path)).flatten();
-        Ok([sources.absolute(inputs), sources.as_compiled(by_rustc.collect())].concat())
+        let folders = sources.compiled_in();
+        let found = by_rustc.filter_map(|path| folders.iter().map(|folder| folder.join(&path)).find(|it| it.exists()));
+        let found = found.map(places::plain);
+        Ok(sources.layout.absolute(inputs).into_iter().chain(found).collect())
     }
 }
 
