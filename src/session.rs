@@ -11,7 +11,7 @@ use crate::edges::registry::{self, Registry};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
 use crate::process::{Ground, Launcher, SocketFolder, Stdin, Terminal, descriptors, kin, orphans};
-use crate::report::{Behind, Json, Notice, Reporter, Text, Vintage};
+use crate::report::{Background, Json, Notice, Reporter, Text, Vintage};
 use crate::upgrade::{self, Generation, Known, Program, Said, Since};
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
@@ -453,14 +453,14 @@ fn known(metadata: &cargo_metadata::Metadata, config: &Config) -> Known {
 
 fn reporter(config: &Config) -> io::Result<Box<dyn Reporter>> {
     Ok(match config.output.format {
-        Format::Json => Box::new(Behind::new(Json::stdout())?),
+        Format::Json => Box::new(Background::new(Json::stdout())?),
         Format::Human => {
             let color = match config.output.color {
                 Color::Auto => None,
                 Color::Always => Some(true),
                 Color::Never => Some(false),
             };
-            Box::new(Behind::new(Text::stderr(config.output.quiet, color))?)
+            Box::new(Background::new(Text::stderr(config.output.quiet, color))?)
         }
     })
 }

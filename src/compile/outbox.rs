@@ -50,7 +50,7 @@ pub enum Outbox {
         cause: String,
     },
     /// A program, and what is to be given back (`HotCompile::read_inputs`) once it is on its way.
-    Built(Artifact, Unread),
+    Built(Artifact, Box<Unread>),
     /// The build of the newest sources has failed, and nothing newer is on its way.
     Failed {
         errors: usize,
@@ -81,7 +81,7 @@ impl Artifact {
         provenance: Provenance,
         inputs: Option<Vec<PathBuf>>,
         now: Instant,
-    ) -> (Artifact, Unread) {
+    ) -> (Artifact, Box<Unread>) {
         let artifact = Artifact {
             executable: built.executable.clone(),
             setting: std::mem::take(&mut built.setting),
@@ -93,7 +93,8 @@ impl Artifact {
         };
         let whole_packages = std::mem::take(&mut built.whole_packages);
         let compiled = std::mem::take(&mut built.compiled);
-        (artifact, Unread { request, executable: built.executable.clone(), whole_packages, inputs, compiled })
+        let unread = Unread { request, executable: built.executable.clone(), whole_packages, inputs, compiled };
+        (artifact, Box::new(unread))
     }
 
     /// The waterfall of a save, when the program serves.
