@@ -12,8 +12,9 @@ use crate::edges::registry::{self, Registry};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
 use crate::process::{Ground, Launcher, SocketFolder, Stdin, Terminal, descriptors, kin, orphans};
-use crate::report::{Behind, Json, Notice, Reporter, Standing, Text, Vintage};
+use crate::report::{Background, Json, Notice, Reporter, Text, Vintage};
 use crate::upgrade::{self, Generation, Known, Program, Said, Since};
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -65,7 +66,7 @@ pub fn run(args: &cli::Session) -> Result<End> {
 struct Session {
     // Dropped in this order: the terminal is put back and the rooms end their processes before the guard is let go.
     keys: Option<Keys>,
-    compile: compile::Room,
+    compile: compile::HotCompile,
     upgrade: upgrade::Room,
     launcher: Launcher,
     reporter: Box<dyn Reporter>,
@@ -75,9 +76,8 @@ struct Session {
     timings: bool,
     /// How the program that was offered last was built, until its times are told.
     offered: Option<Artifact>,
-    standing: Standing,
     /// Those who are answered when there is nothing more to do.
-    waiting: Vec<(Request, Reply)>,
+    waiting: Vec<Waiting>,
     /// By which it is found; removed with it.
     _entry: Option<registry::Entered>,
     /// Where it is asked.
@@ -85,6 +85,14 @@ struct Session {
     events: Sender<Event>,
     /// For the sockets, those on which programs say READY=1 among them; removed with it.
     private: Arc<SocketFolder>,
+}
+
+/// Somebody who is answered when there is nothing more to do.
+struct Waiting {
+    request: Request,
+    reply: Reply,
+    /// Why what was asked for cannot be done.
+    refused: Option<String>,
 }
 
 impl Session {
@@ -151,7 +159,7 @@ impl Session {
             files: Arc::new(move |event| files(Event::Files(event))),
             build: Arc::new(move |number, said| build(Event::Build(number, said))),
         };
-        let compile = compile::Room::open(config, metadata, color(config), launcher.clone(), sinks, began)?;
+        let compile = compile::HotCompile::open(config, metadata, color(config), launcher.clone(), sinks, began)?;
         let mut session = Session {
             keys,
             compile,
@@ -163,7 +171,6 @@ impl Session {
             clear: config.output.clear,
             timings: config.output.timings,
             offered: None,
-            standing: Standing::default(),
             waiting: Vec::new(),
             _entry: None,
             events: events.clone(),
@@ -231,11 +238,10 @@ impl Session {
             }
         }
         if !self.waiting.is_empty() && !self.is_busy() {
-            let (state, refused) = (self.state(), self.standing.take_refused());
-            for (request, reply) in self.waiting.drain(..) {
-                // Another's that was refused is no news for whoever asked for something else.
-                let refused = refused.iter().find(|(asked, _)| *asked == request.word()).map(|(_, why)| why.clone());
-                reply.send(&State { refused, ..state.clone() });
+            let (state, failed_rollback) = (self.state(), self.upgrade.standing.take_failed_rollback());
+            for Waiting { request, reply, refused } in self.waiting.drain(..) {
+                let failed = failed_rollback.clone().filter(|_| request == Request::Rollback);
+                reply.send(&State { refused: refused.or(failed), ..state.clone() });
             }
         }
     }
@@ -244,21 +250,25 @@ impl Session {
         if self.end.is_some() {
             return;
         }
-        for message in outbox {
+        let mut outbox = VecDeque::from(outbox);
+        while let Some(message) = outbox.pop_front() {
             match message {
-                Outbox::Tell(Notice::BuildFailed { errors, cause, why_cargo, serving: _ }) => {
+                Outbox::Failed { errors, cause, why_cargo } => {
                     self.tell(&Notice::BuildFailed { errors, cause, why_cargo, serving: self.upgrade.serving() });
                 }
-                Outbox::Tell(notice) => {
-                    if self.clear && matches!(notice, Notice::Building { .. }) {
+                Outbox::Tell(notice) => self.tell(&notice),
+                Outbox::Building { cause } => {
+                    self.upgrade.standing.outdated();
+                    if self.clear {
                         self.reporter.clear();
                     }
-                    self.tell(&notice);
+                    self.tell(&Notice::Building { package: self.compile.package().to_owned(), cause });
                 }
-                Outbox::Built(artifact) => {
+                Outbox::Built(artifact, unread) => {
                     self.offered = self.timings.then(|| artifact.clone());
                     // Where hot compile ends and hot upgrade begins.
                     self.upgrade.offer(now, &program(artifact));
+                    outbox.extend(self.compile.read_inputs(now, unread));
                 }
                 Outbox::Data(path, DataAction::Signal(signal)) => {
                     self.upgrade.signal(signal);
@@ -274,7 +284,7 @@ impl Session {
         match asked {
             Asked::Stop(signal) => self.stop(now, End::Signal(signal)),
             Asked::Rebuild => self.rebuild(now, "asked for by SIGUSR1"),
-            Asked::Upgrade => self.upgrade.again(now),
+            Asked::Upgrade => drop(self.upgrade_again(now)),
             Asked::Child if self.launcher.terminal().is_some_and(Terminal::look) => self.suspend(),
             Asked::Child => {}
             Asked::Suspend => self.suspend(),
@@ -306,8 +316,8 @@ impl Session {
     fn key(&mut self, now: Instant, key: Key) {
         match key {
             Key::Rebuild => self.rebuild(now, "asked for"),
-            Key::Upgrade => self.upgrade.again(now),
-            Key::Back => self.upgrade.rollback(now),
+            Key::Upgrade => drop(self.upgrade_again(now)),
+            Key::Back => drop(self.rollback(now)),
             Key::Clear => self.reporter.clear(),
             Key::Help => self.tell(&Notice::Note { text: Text::help_keys().to_string() }),
             Key::Quit => self.stop(now, End::Quit),
@@ -318,19 +328,20 @@ impl Session {
         if request == Request::Status {
             return reply.send(&self.state());
         }
-        self.waiting.retain(|(_, reply)| reply.is_wanted());
+        self.waiting.retain(|waiting| waiting.reply.is_wanted());
         if self.waiting.is_empty() {
-            // What was refused before was not for whoever asks now.
-            self.standing.take_refused();
+            // One that failed before was not for whoever asks now.
+            self.upgrade.standing.take_failed_rollback();
         }
+        let mut refused = None;
         match request {
             Request::Status | Request::Wait => {}
             Request::Rebuild => self.rebuild(now, "asked for"),
-            Request::Upgrade => self.upgrade.again(now),
-            Request::Rollback => self.upgrade.rollback(now),
+            Request::Upgrade => refused = self.upgrade_again(now),
+            Request::Rollback => refused = self.rollback(now),
             Request::Stop => self.stop(now, End::Quit),
         }
-        self.waiting.push((request, reply));
+        self.waiting.push(Waiting { request, reply, refused });
     }
 
     fn is_busy(&self) -> bool {
@@ -341,15 +352,17 @@ impl Session {
     }
 
     fn state(&self) -> State {
-        let (serving, vintage) = (self.upgrade.serving_process(), self.upgrade.vintage());
+        let serving = self.upgrade.serving_process();
+        let troubles = self.compile.trouble().map(str::to_owned).into_iter().chain(self.upgrade.trouble());
+        let troubles: Vec<String> = troubles.filter(|_| self.end.is_none()).collect();
         State {
             package: self.compile.package().to_owned(),
             generation: serving.map(|(generation, _)| generation),
             pid: serving.map(|(_, pid)| pid),
             addresses: self.upgrade.addresses(),
             busy: self.is_busy(),
-            trouble: self.standing.trouble(vintage).filter(|_| self.end.is_none()),
-            rolled_back: vintage == Some(Vintage::RolledBack),
+            trouble: (!troubles.is_empty()).then(|| troubles.join("; ")),
+            rolled_back: self.upgrade.vintage() == Some(Vintage::RolledBack),
             refused: None,
             stopped: self.end.is_some() && self.upgrade.is_over(),
         }
@@ -360,6 +373,24 @@ impl Session {
             let outbox = self.compile.rebuild(now, cause);
             self.perform(now, outbox);
         }
+    }
+
+    /// Why it cannot be done, if it cannot.
+    fn upgrade_again(&mut self, now: Instant) -> Option<String> {
+        let why = self.upgrade.again(now).err()?;
+        Some(self.refuse(Request::Upgrade, why))
+    }
+
+    fn rollback(&mut self, now: Instant) -> Option<String> {
+        let why = self.upgrade.rollback(now).err()?;
+        Some(self.refuse(Request::Rollback, why))
+    }
+
+    fn refuse(&mut self, request: Request, why: String) -> String {
+        let asked = request.word();
+        let refused = format!("{asked} is not possible: {why}");
+        self.tell(&Notice::Refused { asked: asked.to_owned(), why });
+        refused
     }
 
     /// Gracefully; when it is asked for again, at once.
@@ -390,7 +421,6 @@ impl Session {
             // It is not started.
             self.offered = None;
         }
-        self.standing.hear(notice);
         let at = now().saturating_duration_since(self.began);
         self.reporter.tell(at, notice);
         if let Notice::Serving { generation, timing: Some(timing), .. } = notice
@@ -424,14 +454,14 @@ fn known(metadata: &cargo_metadata::Metadata, config: &Config) -> Known {
 
 fn reporter(config: &Config) -> io::Result<Box<dyn Reporter>> {
     Ok(match config.output.format {
-        Format::Json => Box::new(Behind::new(Json::stdout())?),
+        Format::Json => Box::new(Background::new(Json::stdout())?),
         Format::Human => {
             let color = match config.output.color {
                 Color::Auto => None,
                 Color::Always => Some(true),
                 Color::Never => Some(false),
             };
-            Box::new(Behind::new(Text::stderr(config.output.quiet, color))?)
+            Box::new(Background::new(Text::stderr(config.output.quiet, color))?)
         }
     })
 }

@@ -31,8 +31,6 @@ pub struct Builder {
     work: Option<(u64, Work)>,
     /// A replay is run again, as a source was written meanwhile.
     again: bool,
-    /// Why the build that was ended for a newer one went through cargo: so does that.
-    superseded: Option<String>,
     /// When cargo was last started.
     cargo_began: Option<SystemTime>,
     /// A replay of what nobody has changed: the next one finds its caches.
@@ -49,7 +47,7 @@ pub struct Builder {
     folders: [PathBuf; 2],
     /// Caches were removed, and it has not succeeded since.
     repaired: bool,
-    how: How,
+    provenance: Provenance,
     sink: BuildSink,
     notices: Vec<Notice>,
     /// Said once.
@@ -63,7 +61,7 @@ enum Work {
 
 /// How a program came to be, for `--timings`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct How {
+pub struct Provenance {
     pub began: Instant,
     pub by_replay: bool,
     pub why_cargo: Option<String>,
@@ -73,17 +71,17 @@ pub struct How {
     pub link: Option<(Duration, String)>,
 }
 
-impl How {
-    fn at(began: Instant) -> How {
+impl Provenance {
+    fn at(began: Instant) -> Provenance {
         let (crates, link) = (Vec::new(), None);
-        How { began, by_replay: false, why_cargo: None, decide: Duration::ZERO, crates, link }
+        Provenance { began, by_replay: false, why_cargo: None, decide: Duration::ZERO, crates, link }
     }
 }
 
 /// What came of a build.
-pub enum Outcome {
+pub enum BuildResult {
     /// With its inputs, where cargo does not write them down.
-    Built(Box<Built>, How, Option<Vec<PathBuf>>),
+    Built(Box<Built>, Provenance, Option<Vec<PathBuf>>),
     Failed {
         errors: usize,
         messages: Vec<Told>,
@@ -98,7 +96,6 @@ impl Builder {
             runs: 0,
             work: None,
             again: false,
-            superseded: None,
             cargo_began: None,
             preparing: None,
             ready_at: None,
@@ -107,7 +104,7 @@ impl Builder {
             last: Last::default(),
             folders,
             repaired: false,
-            how: How::at(now),
+            provenance: Provenance::at(now),
             sink,
             notices: Vec::new(),
             said: BTreeSet::new(),
@@ -120,7 +117,7 @@ impl Builder {
 
     /// Why the last build went through cargo, if it did.
     pub fn why_cargo(&self) -> Option<String> {
-        self.how.why_cargo.clone()
+        self.provenance.why_cargo.clone()
     }
 
     /// When cargo last began to look at files.
@@ -143,14 +140,12 @@ impl Builder {
         self.again = false;
         // One that has come to nothing is made when there is time again.
         self.wants_merged |= self.merging.take().is_some_and(|merging| !merging.has_ended());
-        let superseded = self.superseded.take();
-        let why_cargo = why_cargo.map(str::to_owned).or(superseded);
-        let decided = why_cargo.map_or_else(|| self.replay.decide(changed), Err);
-        self.how = How { decide: elapsed(now), ..How::at(now) };
+        let decided = why_cargo.map_or_else(|| self.replay.decide(changed), |why| Err(why.to_owned()));
+        self.provenance = Provenance { decide: elapsed(now), ..Provenance::at(now) };
         match decided {
             Ok(work) => {
                 self.runs += 1;
-                self.how.by_replay = true;
+                self.provenance.by_replay = true;
                 let run = self.replay_run(now, &work, false).ok_or_else(by_replay::gone)?;
                 self.work = Some((self.runs, Work::Replay(Box::new(run))));
                 Ok(())
@@ -159,16 +154,17 @@ impl Builder {
         }
     }
 
-    /// Asks the running build to end.
-    pub fn cancel(&mut self) {
+    /// Asks the running build to end. Why it goes through cargo, if it does.
+    pub fn cancel(&mut self) -> Option<String> {
         match &mut self.work {
             Some((_, Work::Cargo(run))) => {
-                self.superseded.clone_from(&self.how.why_cargo);
                 run.cancel();
+                return self.provenance.why_cargo.clone();
             }
             Some((_, Work::Replay(run))) => run.cancel(),
             None => {}
         }
+        None
     }
 
     pub fn kill(&mut self) {
@@ -237,7 +233,7 @@ impl Builder {
 
     /// What came of the build, if it has come to its end; and whatever else is to go on goes on. `newer`: another one follows in any
     /// case.
-    pub fn ended(&mut self, now: Instant, newer: bool) -> Option<Outcome> {
+    pub fn ended(&mut self, now: Instant, newer: bool) -> Option<BuildResult> {
         self.go_on_preparing(now);
         if let Some((_, edited)) = self.ready_at.take_if(|(at, _)| *at <= now) {
             self.replay.ready(edited);
@@ -265,14 +261,14 @@ impl Builder {
             return;
         }
         let Some(unlearnt) = self.last.unlearnt.take() else { return };
-        let known = match self.replay.known() {
-            Ok(known) => known,
+        let workspace = match self.replay.workspace() {
+            Ok(workspace) => workspace,
             Err(why) => {
                 self.replay.forget(&why);
                 return;
             }
         };
-        let lesson = unlearnt.lesson(known, inputs, settings, whole);
+        let lesson = unlearnt.lesson(workspace, inputs, settings, whole);
         let (sink, number) = (Arc::clone(&self.sink), self.runs);
         let learning =
             thread::Builder::new().spawn(move || sink(number, BuildSaid::Learnt(Box::new(Plan::learn(lesson)))));
@@ -288,8 +284,8 @@ impl Builder {
 
     fn start_cargo(&mut self, why: String) -> Result<()> {
         self.runs += 1;
-        self.how.by_replay = false;
-        self.how.why_cargo = Some(why);
+        self.provenance.by_replay = false;
+        self.provenance.why_cargo = Some(why);
         self.last.unlearnt = None;
         // The program of the last replay is about to be another one.
         self.ready_at = None;
@@ -320,10 +316,10 @@ impl Builder {
     }
 
     /// In place of a replay that has come to nothing.
-    fn ask_cargo(&mut self, why: String) -> Option<Outcome> {
+    fn ask_cargo(&mut self, why: String) -> Option<BuildResult> {
         let error = self.start_cargo(why).err()?;
         let told = Told { about: None, words: Words::text(error.to_string()) };
-        Some(Outcome::Failed { errors: 0, messages: vec![told] })
+        Some(BuildResult::Failed { errors: 0, messages: vec![told] })
     }
 
     fn learnt(&mut self, now: Instant, number: u64, plan: Result<Plan, String>) {

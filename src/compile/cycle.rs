@@ -1,6 +1,7 @@
 //! When to build, when to end a build, and whose result counts: the pure core of hot compile.
 //! Never lives here: files, cargo, a clock.
 
+use super::request::BuildRequest;
 use std::time::{Duration, Instant};
 
 /// A change that comes this soon after another belongs to it: a checkout, a save of all files, a formatter after a save.
@@ -18,24 +19,27 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Action {
-    Build {
-        cause: String,
-    },
+    Build(BuildRequest),
     /// End the running build: it is out of date.
     Cancel {
         cause: String,
     },
     /// It takes no notice: kill its group.
     Kill,
-    /// The result of the build that has just ended is to be used.
-    Deliver,
-    /// It failed, and nothing newer is on its way: say so.
-    Fail,
+}
+
+/// What follows from the end of a build.
+#[derive(Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Ended {
+    /// Its result counts, for this request: a program is to be used, a failure told. Otherwise something newer is on its way.
+    pub counts: Option<BuildRequest>,
+    pub next: Vec<Action>,
 }
 
 /// How a build ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum BuildEnd {
     Built,
     /// It has given a program, and something that was saved meanwhile is not in it, or only a part of that.
     Behind,
@@ -59,6 +63,8 @@ pub struct Cycle {
     /// Builds cancelled since the last one that came to its end.
     cancelled: u32,
     last_change: Option<Instant>,
+    /// What a build that failed, or could not even begin, leaves to the next one.
+    unmet: Option<BuildRequest>,
 }
 
 #[derive(Debug, Default)]
@@ -67,27 +73,28 @@ enum State {
     Idle,
     /// A file has just become empty, or has gone: most likely it comes back.
     Emptied {
-        cause: String,
+        wanted: BuildRequest,
         until: Instant,
     },
     /// A burst is under way; its end is waited for, but not for ever.
     Burst {
-        cause: String,
+        wanted: BuildRequest,
         until: Instant,
         at_most: Instant,
     },
     Building {
+        running: BuildRequest,
         /// What has changed since it began.
-        newer: Option<String>,
+        newer: Option<BuildRequest>,
     },
     Cancelling {
-        cause: String,
+        wanted: BuildRequest,
         kill_at: Option<Instant>,
     },
 }
 
 impl Cycle {
-    /// Whether a build runs, or will at the next deadline.
+    /// Whether nothing is built, and nothing will be at the next deadline.
     pub fn is_idle(&self) -> bool {
         matches!(self.state, State::Idle)
     }
@@ -99,7 +106,7 @@ impl Cycle {
 
     /// Whether something has changed since the running build began that the next one will build.
     pub fn has_newer(&self) -> bool {
-        matches!(self.state, State::Building { newer: Some(_) })
+        matches!(self.state, State::Building { newer: Some(_), .. })
     }
 
     /// When `tick` has something to do.
@@ -112,104 +119,129 @@ impl Cycle {
     }
 
     /// The program's sources have changed.
-    pub fn changed(&mut self, now: Instant, cause: String, kind: Kind) -> Vec<Action> {
+    pub fn changed(&mut self, now: Instant, request: BuildRequest, kind: Kind) -> Vec<Action> {
         self.last_change = Some(now);
         let emptied = kind == Kind::Emptied;
-        match &mut self.state {
-            State::Idle if emptied => {
-                self.state = State::Emptied { cause, until: now + EMPTIED };
-                Vec::new()
-            }
+        self.state = match std::mem::take(&mut self.state) {
+            State::Idle if emptied => State::Emptied { wanted: request, until: now + EMPTIED },
             // The leading edge: a build that turns out to be too early is cheap to end.
-            State::Idle => self.build(cause),
-            State::Emptied { .. } if emptied => Vec::new(),
-            State::Emptied { .. } => self.build(cause),
-            State::Burst { cause: latest, until, at_most } => {
-                *latest = cause;
-                *until = (now + if emptied { EMPTIED } else { BURST }).min(*at_most);
-                Vec::new()
+            State::Idle => return self.build(request),
+            State::Emptied { wanted, until } if emptied => State::Emptied { wanted: both(wanted, request), until },
+            State::Emptied { wanted, .. } => return self.build(both(wanted, request)),
+            State::Burst { wanted, at_most, .. } => {
+                let until = (now + if emptied { EMPTIED } else { BURST }).min(at_most);
+                State::Burst { wanted: both(wanted, request), until, at_most }
             }
-            State::Building { newer } if kind != Kind::Content || self.cancelled >= MOST_CANCELLED => {
-                *newer = Some(cause);
-                Vec::new()
+            State::Building { running, newer } if kind != Kind::Content || self.cancelled >= MOST_CANCELLED => {
+                State::Building { running, newer: Some(with(newer, request)) }
             }
-            State::Building { .. } => {
+            State::Building { running, newer } => {
                 self.cancelled += 1;
-                self.state = State::Cancelling { cause: cause.clone(), kill_at: Some(now + CANCEL_TIMEOUT) };
-                vec![Action::Cancel { cause }]
+                let cause = request.cause.clone();
+                let wanted = both(running, with(newer, request));
+                self.state = State::Cancelling { wanted, kill_at: Some(now + CANCEL_TIMEOUT) };
+                return vec![Action::Cancel { cause }];
             }
-            State::Cancelling { cause: latest, .. } => {
-                *latest = cause;
-                Vec::new()
+            State::Cancelling { wanted, kill_at } => State::Cancelling { wanted: both(wanted, request), kill_at },
+        };
+        Vec::new()
+    }
+
+    /// A build was asked for, whether or not something has changed.
+    pub fn asked(&mut self, now: Instant, request: BuildRequest) -> Vec<Action> {
+        self.changed(now, request, Kind::Content)
+    }
+
+    /// The build that is being cancelled went through cargo for that reason: so does the one that follows.
+    pub fn cancelled_by_cargo(&mut self, why: String) {
+        if let State::Cancelling { wanted, .. } = &mut self.state {
+            wanted.why_cargo.get_or_insert(why);
+        }
+    }
+
+    /// The build that was to begin cannot: all that it was made for is left to the next one.
+    pub fn not_begun(&mut self) {
+        if let State::Building { running, .. } = std::mem::take(&mut self.state) {
+            self.unmet = Some(BuildRequest { why_cargo: None, ..running });
+        }
+    }
+
+    /// The running build has ended.
+    pub fn ended(&mut self, now: Instant, end: BuildEnd) -> Ended {
+        match std::mem::take(&mut self.state) {
+            State::Building { running, newer } => {
+                // A part of what was saved is not what was saved; but saves faster than builds must not starve here either.
+                let is_behind = end == BuildEnd::Behind && newer.is_some() && self.cancelled < MOST_CANCELLED;
+                self.cancelled = if is_behind { self.cancelled + 1 } else { 0 };
+                // The errors that it failed of may be mended already.
+                let is_mended = end == BuildEnd::Failed && newer.is_some();
+                match newer {
+                    Some(newer) if is_behind || is_mended => {
+                        Ended { counts: None, next: self.build_after_burst(now, both(running, newer)) }
+                    }
+                    newer => {
+                        if end == BuildEnd::Failed && running.start_anyway {
+                            self.unmet = Some(BuildRequest { start_anyway: true, ..BuildRequest::asked(now, "") });
+                        }
+                        let next = newer.map(|newer| self.build_after_burst(now, newer)).unwrap_or_default();
+                        Ended { counts: Some(running), next }
+                    }
+                }
+            }
+            State::Cancelling { wanted, .. } => Ended { counts: None, next: self.build_after_burst(now, wanted) },
+            // Not asked for, so not missed.
+            other @ (State::Idle | State::Emptied { .. } | State::Burst { .. }) => {
+                self.state = other;
+                Ended::default()
             }
         }
     }
 
-    /// A build was asked for, whether or not something has changed.
-    pub fn asked(&mut self, now: Instant, cause: String) -> Vec<Action> {
-        self.changed(now, cause, Kind::Content)
-    }
-
-    /// The running build has ended.
-    pub fn ended(&mut self, now: Instant, outcome: Outcome) -> Vec<Action> {
+    pub fn tick(&mut self, now: Instant) -> Vec<Action> {
         match std::mem::take(&mut self.state) {
-            State::Building { newer } => {
-                // A part of what was saved is not what was saved; but saves faster than builds must not starve here either.
-                let is_behind = outcome == Outcome::Behind && newer.is_some() && self.cancelled < MOST_CANCELLED;
-                self.cancelled = if is_behind { self.cancelled + 1 } else { 0 };
-                let mut actions = match (outcome, &newer) {
-                    (Outcome::Behind, _) if is_behind => Vec::new(),
-                    (Outcome::Built | Outcome::Behind, _) => vec![Action::Deliver],
-                    (Outcome::Failed, None) => vec![Action::Fail],
-                    // Its errors may be mended already.
-                    (Outcome::Failed, Some(_)) => Vec::new(),
-                };
-                if let Some(cause) = newer {
-                    actions.extend(self.build_after_burst(now, cause));
-                }
-                actions
+            State::Emptied { until, wanted } | State::Burst { until, wanted, .. } if until <= now => self.build(wanted),
+            State::Cancelling { wanted, kill_at: Some(at) } if at <= now => {
+                self.state = State::Cancelling { wanted, kill_at: None };
+                vec![Action::Kill]
             }
-            State::Cancelling { cause, .. } => self.build_after_burst(now, cause),
-            // Not asked for, so not missed.
-            other @ (State::Idle | State::Emptied { .. } | State::Burst { .. }) => {
+            other @ (State::Idle
+            | State::Emptied { .. }
+            | State::Burst { .. }
+            | State::Building { .. }
+            | State::Cancelling { .. }) => {
                 self.state = other;
                 Vec::new()
             }
         }
     }
 
-    pub fn tick(&mut self, now: Instant) -> Vec<Action> {
-        match &mut self.state {
-            State::Emptied { until, cause } | State::Burst { until, cause, .. } if *until <= now => {
-                let cause = std::mem::take(cause);
-                self.build(cause)
-            }
-            State::Cancelling { kill_at, .. } if kill_at.is_some_and(|at| at <= now) => {
-                *kill_at = None;
-                vec![Action::Kill]
-            }
-            State::Idle
-            | State::Emptied { .. }
-            | State::Burst { .. }
-            | State::Building { .. }
-            | State::Cancelling { .. } => Vec::new(),
-        }
-    }
-
     /// Once a burst is known to be one, its end is waited for.
-    fn build_after_burst(&mut self, now: Instant, cause: String) -> Vec<Action> {
+    fn build_after_burst(&mut self, now: Instant, wanted: BuildRequest) -> Vec<Action> {
         match self.last_change.map(|last| last + BURST) {
             Some(until) if until > now => {
-                self.state = State::Burst { cause, until, at_most: now + LONGEST_BURST };
+                self.state = State::Burst { wanted, until, at_most: now + LONGEST_BURST };
                 Vec::new()
             }
-            Some(_) | None => self.build(cause),
+            Some(_) | None => self.build(wanted),
         }
     }
 
-    fn build(&mut self, cause: String) -> Vec<Action> {
-        self.state = State::Building { newer: None };
-        vec![Action::Build { cause }]
+    fn build(&mut self, wanted: BuildRequest) -> Vec<Action> {
+        let running = with(self.unmet.take(), wanted);
+        self.state = State::Building { running: running.clone(), newer: None };
+        vec![Action::Build(running)]
+    }
+}
+
+fn both(mut older: BuildRequest, newer: BuildRequest) -> BuildRequest {
+    older.merge(newer);
+    older
+}
+
+fn with(older: Option<BuildRequest>, newer: BuildRequest) -> BuildRequest {
+    match older {
+        Some(older) => both(older, newer),
+        None => newer,
     }
 }
 
@@ -217,6 +249,8 @@ impl Cycle {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
 
     fn start() -> Instant {
         #[allow(clippy::disallowed_methods)] // Any moment will do; the tests count from it.
@@ -227,185 +261,264 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    fn build(cause: &str) -> Vec<Action> {
-        vec![Action::Build { cause: cause.into() }]
+    /// Of a file of that name, which has changed then.
+    fn saved(at: Instant, name: &str) -> BuildRequest {
+        BuildRequest { changed: [name.into()].into(), was_saved: true, ..BuildRequest::asked(at, name) }
+    }
+
+    /// What is built of what is wanted: its cause is that of the last of those names, all of which have changed.
+    fn build(actions: Vec<Action>) -> (String, Vec<String>) {
+        match <[Action; 1]>::try_from(actions) {
+            Ok([Action::Build(request)]) => {
+                (request.cause, request.changed.iter().map(|path| path.display().to_string()).collect())
+            }
+            other => panic!("no build: {other:?}"),
+        }
+    }
+
+    fn of(cause: &str, changed: &[&str]) -> (String, Vec<String>) {
+        (cause.to_owned(), changed.iter().map(|name| (*name).to_owned()).collect())
     }
 
     fn cancel(cause: &str) -> Vec<Action> {
         vec![Action::Cancel { cause: cause.into() }]
     }
 
+    /// The request whose result counts, and what is built next, if anything is at once.
+    fn counts(ended: Ended) -> (Option<String>, Vec<Action>) {
+        (ended.counts.map(|request| request.cause), ended.next)
+    }
+
+    fn outdated(ended: Ended) -> Vec<Action> {
+        assert_eq!(ended.counts, None);
+        ended.next
+    }
+
     #[test]
     fn the_first_change_builds_at_once() {
-        let mut cycle = Cycle::default();
-        assert_eq!(cycle.changed(start(), "a".into(), Kind::Content), build("a"));
-        assert_eq!(cycle.ended(start(), Outcome::Built), [Action::Deliver]);
+        let (now, mut cycle) = (start(), Cycle::default());
+        assert_eq!(build(cycle.changed(now, saved(now, "a"), Kind::Content)), of("a", &["a"]));
+        assert_eq!(counts(cycle.ended(now, BuildEnd::Built)), (Some("a".into()), vec![]));
         assert!(cycle.is_idle());
         assert_eq!(cycle.deadline(), None);
     }
 
     #[test]
     fn a_change_during_a_build_ends_it_and_the_next_one_waits_for_the_end_of_the_burst() {
-        let now = start();
-        let mut cycle = Cycle::default();
-        let _ = cycle.changed(now, "a".into(), Kind::Content);
-        assert_eq!(cycle.changed(now + ms(5), "b".into(), Kind::Content), cancel("b"));
-        assert_eq!(cycle.changed(now + ms(9), "c".into(), Kind::Content), []);
-        assert_eq!(cycle.ended(now + ms(10), Outcome::Failed), [], "nobody is shown what is out of date");
+        let (now, mut cycle) = (start(), Cycle::default());
+        let _ = cycle.changed(now, saved(now, "a"), Kind::Content);
+        assert_eq!(cycle.changed(now + ms(5), saved(now, "b"), Kind::Content), cancel("b"));
+        assert_eq!(cycle.changed(now + ms(9), saved(now, "c"), Kind::Content), []);
+        assert_eq!(outdated(cycle.ended(now + ms(10), BuildEnd::Failed)), [], "nobody is shown what is out of date");
         assert_eq!(cycle.deadline(), Some(now + ms(39)));
-        assert_eq!(cycle.tick(now + ms(39)), build("c"));
+        assert_eq!(build(cycle.tick(now + ms(39))), of("c", &["a", "b", "c"]));
     }
 
     #[test]
     fn a_change_long_before_the_end_of_the_old_build_needs_no_wait() {
-        let now = start();
-        let mut cycle = Cycle::default();
-        let _ = cycle.changed(now, "a".into(), Kind::Content);
-        let _ = cycle.changed(now + ms(5), "b".into(), Kind::Content);
-        assert_eq!(cycle.ended(now + ms(100), Outcome::Failed), build("b"));
+        let (now, mut cycle) = (start(), Cycle::default());
+        let _ = cycle.changed(now, saved(now, "a"), Kind::Content);
+        let _ = cycle.changed(now + ms(5), saved(now, "b"), Kind::Content);
+        assert_eq!(build(outdated(cycle.ended(now + ms(100), BuildEnd::Failed))), of("b", &["a", "b"]));
     }
 
     #[test]
     fn a_burst_is_waited_out_but_not_for_ever() {
-        let mut now = start();
-        let mut cycle = Cycle::default();
-        let _ = cycle.changed(now, "a".into(), Kind::Content);
-        let _ = cycle.changed(now, "b".into(), Kind::Content);
-        assert_eq!(cycle.ended(now, Outcome::Failed), []);
+        let (mut now, mut cycle) = (start(), Cycle::default());
+        let _ = cycle.changed(now, saved(now, "a"), Kind::Content);
+        let _ = cycle.changed(now, saved(now, "b"), Kind::Content);
+        assert_eq!(outdated(cycle.ended(now, BuildEnd::Failed)), []);
         let until = now + LONGEST_BURST;
         while now + ms(20) < until {
             now += ms(20);
-            assert_eq!(cycle.changed(now, "c".into(), Kind::Content), []);
+            assert_eq!(cycle.changed(now, saved(now, "c"), Kind::Content), []);
             assert_eq!(cycle.tick(now), []);
         }
         assert_eq!(cycle.deadline(), Some(until));
-        assert_eq!(cycle.tick(until), build("c"));
+        assert_eq!(build(cycle.tick(until)), of("c", &["a", "b", "c"]));
     }
 
     #[test]
     fn a_build_that_takes_no_notice_is_killed() {
-        let now = start();
-        let mut cycle = Cycle::default();
-        let _ = cycle.changed(now, "a".into(), Kind::Content);
-        let _ = cycle.changed(now, "b".into(), Kind::Content);
+        let (now, mut cycle) = (start(), Cycle::default());
+        let _ = cycle.changed(now, saved(now, "a"), Kind::Content);
+        let _ = cycle.changed(now, saved(now, "b"), Kind::Content);
         assert_eq!(cycle.deadline(), Some(now + CANCEL_TIMEOUT));
         assert_eq!(cycle.tick(now + CANCEL_TIMEOUT), [Action::Kill]);
         assert_eq!(cycle.deadline(), None);
-        assert_eq!(cycle.ended(now + CANCEL_TIMEOUT, Outcome::Failed), build("b"));
+        let ended = cycle.ended(now + CANCEL_TIMEOUT, BuildEnd::Failed);
+        assert_eq!(build(outdated(ended)), of("b", &["a", "b"]));
     }
 
     #[test]
     fn an_emptied_file_is_given_time_to_be_filled() {
-        let now = start();
-        let mut cycle = Cycle::default();
-        assert_eq!(cycle.changed(now, "a".into(), Kind::Emptied), []);
-        assert_eq!(cycle.changed(now + ms(200), "a".into(), Kind::Content), build("a"));
-        let _ = cycle.ended(now + ms(900), Outcome::Built);
-        assert_eq!(cycle.changed(now + ms(1000), "a".into(), Kind::Emptied), []);
-        assert_eq!(cycle.tick(now + ms(1300)), build("a"), "it stays empty: so be it");
+        let (now, mut cycle) = (start(), Cycle::default());
+        assert_eq!(cycle.changed(now, saved(now, "a"), Kind::Emptied), []);
+        assert_eq!(build(cycle.changed(now + ms(200), saved(now, "a"), Kind::Content)), of("a", &["a"]));
+        let _ = cycle.ended(now + ms(900), BuildEnd::Built);
+        assert_eq!(cycle.changed(now + ms(1000), saved(now, "a"), Kind::Emptied), []);
+        assert_eq!(build(cycle.tick(now + ms(1300))), of("a", &["a"]), "it stays empty: so be it");
     }
 
     #[test]
     fn a_save_that_does_not_concern_what_is_compiled_is_built_afterwards() {
-        let now = start();
-        let mut cycle = Cycle::default();
-        assert_eq!(cycle.changed(now, "a".into(), Kind::Spared), build("a"), "nothing runs that could be spared");
-        assert_eq!(cycle.changed(now + ms(5), "b".into(), Kind::Spared), []);
-        assert_eq!(cycle.changed(now + ms(9), "c".into(), Kind::Spared), []);
+        let (now, mut cycle) = (start(), Cycle::default());
+        let first = cycle.changed(now, saved(now, "a"), Kind::Spared);
+        assert_eq!(build(first), of("a", &["a"]), "nothing runs that could be spared");
+        assert_eq!(cycle.changed(now + ms(5), saved(now, "b"), Kind::Spared), []);
+        assert_eq!(cycle.changed(now + ms(9), saved(now, "c"), Kind::Spared), []);
         assert!(cycle.has_newer());
-        assert_eq!(cycle.ended(now + ms(100), Outcome::Built), [vec![Action::Deliver], build("c")].concat());
-        assert_eq!(cycle.changed(now + ms(200), "d".into(), Kind::Spared), []);
-        assert_eq!(cycle.changed(now + ms(205), "e".into(), Kind::Content), cancel("e"), "this one does");
-        assert_eq!(cycle.changed(now + ms(206), "f".into(), Kind::Spared), []);
-        assert_eq!(cycle.ended(now + ms(300), Outcome::Failed), build("f"));
+        let (counted, next) = counts(cycle.ended(now + ms(100), BuildEnd::Built));
+        assert_eq!((counted, build(next)), (Some("a".into()), of("c", &["b", "c"])));
+        assert_eq!(cycle.changed(now + ms(200), saved(now, "d"), Kind::Spared), []);
+        assert_eq!(cycle.changed(now + ms(205), saved(now, "e"), Kind::Content), cancel("e"), "this one does");
+        assert_eq!(cycle.changed(now + ms(206), saved(now, "f"), Kind::Spared), []);
+        let next = outdated(cycle.ended(now + ms(300), BuildEnd::Failed));
+        assert_eq!(build(next), of("f", &["b", "c", "d", "e", "f"]));
     }
 
     #[test]
     fn a_program_with_a_part_of_what_was_saved_is_not_used_unless_there_would_be_none() {
-        let mut now = start();
-        let mut cycle = Cycle::default();
-        let _ = cycle.changed(now, "0".into(), Kind::Content);
+        let (mut now, mut cycle) = (start(), Cycle::default());
+        let _ = cycle.changed(now, saved(now, "0"), Kind::Content);
         for n in 1..=MOST_CANCELLED {
             now += ms(50);
-            assert_eq!(cycle.changed(now, n.to_string(), Kind::Spared), []);
+            assert_eq!(cycle.changed(now, saved(now, &n.to_string()), Kind::Spared), []);
             now += ms(50);
-            assert_eq!(cycle.ended(now, Outcome::Behind), build(&n.to_string()));
+            assert_eq!(build(outdated(cycle.ended(now, BuildEnd::Behind))).0, n.to_string());
         }
         now += ms(50);
-        assert_eq!(cycle.changed(now, "last".into(), Kind::Spared), []);
+        assert_eq!(cycle.changed(now, saved(now, "last"), Kind::Spared), []);
         now += ms(50);
-        assert_eq!(cycle.ended(now, Outcome::Behind), [vec![Action::Deliver], build("last")].concat());
-        assert_eq!(cycle.ended(now, Outcome::Built), [Action::Deliver]);
+        let (counted, next) = counts(cycle.ended(now, BuildEnd::Behind));
+        assert_eq!((counted, build(next)), (Some(MOST_CANCELLED.to_string()), of("last", &["last"])));
+        assert_eq!(counts(cycle.ended(now, BuildEnd::Built)), (Some("last".into()), vec![]));
     }
 
     #[test]
     fn saves_faster_than_builds_do_not_starve() {
-        let mut now = start();
-        let mut cycle = Cycle::default();
-        let _ = cycle.changed(now, "0".into(), Kind::Content);
+        let (mut now, mut cycle) = (start(), Cycle::default());
+        let _ = cycle.changed(now, saved(now, "0"), Kind::Content);
         for n in 1..=MOST_CANCELLED {
             now += ms(50);
-            assert_eq!(cycle.changed(now, n.to_string(), Kind::Content), cancel(&n.to_string()));
+            let n = n.to_string();
+            assert_eq!(cycle.changed(now, saved(now, &n), Kind::Content), cancel(&n));
             now += BURST;
-            assert_eq!(cycle.ended(now, Outcome::Failed), build(&n.to_string()));
+            assert_eq!(build(outdated(cycle.ended(now, BuildEnd::Failed))).0, n);
         }
         now += ms(50);
-        assert_eq!(cycle.changed(now, "last".into(), Kind::Content), [], "this one is let through");
+        assert_eq!(cycle.changed(now, saved(now, "last"), Kind::Content), [], "this one is let through");
         now += BURST;
-        let both = cycle.ended(now, Outcome::Built);
-        assert_eq!(both, [vec![Action::Deliver], build("last")].concat());
+        let (counted, next) = counts(cycle.ended(now, BuildEnd::Built));
+        assert_eq!((counted, build(next)), (Some(MOST_CANCELLED.to_string()), of("last", &["last"])));
+    }
+
+    #[test]
+    fn a_reason_outlives_the_build_that_was_ended_for_a_newer_change() {
+        let (now, mut cycle) = (start(), Cycle::default());
+        let request = |why: &str| BuildRequest { start_anyway: true, ..BuildRequest::asked(now, why).by_cargo() };
+        let next = |cycle: &mut Cycle| match &outdated(cycle.ended(now + ms(90), BuildEnd::Failed))[..] {
+            [Action::Build(request)] => (request.why_cargo.clone(), request.start_anyway, request.settings),
+            other => panic!("no build: {other:?}"),
+        };
+        let _ = cycle.asked(now, request("asked for"));
+        let settings = BuildRequest { settings: true, ..saved(now, "a") };
+        let _ = cycle.changed(now, settings, Kind::Content);
+        cycle.cancelled_by_cargo("only where nobody had a reason".into());
+        assert_eq!(next(&mut cycle), (Some("asked for".into()), true, true));
+        let _ = cycle.asked(now, request("newer"));
+        assert_eq!(next(&mut cycle), (Some("newer".into()), true, true));
+        let _ = cycle.ended(now + ms(90), BuildEnd::Built);
+        let _ = cycle.changed(now + ms(90), saved(now, "b"), Kind::Content);
+        let _ = cycle.changed(now, saved(now, "c"), Kind::Content);
+        cycle.cancelled_by_cargo("Cargo.toml changed".into());
+        assert_eq!(next(&mut cycle), (Some("Cargo.toml changed".into()), false, false));
+    }
+
+    #[test]
+    fn what_was_not_built_is_left_to_the_next_build() {
+        let (now, mut cycle) = (start(), Cycle::default());
+        let request = BuildRequest { start_anyway: true, settings: true, ..saved(now, "a") };
+        let _ = cycle.asked(now, request.by_cargo());
+        cycle.not_begun();
+        assert!(cycle.is_idle());
+        let actions = cycle.changed(now, saved(now, "b"), Kind::Content);
+        let [Action::Build(running)] = &actions[..] else { panic!("{actions:?}") };
+        assert!(running.start_anyway && running.settings && running.why_cargo.is_none());
+        assert_eq!(build(actions), of("b", &["a", "b"]));
+        let _ = cycle.ended(now, BuildEnd::Failed);
+        let actions = cycle.changed(now, saved(now, "c"), Kind::Content);
+        let [Action::Build(running)] = &actions[..] else { panic!("{actions:?}") };
+        assert!(running.start_anyway && !running.settings, "no program was started");
+        assert_eq!(build(actions), of("c", &["c"]), "that failure was told");
+    }
+
+    /// Builds, and what they are made for, as a loop sees it.
+    #[derive(Default)]
+    struct Watched {
+        cycle: Cycle,
+        running: bool,
+        /// What has changed since the last build whose result counts.
+        wanted: BTreeSet<PathBuf>,
+        /// A change that no build begun since has seen.
+        stale: bool,
+    }
+
+    impl Watched {
+        fn perform(&mut self, actions: Vec<Action>) {
+            for action in actions {
+                if let Action::Build(request) = action {
+                    assert!(!self.running, "two builds at once");
+                    assert_eq!(request.changed, self.wanted, "a build is of all that has changed");
+                    (self.running, self.stale) = (true, false);
+                }
+            }
+        }
+
+        fn end(&mut self, now: Instant, end: BuildEnd) {
+            self.running = false;
+            let ended = self.cycle.ended(now, end);
+            for path in ended.counts.into_iter().flat_map(|request| request.changed) {
+                assert!(self.wanted.remove(&path), "it was told before");
+            }
+            self.perform(ended.next);
+        }
     }
 
     proptest! {
-        /// Whatever the order of saves, ends and time: at most one build runs, and after the last change a build is begun
-        /// and brought to its end.
+        /// Whatever the order of saves, ends and time: at most one build runs, each is of all that has changed since one counted, and
+        /// after the last change a build is begun and brought to its end.
         #[test]
         fn the_last_change_is_always_built(steps in proptest::collection::vec((0..6u8, 0..400u64), 1..80)) {
-            let mut now = start();
-            let mut cycle = Cycle::default();
-            let mut running = false;
-            let mut stale = false; // a change that no build begun since has seen
-            let apply = |actions: Vec<Action>, running: &mut bool, stale: &mut bool| {
-                for action in actions {
-                    if let Action::Build { .. } = action {
-                        assert!(!*running, "two builds at once");
-                        *running = true;
-                        *stale = false;
-                    }
-                }
-            };
-            for (kind, millis) in steps {
+            let (mut now, mut watched) = (start(), Watched::default());
+            for (number, (kind, millis)) in steps.into_iter().enumerate() {
                 now += ms(millis);
                 match kind {
                     0..=2 => {
-                        stale = true;
+                        watched.stale = true;
+                        watched.wanted.insert(number.to_string().into());
                         let kind = [Kind::Content, Kind::Emptied, Kind::Spared][usize::from(kind)];
-                        let actions = cycle.changed(now, "x".into(), kind);
-                        apply(actions, &mut running, &mut stale);
+                        let actions = watched.cycle.changed(now, saved(now, &number.to_string()), kind);
+                        watched.perform(actions);
                     }
-                    3 | 4 if running => {
-                        running = false;
-                        let outcome = if kind == 3 { Outcome::Built } else { Outcome::Behind };
-                        let actions = cycle.ended(now, outcome);
-                        apply(actions, &mut running, &mut stale);
+                    3 | 4 if watched.running => {
+                        watched.end(now, if kind == 3 { BuildEnd::Built } else { BuildEnd::Behind });
                     }
                     _ => {
-                        let actions = cycle.tick(now);
-                        apply(actions, &mut running, &mut stale);
+                        let actions = watched.cycle.tick(now);
+                        watched.perform(actions);
                     }
                 }
             }
             for _ in 0..6 {
                 now += Duration::from_secs(3);
-                let actions = cycle.tick(now);
-                apply(actions, &mut running, &mut stale);
-                if running {
-                    running = false;
-                    let actions = cycle.ended(now, Outcome::Built);
-                    apply(actions, &mut running, &mut stale);
+                let actions = watched.cycle.tick(now);
+                watched.perform(actions);
+                if watched.running {
+                    watched.end(now, BuildEnd::Built);
                 }
             }
-            prop_assert!(!stale && cycle.is_idle());
+            prop_assert!(!watched.stale && watched.cycle.is_idle() && watched.wanted.is_empty());
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct Found {
     pub most_likely_scripts: usize,
     /// Files that the build script of that package is now known to write in every build.
     pub by_script: Vec<(PathBuf, String)>,
+    /// What the user is told of the look itself.
+    pub notes: Vec<String>,
 }
 
 impl Found {
@@ -36,6 +38,7 @@ impl Found {
         self.folders.extend(other.folders);
         self.most_likely_scripts += other.most_likely_scripts;
         self.by_script.extend(other.by_script);
+        self.notes.extend(other.notes);
     }
 
     /// `src/routes.rs changed`, `3 files changed (src/a.rs and others)`.

@@ -2,7 +2,7 @@
 //! Never lives here: how a program is built.
 
 use super::build::{Built, Script, Told};
-use super::replay::{Folder, Known, Lesson, Plan};
+use super::replay::{Folder, Lesson, Plan, Workspace};
 use crate::process::Setting;
 use cargo_metadata::Artifact as Unit;
 use std::path::PathBuf;
@@ -27,9 +27,15 @@ pub struct Unlearnt {
 }
 
 impl Unlearnt {
-    pub fn lesson(self, known: Known, inputs: Vec<PathBuf>, settings: Vec<PathBuf>, whole: Vec<PathBuf>) -> Lesson {
+    pub fn lesson(
+        self,
+        workspace: Workspace,
+        inputs: Vec<PathBuf>,
+        settings: Vec<PathBuf>,
+        whole: Vec<PathBuf>,
+    ) -> Lesson {
         let Unlearnt { units, scripts, executable, began } = self;
-        Lesson { units, scripts, executable, inputs, settings, whole, began, known }
+        Lesson { units, scripts, executable, inputs, settings, whole, began, workspace }
     }
 }
 
@@ -53,7 +59,7 @@ impl Last {
     pub fn made_again(&self, plan: &Plan, folder: &Folder) -> Option<Built> {
         let program = plan.crates.last()?;
         Some(Built {
-            executable: folder.program(&program.target.name),
+            executable: folder.program(&program.unit.target.name),
             setting: self.setting.clone(),
             whole_packages: self.whole_packages.clone(),
             fresh: false,
@@ -72,7 +78,7 @@ impl Last {
         });
         let crates = plan.crates.iter().enumerate().filter(|(number, _)| which(*number));
         let own = crates.filter_map(|(_, one)| Some((one, one.record.as_ref()?))).flat_map(|(one, record)| {
-            let about = (one.package.clone(), one.target.clone());
+            let about = (one.unit.package.clone(), one.unit.target.clone());
             record.messages.iter().map(move |words| Told { about: Some(about.clone()), words: words.clone() })
         });
         of_others.cloned().chain(own).collect()

@@ -1,14 +1,15 @@
 //! What follows when the manifests have changed: cargo is asked which packages there are now, the package and its target are
 //! found again under whatever name and wherever they are, and a failure is told only when that does not mend it.
-//! Never lives here: how they are found (`config`), cargo's builds (`build`), and how a failure is told (`failure`).
+//! Never lives here: how they are found (`config`), cargo's builds (`build`), and what follows (`hot_compile`).
 
-use super::failure::Failure;
+use super::build::Told;
 use super::project::{metadata, own_settings};
-use super::{BuildSaid, Outbox, Room, reason};
-use crate::config;
-use crate::error::Result;
+use super::request::BuildRequest;
+use super::{BuildSaid, BuildSink, reason};
+use crate::config::{self, Choice, Config};
+use crate::error::{Error, Result};
 use crate::process::refused;
-use crate::report::{Notice, short};
+use crate::report::short;
 use cargo_metadata::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,22 +19,65 @@ use std::time::{Duration, Instant};
 /// Nothing is held back for longer for cargo's answer, which may have to come over the network.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// What is known of the question which packages there are.
-#[derive(Default)]
-pub(super) struct Manifests {
+/// A build that has failed.
+#[derive(Debug)]
+pub struct Failure {
+    pub request: BuildRequest,
+    pub errors: usize,
+    pub messages: Vec<Told>,
+    pub by_cargo: bool,
+    /// Why it went through cargo, if it did.
+    pub why_cargo: Option<String>,
+}
+
+/// The question which packages there are, and what waits for its answer.
+pub struct Manifests {
+    choice: Choice,
+    /// The settings of this command in the manifests, as they were read.
+    own_settings: serde_json::Value,
+    sink: BuildSink,
     /// Questions so far: the answer to the last one counts.
     asked: u64,
     /// Until then its answer is waited for, before anybody is told how things stand.
     until: Option<Instant>,
+    /// What the build was made for, at whose end it was asked.
+    request: Option<BuildRequest>,
     /// Untold until the answer is there.
-    pub held: Option<Failure>,
-    /// The last build has failed: what cargo cannot read was told by it.
-    pub failed: bool,
+    held: Option<Failure>,
+    /// The inputs that cargo has named, to learn from when it is known what the settings are.
+    to_learn: Option<Vec<PathBuf>>,
+    /// It is asked once more when something is built next.
+    again: bool,
     /// Said once.
     said: String,
 }
 
+/// What is built from now on, as the answer has it.
+pub struct Chosen {
+    pub build: config::Build,
+    /// Why another build is to be made.
+    pub another: Option<String>,
+    /// What was to be built is not there; it is built as before.
+    pub trouble: Option<String>,
+    pub notes: Vec<String>,
+}
+
 impl Manifests {
+    pub fn new(config: &Config, metadata: &Metadata, sink: BuildSink) -> Manifests {
+        Manifests {
+            choice: config.choice.clone(),
+            own_settings: own_settings(metadata, &config.build.package_id),
+            sink,
+            asked: 0,
+            until: None,
+            request: None,
+            held: None,
+            to_learn: None,
+            again: false,
+            said: String::new(),
+        }
+    }
+
     pub fn is_awaited(&self) -> bool {
         self.until.is_some()
     }
@@ -44,135 +88,113 @@ impl Manifests {
 
     /// What was held back is out of date.
     pub fn build_began(&mut self) {
-        self.held = None;
-        self.failed = false;
+        (self.held, self.to_learn) = (None, None);
     }
-}
 
-impl Room {
-    /// Asks cargo which packages there are now. It may have to wait for a lock, or for the network.
-    pub(super) fn ask_for_metadata(&mut self, now: Instant) {
-        let manifests = &mut self.manifests;
-        manifests.asked += 1;
-        manifests.until = Some(now + LONGEST_WAIT);
-        let (build, sink, number) = (self.builder.cargo.build.clone(), Arc::clone(&self.sinks.build), manifests.asked);
-        let root = self.sources.root().join("Cargo.toml");
-        let tell = Arc::clone(&sink);
+    /// Nothing is asked, or waited for, any more.
+    pub fn close(&mut self) {
+        (self.held, self.to_learn, self.until) = (None, None, None);
+    }
+
+    /// Asks cargo which packages there are now, where the build has changed that or it is to be asked once more. It may have to wait for a
+    /// lock, or for the network. Whether it is asked.
+    pub fn ask(&mut self, now: Instant, request: &BuildRequest, build: &config::Build, root: &Path) -> bool {
+        if !std::mem::take(&mut self.again) && !request.settings {
+            return false;
+        }
+        self.asked += 1;
+        self.until = Some(now + LONGEST_WAIT);
+        self.request = Some(request.clone());
+        let (build, root, number) = (build.clone(), root.join("Cargo.toml"), self.asked);
+        let sink = Arc::clone(&self.sink);
         let asking = thread::Builder::new().spawn(move || {
             // The package may have moved.
             let manifest = if build.manifest_path.is_file() { &build.manifest_path } else { &root };
-            let metadata = metadata(Some(manifest), &build);
-            sink(number, BuildSaid::Metadata(Box::new(metadata)));
+            sink(number, BuildSaid::Metadata(Box::new(metadata(Some(manifest), &build))));
         });
         if let Err(error) = asking {
-            tell(
-                number,
-                BuildSaid::Metadata(Box::new(Err(refused("start a thread that asks cargo for the packages", &error)))),
-            );
+            let error = refused("start a thread that asks cargo for the packages", &error);
+            (self.sink)(number, BuildSaid::Metadata(Box::new(Err(error))));
         }
+        true
     }
 
-    pub(super) fn hear_metadata(&mut self, now: Instant, number: u64, metadata: Result<Metadata>) {
-        if number != self.manifests.asked {
-            // A newer question is open.
-            return;
-        }
-        self.manifests.until = None;
-        let held = self.manifests.held.take();
-        match metadata {
-            Ok(metadata) => self.choose_again(now, &metadata, held),
-            Err(error) => {
-                // Where a build has told it, or will, it is asked again when something is built next.
-                self.settings_changed |= self.manifests.failed || !self.cycle.is_idle();
-                let is_told = self.settings_changed;
-                // And so it is where the reason may have passed by then.
-                self.settings_changed |= error.passes();
-                match held {
-                    Some(failure) => self.tell_failure(now, failure),
-                    None if is_told => {}
-                    None => self.note_once(format!("{error}; the packages watched are those from before")),
-                }
-            }
-        }
+    /// Tells of a failure, or learns from those inputs, when the answer is there.
+    pub fn hold(&mut self, failure: Failure) {
+        self.held = Some(failure);
     }
 
-    /// What is waited for has not come in time.
-    pub(super) fn tick_manifests(&mut self, now: Instant) {
-        if self.manifests.until.take_if(|until| *until <= now).is_some()
-            && let Some(failure) = self.manifests.held.take()
-        {
-            self.tell_failure(now, failure);
-        }
+    pub fn learn_later(&mut self, inputs: Vec<PathBuf>) {
+        self.to_learn = Some(inputs);
     }
 
-    fn choose_again(&mut self, now: Instant, metadata: &Metadata, held: Option<Failure>) {
-        let before = self.builder.cargo.build.clone();
-        let (build, trouble) = match self.choice.again(metadata, &before) {
-            Ok(again) => (again.build, again.trouble),
-            Err(error) => {
-                self.tell_trouble(now, &error.to_string(), held);
-                return;
-            }
-        };
-        self.sources.set_packages(metadata, &build.package_id);
-        let settings = own_settings(metadata, &build.package_id);
+    /// Whether that is the answer which counts; a newer question may be open.
+    pub fn is_answer(&mut self, number: u64) -> bool {
+        let counts = number == self.asked;
+        if counts {
+            self.until = None;
+        }
+        counts
+    }
+
+    /// The failure that has waited for the answer, which has not come in time.
+    pub fn tick(&mut self, now: Instant) -> Option<Failure> {
+        self.until.take_if(|until| *until <= now)?;
+        self.held.take()
+    }
+
+    pub fn take_held(&mut self) -> Option<Failure> {
+        self.held.take()
+    }
+
+    pub fn take_to_learn(&mut self) -> Option<Vec<PathBuf>> {
+        self.to_learn.take()
+    }
+
+    /// Another build for the save after which it was asked.
+    pub fn another(&mut self, now: Instant, cause: String) -> BuildRequest {
+        // What was built until now, or could not be, is another program.
+        self.to_learn = None;
+        self.request.take().unwrap_or_else(|| BuildRequest::asked(now, "")).again(cause)
+    }
+
+    /// Cargo cannot say. What there is to tell of it: where a build has told it, or will, nothing, and it is asked once more.
+    pub fn unanswered(&mut self, error: &Error, is_told: bool) -> Option<String> {
+        // And so it is where the reason may have passed by then.
+        self.again |= is_told || error.passes();
+        if is_told { None } else { self.once(format!("{error}; the packages watched are those from before")) }
+    }
+
+    /// The package and its target, found again.
+    pub fn choose(&mut self, metadata: &Metadata, before: &config::Build) -> Result<Chosen> {
+        let again = self.choice.again(metadata, before)?;
+        let settings = own_settings(metadata, &again.build.package_id);
+        let mut notes = Vec::new();
         if settings != self.own_settings {
             self.own_settings = settings;
-            self.note("the settings of hotrun in Cargo.toml have changed: start it again to use them".to_owned());
+            notes.push("the settings of hotrun in Cargo.toml have changed: start it again to use them".to_owned());
         }
-        self.underway.set_packages(metadata, &build.manifest_path);
-        self.package.clone_from(&build.package);
-        let another = what_is_new(&before, &build);
-        self.builder.follow(build, metadata);
-        self.watch(now);
-        if let Some(cause) = another {
-            // What was built until now, or could not be, is another program.
-            self.to_learn = None;
-            self.ask_cargo(now, cause);
-        } else if let Some(error) = trouble {
-            self.tell_trouble(now, &error.to_string(), held);
-        } else if let Some(failure) = held {
-            self.tell_failure(now, failure);
-        }
-        self.say_what_is_watched();
-        if let Some(inputs) = self.to_learn.take() {
-            self.learn(inputs);
-        }
+        let another = what_is_new(before, &again.build);
+        Ok(Chosen { build: again.build, another, trouble: again.trouble.map(|error| error.to_string()), notes })
     }
 
-    /// What is to be built cannot be found; where cargo has only said as much, in its place.
-    fn tell_trouble(&mut self, now: Instant, error: &str, held: Option<Failure>) {
+    /// What is to be built cannot be found: what there is to note, after a failure that was held. Where cargo has only said as much, this is
+    /// told in its place.
+    pub fn trouble(&mut self, error: &str, held: Option<Failure>) -> (Option<String>, Option<Failure>) {
         match held {
             Some(failure) if failure.errors == 0 => {
                 let messages = vec![reason::unsaid(error)];
-                self.tell_failure(now, Failure { messages, ..failure });
+                (None, Some(Failure { messages, ..failure }))
             }
-            Some(failure) => {
-                self.tell_failure(now, failure);
-                self.note_once(error.to_owned());
-            }
-            None => self.note_once(format!("{error}; what is built is the same as before")),
+            Some(failure) => (self.once(error.to_owned()), Some(failure)),
+            None => (self.once(format!("{error}; what is built is the same as before")), None),
         }
     }
 
-    pub(super) fn learn(&mut self, inputs: Vec<PathBuf>) {
-        self.builder.learn(inputs, self.sources.all_settings(), self.sources.whole_folders());
-    }
-
-    /// Said when the set of packages has changed, the first time included.
-    pub(super) fn say_what_is_watched(&mut self) {
-        let path_dependencies = self.sources.path_dependencies();
-        if self.said_path_dependencies.replace(path_dependencies) != Some(path_dependencies) {
-            let (files, package) = (self.sources.file_count(), self.package.clone());
-            self.out.push(Outbox::Tell(Notice::Watching { files, package, path_dependencies }));
-        }
-    }
-
-    fn note_once(&mut self, text: String) {
-        if self.manifests.said != text {
-            self.manifests.said.clone_from(&text);
-            self.note(text);
-        }
+    fn once(&mut self, text: String) -> Option<String> {
+        let is_new = self.said != text;
+        self.said.clone_from(&text);
+        is_new.then_some(text)
     }
 }
 

@@ -1,10 +1,15 @@
 //! What this room tells the loop, and hands on.
 //! Never lives here: how it came about.
 
-use super::How;
+use super::build::Built;
+use super::builder::Provenance;
+use super::request::BuildRequest;
+use super::sources::Sources;
+use super::{dep_info, places};
 use crate::config::DataAction;
 use crate::process::Setting;
 use crate::report::{BuiltBy, CrateTiming, Generation, Notice, Timing, Timings};
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -20,23 +25,82 @@ pub struct Artifact {
     pub build_ended: Instant,
     /// Something has changed that is for the running program: it is started again even if the bytes are the same.
     pub start_anyway: bool,
-    pub how: How,
+    pub provenance: Provenance,
+}
+
+/// What a build says of its program's inputs, which is read while the program starts.
+#[derive(Debug)]
+pub struct Unread {
+    pub(super) request: BuildRequest,
+    pub(super) executable: PathBuf,
+    /// Folders of packages without a list of inputs.
+    pub(super) whole_packages: Vec<PathBuf>,
+    /// As replay knows them; cargo writes them into a file.
+    pub(super) inputs: Option<Vec<PathBuf>>,
+    /// What rustc has made of local packages: beside it stands what cargo does not tell of, the links by which files are named.
+    pub(super) compiled: Vec<PathBuf>,
 }
 
 /// What the loop is told.
 #[derive(Debug)]
 pub enum Outbox {
     Tell(Notice),
-    Built(Artifact),
+    /// A build begins, of what is newer than all programs.
+    Building {
+        cause: String,
+    },
+    /// A program, and what is to be given back (`HotCompile::read_inputs`) once it is on its way.
+    Built(Artifact, Box<Unread>),
+    /// The build of the newest sources has failed, and nothing newer is on its way.
+    Failed {
+        errors: usize,
+        cause: String,
+        /// Why it went through cargo, if it did.
+        why_cargo: Option<String>,
+    },
     /// A file that the running program reads by itself has changed.
     Data(PathBuf, DataAction),
 }
 
+impl Unread {
+    pub(super) fn read(&self, sources: &Sources) -> io::Result<Vec<PathBuf>> {
+        let inputs = self.inputs.clone().map_or_else(|| dep_info::beside(&self.executable), Ok)?;
+        let by_rustc = self.compiled.iter().filter_map(|path| dep_info::of_rustc(path)).flatten();
+        let folders = sources.compiled_in();
+        let found = by_rustc.filter_map(|path| folders.iter().map(|folder| folder.join(&path)).find(|it| it.exists()));
+        let found = found.map(places::plain);
+        Ok(sources.layout.absolute(inputs).into_iter().chain(found).collect())
+    }
+}
+
 impl Artifact {
+    /// Out of a build for that request, whose messages are left in it.
+    pub(super) fn of(
+        request: BuildRequest,
+        built: &mut Built,
+        provenance: Provenance,
+        inputs: Option<Vec<PathBuf>>,
+        now: Instant,
+    ) -> (Artifact, Box<Unread>) {
+        let artifact = Artifact {
+            executable: built.executable.clone(),
+            setting: std::mem::take(&mut built.setting),
+            saved: request.saved,
+            was_saved: request.was_saved,
+            build_ended: now,
+            start_anyway: request.start_anyway,
+            provenance,
+        };
+        let whole_packages = std::mem::take(&mut built.whole_packages);
+        let compiled = std::mem::take(&mut built.compiled);
+        let unread = Unread { request, executable: built.executable.clone(), whole_packages, inputs, compiled };
+        (artifact, Box::new(unread))
+    }
+
     /// The waterfall of a save, when the program serves.
     pub fn timings(&self, generation: Generation, timing: &Timing) -> Timings {
         let since_save = |at: Instant| at.saturating_duration_since(self.saved).as_secs_f64() * 1000.0;
-        let how = &self.how;
+        let how = &self.provenance;
         let millis = |span: Duration| span.as_secs_f64() * 1000.0;
         let (detect, decide) = (since_save(how.began), millis(how.decide));
         let crates = how.crates.iter().map(|step| CrateTiming {

@@ -46,6 +46,10 @@ impl Packages {
         self.now.values()
     }
 
+    pub fn has_folder(&self, folder: &Path) -> bool {
+        self.now.values().any(|package| package == folder)
+    }
+
     pub fn with_former(&self) -> impl Iterator<Item = &PathBuf> {
         self.now.values().chain(&self.former)
     }

@@ -2,8 +2,7 @@
 //! Never lives here: a clock, and how it is shown.
 
 use super::build::{Said, is_status};
-use super::lock::{self, Look};
-use super::{Outbox, Room};
+use super::lock::Look;
 use crate::report::{Holder, Notice, clean};
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,8 @@ const EVERY: Duration = Duration::from_secs(10);
 /// The running build, as far as there is something to tell of it.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
+    /// How many units there are: guessed from the graph at first, then counted.
+    units: usize,
     began: Option<Instant>,
     next: Option<Instant>,
     done: usize,
@@ -35,12 +36,16 @@ struct Waiting {
 }
 
 impl Pace {
+    pub fn new(units: usize) -> Pace {
+        Pace { units, ..Pace::default() }
+    }
+
     pub fn began(&mut self, now: Instant) {
-        *self = Pace { began: Some(now), next: Some(now + FIRST), ..Pace::default() };
+        *self = Pace { began: Some(now), next: Some(now + FIRST), ..Pace::new(self.units) };
     }
 
     pub fn ended(&mut self) {
-        *self = Pace::default();
+        *self = Pace::new(self.units);
     }
 
     pub fn deadline(&self) -> Option<Instant> {
@@ -50,6 +55,28 @@ impl Pace {
     /// Whether cargo has said that it does anything yet, or waits.
     pub fn is_busy(&self) -> bool {
         self.doing.is_some() || self.waiting.is_some()
+    }
+
+    /// What there is to tell of the running cargo's word.
+    pub fn said(&mut self, now: Instant, said: &Said) -> Vec<Notice> {
+        let (is_news, over) = self.hear(now, said);
+        over.into_iter().chain(is_news.then(|| self.progress())).collect()
+    }
+
+    /// That many units are compiled.
+    pub fn counted(&mut self, done: usize) -> Notice {
+        self.units = self.units.max(done);
+        self.done = done;
+        self.progress()
+    }
+
+    fn progress(&self) -> Notice {
+        Notice::Progress {
+            done: self.done,
+            total: self.units,
+            doing: self.doing.clone(),
+            waiting: self.waiting.as_ref().map(|waiting| waiting.what.clone()),
+        }
     }
 
     /// Cargo's word. Whether it is worth showing, and what it waited for until now, if that was told.
@@ -86,7 +113,7 @@ impl Pace {
     }
 
     /// What is to be said now, if anything. `look` is asked when it is waited for somebody.
-    fn tick(&mut self, now: Instant, total: usize, look: impl FnOnce() -> Look) -> Option<Notice> {
+    pub fn tick(&mut self, now: Instant, look: impl FnOnce() -> Look) -> Option<Notice> {
         self.next.take_if(|next| *next <= now)?;
         self.next = Some(now + EVERY);
         if let Some(waiting) = &mut self.waiting {
@@ -104,46 +131,13 @@ impl Pace {
         let since = |at: Instant| millis(now.saturating_duration_since(at));
         Some(Notice::StillBuilding {
             done: self.done,
-            total,
+            total: self.units,
             took: since(self.began?),
             doing: self.doing.clone(),
             waiting: self.waiting.as_ref().map(|waiting| waiting.what.clone()),
             waited: self.waiting.as_ref().map(|waiting| since(waiting.since)),
             holder: self.waiting.as_ref().and_then(|waiting| waiting.holder.clone()),
         })
-    }
-}
-
-impl Room {
-    /// Of the running cargo.
-    pub(super) fn hear_progress(&mut self, now: Instant, said: &Said) {
-        let (is_news, over) = self.pace.hear(now, said);
-        self.out.extend(over.map(Outbox::Tell));
-        if is_news {
-            self.tell_progress();
-        }
-    }
-
-    /// That many units are compiled.
-    pub(super) fn progressed(&mut self, done: usize) {
-        self.units = self.units.max(done);
-        self.pace.done = done;
-        self.tell_progress();
-    }
-
-    pub(super) fn tick_progress(&mut self, now: Instant) {
-        let look = || self.builder.cargo_pid().map_or(Look::Nothing, lock::look);
-        let notice = self.pace.tick(now, self.units, look);
-        self.out.extend(notice.map(Outbox::Tell));
-    }
-
-    fn tell_progress(&mut self) {
-        self.out.push(Outbox::Tell(Notice::Progress {
-            done: self.pace.done,
-            total: self.units,
-            doing: self.pace.doing.clone(),
-            waiting: self.pace.waiting.as_ref().map(|waiting| waiting.what.clone()),
-        }));
     }
 }
 
@@ -174,33 +168,33 @@ mod tests {
 
     #[test]
     fn a_short_build_needs_no_word_and_a_long_one_few() {
-        let (now, mut pace) = (start(), Pace::default());
+        let (now, mut pace) = (start(), Pace::new(9));
         assert_eq!(pace.deadline(), None);
         pace.began(now);
         assert_eq!(pace.deadline(), Some(now + FIRST));
-        assert_eq!(pace.tick(now + secs(1), 9, || Look::Nothing), None);
+        assert_eq!(pace.tick(now + secs(1), || Look::Nothing), None);
         assert!(pace.hear(now, &line("   Compiling syn v2.0.1 (/far/away)")).0);
         pace.done = 3;
         let Some(Notice::StillBuilding { done: 3, total: 9, took: 3000, doing, waiting: None, .. }) =
-            pace.tick(now + FIRST, 9, || Look::Nothing)
+            pace.tick(now + FIRST, || Look::Nothing)
         else {
             panic!("nothing is said")
         };
         assert_eq!(doing.as_deref(), Some("Compiling syn v2.0.1"));
         assert_eq!(pace.deadline(), Some(now + FIRST + EVERY));
         pace.ended();
-        assert_eq!((pace.deadline(), pace.tick(now + secs(60), 9, || Look::Nothing)), (None, None));
+        assert_eq!((pace.deadline(), pace.tick(now + secs(60), || Look::Nothing)), (None, None));
     }
 
     #[test]
     fn who_is_waited_for_is_told_and_that_it_is_over() {
-        let (now, mut pace) = (start(), Pace::default());
+        let (now, mut pace) = (start(), Pace::new(9));
         pace.began(now);
-        assert!(pace.tick(now + FIRST, 9, || Look::Nothing).is_some());
+        assert!(pace.tick(now + FIRST, || Look::Nothing).is_some());
         let later = now + secs(5);
         assert_eq!(pace.hear(later, &line("    Blocking waiting for file lock on build directory")), (true, None));
         assert_eq!(pace.deadline(), Some(later + FIRST), "earlier than it would be otherwise");
-        let told = pace.tick(later + FIRST, 9, || Look::Waits(Some(holder())));
+        let told = pace.tick(later + FIRST, || Look::Waits(Some(holder())));
         let Some(Notice::StillBuilding { waiting: Some(what), waited: Some(3000), holder: Some(by), .. }) = told else {
             panic!("{told:?}")
         };
@@ -212,26 +206,26 @@ mod tests {
 
     #[test]
     fn a_wait_that_is_over_is_seen_without_a_word_of_cargos() {
-        let (now, mut pace) = (start(), Pace::default());
+        let (now, mut pace) = (start(), Pace::new(9));
         pace.began(now);
         pace.hear(now, &line("    Blocking waiting for file lock on build directory"));
         // Where nothing is to be seen, it is waited for as long as cargo does not say otherwise.
         assert!(matches!(
-            pace.tick(now + FIRST, 9, || Look::Nothing),
+            pace.tick(now + FIRST, || Look::Nothing),
             Some(Notice::StillBuilding { waited: Some(_), .. })
         ));
         let next = now + FIRST + EVERY;
-        assert!(matches!(pace.tick(next, 9, || Look::Waits(None)), Some(Notice::StillBuilding { holder: None, .. })));
-        assert!(matches!(pace.tick(next + EVERY, 9, || Look::Nothing), Some(Notice::WaitOver { waited: 23_000, .. })));
+        assert!(matches!(pace.tick(next, || Look::Waits(None)), Some(Notice::StillBuilding { holder: None, .. })));
+        assert!(matches!(pace.tick(next + EVERY, || Look::Nothing), Some(Notice::WaitOver { waited: 23_000, .. })));
         assert!(matches!(
-            pace.tick(next + EVERY + EVERY, 9, || Look::Nothing),
+            pace.tick(next + EVERY + EVERY, || Look::Nothing),
             Some(Notice::StillBuilding { waiting: None, .. })
         ));
     }
 
     #[test]
     fn a_wait_that_nobody_was_told_of_is_over_without_a_word() {
-        let (now, mut pace) = (start(), Pace::default());
+        let (now, mut pace) = (start(), Pace::new(9));
         pace.began(now);
         pace.hear(now, &line("    Blocking waiting for file lock on package cache"));
         assert_eq!(pace.hear(now + secs(1), &line("    Updating index")), (true, None));

@@ -1,112 +1,61 @@
 //! What the program is made of, and whether a touched path has really changed it.
 //! Never lives here: watching (`watch`), and what follows from a change (`cycle`).
 
-mod dated;
-mod surveyed;
+mod during_build;
+mod inputs;
+mod layout;
 
 use super::found::Found;
 use super::named::Named;
 use super::packages::Packages;
-use super::places::{self, Places};
-use super::rewritten::Rewritten;
-use super::scripts::{Author, Scripts};
+use super::places::Places;
+use super::scripts::Author;
 use super::seen::{Change, Seen};
-use super::survey::MOST_READ;
-use super::walk::{Below, Passed};
-use super::{asked, project, stamp};
+use super::survey::{Job, MOST_READ, Survey};
+use super::walk::{self, Below, Passed};
+use super::{asked, project};
 use crate::config;
 use cargo_metadata::{Metadata, PackageId};
+use during_build::DuringBuild;
+use inputs::Inputs;
+use layout::Layout;
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-
-/// Builds that fail in a row, and are made again each time for what has come meanwhile.
-const MOST_IN_A_ROW: u32 = 3;
 
 /// The inputs of one program.
 #[derive(Debug)]
 pub struct Sources {
+    pub layout: Layout,
     packages: Packages,
-    target_dir: PathBuf,
-    /// Where cargo keeps what it needs itself, which is mostly the same.
-    build_dir: PathBuf,
-    /// Manifests, lock file, cargo's configuration, toolchain file: they say what is built and how.
-    settings: BTreeSet<PathBuf>,
-    /// Files that are not there, and would change what is built by their coming.
-    coming: BTreeSet<PathBuf>,
-    /// Named by the compiler's dep-info.
-    exact: BTreeSet<PathBuf>,
-    /// What the last failed build has named in its messages, there or not.
-    asked: BTreeSet<PathBuf>,
-    /// Builds that were made again for what had come while the one before failed.
-    came_in_a_row: u32,
-    /// Where the names of all that matters lead, as of the last look at the folders.
-    places: Places,
-    /// Where links have led when the last build succeeded: where cargo looks.
-    led: HashMap<PathBuf, PathBuf>,
-    /// Packages all of whose files are inputs.
-    whole: BTreeSet<PathBuf>,
+    pub inputs: Inputs,
     named: Named,
     /// What is below the paths that are named, once that was looked at.
     survey: Option<Below>,
-    /// The folders and files of which `places` tells.
+    /// Where the names of all that matters lead, as of the last look at the folders; and the folders and files of which it tells.
+    places: Places,
     followed: Option<(BTreeSet<PathBuf>, BTreeSet<PathBuf>)>,
-    /// Before the first build that succeeds, and after one that failed: any file of the packages may be what is missing.
-    wide: bool,
-    /// Whether a build has succeeded: then a file that counts for being one of the package's is a source by its name.
-    built: bool,
-    /// Touched since the running build began, and no input as far as is known.
-    touched: BTreeSet<PathBuf>,
-    /// Written since it began, though nothing in them is new.
-    rewritten: Rewritten,
-    /// Those that build scripts write, each time with something new.
-    scripts: Scripts,
-    /// When the build that runs, or ran last, began; and that by cargo which runs.
-    began: Option<SystemTime>,
-    cargo_runs: Option<SystemTime>,
     seen: Seen,
+    pub build: DuringBuild,
     /// Some of the folders could not be looked at, for a reason that passes.
     is_partial: Cell<bool>,
-    env_file: Option<PathBuf>,
-    root: PathBuf,
 }
 
 impl Sources {
     pub fn new(config: &config::Config, metadata: &Metadata) -> crate::error::Result<Self> {
         let mut sources = Sources {
+            layout: Layout::new(config, metadata),
             packages: Packages::default(),
-            target_dir: metadata.target_directory.clone().into_std_path_buf(),
-            build_dir: metadata.build_directory.as_ref().unwrap_or(&metadata.target_directory).clone().into(),
-            settings: BTreeSet::new(),
-            coming: BTreeSet::new(),
-            exact: BTreeSet::new(),
-            asked: BTreeSet::new(),
-            came_in_a_row: 0,
-            places: Places::default(),
-            led: HashMap::new(),
-            whole: BTreeSet::new(),
+            inputs: Inputs::default(),
             named: Named::new(&config.watch)?,
             survey: None,
+            places: Places::default(),
             followed: None,
-            wide: true,
-            built: false,
-            touched: BTreeSet::new(),
-            rewritten: Rewritten::default(),
-            scripts: Scripts::default(),
-            began: None,
-            cargo_runs: None,
             seen: Seen::default(),
+            build: DuringBuild::default(),
             is_partial: Cell::new(false),
-            env_file: config.program.env_file.clone(),
-            root: metadata.workspace_root.clone().into_std_path_buf(),
         };
-        if let Some(folder) = &config.build.target_dir {
-            if sources.build_dir == sources.target_dir {
-                sources.build_dir.clone_from(folder);
-            }
-            sources.target_dir.clone_from(folder);
-        }
         sources.set_packages(metadata, &config.build.package_id);
         sources.look_at_all();
         Ok(sources)
@@ -118,110 +67,50 @@ impl Sources {
             return;
         }
         let root = metadata.workspace_root.as_std_path();
-        (self.settings, self.coming) = project::settings(root, self.packages.with_former(), self.packages.folders());
-        self.settings.extend(self.env_file.clone());
+        let (settings, coming) = project::settings(root, self.packages.with_former(), self.packages.folders());
+        (self.inputs.settings, self.inputs.coming) = (settings, coming);
+        self.inputs.settings.extend(self.layout.env_file.clone());
         self.follow();
-    }
-
-    /// Of the workspace.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
-    pub fn target_dir(&self) -> &Path {
-        &self.target_dir
-    }
-
-    /// Where cargo keeps what it needs itself, its incremental caches among it.
-    pub fn build_dir(&self) -> &Path {
-        &self.build_dir
     }
 
     /// Everything that says what is built and how, there or not; also what is not watched, as it is far from the project.
     pub fn all_settings(&self) -> Vec<PathBuf> {
-        let files = project::settings_files(&self.root).into_iter();
-        let all = self.settings.iter().chain(&self.coming).cloned().chain(files);
-        all.filter(|path| Some(path) != self.env_file.as_ref()).collect()
-    }
-
-    /// Folders of packages all of whose files are inputs.
-    pub fn whole_folders(&self) -> Vec<PathBuf> {
-        self.whole.iter().cloned().collect()
-    }
-
-    /// A build begins at that time of day: what is touched from now on may be an input of it that nobody knows yet.
-    pub fn build_began(&mut self, now: SystemTime) {
-        self.began = Some(now);
-        self.touched.clear();
-        self.rewritten.build_began();
-    }
-
-    /// The build by cargo that ran has come to its end, and not for a newer change.
-    pub fn cargo_ended(&mut self) {
-        if let Some(began) = self.cargo_runs {
-            self.scripts.build_ended(began);
-        }
-    }
-
-    /// Since when cargo runs, if it does.
-    pub fn cargo_runs(&mut self, since: Option<SystemTime>) {
-        self.cargo_runs = since;
+        let files = project::settings_files(&self.layout.root).into_iter();
+        let all = self.inputs.settings.iter().chain(&self.inputs.coming).cloned().chain(files);
+        all.filter(|path| Some(path) != self.layout.env_file.as_ref()).collect()
     }
 
     /// What was written since a build of cargo began, and is as it was: the build may have read what was there only for a moment. Which
     /// files it reads it has said, unless it has failed. `again`: it was made for what the one before it gave here.
     pub fn rewritten(&mut self, again: bool) -> BTreeSet<PathBuf> {
-        // Taken out while the others are asked.
-        let mut rewritten = std::mem::take(&mut self.rewritten);
         // That cargo writes the lock file is no news, and the other is for the program.
-        let is_setting = |path: &PathBuf| self.wide || self.settings.contains(path);
-        let is_other = |path: &PathBuf| path.ends_with("Cargo.lock") || self.env_file.as_ref() == Some(path);
-        let doubtful = rewritten.doubtful(again, |path| self.is_input(path) || is_setting(path) && !is_other(path));
-        self.rewritten = rewritten;
-        doubtful
-    }
-
-    /// Relative where `build.dep-info-basedir` is set, which is then most likely the root.
-    pub fn absolute(&self, inputs: Vec<PathBuf>) -> Vec<PathBuf> {
-        inputs.into_iter().map(|path| places::plain(self.root.join(path))).collect()
-    }
-
-    /// What a compiler names that was started in the root, or in the package's folder where that is no member of the workspace.
-    pub fn as_compiled(&self, inputs: Vec<PathBuf>) -> Vec<PathBuf> {
-        let folders = || std::iter::once(&self.root).chain(self.packages.folders());
-        let named =
-            inputs.into_iter().filter_map(|path| folders().map(|folder| folder.join(&path)).find(|path| path.exists()));
-        named.map(places::plain).collect()
+        let (inputs, env_file) = (&self.inputs, self.layout.env_file.as_ref());
+        let is_setting = |path: &PathBuf| inputs.wide || inputs.settings.contains(path);
+        let is_other = |path: &PathBuf| path.ends_with("Cargo.lock") || env_file == Some(path);
+        self.build.rewritten.doubtful(again, |path| inputs.is_input(path) || is_setting(path) && !is_other(path))
     }
 
     /// Takes the exact inputs that a build has named. Returns what was touched during the build and has turned out to be an
     /// input.
     pub fn built(&mut self, inputs: Vec<PathBuf>, whole_packages: &[PathBuf]) -> Vec<PathBuf> {
-        let ours = inputs.into_iter().filter(|path| !self.is_made(path));
+        let ours = inputs.into_iter().filter(|path| !self.layout.is_made(path));
         // A folder is what a build script may name; all below it is meant.
         let (folders, files): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = ours.partition(|path| path.is_dir());
         // A file that was no input until now may have changed unnoticed since it was last looked at. One that was never looked at, as
         // nobody watched there, may have been written after it was read.
         let mut unread = Vec::new();
-        for path in files.difference(&self.exact) {
+        for path in files.difference(&self.inputs.exact) {
             let is_new = !self.seen.knows(path);
             self.seen.remember(path.clone());
-            if is_new && self.came_while_built(path) {
+            if is_new && self.build.may_have_missed(&self.seen, path) {
                 unread.push(path.clone());
             }
         }
-        let known = std::mem::replace(&mut self.exact, files);
-        self.whole = whole_packages.iter().cloned().chain(folders).collect();
-        self.wide = false;
-        self.built = true;
-        self.asked.clear();
-        self.came_in_a_row = 0;
+        let known = self.inputs.built(files, whole_packages.iter().cloned().chain(folders).collect());
         self.packages.built();
-        let real = |path: &PathBuf| Some((path.clone(), path.canonicalize().ok().filter(|real| real != path)?));
-        self.led = self.exact.iter().filter_map(real).collect();
         self.look_at_all();
-        self.follow_new();
-        let touched = std::mem::take(&mut self.touched);
+        self.follow_these(false);
+        let touched = std::mem::take(&mut self.build.touched);
         let names: BTreeSet<PathBuf> = touched.iter().flat_map(|place| self.places.names(place)).collect();
         let mut walked = None;
         let missed = names.into_iter().filter(|name| self.counts(name, &mut walked)).collect::<Vec<_>>();
@@ -232,59 +121,52 @@ impl Sources {
         unread.into_iter().filter(|path| !missed.contains(path)).chain(missed.iter().cloned()).collect()
     }
 
-    fn came_while_built(&self, path: &Path) -> bool {
-        let began = self.began.and_then(|began| began.checked_sub(stamp::RACY));
-        began.is_some_and(|began| self.seen.came_since(path, began))
-    }
-
-    /// Of the compiler, or of a build script.
-    fn is_input(&self, path: &Path) -> bool {
-        self.exact.contains(path) || self.whole.iter().any(|folder| path.starts_with(folder))
-    }
-
     /// A build failed: what it lacks may be any file of the packages, and whatever its messages name.
     pub fn failed<'t>(&mut self, messages: impl IntoIterator<Item = &'t str>) {
-        self.wide = true;
-        let folders: Vec<PathBuf> = std::iter::once(&self.root).chain(self.packages.folders()).cloned().collect();
-        let is_meant = |path: &PathBuf| !self.is_made(path) && !self.named.ignore.is_match(path) && !path.is_dir();
-        self.asked = asked::paths(messages, &folders).into_iter().filter(is_meant).collect();
+        self.inputs.wide = true;
+        let folders = self.compiled_in();
+        let is_meant =
+            |path: &PathBuf| !self.layout.is_made(path) && !self.named.ignore.is_match(path) && !path.is_dir();
+        self.inputs.asked = asked::paths(messages, &folders).into_iter().filter(is_meant).collect();
         self.follow();
     }
 
     /// What was written since a build began that has failed, and may be what it lacks: it may have come too late to be read. Not for ever:
     /// a build may name a log that it writes anew each time.
     pub fn came_meanwhile(&mut self) -> Vec<PathBuf> {
-        let touched = std::mem::take(&mut self.touched);
+        let touched = std::mem::take(&mut self.build.touched);
         let mut names: BTreeSet<PathBuf> = touched.iter().flat_map(|place| self.places.names(place)).collect();
-        names.extend(self.asked.iter().cloned());
+        names.extend(self.inputs.asked.iter().cloned());
         let mut walked = None;
         names.retain(|name| self.counts(name, &mut walked));
         let mut came = Vec::new();
         for name in names {
             let is_new = !self.seen.knows(&name);
             let has_changed = matches!(self.seen.look_at(&name), Change::Content { .. });
-            if has_changed && (!is_new || self.came_while_built(&name)) {
+            if has_changed && (!is_new || self.build.may_have_missed(&self.seen, &name)) {
                 came.push(name);
             }
         }
-        self.came_in_a_row += u32::from(!came.is_empty());
-        if self.came_in_a_row > MOST_IN_A_ROW { Vec::new() } else { came }
+        if self.inputs.may_be_made_again(!came.is_empty()) { came } else { Vec::new() }
     }
 
     /// Cargo may write the lock file while it builds; that is no change of the user's.
     pub fn accept_lock_file(&mut self) {
-        let locks: Vec<PathBuf> = self.settings.iter().filter(|path| path.ends_with("Cargo.lock")).cloned().collect();
+        let locks: Vec<PathBuf> =
+            self.inputs.settings.iter().filter(|path| path.ends_with("Cargo.lock")).cloned().collect();
         for path in locks {
             self.seen.remember(path);
         }
     }
 
-    pub fn file_count(&self) -> usize {
-        self.exact.len() + self.settings.len()
+    /// How many files are watched by name, and how many path dependencies there are.
+    pub fn watched(&self) -> (usize, usize) {
+        (self.inputs.exact.len() + self.inputs.settings.len(), self.packages.count().saturating_sub(1))
     }
 
-    pub fn path_dependencies(&self) -> usize {
-        self.packages.count().saturating_sub(1)
+    /// Where compilers are started: in the root, or in the package's folder where that is no member of the workspace.
+    pub fn compiled_in(&self) -> Vec<PathBuf> {
+        std::iter::once(&self.layout.root).chain(self.packages.folders()).cloned().collect()
     }
 
     /// Every folder in which something may change the program, by its place.
@@ -292,19 +174,10 @@ impl Sources {
         self.places.folders()
     }
 
-    fn is_of_package(&self, folder: &Path) -> bool {
-        self.packages.folders().any(|package| package == folder)
-    }
-
     fn passed(&self) -> Passed<'_> {
         let packages = self.packages.with_former().cloned().collect();
-        let made = [self.target_dir.as_path(), &self.build_dir];
+        let made = [self.layout.target_dir.as_path(), &self.layout.build_dir];
         Passed { made, packages, ignore: &self.named.ignore, apart: &self.named.apart }
-    }
-
-    /// By cargo.
-    fn is_made(&self, path: &Path) -> bool {
-        path.starts_with(&self.target_dir) || path.starts_with(&self.build_dir)
     }
 
     /// Looks at places that were touched.
@@ -326,7 +199,7 @@ impl Sources {
                 continue;
             }
             if place.is_dir() || self.places.has_folder(place) || names.iter().any(was_folder) {
-                found.changed.extend(names.into_iter().find(|name| self.asked.contains(name) && name.is_dir()));
+                found.changed.extend(names.into_iter().find(|name| self.inputs.asked.contains(name) && name.is_dir()));
                 found.folders.push(place.clone());
                 continue;
             }
@@ -338,8 +211,10 @@ impl Sources {
 
     /// Whether anything below, or around, such a name may matter: folders come and go where only one file is meant, or a link.
     fn is_near(&self, names: &BTreeSet<PathBuf>) -> bool {
-        let roots = || self.packages.with_former().chain(&self.whole).chain(&self.named.extra);
-        let files = || self.exact.iter().chain(&self.settings).chain(&self.coming).chain(&self.asked);
+        let roots = || self.packages.with_former().chain(&self.inputs.whole).chain(&self.named.extra);
+        let files = || {
+            self.inputs.exact.iter().chain(&self.inputs.settings).chain(&self.inputs.coming).chain(&self.inputs.asked)
+        };
         let is_near = |name: &PathBuf, other: &PathBuf| name.starts_with(other) || other.starts_with(name);
         names
             .iter()
@@ -362,12 +237,12 @@ impl Sources {
         }
         let (counting, others): (Vec<_>, Vec<_>) = names.iter().partition(|name| self.counts(name, walked));
         // What a failed build has named, and writes itself, is asked for when it has ended: only this may be a log of it.
-        let is_asked = self.cargo_runs.is_some() && counting.iter().all(|name| self.is_only_asked(name));
+        let is_asked = self.build.cargo_runs.is_some() && counting.iter().all(|name| self.is_only_asked(name));
         if counting.is_empty() || is_asked {
-            self.touched.extend(others.into_iter().chain(counting).cloned());
+            self.build.touched.extend(others.into_iter().chain(counting).cloned());
             return;
         }
-        self.came_in_a_row = 0;
+        self.inputs.came_in_a_row = 0;
         let mut changed = Vec::new();
         for name in counting {
             match self.seen.look_at(name) {
@@ -375,25 +250,25 @@ impl Sources {
                     if !self.is_somebodys(place, name, found) {
                         continue;
                     }
-                    found.settings |= self.settings.contains(name) || self.coming.contains(name);
-                    found.start_anyway |= self.env_file.as_ref() == Some(name)
-                        || (!self.exact.contains(name) && self.named.is_extra(name));
+                    found.settings |= self.inputs.settings.contains(name) || self.inputs.coming.contains(name);
+                    found.start_anyway |= self.layout.env_file.as_ref() == Some(name)
+                        || (!self.inputs.exact.contains(name) && self.named.is_extra(name));
                     found.emptied &= empty;
-                    self.rewritten.is_another(name);
+                    self.build.rewritten.is_another(name);
                     changed.push(name);
                 }
-                Change::Rewritten => self.rewritten.add(name),
+                Change::Rewritten => self.build.rewritten.add(name),
                 Change::Nothing => {}
             }
         }
         // It is told by the name by which the project reaches it.
-        let by_link = changed.iter().find(|name| **name != place && name.starts_with(&self.root));
+        let by_link = changed.iter().find(|name| **name != place && name.starts_with(&self.layout.root));
         found.changed.extend(by_link.or(changed.first()).map(|name| (*name).clone()));
     }
 
     fn is_somebodys(&mut self, place: &Path, name: &Path, found: &mut Found) -> bool {
         let package = self.packages.scripted(name).map(str::to_owned);
-        match self.scripts.author(place, self.cargo_runs, &self.build_dir, package.as_deref()) {
+        match self.build.scripts.author(place, self.build.cargo_runs, &self.layout.build_dir, package.as_deref()) {
             Author::Somebody => true,
             Author::Script => {
                 found.most_likely_scripts += 1;
@@ -421,33 +296,33 @@ impl Sources {
 
     /// It counts for nothing but that the last failed build has named it.
     fn is_only_asked(&self, path: &Path) -> bool {
-        let is_input = self.exact.contains(path) || self.settings.contains(path) || self.coming.contains(path);
-        let may_be_source = path.extension().is_some_and(|extension| extension == "rs" || extension == "toml");
-        self.asked.contains(path) && !is_input && !may_be_source && !self.named.is_extra(path)
+        self.inputs.asked.contains(path)
+            && !self.inputs.is_known(path)
+            && !may_be_source(path)
+            && !self.named.is_extra(path)
     }
 
     fn counts(&self, path: &Path, walked: &mut Option<BTreeSet<PathBuf>>) -> bool {
-        if self.exact.contains(path) || self.settings.contains(path) || self.coming.contains(path) {
+        if self.inputs.is_known(path) {
             return true;
         }
-        if self.is_made(path) || self.named.ignore.is_match(path) {
+        if self.layout.is_made(path) || self.named.ignore.is_match(path) {
             return false;
         }
-        if self.asked.iter().chain(&self.named.extra).any(|root| path.starts_with(root)) {
+        if self.inputs.asked.iter().chain(&self.named.extra).any(|root| path.starts_with(root)) {
             return true;
         }
-        let roots = self.whole.iter().chain(self.packages.folders().filter(|_| self.wide));
+        let roots = self.inputs.whole.iter().chain(self.packages.folders().filter(|_| self.inputs.wide));
         if !roots.clone().any(|root| path.starts_with(root)) {
             return false;
         }
-        if self.whole.iter().any(|root| path.starts_with(root) && !self.is_of_package(root)) {
+        if self.inputs.whole.iter().any(|root| path.starts_with(root) && !self.packages.has_folder(root)) {
             return true;
         }
         let was_there = self.seen.was_there(path);
         // What the old program writes into its own package is not what a failed build lacks, unless it came or went.
-        let may_be_source = path.extension().is_some_and(|extension| extension == "rs" || extension == "toml");
-        let is_whole = self.whole.iter().any(|root| path.starts_with(root));
-        if self.built && !may_be_source && !is_whole && path.exists() == was_there {
+        let is_whole = self.inputs.whole.iter().any(|root| path.starts_with(root));
+        if self.inputs.built && !may_be_source(path) && !is_whole && path.exists() == was_there {
             return false;
         }
         // A file that was one of them counts when it has gone, too.
@@ -462,7 +337,7 @@ impl Sources {
             }
             read += 1;
             // A package may hold many thousands of files that are no sources.
-            if read <= MOST_READ || self.exact.contains(&path) || path.extension().is_some_and(|it| it == "rs") {
+            if read <= MOST_READ || self.inputs.exact.contains(&path) || path.extension().is_some_and(|it| it == "rs") {
                 self.seen.remember(path);
             } else {
                 self.seen.remember_unread(path);
@@ -473,9 +348,157 @@ impl Sources {
     fn all_files(&self) -> BTreeSet<PathBuf> {
         let mut files = self.visible(self.packages.folders()).files;
         files.extend(self.below_named_by_scripts().files);
-        files.extend(self.exact.iter().chain(&self.settings).chain(&self.coming).chain(&self.asked).cloned());
+        files.extend(
+            self.inputs
+                .exact
+                .iter()
+                .chain(&self.inputs.settings)
+                .chain(&self.inputs.coming)
+                .chain(&self.inputs.asked)
+                .cloned(),
+        );
         files
     }
+
+    /// The look at what is named beside the packages, for a thread of its own; none where nothing is.
+    pub fn survey(&self) -> Option<Job> {
+        let packages = self.packages.with_former().cloned().collect();
+        let made = [self.layout.target_dir.clone(), self.layout.build_dir.clone()];
+        let (is_first, named) = (self.survey.is_none(), self.named.clone());
+        (!named.is_empty()).then_some(Job { is_first, named, made, packages })
+    }
+
+    /// Whether one of those places has to do with it.
+    pub fn is_near_named(&self, places: &[PathBuf]) -> bool {
+        places.iter().any(|place| self.places.names(place).iter().any(|name| self.named.is_near(name)))
+    }
+
+    /// Takes what such a look has shown. What has changed since the one before, and whether there are folders that were not watched while
+    /// it was had.
+    pub fn surveyed(&mut self, survey: Survey) -> (Found, bool) {
+        let notes = survey.refused.iter().map(|refused| self.named.refuse(refused)).collect();
+        let mut changed: Vec<PathBuf> = Vec::new();
+        if let Some(before) = &self.survey {
+            let others = survey.looks.iter().filter(|(path, look)| self.seen.is_another(path, look));
+            let gone = before.files.difference(&survey.below.files);
+            changed.extend(others.map(|(path, _)| path).chain(gone).cloned());
+        } else {
+            survey.looks.into_iter().for_each(|(path, look)| self.seen.take(path, look));
+        }
+        let before = self.survey.replace(survey.below);
+        let is_new = before.is_none_or(|before| {
+            self.survey.as_ref().is_some_and(|now| now.folders != before.folders || now.links != before.links)
+        });
+        if is_new {
+            self.follow_these(false);
+        }
+        (Found { notes, ..self.look_at_these(changed) }, is_new)
+    }
+
+    /// Looks where all names lead now, as folders came or went, or links lead elsewhere.
+    pub fn follow(&mut self) {
+        self.follow_these(true);
+    }
+
+    /// Not `anew`: only where there are others than before. Those that lead elsewhere by now are told of by their folders.
+    fn follow_these(&mut self, anew: bool) {
+        let mut folders = self.visible(self.packages.with_former()).folders;
+        folders.extend(self.packages.with_former().cloned());
+        let by_scripts = self.below_named_by_scripts();
+        folders.extend(by_scripts.folders);
+        if self.is_partial() {
+            // Those that were missed are still watched, if they are there.
+            folders.extend(self.followed.iter().flat_map(|(before, _)| before.iter().cloned()));
+        }
+        let named = self.survey.iter();
+        folders.extend(named.clone().flat_map(|named| named.folders.iter().cloned()));
+        let single = self
+            .inputs
+            .exact
+            .iter()
+            .chain(&self.inputs.settings)
+            .chain(&self.named.extra)
+            .chain(&self.inputs.asked)
+            .chain(&self.inputs.coming);
+        // Where the others lead is known by their folders.
+        let links = named.flat_map(|named| &named.links);
+        let mut files: BTreeSet<PathBuf> = single.chain(links).chain(&by_scripts.files).cloned().collect();
+        folders.extend(files.iter().filter_map(|path| path.parent()).map(Path::to_path_buf));
+        // The one above tells when the project's folder goes, or one that it is in: it does not itself, as long as a process works in it.
+        let below_top = self
+            .layout
+            .root
+            .ancestors()
+            .take_while(|folder| folder.parent().is_some_and(|above| above.parent().is_some()));
+        files.extend(below_top.map(Path::to_path_buf));
+        let wanted = Some((folders, files));
+        if anew || wanted != self.followed {
+            self.places = wanted.iter().map(|(folders, files)| Places::of(folders, files)).next().unwrap_or_default();
+            self.followed = wanted;
+        }
+    }
+
+    /// Looks at everything but what is named beside the packages, which is surveyed, as events were lost or cannot be had. Only files
+    /// whose size, time or inode differ are read.
+    pub fn look_again(&mut self) -> Found {
+        let surveyed = |path: &&PathBuf| self.survey.as_ref().is_some_and(|named| named.files.contains(*path));
+        let mut names: BTreeSet<PathBuf> = self.seen.paths().filter(|path| !surveyed(path)).cloned().collect();
+        names.extend(self.all_files());
+        let touched: Vec<PathBuf> = names.into_iter().filter(|name| self.seen.is_worth_a_look(name)).collect();
+        self.look_at_these(touched)
+    }
+
+    /// The same, and where all names lead, if something could not be looked at before.
+    pub fn look_again_if_partial(&mut self) -> Found {
+        if !self.is_partial.replace(false) {
+            return Found::default();
+        }
+        self.follow();
+        self.look_again()
+    }
+
+    /// Whether some of the folders could not be looked at, for a reason that passes: something may have come there.
+    pub fn is_partial(&self) -> bool {
+        self.is_partial.get()
+    }
+
+    /// Folders and files of packages.
+    fn visible<'r>(&self, roots: impl IntoIterator<Item = &'r PathBuf>) -> Below {
+        let below = walk::visible(roots, &self.passed());
+        self.is_partial.set(self.is_partial() || below.is_partial);
+        below
+    }
+
+    /// Events were lost: any folder may be another one by now.
+    pub fn lost(&mut self) -> Found {
+        let folders = self.folders().into_iter().collect();
+        Found { folders, ..self.look_again() }
+    }
+
+    /// Cargo takes all that is there in folders that build scripts name.
+    fn below_named_by_scripts(&self) -> Below {
+        let mut below = Below::default();
+        for folder in self.inputs.whole.iter().filter(|folder| !self.packages.has_folder(folder)) {
+            below.extend(walk::all(folder, None, &self.passed()));
+        }
+        self.is_partial.set(self.is_partial() || below.is_partial);
+        below
+    }
+
+    /// Dates inputs to now, so that cargo sees that they have changed. Says whether there was one.
+    pub fn date_anew(&mut self, paths: &BTreeSet<PathBuf>) -> bool {
+        self.inputs.date_anew(&mut self.seen, paths)
+    }
+
+    /// The same, of those that cargo would never see.
+    pub fn date_the_old_anew(&mut self, paths: &BTreeSet<PathBuf>, moment: SystemTime) {
+        self.inputs.date_the_old_anew(&mut self.seen, paths, moment);
+    }
+}
+
+/// By its name.
+fn may_be_source(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "rs" || extension == "toml")
 }
 
 #[cfg(test)]

@@ -25,31 +25,25 @@ impl Project {
             fs::write(root.join(path), text).unwrap();
         }
         let mut sources = Sources {
+            layout: Layout {
+                root: root.clone(),
+                target_dir: root.join("target"),
+                build_dir: root.join("target"),
+                env_file: Some(root.join(".env")),
+            },
             packages: Packages::in_folder(&root),
-            target_dir: root.join("target"),
-            build_dir: root.join("target"),
-            settings: [root.join("Cargo.toml")].into_iter().collect(),
-            coming: [root.join("build.rs")].into_iter().collect(),
-            exact: BTreeSet::new(),
-            asked: BTreeSet::new(),
-            came_in_a_row: 0,
-            places: Places::default(),
-            led: HashMap::new(),
-            whole: BTreeSet::new(),
-            survey: None,
-            followed: None,
+            inputs: Inputs {
+                settings: [root.join("Cargo.toml")].into_iter().collect(),
+                coming: [root.join("build.rs")].into_iter().collect(),
+                ..Inputs::default()
+            },
             named: Named::new(&watch(&root)).unwrap(),
-            wide: true,
-            built: false,
-            touched: BTreeSet::new(),
-            rewritten: Rewritten::default(),
-            scripts: Scripts::default(),
-            began: None,
-            cargo_runs: None,
+            survey: None,
+            places: Places::default(),
+            followed: None,
             seen: Seen::default(),
+            build: DuringBuild::default(),
             is_partial: Cell::default(),
-            env_file: Some(root.join(".env")),
-            root: root.clone(),
         };
         sources.look_at_all();
         let survey = sources.survey().unwrap().run();
@@ -116,11 +110,11 @@ fn a_file_that_becomes_an_input_is_looked_at_again() {
     let _ = project.built(&["src/main.rs"]);
     // Known as it was at the start; changed while it was no input.
     assert!(project.write("src/a.rs", "second").changed.is_empty());
-    project.sources.build_began(SystemTime::now());
+    project.sources.build.began(SystemTime::now());
     assert_eq!(project.built(&["src/main.rs", "src/a.rs"]), Vec::<PathBuf>::new());
     assert_eq!(project.write("src/a.rs", "").changed.len(), 1, "back to how it was at the start");
 
-    project.sources.build_began(SystemTime::now());
+    project.sources.build.began(SystemTime::now());
     assert!(project.write("src/new.rs", "saved while it is compiled for the first time").changed.is_empty());
     let missed = project.built(&["src/main.rs", "src/a.rs", "src/new.rs"]);
     assert_eq!(missed, [project.path("src/new.rs")]);
@@ -137,7 +131,7 @@ fn a_build_script_that_comes_is_found_by_its_name() {
 #[test]
 fn what_the_running_program_reads_starts_it_again() {
     let mut project = Project::new();
-    project.sources.settings.insert(project.path(".env"));
+    project.sources.inputs.settings.insert(project.path(".env"));
     let _ = project.built(&["src/main.rs"]);
     assert!(project.write(".env", "KEY=value").start_anyway);
     assert!(project.write("migrations/1.sql", "create table").start_anyway);
@@ -183,12 +177,12 @@ fn what_was_written_during_a_build_and_is_as_it_was_is_known() {
     let files = ["Cargo.toml", "Cargo.lock", ".env"];
     for path in files {
         fs::write(project.path(path), "").unwrap();
-        project.sources.settings.insert(project.path(path));
+        project.sources.inputs.settings.insert(project.path(path));
         project.sources.seen.remember(project.path(path));
     }
     let nothing = BTreeSet::new();
     rewrite(&mut project, "src/main.rs");
-    project.sources.build_began(SystemTime::now());
+    project.sources.build.began(SystemTime::now());
     assert_eq!(project.sources.rewritten(false), nothing);
     for path in files.into_iter().chain(["src/main.rs", "src/a.rs", "notes.txt"]) {
         rewrite(&mut project, path);
@@ -214,7 +208,7 @@ fn what_is_written_by_every_build_is_known_to_be_until_it_is_another() {
     let _ = project.built(&inputs);
     let [main, a] = inputs.map(|path| project.path(path));
     let mut next = |written: &[&str], again: bool| {
-        project.sources.build_began(SystemTime::now());
+        project.sources.build.began(SystemTime::now());
         written.iter().for_each(|path| rewrite(&mut project, path));
         project.sources.rewritten(again)
     };
@@ -223,7 +217,7 @@ fn what_is_written_by_every_build_is_known_to_be_until_it_is_another() {
     assert_eq!(next(&["src/a.rs"], true), BTreeSet::new());
     assert_eq!(next(&["src/a.rs", "src/main.rs"], false), [main].into());
     assert_eq!(project.write("src/a.rs", "new").changed.len(), 1);
-    project.sources.build_began(SystemTime::now());
+    project.sources.build.began(SystemTime::now());
     rewrite(&mut project, "src/a.rs");
     assert_eq!(project.sources.rewritten(false), [a].into());
 }
@@ -232,11 +226,11 @@ fn what_is_written_by_every_build_is_known_to_be_until_it_is_another() {
 fn a_large_file_that_is_dated_anew_has_not_changed() {
     let mut project = Project::new();
     let large = project.path("large.bin");
-    fs::File::create(&large).unwrap().set_len(stamp::MOST_HASHED + 1).unwrap();
+    fs::File::create(&large).unwrap().set_len(super::super::stamp::MOST_HASHED + 1).unwrap();
     let _ = project.built(&["src/main.rs", "large.bin"]);
     assert!(project.sources.date_anew(&[large.clone()].into()));
     assert_eq!(project.sources.look(std::slice::from_ref(&large)), Found::default());
-    fs::File::options().append(true).open(&large).unwrap().set_len(stamp::MOST_HASHED + 2).unwrap();
+    fs::File::options().append(true).open(&large).unwrap().set_len(super::super::stamp::MOST_HASHED + 2).unwrap();
     assert_eq!(project.sources.look(std::slice::from_ref(&large)).changed, [large]);
 }
 
@@ -279,7 +273,7 @@ fn a_while_ago() -> SystemTime {
 fn what_was_saved_while_a_build_failed_may_be_what_it_lacks() {
     let mut project = Project::new();
     let _ = project.built(&["src/main.rs"]);
-    project.sources.build_began(a_while_ago());
+    project.sources.build.began(a_while_ago());
     assert!(project.write("src/a.rs", "no module yet, as far as is known").changed.is_empty());
     assert!(project.write("src/new.rs", "nor this").changed.is_empty());
     assert!(project.write("out.log", "of nobody").changed.is_empty());
@@ -297,7 +291,7 @@ fn a_log_that_a_failing_build_names_anew_each_time_is_not_built_for_ever() {
     let _ = project.built(&["src/main.rs"]);
     let mut again = Vec::new();
     for number in 0..6 {
-        project.sources.build_began(a_while_ago());
+        project.sources.build.began(a_while_ago());
         fs::create_dir_all(project.path("junk")).unwrap();
         fs::write(project.path(&format!("junk/{number}.log")), "x").unwrap();
         project.sources.failed([format!("see \"junk/{number}.log\"").as_str()]);
@@ -306,14 +300,14 @@ fn a_log_that_a_failing_build_names_anew_each_time_is_not_built_for_ever() {
     assert_eq!(again, [1, 1, 1, 0, 0, 0]);
     // Until something else is saved.
     assert_eq!(project.write("src/main.rs", "fn main() {}").changed.len(), 1);
-    project.sources.build_began(a_while_ago());
+    project.sources.build.began(a_while_ago());
     fs::write(project.path("junk/6.log"), "x").unwrap();
     project.sources.failed(["see \"junk/6.log\""]);
     assert_eq!(project.sources.came_meanwhile().len(), 1);
     // One of the same name that is written while cargo runs is no reason to end it.
-    project.sources.cargo_runs(Some(a_while_ago()));
+    project.sources.build.cargo_runs = Some(a_while_ago());
     assert!(project.write("junk/6.log", "y").changed.is_empty());
-    project.sources.cargo_runs(None);
+    project.sources.build.cargo_runs = None;
     assert_eq!(project.write("junk/6.log", "z").changed.len(), 1);
 }
 
@@ -322,10 +316,10 @@ fn a_new_input_that_nobody_watched_and_that_was_written_during_the_build_is_buil
     let mut project = Project::new();
     fs::create_dir_all(project.path("junk")).unwrap();
     fs::write(project.path("junk/out.css"), "1").unwrap();
-    project.sources.build_began(a_while_ago());
+    project.sources.build.began(a_while_ago());
     let inputs = ["src/main.rs", "junk/out.css"];
     assert_eq!(project.built(&inputs), [project.path("junk/out.css")]);
-    project.sources.build_began(a_while_ago());
+    project.sources.build.began(a_while_ago());
     assert_eq!(project.built(&inputs), Vec::<PathBuf>::new(), "it is watched by now");
 }
 
@@ -372,7 +366,7 @@ fn a_folder_above_the_project_that_is_moved_and_made_again_is_looked_into_anew()
     let (old, root) = (project.path(""), above.join("all/of/them"));
     fs::create_dir_all(root.parent().unwrap()).unwrap();
     fs::rename(&old, &root).unwrap();
-    project.sources.root = root.clone();
+    project.sources.layout.root = root.clone();
     project.sources.packages = Packages::in_folder(&root);
     project.sources.follow();
     for folder in ["", "all", "all/of", "all/of/them", "all/of/them/src"] {

@@ -2,11 +2,11 @@
 //! script that is slow, is not begun again for a file that it does not read.
 //! Never lives here: when to build (`cycle`), and which files count (`sources`).
 
-use super::Room;
 use super::build::{Said, names_its_inputs};
-use super::cycle::{Kind, Outcome};
+use super::cycle::{BuildEnd, Kind};
 use super::found::Found;
 use super::places::plain;
+use super::progress::Pace;
 use super::stamp;
 use crate::report::clean;
 use cargo_metadata::{DependencyKind, Message, Metadata, PackageId};
@@ -228,7 +228,7 @@ impl Underway {
     }
 
     /// The build has ended. What was saved meanwhile and is in it needs no doubt when the next one finds nothing to do.
-    fn settle(&mut self, built: bool) {
+    pub fn settle(&mut self, built: bool) {
         let spared = std::mem::take(&mut self.spared);
         let surely = |one: &Spared| {
             let from = if one.dated { one.at + SURELY } else { one.at };
@@ -239,55 +239,45 @@ impl Underway {
         self.settled.retain(|path| !unsure.iter().any(|one| one.path == *path));
     }
 
-    /// Without those that are surely in what the build before has made.
-    pub fn unsettled(&self, changed: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-        changed.difference(&self.settled).cloned().collect()
-    }
-}
-
-impl Room {
-    /// What the cycle is told of files that have changed, and why a build follows.
-    pub(super) fn kind_of(&mut self, found: &Found, at: Instant) -> (Kind, String) {
+    /// What the cycle is told of files that have changed, and why a build follows. `is_building`: one runs whose result is wanted;
+    /// `cargo`: how far it has come, where cargo runs.
+    pub fn kind_of(&mut self, found: &Found, at: Instant, is_building: bool, cargo: Option<&Pace>) -> (Kind, String) {
         let cause = found.cause();
-        self.underway.settled.retain(|path| !found.changed.contains(path));
-        let nothing_begun = self.underway.begun.is_empty() && self.pace.is_busy();
-        let spares = |path: &PathBuf| {
-            self.underway.is_worth_its_end(path) || nothing_begun && self.underway.owner(path).is_some()
-        };
+        self.settled.retain(|path| !found.changed.contains(path));
+        let nothing_begun = self.begun.is_empty() && cargo.is_some_and(Pace::is_busy);
+        let spares = |path: &PathBuf| self.is_worth_its_end(path) || nothing_begun && self.owner(path).is_some();
         if found.emptied {
-            (Kind::Emptied, cause)
-        } else if self.cycle.is_building()
-            && !found.changed.is_empty()
-            && found.most_likely_scripts >= found.changed.len()
-            && !found.changed.iter().any(|path| self.underway.is_named(path))
-        {
-            (Kind::Spared, cause)
-        } else if self.builder.runs_cargo()
-            && self.cycle.is_building()
-            && !(found.settings || found.start_anyway)
-            && found.changed.iter().all(spares)
-        {
-            let owned = |path: &PathBuf| {
-                let (path, owner) = (path.clone(), self.underway.owner(path)?.clone());
-                Some(Spared { dated: stamp::is_dated(&path), path, owner, at })
-            };
-            let spared: Vec<Spared> = found.changed.iter().filter_map(owned).collect();
-            self.underway.spared.extend(spared);
-            (Kind::Spared, format!("{cause} during the build"))
-        } else {
-            (Kind::Content, cause)
+            return (Kind::Emptied, cause);
         }
+        let is_of_script = !found.changed.is_empty() && found.most_likely_scripts >= found.changed.len();
+        if is_building && is_of_script && !found.changed.iter().any(|path| self.is_named(path)) {
+            return (Kind::Spared, cause);
+        }
+        let is_for_all = found.settings || found.start_anyway;
+        if cargo.is_none() || !is_building || is_for_all || !found.changed.iter().all(spares) {
+            return (Kind::Content, cause);
+        }
+        let owned = |path: &PathBuf| {
+            let (path, owner) = (path.clone(), self.owner(path)?.clone());
+            Some(Spared { dated: stamp::is_dated(&path), path, owner, at })
+        };
+        let spared: Vec<Spared> = found.changed.iter().filter_map(owned).collect();
+        self.spared.extend(spared);
+        (Kind::Spared, format!("{cause} during the build"))
     }
 
     /// What the cycle is told of a build that has ended, with a program or without.
-    pub(super) fn kind_of_end(&mut self, built: bool) -> Outcome {
-        let outcome = match built {
-            true if self.underway.is_behind() => Outcome::Behind,
-            true => Outcome::Built,
-            false => Outcome::Failed,
-        };
-        self.underway.settle(built);
-        outcome
+    pub fn end(&self, built: bool) -> BuildEnd {
+        match built {
+            true if self.is_behind() => BuildEnd::Behind,
+            true => BuildEnd::Built,
+            false => BuildEnd::Failed,
+        }
+    }
+
+    /// Without those that are surely in what the build before has made.
+    pub fn unsettled(&self, changed: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+        changed.difference(&self.settled).cloned().collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The eyes: watches folders and says which paths were touched, at once, and again when it has become quiet.
+//! Watches folders and says which paths were touched, at once, and again when it has become quiet.
 //! Never lives here: what a path means (`sources`).
 
 use super::survey::Survey;
@@ -38,23 +38,23 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What is seen of files, and when they have to be looked at as that is not everything.
 pub struct Lookout {
-    eyes: Option<Eyes>,
+    watcher: Option<FolderWatcher>,
     look_at: Option<Instant>,
-    /// Why there are no eyes, until it is told.
+    /// Why there is no watcher, until it is told.
     trouble: Option<String>,
 }
 
 impl Lookout {
     pub fn open(sink: &Sink) -> Lookout {
-        match Eyes::open(sink) {
-            Ok(eyes) => Lookout { eyes: Some(eyes), look_at: None, trouble: None },
-            Err(error) => Lookout { eyes: None, look_at: None, trouble: Some(describe(&error)) },
+        match FolderWatcher::open(sink) {
+            Ok(watcher) => Lookout { watcher: Some(watcher), look_at: None, trouble: None },
+            Err(error) => Lookout { watcher: None, look_at: None, trouble: Some(describe(&error)) },
         }
     }
 
     /// Watches exactly these folders from now on. What there is to tell, where that cannot be had: the first time.
     pub fn watch(&mut self, now: Instant, wanted: &BTreeSet<PathBuf>) -> Option<String> {
-        let troubles = self.eyes.as_mut().map(|eyes| eyes.watch(wanted)).unwrap_or_default();
+        let troubles = self.watcher.as_mut().map(|watcher| watcher.watch(wanted)).unwrap_or_default();
         let trouble = self.trouble.take().or(troubles.into_iter().next_back())?;
         if self.look_at.is_some() {
             return None;
@@ -65,8 +65,8 @@ impl Lookout {
 
     /// A folder came or went at that path: what was watched there or below is watched no more.
     pub fn forget(&mut self, path: &Path) {
-        if let Some(eyes) = &mut self.eyes {
-            eyes.forget(path);
+        if let Some(watcher) = &mut self.watcher {
+            watcher.forget(path);
         }
     }
 
@@ -84,20 +84,20 @@ impl Lookout {
     }
 
     pub fn close(&mut self) {
-        (self.eyes, self.look_at) = (None, None);
+        (self.watcher, self.look_at) = (None, None);
     }
 }
 
 /// Watches folders, one by one: a recursive watch would take in `target`.
-struct Eyes {
+struct FolderWatcher {
     debouncer: Debouncer<Tee, NoCache>,
     folders: BTreeSet<PathBuf>,
 }
 
-impl Eyes {
+impl FolderWatcher {
     /// # Errors
     /// When the system has no more watches to give; the caller looks from time to time instead.
-    fn open(sink: &Sink) -> notify::Result<Eyes> {
+    fn open(sink: &Sink) -> notify::Result<FolderWatcher> {
         let quiet = {
             let sink = Arc::clone(sink);
             move |result: DebounceEventResult| match result {
@@ -120,7 +120,7 @@ impl Eyes {
         drop(waiting);
         let config = notify::Config::default();
         let debouncer = new_debouncer_opt::<_, Tee, _>(QUIET, Some(QUIET), quiet, NoCache, config)?;
-        Ok(Eyes { debouncer, folders: BTreeSet::new() })
+        Ok(FolderWatcher { debouncer, folders: BTreeSet::new() })
     }
 
     /// Watches exactly these folders from now on. Folders that are not there are passed over: their parents tell when they

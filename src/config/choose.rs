@@ -7,7 +7,7 @@ use cargo_metadata::{CrateType, Metadata, Package, TargetKind};
 
 use super::Target;
 use super::layer::Origin;
-use super::words::{did_you_mean, listed};
+use super::values::{did_you_mean, listed};
 use crate::error::{Error, Result};
 
 /// `-p`; else the package of `manifest`; else the only default member that has what is `wanted`, or any binary at all.

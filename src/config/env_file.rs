@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::words;
+use super::values;
 use crate::error::{Error, Result, Tried};
 
 type Pairs = Vec<(String, String)>;
@@ -41,7 +41,7 @@ fn parse(text: &str) -> Result<Pairs, (usize, String)> {
             }
             other => (line, other.to_string()),
         })?;
-        words::variable(&key, &value).map_err(|why| (line, why))?;
+        values::variable(&key, &value).map_err(|why| (line, why))?;
         pairs.push((key, value));
         done = read.get();
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::layer::{Layer, Origin, some_time};
-use super::{Address, Build, Data, Listen, Target, address, duration, words};
+use super::{Address, Build, Data, Listen, Target, address, duration, values};
 use crate::cli::Session;
 use crate::error::{Error, Result};
 
@@ -17,7 +17,7 @@ pub(super) fn layer(args: &Session, directory: &Path) -> Result<Layer> {
         (None, None) => None,
     };
     for arg in &args.args {
-        words::no_nul(&arg.to_string_lossy()).map_err(by("-- ARGS"))?;
+        values::no_nul(&arg.to_string_lossy()).map_err(by("-- ARGS"))?;
     }
     let ready_timeout = |text: &str| duration::parse(text).and_then(some_time);
     Ok(Layer {
@@ -25,18 +25,18 @@ pub(super) fn layer(args: &Session, directory: &Path) -> Result<Layer> {
         features: said(&args.features).map(features).transpose()?,
         profile: profile(args)?,
         replay: if args.no_replay { Some(false) } else { args.replay },
-        debug: one("--debug", &args.debug, words::debug)?,
+        debug: one("--debug", &args.debug, values::debug)?,
         args: said(&args.args).map(<[_]>::to_vec),
         env: args.env.iter().map(|pair| variable(pair)).collect::<Result<_>>()?,
         env_file: args.env_file.as_ref().map(|file| (directory.join(file), Origin::flag("--env-file"))),
         listen: said(&args.listen).map(|list| listen(list, directory)).transpose()?,
         watch: said(&args.watch)
             .map(|list| list.iter().map(|one| (directory.join(one), Origin::flag("--watch"))).collect()),
-        ignore: all("--ignore", &args.ignore, |one| words::glob(one, directory))?,
+        ignore: all("--ignore", &args.ignore, |one| values::glob(one, directory))?,
         data: all("--data", &args.data, |one| data(one, directory))?,
-        strategy: one("--strategy", &args.strategy, words::strategy)?,
-        handoff: one("--handoff", &args.handoff, words::handoff)?.map(|way| (way, Origin::flag("--handoff"))),
-        ready: one("--ready", &args.ready, words::ready)?,
+        strategy: one("--strategy", &args.strategy, values::strategy)?,
+        handoff: one("--handoff", &args.handoff, values::handoff)?.map(|way| (way, Origin::flag("--handoff"))),
+        ready: one("--ready", &args.ready, values::ready)?,
         overlap: if args.no_overlap { Some(false) } else { args.overlap },
         ready_timeout: one("--ready-timeout", &args.ready_timeout, ready_timeout)?,
         probation: one("--probation", &args.probation, duration::parse)?,
@@ -56,10 +56,10 @@ pub(super) fn for_cargo(args: &Session, directory: &Path, build: &mut Build) -> 
         return Err(Origin::flag("--jobs").refuse(why));
     }
     if let Some(triple) = &args.target {
-        words::not_empty(triple).map_err(by("--target"))?;
+        values::not_empty(triple).map_err(by("--target"))?;
     }
     for setting in &args.config {
-        words::not_empty(setting).map_err(by("--config"))?;
+        values::not_empty(setting).map_err(by("--config"))?;
     }
     build.all_features = args.all_features;
     build.no_default_features = args.no_default_features;
@@ -91,7 +91,7 @@ fn by<E: fmt::Display>(flag: &'static str) -> impl Fn(E) -> Error {
 }
 
 fn target(flag: &'static str, name: &str, make: fn(String) -> Target) -> Result<(Target, Origin)> {
-    words::not_empty(name).map_err(by(flag))?;
+    values::not_empty(name).map_err(by(flag))?;
     Ok((make(name.to_owned()), Origin::flag(flag)))
 }
 
@@ -108,7 +108,7 @@ fn profile(args: &Session) -> Result<Option<String>> {
         return Ok(Some("release".to_owned()));
     }
     if let Some(name) = &args.profile {
-        words::not_empty(name).map_err(by("--profile"))?;
+        values::not_empty(name).map_err(by("--profile"))?;
     }
     Ok(args.profile.clone())
 }
@@ -118,7 +118,7 @@ fn variable(pair: &str) -> Result<(String, String)> {
     let Some((key, value)) = pair.split_once('=') else {
         return Err(refuse(format!("found {pair:?} without a value; write {:?}", format!("{pair}=VALUE"))));
     };
-    words::variable(key, value).map_err(refuse)?;
+    values::variable(key, value).map_err(refuse)?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
@@ -144,5 +144,5 @@ fn data(pair: &str, directory: &Path) -> Result<Data, String> {
     let Some((pattern, action)) = pair.rsplit_once('=') else {
         return Err(format!("found {pair:?} without an action; write \"{pair}=signal:HUP\""));
     };
-    Ok(Data { glob: words::glob(pattern, directory)?, action: words::data_action(action)? })
+    Ok(Data { glob: values::glob(pattern, directory)?, action: values::data_action(action)? })
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::layer::{Layer, Origin, some_time};
-use super::{Address, Data, Listen, Target, address, duration, words};
+use super::{Address, Data, Listen, Target, address, duration, values};
 use crate::error::{Error, Exit, Result};
 
 /// Which table of a manifest is meant.
@@ -100,23 +100,23 @@ fn from_table(source: &Source<'_>, table: &dyn TableLike) -> Result<Layer> {
             "features" => layer.features = Some(entry.list(|one| Ok(one.word()?.to_owned()))?),
             "profile" => layer.profile = Some(entry.word()?.to_owned()),
             "replay" => layer.replay = Some(entry.boolean()?),
-            "debug" => layer.debug = Some(entry.parsed(words::debug)?),
-            "args" => layer.args = Some(entry.list(|one| Ok(one.checked(words::no_nul)?.into()))?),
+            "debug" => layer.debug = Some(entry.parsed(values::debug)?),
+            "args" => layer.args = Some(entry.list(|one| Ok(one.checked(values::no_nul)?.into()))?),
             "env" => layer.env = entry.table()?.into_iter().map(variable).collect::<Result<_>>()?,
             "env-file" => layer.env_file = Some((directory.join(entry.word()?), origin())),
             "listen" => layer.listen = Some(listen(&entry, directory)?),
             "watch" => layer.watch = Some(entry.list(|one| Ok((directory.join(one.word()?), one.origin())))?),
-            "ignore" => layer.ignore = Some(entry.list(|one| one.parsed(|text| words::glob(text, directory)))?),
+            "ignore" => layer.ignore = Some(entry.list(|one| one.parsed(|text| values::glob(text, directory)))?),
             "data" => {
                 let data = |(pattern, action): (&str, Entry<'_>)| {
-                    let glob = words::glob(pattern, directory).map_err(|why| action.refuse(why))?;
-                    Ok(Data { glob, action: action.parsed(words::data_action)? })
+                    let glob = values::glob(pattern, directory).map_err(|why| action.refuse(why))?;
+                    Ok(Data { glob, action: action.parsed(values::data_action)? })
                 };
                 layer.data = Some(entry.table()?.into_iter().map(data).collect::<Result<_>>()?);
             }
-            "strategy" => layer.strategy = Some(entry.parsed(words::strategy)?),
-            "handoff" => layer.handoff = Some((entry.parsed(words::handoff)?, origin())),
-            "ready" => layer.ready = Some(entry.parsed(words::ready)?),
+            "strategy" => layer.strategy = Some(entry.parsed(values::strategy)?),
+            "handoff" => layer.handoff = Some((entry.parsed(values::handoff)?, origin())),
+            "ready" => layer.ready = Some(entry.parsed(values::ready)?),
             "overlap" => layer.overlap = Some(entry.boolean()?),
             "ready-timeout" => layer.ready_timeout = Some(some_time(entry.time()?).map_err(|why| entry.refuse(why))?),
             "probation" => layer.probation = Some(entry.time()?),
@@ -131,14 +131,14 @@ fn from_table(source: &Source<'_>, table: &dyn TableLike) -> Result<Layer> {
 
 fn unknown(source: &Source<'_>, table: &dyn TableLike, key: &str) -> Error {
     let span = table.key(key).and_then(|key| key.span()).unwrap_or_default();
-    let meant = words::did_you_mean(key, KEYS);
-    let all = if meant.is_empty() { format!("; the keys are {}", words::listed(KEYS)) } else { meant };
+    let meant = values::did_you_mean(key, KEYS);
+    let all = if meant.is_empty() { format!("; the keys are {}", values::listed(KEYS)) } else { meant };
     Error::usage(format!("{}: unknown key `{key}` in [{}]{all}", source.place(&span), source.section))
 }
 
 fn variable((key, value): (&str, Entry<'_>)) -> Result<(String, String)> {
     let text = value.text()?;
-    words::variable(key, text).map_err(|why| value.refuse(why))?;
+    values::variable(key, text).map_err(|why| value.refuse(why))?;
     Ok((key.to_owned(), text.to_owned()))
 }
 
@@ -249,7 +249,7 @@ impl<'a> Entry<'a> {
     }
 
     fn word(&self) -> Result<&'a str> {
-        self.checked(words::not_empty)
+        self.checked(values::not_empty)
     }
 
     fn parsed<T>(&self, parse: impl Fn(&str) -> Result<T, String>) -> Result<T> {

@@ -11,7 +11,7 @@ mod layer;
 mod metadata;
 #[cfg(test)]
 mod tests;
-mod words;
+mod values;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 pub use self::address::{Address, Listen};
 pub use self::again::Choice;
 pub use self::env_file::env_file;
-pub use self::words::glob_set;
+pub use self::values::glob_set;
 pub use crate::cli::{Color, Format};
 
 /// Every key with its default. Four have no fixed one and stand as comments.

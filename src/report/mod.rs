@@ -1,11 +1,11 @@
 //! Everything the user is told, as values: a `Notice` is a fact with its cause, and the renderers turn it into a
 //! line of text (`text`) or a JSON object (`json`). Never lives here: deciding what happens.
 
-mod behind;
+mod background;
 pub mod clean;
+mod formats;
 mod json;
 pub mod say;
-mod standing;
 mod still;
 mod text;
 mod url;
@@ -14,10 +14,10 @@ mod waterfall;
 use serde::Serialize;
 use std::path::PathBuf;
 
-pub use behind::Behind;
+pub use background::Background;
 pub use clean::one_line;
+pub use formats::size;
 pub use json::Json;
-pub use standing::Standing;
 pub use text::Text;
 pub use url::urls;
 
@@ -275,7 +275,7 @@ pub enum BuiltBy {
 }
 
 /// How the end of a program is told that has not failed.
-const SUCCESS: &str = "exit status 0";
+pub const SUCCESS: &str = "exit status 0";
 
 /// Where notices go. `at` is the time since the session began.
 pub trait Reporter {
@@ -283,17 +283,6 @@ pub trait Reporter {
 
     /// Empties the screen, where there is one.
     fn clear(&mut self);
-}
-
-/// A number of bytes as a person reads it: `512 bytes`, `20.5 kB`, `60.1 MB`.
-pub fn size(bytes: u64) -> String {
-    let of = |unit: u64| format!("{}.{}", bytes / unit, bytes % unit * 10 / unit);
-    match bytes {
-        0..1_000 => format!("{bytes} bytes"),
-        1_000..1_000_000 => format!("{} kB", of(1_000)),
-        1_000_000..1_000_000_000 => format!("{} MB", of(1_000_000)),
-        _ => format!("{} GB", of(1_000_000_000)),
-    }
 }
 
 /// A path as the user would write it, on one line: relative to the working directory where it is below it.

@@ -1,6 +1,7 @@
 //! Notices as lines for a person: a marker word, then cause and state. The progress of the first build is one line drawn in
 //! place and wiped before anything else is written. Never lives here: deciding what is said, and the server's own output.
 
+use super::formats::span;
 use super::{HandOver, Notice, Reporter, SUCCESS, Timing, Vintage, clean, still, urls, waterfall};
 use console::Style;
 use std::io::Write;
@@ -298,11 +299,6 @@ fn ended(what: &str, end: &str, state: &str) -> String {
 
 fn count(n: usize, one: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
-}
-
-/// Milliseconds as they are below ten seconds, seconds from there on.
-pub(super) fn span(ms: f64) -> String {
-    if ms < 10_000.0 { format!("{ms:.0} ms") } else { format!("{:.1} s", ms / 1000.0) }
 }
 
 /// How an old program ends that was asked to: by itself, or by SIGTERM, which some make an exit status.

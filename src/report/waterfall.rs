@@ -1,7 +1,7 @@
 //! Where the time of one save went, as text: a line for each step, with a bar on the scale that all of them share.
 //! Never lives here: taking the times, and the marker before the first line.
 
-use super::text::span;
+use super::formats::span;
 use super::{BuiltBy, CrateTiming, Timings, clean};
 
 /// Narrower than that, lines wrap; wider, a bar is no longer seen with its name.

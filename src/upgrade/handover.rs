@@ -167,10 +167,13 @@ impl<P: Clone + PartialEq> Handover<P> {
     }
 
     /// The same program again, as a new generation.
-    pub fn again(&mut self, now: Instant, style: Style) -> Vec<Action<P>> {
+    ///
+    /// # Errors
+    /// Why that is not possible.
+    pub fn again(&mut self, now: Instant, style: Style) -> Result<Vec<Action<P>>, String> {
         match self.coming_program().or(self.current_program()).or(self.history.served()).cloned() {
-            Some(program) => self.switch_to(now, program, style),
-            None => refused("upgrade", "nothing has been built yet"),
+            Some(program) => Ok(self.switch_to(now, program, style)),
+            None => Err("nothing has been built yet".to_owned()),
         }
     }
 
@@ -180,14 +183,14 @@ impl<P: Clone + PartialEq> Handover<P> {
     }
 
     /// Back to the program that served before the current one; asked for again, to the one before that.
-    pub fn rollback(&mut self, now: Instant, style: Style) -> Vec<Action<P>> {
+    ///
+    /// # Errors
+    /// Why that is not possible.
+    pub fn rollback(&mut self, now: Instant, style: Style) -> Result<Vec<Action<P>>, String> {
         let coming = self.coming_program().cloned();
         match self.history.back(coming.as_ref()) {
-            Some(program) => self.switch_to(now, program, style),
-            None => refused(
-                "rollback",
-                &format!("no program from before this one is kept (the last {KEPT} of a session are)"),
-            ),
+            Some(program) => Ok(self.switch_to(now, program, style)),
+            None => Err(format!("no program from before this one is kept (the last {KEPT} of a session are)")),
         }
     }
 
@@ -474,10 +477,6 @@ impl<P: Clone + PartialEq> Handover<P> {
         actions.extend(self.start_when(now, program, at));
         actions
     }
-}
-
-fn refused<P>(asked: &str, why: &str) -> Vec<Action<P>> {
-    vec![Action::Tell(Notice::Refused { asked: asked.to_owned(), why: why.to_owned() })]
 }
 
 #[cfg(test)]

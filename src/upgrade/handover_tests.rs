@@ -209,7 +209,7 @@ fn inside_the_probation_window_the_old_one_takes_over_again() {
     let back = Notice::RolledBack { from: 2, to: 1, end: "signal 6".into() };
     assert_eq!(handover.exited(now + secs(4), 2, "signal 6", true), [Action::Resume(1), Action::Tell(back)]);
     assert_eq!(handover.current_program(), Some(&"one"));
-    assert_eq!(handover.rollback(now + secs(4), Style::Overlap).len(), 1, "there is nothing further back");
+    assert!(handover.rollback(now + secs(4), Style::Overlap).is_err(), "there is nothing further back");
     assert_eq!(handover.current(), Some(1));
 }
 
@@ -392,18 +392,15 @@ fn stop_first_brings_the_old_program_back_when_the_new_one_fails() {
 #[test]
 fn rollback_goes_to_the_one_before_and_upgrade_to_the_same() {
     let (mut handover, now) = serving(TIMEOUTS);
-    assert!(matches!(&handover.rollback(now, Style::Overlap)[..], [Action::Tell(Notice::Refused { .. })]));
+    assert!(handover.rollback(now, Style::Overlap).is_err());
     swap(&mut handover, now, "two");
-    assert_eq!(handover.again(now, Style::Overlap), [start(3, "two")]);
+    assert_eq!(handover.again(now, Style::Overlap).unwrap(), [start(3, "two")]);
     take_over(&mut handover, now);
-    assert_eq!(handover.rollback(now, Style::Overlap), [start(4, "one")]);
+    assert_eq!(handover.rollback(now, Style::Overlap).unwrap(), [start(4, "one")]);
     take_over(&mut handover, now);
     assert_eq!(vintage(&handover), Some(Vintage::RolledBack));
-    assert!(
-        matches!(&handover.rollback(now, Style::Overlap)[..], [Action::Tell(Notice::Refused { .. })]),
-        "not forth again"
-    );
-    assert_eq!(handover.again(now, Style::Overlap), [start(5, "one")]);
+    assert!(handover.rollback(now, Style::Overlap).is_err(), "not forth again");
+    assert_eq!(handover.again(now, Style::Overlap).unwrap(), [start(5, "one")]);
     take_over(&mut handover, now);
     assert_eq!(vintage(&handover), Some(Vintage::RolledBack), "an upgrade without a build changes nothing of that");
 }
@@ -414,15 +411,15 @@ fn each_rollback_goes_one_further_and_a_build_ends_it() {
     for program in ["two", "three", "four"] {
         swap(&mut handover, now, program);
     }
-    assert_eq!(handover.rollback(now, Style::Overlap), [start(5, "three")]);
+    assert_eq!(handover.rollback(now, Style::Overlap).unwrap(), [start(5, "three")]);
     // Before that one is ready.
-    assert_eq!(handover.rollback(now, Style::Overlap), [Action::Terminate(5), start(6, "two")]);
+    assert_eq!(handover.rollback(now, Style::Overlap).unwrap(), [Action::Terminate(5), start(6, "two")]);
     let _ = handover.exited(now, 5, "signal 15", true);
     take_over(&mut handover, now);
     assert_eq!((handover.current_program(), vintage(&handover)), (Some(&"two"), Some(Vintage::RolledBack)));
     swap(&mut handover, now, "five");
     assert_eq!(vintage(&handover), Some(Vintage::Newest));
-    assert_eq!(handover.rollback(now, Style::Overlap), [start(8, "two")], "what served before");
+    assert_eq!(handover.rollback(now, Style::Overlap).unwrap(), [start(8, "two")], "what served before");
     take_over(&mut handover, now);
     // Where a build gives what serves, it is what the newest sources are; where it gives what cannot be kept, nothing is.
     handover.unchanged();
@@ -435,24 +432,24 @@ fn each_rollback_goes_one_further_and_a_build_ends_it() {
 fn a_rollback_that_fails_leaves_what_serves_as_it_was() {
     let (mut handover, now) = serving(TIMEOUTS);
     swap(&mut handover, now, "two");
-    let _ = handover.rollback(now, Style::Overlap);
+    let _ = handover.rollback(now, Style::Overlap).unwrap();
     let end = "exit status 1".to_owned();
     let failed = Notice::StartFailed { generation: 3, end, program: Vintage::RolledBack, serving: Some(2) };
     assert_eq!(handover.exited(now, 3, "exit status 1", true)[0], Action::Tell(failed));
     assert_eq!((handover.current_program(), vintage(&handover)), (Some(&"two"), Some(Vintage::Newest)));
-    assert_eq!(handover.rollback(now, Style::Overlap), [start(4, "one")], "it may be tried again");
+    assert_eq!(handover.rollback(now, Style::Overlap).unwrap(), [start(4, "one")], "it may be tried again");
 }
 
 #[test]
 fn a_rollback_on_probation_that_dies_goes_forth_again() {
     let (mut handover, now) = serving(Timeouts { probation: secs(5), ..TIMEOUTS });
     swap(&mut handover, now, "two");
-    let _ = handover.rollback(now, Style::Overlap);
+    let _ = handover.rollback(now, Style::Overlap).unwrap();
     let _ = handover.ready(now, 3);
     assert_eq!(handover.current_program(), Some(&"one"));
     let _ = handover.exited(now, 3, "signal 6", true);
     assert_eq!((handover.current_program(), vintage(&handover)), (Some(&"two"), Some(Vintage::Newest)));
-    assert_eq!(handover.rollback(now, Style::Overlap), [start(4, "one")]);
+    assert_eq!(handover.rollback(now, Style::Overlap).unwrap(), [start(4, "one")]);
 }
 
 #[test]
@@ -464,11 +461,11 @@ fn only_a_handful_of_programs_is_kept() {
     }
     assert_eq!(handover.programs().collect::<std::collections::BTreeSet<_>>().len(), KEPT + 1);
     for program in later.iter().rev().skip(1).take(KEPT) {
-        let _ = handover.rollback(now, Style::Overlap);
+        let _ = handover.rollback(now, Style::Overlap).unwrap();
         take_over(&mut handover, now);
         assert_eq!(handover.current_program(), Some(program));
     }
-    assert!(matches!(&handover.rollback(now, Style::Overlap)[..], [Action::Tell(Notice::Refused { .. })]));
+    assert!(handover.rollback(now, Style::Overlap).is_err());
 }
 
 #[test]
@@ -488,10 +485,10 @@ fn the_one_that_was_fallen_back_to_is_neither_the_newest_nor_asked_for() {
     }
     assert_eq!(falls, [false, false, true]);
     assert_eq!((handover.current_program(), vintage(&handover)), (Some(&"one"), Some(Vintage::FallenBack)));
-    let _ = handover.again(now + secs(9), Style::Overlap);
+    let _ = handover.again(now + secs(9), Style::Overlap).unwrap();
     take_over(&mut handover, now + secs(9));
     assert_eq!(vintage(&handover), Some(Vintage::FallenBack), "an upgrade makes it no newer");
-    assert!(matches!(&handover.rollback(now, Style::Overlap)[..], [Action::Tell(Notice::Refused { .. })]));
+    assert!(handover.rollback(now, Style::Overlap).is_err());
 }
 
 #[test]
@@ -677,7 +674,7 @@ fn a_second_start_that_fails_beside_the_old_one_brings_advice_once() {
     assert_eq!(said, [0, 1, 0]);
     // A program of which one process has served already can run, only not twice.
     let (mut handover, now) = serving(TIMEOUTS);
-    let _ = handover.again(now, Style::Overlap);
+    let _ = handover.again(now, Style::Overlap).unwrap();
     let actions = handover.exited(now, 2, "exit status 1", true);
     assert_eq!(notes(&actions).len(), 1);
     // And one that was mended is not remembered.
@@ -714,7 +711,7 @@ fn one_without_a_program_before_it_is_let_be_after_five_deaths() {
     let (mut handover, now) = serving(TIMEOUTS);
     assert_eq!(started_after_deaths(&mut handover, now, 1..6), ["one"; 4]);
     assert_eq!((handover.current(), handover.deadline()), (None, None));
-    assert_eq!(handover.again(now + secs(9), Style::Overlap), [start(6, "one")]);
+    assert_eq!(handover.again(now + secs(9), Style::Overlap).unwrap(), [start(6, "one")]);
 }
 
 proptest! {
@@ -780,7 +777,7 @@ proptest! {
                 Input::Rollback => {
                     went_back = true;
                     let serving = handover.current_program().copied();
-                    let actions = handover.rollback(now, style);
+                    let actions = handover.rollback(now, style).unwrap_or_default();
                     let target = actions.iter().find_map(|action| match action {
                         Action::Start { program, .. } => Some(*program),
                         _ => None,
@@ -788,7 +785,7 @@ proptest! {
                     prop_assert!(target.is_none() || target != serving, "back to what serves");
                     actions
                 }
-                Input::Again => handover.again(now, style),
+                Input::Again => handover.again(now, style).unwrap_or_default(),
                 Input::Unchanged => {
                     if let Some(program) = handover.coming_program().or(handover.current_program()).copied() {
                         (newest, went_back) = (Some(program), false);

@@ -22,6 +22,7 @@ mod quiet;
 mod ready;
 mod sockets;
 mod stage;
+mod standing;
 mod store;
 mod takes;
 mod whole;
@@ -37,6 +38,7 @@ use handover::Handover;
 use hotrun::holder::{Holder, Said as Told};
 use nix::sys::signal::Signal;
 use sockets::Held;
+use standing::Standing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -111,6 +113,8 @@ pub struct Room {
     /// What was said once.
     said: BTreeSet<&'static str>,
     said_binds_for_itself: bool,
+    /// Why the newest program does not serve.
+    pub standing: Standing,
     out: Vec<Notice>,
 }
 
@@ -167,6 +171,7 @@ impl Room {
             left: Vec::new(),
             said: BTreeSet::new(),
             said_binds_for_itself: false,
+            standing: Standing::default(),
             out: Vec::new(),
         };
         for socket in room.held.iter() {
@@ -226,7 +231,13 @@ impl Room {
 
     /// What there is to tell.
     pub fn take(&mut self) -> Vec<Notice> {
+        self.out.iter().for_each(|notice| self.standing.hear(notice));
         std::mem::take(&mut self.out)
+    }
+
+    /// Why the newest program does not serve, where it was tried and does not.
+    pub fn trouble(&self) -> Option<String> {
+        self.standing.trouble(self.vintage())
     }
 
     /// A program that is to serve from now on.
@@ -261,16 +272,21 @@ impl Room {
     }
 
     /// The same program as a new generation, without a build.
-    pub fn again(&mut self, now: Instant) {
-        let actions = self.handover.again(now, self.style());
-        self.perform(now, actions);
+    ///
+    /// # Errors
+    /// Why that is not possible.
+    pub fn again(&mut self, now: Instant) -> Result<(), String> {
+        self.handover.again(now, self.style()).map(|actions| self.perform(now, actions))
     }
 
     /// The program before this one; asked for again, the one before that.
-    pub fn rollback(&mut self, now: Instant) {
+    ///
+    /// # Errors
+    /// Why that is not possible.
+    pub fn rollback(&mut self, now: Instant) -> Result<(), String> {
         let style = self.handover.earlier().map_or_else(|| self.style(), |program| self.style_for(program));
         let actions = self.handover.rollback(now, style);
-        self.perform(now, actions);
+        actions.map(|actions| self.perform(now, actions))
     }
 
     pub fn stop(&mut self, now: Instant) {

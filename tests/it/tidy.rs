@@ -53,11 +53,12 @@ fn the_two_rooms_do_not_name_each_other() {
 fn the_cores_touch_no_world() {
     let cores = [
         "src/compile/cycle.rs",
+        "src/compile/request.rs",
         "src/upgrade/handover.rs",
         "src/upgrade/deaths.rs",
         "src/upgrade/history.rs",
         "src/upgrade/stage.rs",
-        "src/report/standing.rs",
+        "src/upgrade/standing.rs",
         "src/upgrade/gate/drain.rs",
         "hotrun/src/control/succession.rs",
         "hotrun/src/control/retirement.rs",

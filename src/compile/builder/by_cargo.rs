@@ -1,7 +1,7 @@
 //! The end of a build by cargo, and what is tried where it has failed for a reason that is not the sources'.
 //! Never lives here: what such a reason is (`trouble`).
 
-use super::{Builder, Outcome};
+use super::{BuildResult, Builder};
 use crate::compile::build::{self, Told};
 use crate::compile::last::Last;
 use crate::compile::{reason, trouble};
@@ -9,14 +9,14 @@ use crate::report::Notice;
 use std::path::PathBuf;
 
 impl Builder {
-    pub(super) fn cargo_ended(&mut self, outcome: build::Outcome, newer: bool) -> Option<Outcome> {
+    pub(super) fn cargo_ended(&mut self, outcome: build::Outcome, newer: bool) -> Option<BuildResult> {
         Some(match outcome {
             build::Outcome::Built(mut built) => {
                 self.repaired = false;
                 if let Some(began) = self.cargo_began {
                     self.last = Last::of(&mut built, began);
                 }
-                Outcome::Built(Box::new(built), self.how.clone(), None)
+                BuildResult::Built(Box::new(built), self.provenance.clone(), None)
             }
             build::Outcome::Failed { errors, mut messages } => {
                 self.replay.forget("cargo's last build failed");
@@ -27,7 +27,7 @@ impl Builder {
                 } else if !newer && let Some(damaged) = self.repair(&messages) {
                     return self.ask_cargo(format!("the incremental data of {damaged} was damaged"));
                 }
-                Outcome::Failed { errors, messages }
+                BuildResult::Failed { errors, messages }
             }
         })
     }

@@ -1,7 +1,7 @@
 //! A build by replay, from one event to the next, and its end.
 //! Never lives here: what may be replayed (`replay`), and what is tried instead (`by_cargo`).
 
-use super::{BREATHER, Builder, Outcome, Work, rustc_sink};
+use super::{BREATHER, BuildResult, Builder, Work, rustc_sink};
 use crate::compile::build::Told;
 use crate::compile::output::Words;
 use crate::compile::replay;
@@ -20,12 +20,12 @@ impl Builder {
         now: Instant,
         run: (u64, Box<replay::Run>),
         newer: bool,
-    ) -> Option<Outcome> {
+    ) -> Option<BuildResult> {
         let outcome = self.replay_went_on(now, run, newer);
         if outcome.is_none() && self.work.is_none() {
             // As when the project's folder is moved away: whoever waits for the build must hear of its end.
             let words = Words::text(format!("error: {}", gone()));
-            return Some(Outcome::Failed { errors: 0, messages: vec![Told { about: None, words }] });
+            return Some(BuildResult::Failed { errors: 0, messages: vec![Told { about: None, words }] });
         }
         outcome
     }
@@ -35,7 +35,7 @@ impl Builder {
         now: Instant,
         (number, mut run): (u64, Box<replay::Run>),
         newer: bool,
-    ) -> Option<Outcome> {
+    ) -> Option<BuildResult> {
         let sink = rustc_sink(&self.sink, number);
         let (plan, folder) = self.replay.parts()?;
         let Some(outcome) = run.ended(plan, folder) else {
@@ -52,7 +52,7 @@ impl Builder {
         mut run: replay::Run,
         outcome: replay::Outcome,
         newer: bool,
-    ) -> Option<Outcome> {
+    ) -> Option<BuildResult> {
         self.note_link(&run);
         self.note_left_out(&run.allowance);
         self.ready_at = Some((now + BREATHER, run.first));
@@ -62,7 +62,7 @@ impl Builder {
                 return self.ask_cargo(format!("{} is written while it is compiled", short(&path)));
             }
             // It is as it was before, or its save is about to be seen.
-            self.how.crates.append(&mut run.steps);
+            self.provenance.crates.append(&mut run.steps);
             return self.replay_again(now);
         }
         match outcome {
@@ -70,23 +70,23 @@ impl Builder {
                 let (plan, folder) = self.replay.parts()?;
                 let built = self.last.made_again(plan, folder)?;
                 let inputs = plan.inputs();
-                let mut how = self.how.clone();
+                let mut how = self.provenance.clone();
                 how.crates.append(&mut run.steps);
                 how.link = run.linked.map(|link| (link.took, link.linker_name().to_owned()));
-                Some(Outcome::Built(Box::new(built), how, Some(inputs)))
+                Some(BuildResult::Built(Box::new(built), how, Some(inputs)))
             }
             replay::Outcome::Failed { errors, messages } => {
                 let (plan, _) = self.replay.parts()?;
                 let own = messages.into_iter().map(|words| Told { about: None, words });
                 let known = self.last.messages(plan, |number| !run.wants(number));
-                Some(Outcome::Failed { errors, messages: known.into_iter().chain(own).collect() })
+                Some(BuildResult::Failed { errors, messages: known.into_iter().chain(own).collect() })
             }
             replay::Outcome::Doubtful(doubt) => self.ask_cargo(doubt.why),
         }
     }
 
     /// Compiles again, without cargo, what is not known to be compiled as it is now.
-    fn replay_again(&mut self, now: Instant) -> Option<Outcome> {
+    fn replay_again(&mut self, now: Instant) -> Option<BuildResult> {
         let work = self.replay.parts()?.0.work();
         self.again = true;
         self.ready_at = None;

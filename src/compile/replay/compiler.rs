@@ -3,8 +3,8 @@
 //! command-line flags from a path").
 //! Never lives here: which arguments those are.
 
-use super::Folder;
 use super::call::Call;
+use super::folder::Folder;
 use crate::compile::link;
 use crate::error::{Result, Tried};
 use crate::process::{Launcher, Running, Stdin};

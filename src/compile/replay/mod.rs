@@ -5,29 +5,28 @@
 
 pub mod call;
 mod compiler;
+mod folder;
 mod plan;
 mod record;
 pub mod run;
 mod schedule;
 mod surroundings;
+mod unit;
 
-pub use plan::{Lesson, Plan, Work};
+pub use folder::Folder;
+pub use plan::{Lesson, Plan, Work, Workspace};
 pub use run::{Doubt, Outcome, Run, Said, Step};
 
 use crate::compile::stamp::content_of;
 use crate::compile::{link, project};
 use crate::config;
-use crate::process::{Ground, Launcher, Leaving, Stdin, is_passing, private};
+use crate::process::{Ground, Launcher, Leaving, Stdin, is_passing};
 use crate::report::short;
-use call::Facts;
 use cargo_metadata::{Metadata, PackageId};
 use compiler::Compiler;
-use nix::fcntl::{Flock, FlockArg};
-use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -35,103 +34,6 @@ use std::process::{Command, Stdio};
 pub const OURS: &str = "hotrun";
 const CALLS: &str = "calls";
 const REPLAY: &str = "replay";
-
-/// Where calls are run again. It is kept between sessions, with its incremental caches.
-#[derive(Debug)]
-pub struct Folder {
-    pub path: PathBuf,
-    pub line_tables: bool,
-    /// Two sessions would write to the same files.
-    lock: Flock<File>,
-}
-
-impl Folder {
-    fn open(path: PathBuf, line_tables: bool) -> Result<Folder, String> {
-        let tried = |error: io::Error| format!("{}: {error}", short(&path));
-        if path.to_str().is_none_or(|name| name.contains(['\n', '\r'])) {
-            return Err(format!("{} has a name that cannot be given to rustc as a line", short(&path)));
-        }
-        for inner in ["deps", "incremental", "link", "program", "records"].map(|inner| path.join(inner)) {
-            private::folder(&inner).map_err(tried)?;
-        }
-        let mut lock = File::options();
-        lock.create(true).truncate(false).write(true).mode(0o600).custom_flags(O_NOFOLLOW | O_NONBLOCK);
-        let file = lock.open(path.join("lock"));
-        let lock = Flock::lock(file.map_err(tried)?, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| format!("another session compiles in {}", short(&path)))?;
-        let folder = Folder { path: path.clone(), line_tables, lock };
-        folder.clear().map_err(tried)?;
-        Ok(folder)
-    }
-
-    /// Whether nobody has removed it, as `cargo clean` does.
-    fn is_there(&self) -> bool {
-        let there = fs::metadata(self.path.join("lock"));
-        there.is_ok_and(|there| {
-            self.lock.metadata().is_ok_and(|held| (held.dev(), held.ino()) == (there.dev(), there.ino()))
-        })
-    }
-
-    pub fn deps(&self) -> PathBuf {
-        self.path.join("deps")
-    }
-
-    /// The program, under the name that cargo gives it: what links the next one never touches it.
-    pub fn program(&self, name: &str) -> PathBuf {
-        program(&self.path, name)
-    }
-
-    pub fn incremental(&self) -> PathBuf {
-        self.path.join("incremental")
-    }
-
-    pub fn link(&self) -> PathBuf {
-        self.path.join("link")
-    }
-
-    pub fn temporary(&self) -> PathBuf {
-        self.path.join("temporary")
-    }
-
-    /// A cache that a compiler could not live with.
-    fn forget_cache(&self, facts: &Facts) {
-        let name = format!("{}-", facts.crate_name);
-        let caches = fs::read_dir(self.incremental()).into_iter().flatten().filter_map(Result::ok);
-        for cache in caches.filter(|cache| cache.file_name().to_string_lossy().starts_with(&name)) {
-            fs::remove_dir_all(cache.path()).ok();
-        }
-    }
-
-    /// Removes what compilers have left that were killed: objects beside what they made, folders to link in.
-    fn clear(&self) -> io::Result<()> {
-        for entry in fs::read_dir(self.deps())?.filter_map(Result::ok) {
-            let (name, path) = (entry.file_name(), entry.path());
-            let name = name.to_string_lossy();
-            if (name.starts_with("rustc") || name.starts_with("rmeta")) && path.is_dir() {
-                fs::remove_dir_all(path).ok();
-            } else if name.ends_with(".rcgu.o") || name.ends_with(".linking") {
-                fs::remove_file(path).ok();
-            }
-        }
-        match fs::remove_dir_all(self.temporary()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        DirBuilder::new().mode(0o700).create(self.temporary())
-    }
-}
-
-/// What is known of a project before cargo builds it.
-#[derive(Debug, Clone)]
-pub struct Known {
-    pub members: BTreeSet<PackageId>,
-    pub root_manifest: PathBuf,
-    /// Where calls were written down.
-    pub calls: PathBuf,
-    /// Where they are run again.
-    pub folder: PathBuf,
-    pub line_tables: bool,
-}
 
 /// What replay needs of the project, or why it cannot be had.
 #[derive(Debug)]
@@ -225,12 +127,12 @@ impl Replay {
     ///
     /// # Errors
     /// Why nothing can.
-    pub fn known(&self) -> Result<Known, String> {
+    pub fn workspace(&self) -> Result<Workspace, String> {
         let folder = self.folder.as_ref().map_err(Clone::clone)?;
         if let Some(outsider) = &self.outsider {
             return Err(format!("{outsider}, which is no member of the workspace, needs one that is"));
         }
-        Ok(Known {
+        Ok(Workspace {
             members: self.members.clone(),
             root_manifest: self.root.join("Cargo.toml"),
             calls: self.calls(),
@@ -277,8 +179,13 @@ impl Replay {
                 one.waiting = None;
             } else if one.waiting.is_none() {
                 // Without one, the next time takes what the first has taken.
-                one.waiting =
-                    Compiler::start(&self.launcher, &one.call, folder, one.facts.is_linked_by(self.own_linker)).ok();
+                one.waiting = Compiler::start(
+                    &self.launcher,
+                    &one.unit.call,
+                    folder,
+                    one.unit.facts.is_linked_by(self.own_linker),
+                )
+                .ok();
             }
         }
     }
@@ -287,7 +194,10 @@ impl Replay {
     pub fn merge(&self) -> Option<Leaving> {
         let (Ok(plan), Ok(folder)) = (&self.plan, &self.folder) else { return None };
         let mut command = Command::new(format!("/proc/{}/exe", std::process::id()));
-        command.arg(link::MERGE).arg(folder.program(&plan.crates.last()?.target.name)).env(link::FOLDER, folder.link());
+        command
+            .arg(link::MERGE)
+            .arg(folder.program(&plan.crates.last()?.unit.target.name))
+            .env(link::FOLDER, folder.link());
         command.env("TMPDIR", folder.temporary());
         let running = self.launcher.start(&command, Stdio::null(), Stdio::null(), Stdin::Null, &[], false).ok()?;
         running.to_background();
@@ -309,10 +219,6 @@ impl Replay {
             folder.clear().ok();
         }
     }
-}
-
-fn program(folder: &Path, name: &str) -> PathBuf {
-    folder.join("program").join(name)
 }
 
 /// The name under which this program is the wrapper: cargo compiles the crates of the workspace again when it is a new one. It is

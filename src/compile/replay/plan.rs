@@ -2,29 +2,39 @@
 //! they are made, and in which order they need each other.
 //! Never lives here: running anything.
 
-use super::Known;
 use super::call::{Call, Facts};
 use super::compiler::{self, Compiler};
 use super::record::Record;
 use super::schedule::with_dependents;
 use super::surroundings::Surroundings;
+use super::unit::{Inputs, Unit, reads_ours, unread};
 use crate::compile::build::Script;
-use crate::compile::places::plain;
-use crate::compile::{dep_info, stamp};
+use crate::compile::stamp;
 use crate::process::{Leaving, inherited, is_passing};
 use crate::report::short;
-use cargo_metadata::{Artifact as Unit, PackageId, Target, TargetKind};
+use cargo_metadata::{Artifact, PackageId, Target, TargetKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+/// What is known of a project before cargo builds it.
+#[derive(Debug, Clone)]
+pub struct Workspace {
+    pub members: BTreeSet<PackageId>,
+    pub root_manifest: PathBuf,
+    /// Where calls were written down.
+    pub calls: PathBuf,
+    /// Where they are run again.
+    pub folder: PathBuf,
+    pub line_tables: bool,
+}
+
 /// What there is to learn from, when cargo has built.
 #[derive(Debug, Clone)]
 pub struct Lesson {
-    pub units: Vec<Unit>,
+    pub units: Vec<Artifact>,
     pub scripts: Vec<Script>,
     pub executable: PathBuf,
     /// All inputs that cargo names.
@@ -35,13 +45,13 @@ pub struct Lesson {
     pub whole: Vec<PathBuf>,
     /// When cargo was started.
     pub began: SystemTime,
-    pub known: Known,
+    pub workspace: Workspace,
 }
 
 /// Crates in the order in which they need each other; the program is the last.
 #[derive(Debug)]
 pub struct Plan {
-    pub crates: Vec<Crate>,
+    pub crates: Vec<Slot>,
     pub surroundings: Surroundings,
     /// Folders of packages whose build script names no inputs.
     nameless: Vec<PathBuf>,
@@ -52,18 +62,10 @@ pub struct Plan {
     pub began: SystemTime,
 }
 
+/// Where a unit is compiled again and again.
 #[derive(Debug)]
-pub struct Crate {
-    pub package: PackageId,
-    pub target: Target,
-    pub call: Call,
-    pub facts: Facts,
-    /// Those it needs directly, of those in the plan.
-    pub needs: Vec<usize>,
-    /// Where crates of the plan are found that it is given: by cargo's path, the path here.
-    pub externs: BTreeMap<PathBuf, PathBuf>,
-    /// Its sources as cargo's build knew them.
-    pub sources: Vec<PathBuf>,
+pub struct Slot {
+    pub unit: Unit,
     /// How it was compiled here last, if it was.
     pub record: Option<Record>,
     /// One that is ready for the next time.
@@ -100,7 +102,7 @@ impl Plan {
                 short(path)
             ));
         }
-        let calls = Captured::read(&lesson.known.calls);
+        let calls = Captured::read(&lesson.workspace.calls);
         let (candidates, excluded) = sort(&lesson, &calls)?;
         let chosen = choose(&lesson, &calls, candidates, excluded)?;
         let order = chosen.keys().copied().collect::<Vec<_>>();
@@ -109,12 +111,12 @@ impl Plan {
         let mut places: HashMap<PathBuf, usize> = HashMap::new();
         for index in in_order(&order, &calls) {
             let (call, facts) = (&calls.all[index].call, &calls.all[index].facts);
-            let unit = chosen[&index];
+            let artifact = chosen[&index];
             let mut externs = BTreeMap::new();
             let mut needs = BTreeSet::new();
             for path in &facts.externs {
                 if let Some(number) = places.get(path) {
-                    let here = lesson.known.folder.join("deps").join(path.file_name().unwrap_or_default());
+                    let here = lesson.workspace.folder.join("deps").join(path.file_name().unwrap_or_default());
                     externs.insert(path.clone(), here);
                     needs.insert(*number);
                 }
@@ -122,22 +124,16 @@ impl Plan {
             let inputs = Inputs::read(call, facts, &facts.out_dir).map_err(|error| unread(facts, &error))?;
             let number = crates.len();
             places.extend(facts.outputs(&facts.out_dir).into_iter().map(|path| (path, number)));
-            let mut one = Crate {
-                package: unit.package_id.clone(),
-                target: unit.target.clone(),
+            let unit = Unit {
+                package: artifact.package_id.clone(),
+                target: artifact.target.clone(),
                 call: call.clone(),
                 facts: facts.clone(),
                 needs: needs.into_iter().collect(),
                 externs,
                 sources: inputs.sources,
-                record: None,
-                waiting: None,
-                leaving: None,
-                begun: false,
             };
-            one.record = Record::read(&lesson.known.folder, &one, lesson.known.line_tables)
-                .filter(|record| record.made(&one.outputs(&lesson.known.folder)));
-            crates.push(one);
+            crates.push(Slot::open(unit, &lesson.workspace));
         }
         let plan = surround(lesson, crates, &calls)?;
         // A newer build is on its way, which will see it.
@@ -171,7 +167,7 @@ impl Plan {
     /// Of a crate here, by this name or by way of a link.
     fn is_source(&self, path: &PathBuf) -> bool {
         let by_link = || {
-            let sources = self.crates.iter().flat_map(Crate::sources);
+            let sources = self.crates.iter().flat_map(Slot::sources);
             path.canonicalize()
                 .is_ok_and(|real| sources.filter_map(|path| path.canonicalize().ok()).any(|one| one == real))
         };
@@ -180,68 +176,52 @@ impl Plan {
 
     /// All crates that are not as their sources are.
     pub fn work(&self) -> Work {
-        let needs: Vec<Vec<usize>> = self.crates.iter().map(|one| one.needs.clone()).collect();
-        let crates = with_dependents(&needs, |number| {
-            let one = &self.crates[number];
-            one.begun || one.record.as_ref().is_none_or(|record| !record.still_holds(&one.call))
-        });
+        let needs: Vec<Vec<usize>> = self.crates.iter().map(|one| one.unit.needs.clone()).collect();
+        let crates = with_dependents(&needs, |number| !self.crates[number].is_current());
         let cold = crates.iter().find(|number| self.crates[**number].record.is_none());
-        let cold = cold.map(|number| self.crates[*number].facts.crate_name.clone());
+        let cold = cold.map(|number| self.crates[*number].unit.facts.crate_name.clone());
         Work { crates, cold }
     }
 
     /// Everything the program is made of, as far as is known now.
     pub fn inputs(&self) -> Vec<PathBuf> {
-        let sources = self.crates.iter().flat_map(Crate::sources);
+        let sources = self.crates.iter().flat_map(Slot::sources);
         self.other_inputs.iter().cloned().chain(sources).collect()
     }
 
     pub fn lacks_a_source(&self) -> bool {
-        self.crates.iter().flat_map(Crate::sources).any(|path| !path.exists())
+        self.crates.iter().flat_map(Slot::sources).any(|path| !path.exists())
     }
 
     /// Whether a message is about a crate of the plan.
     pub fn has(&self, package: &PackageId, target: &Target) -> bool {
-        self.crates.iter().any(|one| one.package == *package && one.target == *target)
+        self.crates.iter().any(|one| one.unit.is_of(package, target))
     }
 }
 
-impl Crate {
-    /// As the last compilation knew them.
-    pub fn sources(&self) -> Vec<PathBuf> {
-        self.record.as_ref().map_or_else(|| self.sources.clone(), Record::sources)
+impl Slot {
+    /// With what is known of it from a session before.
+    fn open(unit: Unit, workspace: &Workspace) -> Slot {
+        let record = Record::read(&workspace.folder, &unit, workspace.line_tables);
+        let record = record.filter(|record| record.made(&unit.outputs(&workspace.folder)));
+        Slot { unit, record, waiting: None, leaving: None, begun: false }
     }
 
-    /// What is kept of what is made of it.
-    pub fn outputs(&self, folder: &Path) -> Vec<PathBuf> {
-        if self.facts.is_bin() {
-            return vec![super::program(folder, &self.target.name)];
-        }
-        self.facts.outputs(&folder.join("deps"))
+    /// As the last compilation knew them.
+    pub fn sources(&self) -> Vec<PathBuf> {
+        self.record.as_ref().map_or_else(|| self.unit.sources.clone(), Record::sources)
     }
 
     fn is_source(&self, path: &PathBuf) -> bool {
         match &self.record {
             Some(record) => record.has_source(path),
-            None => self.sources.contains(path),
+            None => self.unit.sources.contains(path),
         }
     }
-}
 
-/// What a compilation has read.
-#[derive(Debug)]
-pub struct Inputs {
-    pub sources: Vec<PathBuf>,
-    /// Of its environment.
-    pub variables: Vec<(String, Option<String>)>,
-}
-
-impl Inputs {
-    /// From what rustc wrote beside the crate in that folder.
-    pub fn read(call: &Call, facts: &Facts, folder: &Path) -> io::Result<Inputs> {
-        let text = fs::read_to_string(facts.dep_info(folder))?;
-        let sources = dep_info::inputs(&text).into_iter().map(|path| plain(call.folder.join(path)));
-        Ok(Inputs { sources: sources.collect(), variables: dep_info::variables(&text) })
+    /// Whether compiling it again would give what is there.
+    fn is_current(&self) -> bool {
+        !self.begun && self.record.as_ref().is_some_and(|record| record.still_holds(&self.unit.call))
     }
 }
 
@@ -275,7 +255,7 @@ impl Captured {
         calls
     }
 
-    fn of(&self, unit: &Unit) -> Option<usize> {
+    fn of(&self, unit: &Artifact) -> Option<usize> {
         let files = unit.filenames.iter().map(|path| path.as_std_path());
         let mut files = files.chain(unit.executable.as_ref().map(|path| path.as_std_path()));
         files.find_map(|path| {
@@ -288,21 +268,12 @@ impl Captured {
     }
 }
 
-/// Why a crate is compiled by cargo alone.
-pub fn reads_ours(facts: &Facts, name: &str) -> String {
-    format!("{} reads {name}, which replay sets for compilers", facts.crate_name)
-}
-
-pub fn unread(facts: &Facts, error: &io::Error) -> String {
-    format!("the list of sources of {} cannot be read: {error}", facts.crate_name)
-}
-
-type Chosen<'l> = BTreeMap<usize, &'l Unit>;
+type Chosen<'l> = BTreeMap<usize, &'l Artifact>;
 
 /// Calls of workspace members: those that can be run again, and those that cannot.
 fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usize>), String> {
     let (mut candidates, mut excluded) = (Chosen::new(), Vec::new());
-    for unit in lesson.units.iter().filter(|unit| lesson.known.members.contains(&unit.package_id)) {
+    for unit in lesson.units.iter().filter(|unit| lesson.workspace.members.contains(&unit.package_id)) {
         let Some(index) = calls.of(unit) else {
             return Err(format!("how cargo compiles {} is not known yet", unit.target.name));
         };
@@ -326,7 +297,7 @@ fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usi
         // What cargo takes from these it may have changed since without a new call.
         let old = lesson.settings.iter().find(|path| {
             let is_config = path.ends_with("config.toml") || path.ends_with("config");
-            (is_config || *path == manifest || **path == lesson.known.root_manifest) && stamp::is_newer(path, file)
+            (is_config || *path == manifest || **path == lesson.workspace.root_manifest) && stamp::is_newer(path, file)
         });
         if let (Some(path), true) = (old, is_program(lesson, unit)) {
             return Err(format!("{} was written after cargo compiled {}", short(path), unit.target.name));
@@ -372,7 +343,7 @@ fn choose<'l>(
     Ok(candidates)
 }
 
-fn is_program(lesson: &Lesson, unit: &Unit) -> bool {
+fn is_program(lesson: &Lesson, unit: &Artifact) -> bool {
     unit.executable.as_ref().is_some_and(|path| path.as_std_path() == lesson.executable)
 }
 
@@ -398,11 +369,11 @@ fn names_no_inputs(folder: &Path) -> String {
     format!("the build script of {} names no inputs (cargo::rerun-if-changed), so any change runs it", short(folder))
 }
 
-fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Result<Plan, String> {
+fn surround(lesson: Lesson, crates: Vec<Slot>, calls: &Captured) -> Result<Plan, String> {
     let now = SystemTime::now();
     let mut surroundings = Surroundings::default();
     let (named, nameless) = lesson.folders();
-    let own: BTreeSet<PathBuf> = crates.iter().flat_map(|one| one.sources.iter().cloned()).collect();
+    let own: BTreeSet<PathBuf> = crates.iter().flat_map(|one| one.unit.sources.iter().cloned()).collect();
     // Cargo names some files by where a link has led.
     let places: BTreeSet<PathBuf> = own.iter().filter_map(|path| path.canonicalize().ok()).collect();
     let is_own = |path: &PathBuf| own.contains(path) || path.canonicalize().is_ok_and(|place| places.contains(&place));
@@ -422,9 +393,9 @@ fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Result<Plan
             }
         }
     }
-    let in_plan: BTreeSet<&str> = crates.iter().map(|one| one.facts.crate_name.as_str()).collect();
+    let in_plan: BTreeSet<&str> = crates.iter().map(|one| one.unit.facts.crate_name.as_str()).collect();
     for unit in &lesson.units {
-        let is_own = crates.iter().any(|one| one.package == unit.package_id && one.target == unit.target);
+        let is_own = crates.iter().any(|one| one.unit.is_of(&unit.package_id, &unit.target));
         if is_own {
             continue;
         }
@@ -440,7 +411,7 @@ fn surround(lesson: Lesson, crates: Vec<Crate>, calls: &Captured) -> Result<Plan
         surroundings.add_artifact(&one.file);
     }
     for one in &crates {
-        surroundings.add_artifact(&one.call.program);
+        surroundings.add_artifact(&one.unit.call.program);
     }
     Ok(Plan { crates, surroundings, nameless, named, other_inputs, began: lesson.began })
 }

@@ -2,7 +2,7 @@
 //! Never lives here: compiling.
 
 use super::call::{Call, Rewrite};
-use super::plan::{Crate, Inputs};
+use super::unit::{Inputs, Unit};
 use crate::compile::output::Words;
 use crate::compile::stamp::{Print, Stamp, content_of};
 use crate::process::inherited;
@@ -42,17 +42,17 @@ pub struct Before {
 }
 
 impl Before {
-    pub fn look(one: &Crate, line_tables: bool, now: SystemTime) -> Before {
-        let sources = one.sources().into_iter().map(|path| {
+    pub fn look(unit: &Unit, sources: Vec<PathBuf>, line_tables: bool, now: SystemTime) -> Before {
+        let sources = sources.into_iter().map(|path| {
             let print = Print::of(&path, now);
             (path, print)
         });
-        let externs = one.facts.externs.iter().map(|path| one.externs.get(path).unwrap_or(path));
+        let externs = unit.facts.externs.iter().map(|path| unit.externs.get(path).unwrap_or(path));
         // What its build script has made, and told rustc to take, belongs to that run of it.
-        let script = one.call.script_output();
+        let script = unit.call.script_output();
         let externs = externs.chain(&script);
         Before {
-            call: call_of(one, line_tables),
+            call: call_of(unit, line_tables),
             began: now,
             sources: sources.collect(),
             externs: externs.map(|path| (path.clone(), Stamp::of_output(path))).collect(),
@@ -91,10 +91,10 @@ impl Before {
 
 impl Record {
     /// The record of a crate, where its call is still the same, and what it read of the environment; otherwise nothing that was made by it is of use.
-    pub fn read(folder: &Path, one: &Crate, line_tables: bool) -> Option<Record> {
-        let record = Record::parse(&fs::read(file(folder, one)).ok()?)?;
+    pub fn read(folder: &Path, unit: &Unit, line_tables: bool) -> Option<Record> {
+        let record = Record::parse(&fs::read(file(folder, unit)).ok()?)?;
         let same =
-            record.call == call_of(one, line_tables) && one.call.otherwise(&record.variables, inherited).is_none();
+            record.call == call_of(unit, line_tables) && unit.call.otherwise(&record.variables, inherited).is_none();
         same.then_some(record)
     }
 
@@ -102,15 +102,15 @@ impl Record {
         serde_json::from_slice(bytes).ok().filter(|record: &Record| record.version == VERSION)
     }
 
-    pub fn write(&self, folder: &Path, one: &Crate) -> io::Result<()> {
+    pub fn write(&self, folder: &Path, unit: &Unit) -> io::Result<()> {
         let mut kept = tempfile::NamedTempFile::new_in(folder.join("records"))?;
         kept.write_all(&serde_json::to_vec(self)?)?;
-        kept.persist(file(folder, one)).map_err(|error| error.error)?;
+        kept.persist(file(folder, unit)).map_err(|error| error.error)?;
         Ok(())
     }
 
-    pub fn remove(folder: &Path, one: &Crate) {
-        fs::remove_file(file(folder, one)).ok();
+    pub fn remove(folder: &Path, unit: &Unit) {
+        fs::remove_file(file(folder, unit)).ok();
     }
 
     /// Whether it is about those files, and they are as they were made.
@@ -135,16 +135,16 @@ impl Record {
     }
 }
 
-fn file(folder: &Path, one: &Crate) -> PathBuf {
-    folder.join("records").join(format!("{}.json", one.facts.stem()))
+fn file(folder: &Path, unit: &Unit) -> PathBuf {
+    folder.join("records").join(format!("{}.json", unit.facts.stem()))
 }
 
 /// The compiler, its arguments and its environment, as far as cargo has made it.
-fn call_of(one: &Crate, line_tables: bool) -> u64 {
+fn call_of(unit: &Unit, line_tables: bool) -> u64 {
     let nowhere = Path::new("");
-    let rewrite = Rewrite { out_dir: nowhere, incremental: nowhere, line_tables, externs: &one.externs, more: &[] };
-    let compiler = Stamp::of(&one.call.program);
-    content_of(format!("{} {compiler:?}", one.call.identity(&rewrite)).as_bytes())
+    let rewrite = Rewrite { out_dir: nowhere, incremental: nowhere, line_tables, externs: &unit.externs, more: &[] };
+    let compiler = Stamp::of(&unit.call.program);
+    content_of(format!("{} {compiler:?}", unit.call.identity(&rewrite)).as_bytes())
 }
 
 #[cfg(test)]

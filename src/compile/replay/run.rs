@@ -1,12 +1,13 @@
 //! One run of captured calls: the compilers it starts, what they say, and what came of it.
 //! Never lives here: which crates are compiled (`plan`), and in which order (`schedule`).
 
-use super::Folder;
 use super::call::Rewrite;
 use super::compiler::Compiler;
-use super::plan::{Inputs, Plan, Work, reads_ours, unread};
+use super::folder::Folder;
+use super::plan::{Plan, Work};
 use super::record::{Before, Record};
 use super::schedule::Schedule;
+use super::unit::{Inputs, reads_ours, unread};
 use crate::compile::allowance::{Allowance, Kind};
 use crate::compile::link;
 use crate::compile::output::{self, Line, Words, is_sum};
@@ -142,7 +143,7 @@ impl Run {
         in_background: bool,
         launcher: Launcher,
     ) -> Run {
-        let crates = plan.crates.iter().map(|one| (one.needs.clone(), one.facts.is_bin()));
+        let crates = plan.crates.iter().map(|one| (one.unit.needs.clone(), one.unit.facts.is_bin()));
         Run {
             launcher,
             began: now,
@@ -239,11 +240,13 @@ impl Run {
     }
 
     fn start(&self, now: Instant, number: usize, plan: &mut Plan, folder: &Folder, sink: &Sink) -> Result<Job> {
-        let one = &mut plan.crates[number];
+        let slot = &mut plan.crates[number];
         // From now on another session, too, must not take for made what may be half made, or broken.
-        one.begun = true;
+        slot.begun = true;
+        let sources = slot.sources();
+        let one = &slot.unit;
         Record::remove(&folder.path, one);
-        let before = Before::look(one, folder.line_tables, SystemTime::now());
+        let before = Before::look(one, sources, folder.line_tables, SystemTime::now());
         let own_linker = one.facts.is_linked_by(self.own_linker);
         if one.facts.is_bin() {
             link::forget_report(&folder.link());
@@ -258,7 +261,7 @@ impl Run {
             more: &more,
         });
         // One that has ended while it waited is no loss.
-        let waiting = one.waiting.take().and_then(|compiler| compiler.go(&arguments).ok());
+        let waiting = slot.waiting.take().and_then(|compiler| compiler.go(&arguments).ok());
         let mut running = match waiting {
             Some(running) => running,
             None => Compiler::start(&self.launcher, &one.call, folder, own_linker)?.go(&arguments)?,
@@ -291,13 +294,14 @@ impl Run {
     }
 
     fn end(&mut self, number: usize, job: Job, plan: &mut Plan, folder: &Folder) {
-        let one = &mut plan.crates[number];
+        let slot = &mut plan.crates[number];
+        let one = &slot.unit;
         if let Some(ended) = job.linked.or(job.exited) {
             self.steps.push(Step { name: one.facts.crate_name.clone(), began: job.began, ended });
         }
         let Job { mut running, before, linked, rendered, errors, odd, text, unlinked, .. } = job;
         let failure = if linked.is_some() {
-            one.leaving = running.leave().ok();
+            slot.leaving = running.leave().ok();
             None
         } else {
             match running.finish() {
@@ -325,7 +329,7 @@ impl Run {
                 self.doubt =
                     Some(Doubt { why: format!("compiling {} ended with {what}", one.facts.crate_name), passes });
                 // Its incremental cache may be the reason.
-                one.record = None;
+                slot.record = None;
                 folder.forget_cache(&one.facts);
             }
             self.errors += errors;
@@ -356,8 +360,8 @@ impl Run {
         self.messages.extend(rendered);
         // Without it the crate is compiled once more in the next session.
         record.write(&folder.path, one).ok();
-        one.record = Some(record);
-        one.begun = false;
+        slot.record = Some(record);
+        slot.begun = false;
     }
 }
 

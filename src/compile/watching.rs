@@ -1,11 +1,13 @@
-//! When what the user has named beside the packages is looked at: at first, and where folders have come or gone; one look at a time.
-//! Never lives here: the look itself (`survey`), and what it means (`sources`).
+//! What is watched, and when what the user has named beside the packages is looked at: at first, and where folders have come or gone; one
+//! look at a time.
+//! Never lives here: the looks themselves (`watch`, `survey`), and what they mean (`sources`).
 
-use super::Room;
 use super::found::Found;
+use super::sources::Sources;
 use super::survey::Survey;
-use super::watch::FileEvent;
+use super::watch::{FileEvent, Lookout, Sink};
 use crate::process::is_passing;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,8 +18,8 @@ const AT_ONCE: u32 = 3;
 const REST: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
-pub(super) struct Surveys {
-    pub runs: bool,
+struct Surveys {
+    runs: bool,
     /// How many are over since none was for a while.
     in_a_row: u32,
     last: Option<Instant>,
@@ -29,12 +31,8 @@ pub(super) struct Surveys {
 
 impl Surveys {
     /// Whether it is worth waiting for: what comes and goes all the time has no end.
-    pub fn is_awaited(&self) -> bool {
+    fn is_awaited(&self) -> bool {
         self.runs && self.in_a_row < AT_ONCE
-    }
-
-    pub fn deadline(&self) -> Option<Instant> {
-        self.next
     }
 
     /// Something may have come or gone. Whether a look at it is to begin now.
@@ -84,69 +82,111 @@ impl Surveys {
     }
 }
 
-impl Room {
-    /// Has what is named beside the packages looked at, by a thread: it may be much.
-    pub(super) fn survey(&mut self, now: Instant) {
-        if self.surveys.asked(now) {
-            self.begin_survey(now);
+/// The folders that are watched, and the looks at what is named beside the packages.
+pub struct Watching {
+    lookout: Lookout,
+    surveys: Surveys,
+    sink: Sink,
+}
+
+impl Watching {
+    pub fn open(sink: Sink) -> Watching {
+        Watching { lookout: Lookout::open(&sink), surveys: Surveys::default(), sink }
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.lookout.deadline().into_iter().chain(self.surveys.next).min()
+    }
+
+    /// Whether a look is under way that is worth waiting for.
+    pub fn is_awaited(&self) -> bool {
+        self.surveys.is_awaited()
+    }
+
+    pub fn close(&mut self) {
+        self.lookout.close();
+    }
+
+    /// Watches the folders of all that matters now. What there is to tell, where that cannot be had.
+    pub fn watch(&mut self, now: Instant, sources: &Sources) -> Option<String> {
+        self.mind_what_was_missed(now, sources);
+        self.lookout.watch(now, &sources.folders())
+    }
+
+    /// Where something could not be looked at, all is looked at once more.
+    pub fn mind_what_was_missed(&mut self, now: Instant, sources: &Sources) {
+        if sources.is_partial() {
+            self.surveys.later(now);
         }
     }
 
-    fn begin_survey(&mut self, now: Instant) {
-        let Some(job) = self.sources.survey() else { return };
-        let sink = Arc::clone(&self.sinks.files);
-        let look = move || sink(FileEvent::Surveyed(Box::new(job.run())));
-        match thread::Builder::new().name("survey".to_owned()).spawn(look) {
-            Ok(_) => self.surveys.runs = true,
-            Err(error) if is_passing(&error) => self.surveys.failed(now),
-            Err(error) => {
-                self.note(format!("what is named by `watch` and `data` cannot be looked at: start a thread: {error}"))
-            }
-        }
+    /// Has what is named beside the packages looked at, by a thread: it may be much. What there is to tell, where that cannot be had.
+    pub fn survey(&mut self, now: Instant, sources: &Sources) -> Option<String> {
+        if self.surveys.asked(now) { self.begin_survey(now, sources) } else { None }
     }
 
-    pub(super) fn surveyed(&mut self, now: Instant, survey: Survey) -> Found {
+    /// Takes what such a look has shown.
+    pub fn surveyed(&mut self, now: Instant, sources: &mut Sources, survey: Survey) -> Found {
         if survey.below.is_partial {
             // What was seen before still counts.
             self.surveys.failed(now);
             return Found::default();
         }
-        let (found, notes, is_new) = self.sources.surveyed(survey);
-        notes.into_iter().for_each(|text| self.note(text));
+        let (mut found, is_new) = sources.surveyed(survey);
         if is_new {
-            self.watch(now);
+            found.notes.extend(self.watch(now, sources));
         }
         if self.surveys.ended(now, is_new) {
-            self.begin_survey(now);
+            found.notes.extend(self.begin_survey(now, sources));
         }
         found
     }
 
-    /// What was missed in a look at all that there is, if it is time for another one.
-    pub(super) fn tick_surveys(&mut self, now: Instant) -> Found {
-        if !self.surveys.is_time(now) {
-            return Found::default();
-        }
-        if !self.surveys.runs {
-            self.begin_survey(now);
-        }
-        let found = self.sources.look_again_if_partial();
-        self.watch(now);
+    /// Folders came or went there: what follows from it, and what has come to them.
+    pub fn folders_changed(&mut self, now: Instant, sources: &mut Sources, folders: &[PathBuf]) -> Found {
+        folders.iter().for_each(|folder| self.lookout.forget(folder));
+        let survey = if sources.is_near_named(folders) { self.survey(now, sources) } else { None };
+        sources.follow();
+        let watch = self.watch(now, sources);
+        // What was put into a new folder before it was watched made no event.
+        let mut found = sources.look_again();
+        found.notes.extend(survey.into_iter().chain(watch));
         found
     }
 
-    /// Where something could not be looked at, all is looked at once more.
-    pub(super) fn mind_what_was_missed(&mut self, now: Instant) {
-        if self.sources.is_partial() {
-            self.surveys.later(now);
+    /// What was missed, if it is time for another look.
+    pub fn tick(&mut self, now: Instant, sources: &mut Sources) -> Found {
+        let mut found = Found::default();
+        if self.surveys.is_time(now) {
+            if !self.surveys.runs {
+                found.notes.extend(self.begin_survey(now, sources));
+            }
+            found.merge(sources.look_again_if_partial());
+            found.notes.extend(self.watch(now, sources));
         }
+        if self.lookout.is_time(now) {
+            found.merge(sources.look_again());
+            if !self.surveys.runs {
+                found.notes.extend(self.survey(now, sources));
+            }
+        }
+        found
     }
 
-    pub(super) fn watch(&mut self, now: Instant) {
-        self.mind_what_was_missed(now);
-        if let Some(trouble) = self.lookout.watch(now, &self.sources.folders()) {
-            self.note(trouble);
+    fn begin_survey(&mut self, now: Instant, sources: &Sources) -> Option<String> {
+        let job = sources.survey()?;
+        let sink = Arc::clone(&self.sink);
+        let look = move || sink(FileEvent::Surveyed(Box::new(job.run())));
+        match thread::Builder::new().name("survey".to_owned()).spawn(look) {
+            Ok(_) => self.surveys.runs = true,
+            Err(error) if is_passing(&error) => self.surveys.failed(now),
+            Err(error) => {
+                return Some(format!(
+                    "what is named by `watch` and `data` cannot be looked at: start a thread: {error}"
+                ));
+            }
         }
+        None
     }
 }
 
@@ -170,7 +210,7 @@ mod tests {
             }
             if surveys.runs == while_it_runs {
                 begins = surveys.asked(now);
-                assert!(!begins || !surveys.runs && surveys.deadline().is_none());
+                assert!(!begins || !surveys.runs && surveys.next.is_none());
             }
             begins = if surveys.runs { surveys.ended(now, is_new) } else { begins || surveys.is_time(now) };
         }
@@ -198,7 +238,7 @@ mod tests {
             assert!(surveys.ended(now, true), "what has come before it was watched");
             surveys.runs = true;
             assert!(!surveys.ended(now, false));
-            assert_eq!(surveys.deadline(), None);
+            assert_eq!(surveys.next, None);
         }
     }
 }

@@ -20,15 +20,15 @@ enum Told {
 }
 
 /// Hands everything on to a thread that writes it.
-pub struct Behind {
+pub struct Background {
     /// Closed to end the thread.
     queue: Option<SyncSender<Told>>,
     written: Arc<(Mutex<bool>, Condvar)>,
     left_out: usize,
 }
 
-impl Behind {
-    pub fn new(reporter: impl Reporter + Send + 'static) -> io::Result<Behind> {
+impl Background {
+    pub fn new(reporter: impl Reporter + Send + 'static) -> io::Result<Background> {
         let (queue, told) = sync_channel(MOST_WAITING);
         let written = Arc::new((Mutex::new(false), Condvar::new()));
         let done = Arc::clone(&written);
@@ -37,7 +37,7 @@ impl Behind {
             *done.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
             done.1.notify_all();
         })?;
-        Ok(Behind { queue: Some(queue), written, left_out: 0 })
+        Ok(Background { queue: Some(queue), written, left_out: 0 })
     }
 
     fn hand_on(&mut self, told: Told) {
@@ -51,7 +51,7 @@ impl Behind {
     }
 }
 
-impl Reporter for Behind {
+impl Reporter for Background {
     fn tell(&mut self, at: Duration, notice: &Notice) {
         if self.left_out > 0 {
             let text = format!("{} notices were left out, as nobody read them", self.left_out);
@@ -66,7 +66,7 @@ impl Reporter for Behind {
     }
 }
 
-impl Drop for Behind {
+impl Drop for Background {
     fn drop(&mut self) {
         self.queue = None;
         let (written, done) = &*self.written;
@@ -115,12 +115,12 @@ mod tests {
     fn a_screen_is_cleared_in_its_turn_and_by_nobody_who_waits() {
         let (let_go, go_on) = channel();
         let (said, heard) = channel();
-        let mut behind = Behind::new(Stuck { go_on, said }).unwrap();
-        behind.tell(Duration::ZERO, &Notice::Stopped { left: Vec::new() });
-        behind.clear();
+        let mut background = Background::new(Stuck { go_on, said }).unwrap();
+        background.tell(Duration::ZERO, &Notice::Stopped { left: Vec::new() });
+        background.clear();
         assert!(heard.try_recv().is_err(), "this thread has gone on, and the writer has not");
         drop(let_go);
-        drop(behind);
+        drop(background);
         let cleared = Notice::Note { text: "cleared".into() };
         assert_eq!(heard.iter().collect::<Vec<_>>(), [Notice::Stopped { left: Vec::new() }, cleared]);
     }
@@ -129,9 +129,9 @@ mod tests {
     fn nobody_waits_for_a_writer_that_is_stuck_and_what_is_left_out_is_said() {
         let (let_go, go_on) = channel();
         let (said, heard) = channel();
-        let mut behind = Behind::new(Stuck { go_on, said }).unwrap();
+        let mut background = Background::new(Stuck { go_on, said }).unwrap();
         for _ in 0..MOST_WAITING + 10 {
-            behind.tell(Duration::ZERO, &stopped());
+            background.tell(Duration::ZERO, &stopped());
         }
         let_go.send(()).unwrap();
         assert_eq!(heard.recv().unwrap(), stopped());
@@ -139,12 +139,12 @@ mod tests {
         drop(let_go);
         while heard.recv().unwrap() != stopped() {}
         loop {
-            behind.tell(Duration::ZERO, &stopped());
-            if behind.left_out == 0 {
+            background.tell(Duration::ZERO, &stopped());
+            if background.left_out == 0 {
                 break;
             }
         }
-        drop(behind);
+        drop(background);
         let notes = heard.iter().filter(|notice| matches!(notice, Notice::Note { text } if text.contains("left out")));
         assert!(notes.count() >= 1);
     }
@@ -153,9 +153,9 @@ mod tests {
     fn the_last_words_are_written_before_the_end() {
         let (_, go_on) = channel();
         let (said, heard) = channel();
-        let mut behind = Behind::new(Stuck { go_on, said }).unwrap();
-        behind.tell(Duration::ZERO, &stopped());
-        drop(behind);
+        let mut background = Background::new(Stuck { go_on, said }).unwrap();
+        background.tell(Duration::ZERO, &stopped());
+        drop(background);
         assert_eq!(heard.try_recv(), Ok(stopped()));
     }
 }

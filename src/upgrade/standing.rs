@@ -1,78 +1,77 @@
-//! Why the newest sources do not serve, known from what was told: what `status`, `wait` and their like answer.
-//! Never lives here: a clock, a process, and telling.
+//! Why the newest program does not serve, where it was tried and does not.
+//! Never lives here: whether there is a newer build, a clock, a process, and telling.
 
-use super::{Notice, SUCCESS, Vintage};
+use crate::report::{Notice, SUCCESS, Vintage};
 
 #[derive(Debug, Default)]
 pub struct Standing {
-    /// Why the newest sources were not built, and why what they were built into does not serve.
-    build: Option<String>,
-    start: Option<String>,
-    /// What was asked for last and cannot be done, and why.
-    refused: Option<(String, String)>,
+    /// Why what the newest sources were built into does not serve.
+    fault: Option<String>,
+    /// Why the last rollback has come to nothing after it had begun.
+    failed_rollback: Option<String>,
 }
 
 impl Standing {
+    /// What this room is about to tell.
     pub fn hear(&mut self, notice: &Notice) {
         match notice {
-            Notice::Building { .. } | Notice::Unchanged { .. } => (self.build, self.start) = (None, None),
-            Notice::BuildFailed { .. } => {
-                self.build = Some("the build of the newest sources has failed".to_owned());
-            }
             Notice::StartFailed { end, program: Vintage::RolledBack, .. } => {
-                let why = format!("rollback has failed: the program before did not stay up: {end}");
-                self.refused = Some(("rollback".to_owned(), why));
+                self.failed_rollback = Some(format!("rollback has failed: the program before did not stay up: {end}"));
             }
             Notice::StartFailed { end, .. } | Notice::RolledBack { end, .. } | Notice::Died { end, .. } => {
-                self.start = Some(format!("the newest program did not stay up: {end}"));
+                self.fault = Some(format!("the newest program did not stay up: {end}"));
             }
             Notice::Finished { end, .. } if end != SUCCESS => {
-                self.start = Some(format!("the newest program has ended: {end}"));
+                self.fault = Some(format!("the newest program has ended: {end}"));
             }
-            Notice::NotKept { why, .. } => self.start = Some(format!("the newest program cannot be started: {why}")),
-            Notice::Refused { asked, why } => {
-                self.refused = Some((asked.clone(), format!("{asked} is not possible: {why}")));
-            }
-            Notice::Serving { program: Vintage::Newest, .. } => self.start = None,
-            Notice::Serving { .. }
-            | Notice::Timings(_)
-            | Notice::Starting { .. }
-            | Notice::NotReady { .. }
-            | Notice::Watching { .. }
+            Notice::NotKept { why, .. } => self.fault = Some(format!("the newest program cannot be started: {why}")),
+            Notice::Unchanged { .. } | Notice::Serving { program: Vintage::Newest, .. } => self.fault = None,
+            Notice::Watching { .. }
             | Notice::Listening { .. }
+            | Notice::Building { .. }
             | Notice::Progress { .. }
             | Notice::StillBuilding { .. }
             | Notice::WaitOver { .. }
             | Notice::Diagnostic { .. }
             | Notice::Superseded { .. }
             | Notice::ReplayReady { .. }
+            | Notice::BuildFailed { .. }
+            | Notice::Starting { .. }
+            | Notice::NotReady { .. }
+            | Notice::Serving { .. }
+            | Notice::Timings(_)
             | Notice::Finished { .. }
             | Notice::Draining { .. }
             | Notice::Drained { .. }
             | Notice::Note { .. }
+            | Notice::Refused { .. }
             | Notice::Stopping { .. }
             | Notice::Stopped { .. } => {}
         }
     }
 
-    /// What was asked for last and cannot be done, and why; told once.
-    pub fn take_refused(&mut self) -> Option<(String, String)> {
-        self.refused.take()
+    /// Something newer is being built: the fault of what was the newest until now is nobody's question any more.
+    pub fn outdated(&mut self) {
+        self.fault = None;
     }
 
-    /// Why the newest sources do not serve, where they do not: `serving` is the program that does.
+    /// Told once.
+    pub fn take_failed_rollback(&mut self) -> Option<String> {
+        self.failed_rollback.take()
+    }
+
+    /// `serving` is the program that serves.
     pub fn trouble(&self, serving: Option<Vintage>) -> Option<String> {
-        let back = "rolled back to a program from before: the newest sources do not serve".to_owned();
-        let start = match serving {
+        match serving {
             Some(Vintage::Newest) => None,
-            Some(Vintage::RolledBack) => Some(back),
-            Some(Vintage::FallenBack) => {
-                Some(self.start.clone().unwrap_or_else(|| "a program from before serves".to_owned()))
+            Some(Vintage::RolledBack) => {
+                Some("rolled back to a program from before: the newest sources do not serve".to_owned())
             }
-            None => self.start.clone(),
-        };
-        let all: Vec<String> = self.build.iter().cloned().chain(start).collect();
-        (!all.is_empty()).then(|| all.join("; "))
+            Some(Vintage::FallenBack) => {
+                Some(self.fault.clone().unwrap_or_else(|| "a program from before serves".to_owned()))
+            }
+            None => self.fault.clone(),
+        }
     }
 }
 
@@ -100,21 +99,12 @@ mod tests {
         Notice::Serving { generation: 3, pid: 1, addresses, by, program, timing: None }
     }
 
-    fn building() -> Notice {
-        Notice::Building { package: "api".into(), cause: "a changed".into() }
-    }
-
     #[test]
     fn what_was_rolled_back_to_is_not_the_newest_sources() {
         let mut standing = Standing::default();
         standing.hear(&serving(Vintage::RolledBack));
         let trouble = standing.trouble(Some(Vintage::RolledBack)).unwrap();
         assert!(trouble.contains("rolled back") && trouble.contains("newest sources do not serve"), "{trouble}");
-        standing.hear(&building());
-        standing.hear(&Notice::BuildFailed { errors: 1, cause: "x".into(), why_cargo: None, serving: Some(3) });
-        let trouble = standing.trouble(Some(Vintage::RolledBack)).unwrap();
-        assert!(trouble.contains("build") && trouble.contains("rolled back"), "{trouble}");
-        standing.hear(&building());
         assert_eq!(standing.trouble(Some(Vintage::Newest)), None);
     }
 
@@ -122,9 +112,9 @@ mod tests {
     fn a_rollback_that_fails_says_nothing_of_the_newest_program() {
         let mut standing = Standing::default();
         standing.hear(&failed(Vintage::RolledBack));
-        let (asked, why) = standing.take_refused().unwrap();
-        assert!(asked == "rollback" && why.contains("rollback has failed"), "{why}");
-        assert_eq!(standing.take_refused(), None, "told once");
+        let why = standing.take_failed_rollback().unwrap();
+        assert!(why.contains("rollback has failed"), "{why}");
+        assert_eq!(standing.take_failed_rollback(), None, "told once");
         assert_eq!(standing.trouble(Some(Vintage::Newest)), None);
     }
 
@@ -147,7 +137,7 @@ mod tests {
         assert_eq!(standing.trouble(None), None);
         standing.hear(&finished("exit status 101"));
         assert!(standing.trouble(None).unwrap().contains("exit status 101"));
-        standing.hear(&building());
+        standing.outdated();
         assert_eq!(standing.trouble(None), None);
     }
 
