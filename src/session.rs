@@ -65,7 +65,7 @@ struct Session {
     // Dropped in this order: the terminal is put back and the rooms end their processes before the guard is let go.
     keys: Option<Keys>,
     compile: compile::Room,
-    upgrade: upgrade::Room,
+    upgrade: upgrade::HotUpgrade,
     launcher: Launcher,
     reporter: Box<dyn Reporter>,
     began: Instant,
@@ -131,7 +131,8 @@ impl Session {
         let known = known(metadata, config);
         let send = tell(events);
         let sink: upgrade::Sink = Arc::new(move |generation, said| send(Event::Generation(generation, said)));
-        let upgrade = upgrade::Room::open(config, known, store, stdin, launcher.clone(), Arc::clone(&private), sink)?;
+        let upgrade =
+            upgrade::HotUpgrade::open(config, known, store, stdin, launcher.clone(), Arc::clone(&private), sink)?;
 
         let socket = control_socket(&private, events).tried("open the control socket")?;
         let entry = registry.and_then(|registry| {

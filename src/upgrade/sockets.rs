@@ -95,6 +95,11 @@ impl Held {
         self.sockets.is_empty()
     }
 
+    /// Of those that the program wants.
+    pub fn addresses(&self) -> Vec<String> {
+        self.iter().filter(|socket| socket.wanted).map(|socket| socket.address.clone()).collect()
+    }
+
     pub fn tcp_addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(|socket| Some(socket.end.tcp()?.address)).collect()
     }
