@@ -7,9 +7,11 @@ pub mod descriptors;
 mod ground;
 mod guard;
 mod here;
+mod itself;
 pub mod kin;
 mod launch;
 pub mod orphans;
+mod pass;
 mod printed;
 pub mod private;
 mod recall;
@@ -27,6 +29,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, PipeWriter};
@@ -43,7 +46,6 @@ use kin::Kin;
 
 pub use catch::{Catch, Caught};
 pub use ground::Ground;
-pub use launch::hidden_entry;
 pub use printed::Printed;
 pub use setting::{LIBRARY_PATH, Setting};
 pub use socket_folder::SocketFolder;
@@ -433,6 +435,16 @@ pub fn refused(what: impl Display, error: &io::Error) -> Error {
 fn is_traced(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     status.lines().filter_map(|line| line.strip_prefix("TracerPid:")).any(|tracer| tracer.trim() != "0")
+}
+
+/// Runs the hidden half when this process was started for it; `None` for a user's start.
+pub fn hidden_entry(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
+    match args.next()?.to_str()? {
+        itself::LAUNCH => Some(launch::become_program(args)),
+        itself::GUARD => Some(guard::watch(args)),
+        itself::EAR => Some(terminal::listen()),
+        _ => None,
+    }
 }
 
 /// Takes out what cargo puts into the environment of the programs it starts: the jobserver of a cargo that is waiting for

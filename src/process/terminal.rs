@@ -3,7 +3,7 @@
 //! ours in the program's group. Both halves of it live here.
 //! Never lives here: keys, and what follows from a signal.
 
-use super::{launch, wait_at_most};
+use super::{itself, wait_at_most};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
@@ -71,7 +71,7 @@ impl Terminal {
     /// The program with that group is given the terminal, if it is this session's to give.
     pub fn enter(&self, pid: u32) -> io::Result<Place> {
         let group = Pid::from_raw(pid as i32);
-        let mut ear = launch::ear_command()
+        let mut ear = itself::command(itself::EAR)
             .process_group(group.as_raw())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

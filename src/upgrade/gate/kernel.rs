@@ -2,6 +2,7 @@
 //! `unsafe`: socket options that are structures, and descriptors by number.
 //! Never lives here: what follows from it.
 
+use crate::process::descriptors::errno;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -72,7 +73,7 @@ impl Facts {
             open: matches!(info.state, ESTABLISHED | CLOSE_WAIT),
             received: info.bytes_received,
             sent: info.bytes_sent,
-            unread: rustix::io::ioctl_fionread(&socket).map_err(|error| Errno::from_raw(error.raw_os_error()))?,
+            unread: rustix::io::ioctl_fionread(&socket).map_err(errno)?,
             delivered: info.unacked == 0 && info.notsent_bytes == 0,
             sent_ago: info.last_data_sent,
             received_ago: info.last_data_recv,
