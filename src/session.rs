@@ -12,7 +12,7 @@ use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
 use crate::process::{Ground, Launcher, SocketFolder, Stdin, Terminal, descriptors, kin, orphans};
 use crate::report::{Behind, Json, Notice, Reporter, Standing, Text, Vintage};
-use crate::upgrade::{self, Generation, Known, Program, Said, Since};
+use crate::upgrade::{self, Generation, Linked, Program, Said, Since};
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -413,9 +413,9 @@ fn program(artifact: compile::Artifact) -> Program {
     Program { executable: artifact.executable, setting: artifact.setting, since, start_anyway }
 }
 
-fn known(metadata: &cargo_metadata::Metadata, config: &Config) -> Known {
+fn known(metadata: &cargo_metadata::Metadata, config: &Config) -> Linked {
     let depends_on = |name| compile::depends_on(metadata, &config.build.package_id, name);
-    Known {
+    Linked {
         library: depends_on("hotrun"),
         // Not libsystemd: loggers for the journal bring it along.
         notifies: depends_on("sd-notify"),

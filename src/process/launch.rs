@@ -2,7 +2,7 @@
 //! program. One of the few files with `unsafe`: descriptors are moved by number.
 //! Never lives here: choosing the program.
 
-use super::{Gate, descriptors, is_passing, itself, pass, seccomp, terminal};
+use super::{Filter, descriptors, is_passing, itself, pass, seccomp, terminal};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::prctl;
@@ -40,7 +40,7 @@ pub fn shim(command: &Command, fds: usize, gate: bool) -> Command {
 }
 
 /// Hands the waiting copy its descriptors and waits until it has become the program. Returns its gate, if it was to have one.
-pub fn go(channel: &OwnedFd, stdin: &OwnedFd, fds: &[BorrowedFd<'_>]) -> io::Result<Option<Gate>> {
+pub fn go(channel: &OwnedFd, stdin: &OwnedFd, fds: &[BorrowedFd<'_>]) -> io::Result<Option<Filter>> {
     let all: Vec<BorrowedFd<'_>> = std::iter::once(stdin.as_fd()).chain(fds.iter().copied()).collect();
     for batch in all.chunks(pass::MOST) {
         pass::send(channel, b"fds", batch, false)?;
@@ -57,10 +57,10 @@ pub fn go(channel: &OwnedFd, stdin: &OwnedFd, fds: &[BorrowedFd<'_>]) -> io::Res
         match (told.as_slice(), fds.pop()) {
             // Closed by exec.
             ([], _) => return Ok(gate),
-            ([b'g'], Some(calls)) => gate = Some(Gate::Open(calls)),
+            ([b'g'], Some(calls)) => gate = Some(Filter::Installed(calls)),
             // Without a descriptor to put it into, the kernel leaves it out (unix(7), MSG_CTRUNC).
             ([b'g'], None) => return Err(Errno::EMFILE.into()),
-            ([b'r', error @ ..], _) => gate = Some(Gate::Refused(error_from(error))),
+            ([b'r', error @ ..], _) => gate = Some(Filter::Refused(error_from(error))),
             (error, _) => return Err(error_from(error)),
         }
     }

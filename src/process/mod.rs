@@ -78,8 +78,8 @@ pub enum Stdin {
 
 /// Where the calls of a child arrive that was started behind a gate (`seccomp`), or why it has none.
 #[derive(Debug)]
-pub enum Gate {
-    Open(OwnedFd),
+pub enum Filter {
+    Installed(OwnedFd),
     Refused(io::Error),
 }
 
@@ -187,7 +187,7 @@ impl Launcher {
             }
         };
         match launch::go(&ours, &input, fds) {
-            Ok(gate) => running.gate = gate,
+            Ok(filter) => running.filter = filter,
             Err(error) => {
                 running.finish()?;
                 return Err(error);
@@ -203,7 +203,7 @@ pub struct Running {
     child: Child,
     pidfd: OwnedFd,
     guard: guard::Handle,
-    gate: Option<Gate>,
+    filter: Option<Filter>,
     input: Option<PipeWriter>,
     place: Option<Arc<Place>>,
     reaped: bool,
@@ -215,7 +215,7 @@ impl Running {
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
         let mut running = match pidfd {
             Ok(pidfd) => {
-                Running { child, pidfd, guard: guard.handle(), gate: None, input: None, place: None, reaped: false }
+                Running { child, pidfd, guard: guard.handle(), filter: None, input: None, place: None, reaped: false }
             }
             Err(error) => {
                 let mut child = child;
@@ -250,9 +250,9 @@ impl Running {
         Ok(())
     }
 
-    /// Its gate, where it was started behind one; it can be taken once.
-    pub fn gate(&mut self) -> Option<Gate> {
-        self.gate.take()
+    /// Its filter, where it was started behind a gate; it can be taken once.
+    pub fn filter(&mut self) -> Option<Filter> {
+        self.filter.take()
     }
 
     /// Its place at the terminal, where it has one.

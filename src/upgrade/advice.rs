@@ -2,7 +2,7 @@
 //! Never lives here: when (`generations`, `start`, `readiness`).
 
 use super::Generation;
-use super::gate::Blind;
+use super::intercept::Blind;
 use crate::report::HandOver;
 use nix::errno::Errno;
 use std::fmt;

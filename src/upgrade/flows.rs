@@ -1,7 +1,7 @@
 //! Whether generations that leave go on answering, as is seen from outside, so that one that does is not ended for it.
-//! Never lives here: how long one has (`handover`), and what a connection is (`gate`).
+//! Never lives here: how long one has (`handover`), and what a connection is (`intercept`).
 
-use super::gate::Flow;
+use super::intercept::Flow;
 use super::{Generation, proc};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! The gate of one generation and what was seen at it.
-//! Never lives here: the gate itself (`gate`), and what follows from what is seen (`generations`).
+//! Never lives here: the gate itself (`intercept`), and what follows from what is seen (`generations`).
 
-use super::gate::{Gate, Order, Patience, Which};
+use super::intercept::{Gate, Order, Patience, Which};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;

@@ -2,8 +2,8 @@
 //! Never lives here: how it is started (`start`), and what becomes of it (`handover`).
 
 use super::channel::Channel;
-use super::gate::{Listener, Patience, Which};
 use super::gated::Gated;
+use super::intercept::{Listener, Patience, Which};
 use super::processes::Processes;
 use super::sockets::{Endpoint, Held};
 use super::store::Published;

@@ -6,13 +6,13 @@ use super::Generation;
 use super::action::{Ended, Input, Roles, Style};
 use super::advice::Advice;
 use super::channel::Order;
-use super::gate::{Patience, Seen, Which};
 use super::generation::Started;
 use super::hear::Said;
+use super::intercept::{Patience, Seen, Which};
 use super::news::News;
 use super::proc;
 use super::processes::{End, Left};
-use super::program::Known;
+use super::program::Linked;
 use super::readiness::{Question, Readiness};
 use super::sockets::{Endpoint, Held};
 use super::start::Start;
@@ -35,13 +35,13 @@ pub struct Generations {
 }
 
 impl Generations {
-    pub fn new(config: &Config, known: Known, held: Held, start: Start) -> Generations {
+    pub fn new(config: &Config, linked: Linked, held: Held, start: Start) -> Generations {
         let (started, mut news) = (BTreeMap::new(), News::default());
         for socket in held.iter() {
             let (name, address) = (socket.name.clone(), socket.address.clone());
             news.tell(Notice::Listening { name, address });
         }
-        Generations { held, started, readiness: Readiness::new(config, known), start, news }
+        Generations { held, started, readiness: Readiness::new(config, linked), start, news }
     }
 
     pub fn get(&self, generation: Generation) -> Option<&Started> {

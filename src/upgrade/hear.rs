@@ -1,7 +1,7 @@
 //! The thread that hears a generation: by the library, by sd_notify(3), and its end.
 //! Never lives here: what follows from it (`generations`).
 
-use super::gate::Seen;
+use super::intercept::Seen;
 use super::{Generation, Sink};
 use crate::process::{Place, descriptors};
 use hotrun::holder::{Holder, Said as Told};

@@ -8,13 +8,13 @@ mod advice;
 mod channel;
 mod deaths;
 mod flows;
-mod gate;
 mod gated;
 mod generation;
 mod generations;
 mod handover;
 mod hear;
 mod history;
+mod intercept;
 mod libraries;
 mod news;
 mod policy;
@@ -48,7 +48,7 @@ use store::Published;
 
 pub use crate::report::Generation;
 pub use hear::Said;
-pub use program::{Known, Program, Since};
+pub use program::{Linked, Program, Since};
 pub use store::Store;
 
 /// Where the threads of a generation send what they see and hear.
@@ -70,7 +70,7 @@ impl HotUpgrade {
     /// Binds the configured sockets; they are held until this is dropped.
     pub fn open(
         config: &Config,
-        known: Known,
+        linked: Linked,
         store: Store,
         stdin: Stdin,
         launcher: Launcher,
@@ -80,7 +80,7 @@ impl HotUpgrade {
         let held = Held::bind(&config.listen)?;
         let settings = &config.upgrade;
         let mut generations =
-            Generations::new(config, known, held, Start::new(config, known, launcher, stdin, private, sink));
+            Generations::new(config, linked, held, Start::new(config, linked, launcher, stdin, private, sink));
         let probation = if generations.can_pause() { settings.probation } else { Duration::ZERO };
         if probation != settings.probation {
             let text = "probation needs a program that can be told to pause, which this one cannot";

@@ -3,7 +3,7 @@
 
 use super::action::Style;
 use super::generation::Started;
-use super::program::Known;
+use super::program::Linked;
 use super::store::Published;
 use crate::config::{Config, HandOff, Strategy};
 use crate::report::HandOver;
@@ -22,14 +22,14 @@ pub struct Policy {
 }
 
 impl Policy {
-    pub fn new(config: &Config, known: Known) -> Policy {
+    pub fn new(config: &Config, linked: Linked) -> Policy {
         let (settings, listens) = (&config.upgrade, !config.listen.is_empty());
         let way = match settings.handoff {
             HandOff::Library => HandOver::Library,
             HandOff::ListenFds => HandOver::ListenFds,
             HandOff::None => HandOver::StopAndStart,
             HandOff::Bind => HandOver::Bind,
-            HandOff::Auto if known.library => HandOver::Library,
+            HandOff::Auto if linked.library => HandOver::Library,
             HandOff::Auto if listens => HandOver::ListenFds,
             // Hot compile alone has nothing to hand over.
             HandOff::Auto if settings.strategy == Strategy::Restart => HandOver::StopAndStart,

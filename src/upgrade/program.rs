@@ -41,7 +41,7 @@ impl Since {
 
 /// What is known of the program beside its file.
 #[derive(Debug, Clone, Copy)]
-pub struct Known {
+pub struct Linked {
     /// It links the `hotrun` library.
     pub library: bool,
     /// It links a client of sd_notify, so READY=1 can be waited for.

@@ -1,5 +1,5 @@
 //! How it is noticed that a generation is ready: it says so, it answers, it is seen to take connections, or it has lived long enough.
-//! Never lives here: what follows from it (`handover`), and what is seen at a gate (`gate`).
+//! Never lives here: what follows from it (`handover`), and what is seen at a gate (`intercept`).
 
 use super::Generation;
 use super::advice::Advice;
@@ -7,7 +7,7 @@ use super::generation::Started;
 use super::news::News;
 use super::probe::Probe;
 use super::proc;
-use super::program::Known;
+use super::program::Linked;
 use super::sockets::Held;
 use crate::config::{Config, Ready};
 use crate::report::HandOver;
@@ -36,9 +36,9 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    pub fn new(config: &Config, known: Known) -> Readiness {
+    pub fn new(config: &Config, linked: Linked) -> Readiness {
         let (ready, patience) = (config.upgrade.ready.clone(), config.upgrade.ready_timeout / 2);
-        Readiness { ready, notifies: known.notifies, patience, socketless: false }
+        Readiness { ready, notifies: linked.notifies, patience, socketless: false }
     }
 
     pub fn is_auto(&self) -> bool {

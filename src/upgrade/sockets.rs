@@ -1,7 +1,7 @@
 //! The sockets that are held for the whole session, whoever serves them.
 //! Never lives here: which generation gets them when.
 
-use super::gate::{Listener, Shelf};
+use super::intercept::{Listener, Shelf};
 use super::proc;
 use crate::config::{Address, Listen};
 use crate::error::{Error, Exit, Result};

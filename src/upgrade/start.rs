@@ -3,15 +3,15 @@
 
 use super::advice::Advice;
 use super::channel::Channel;
-use super::gate::Gate;
 use super::gated::Gated;
 use super::generation::Started;
 use super::hear::{GenerationReader, Said};
+use super::intercept::Gate;
 use super::news::News;
 use super::policy::Policy;
 use super::probe::{self, Probe};
 use super::processes::Processes;
-use super::program::Known;
+use super::program::Linked;
 use super::sockets::Held;
 use super::store::Published;
 use super::{Generation, Sink};
@@ -56,7 +56,7 @@ pub struct Start {
 impl Start {
     pub fn new(
         config: &Config,
-        known: Known,
+        linked: Linked,
         launcher: Launcher,
         stdin: Stdin,
         private: Arc<SocketFolder>,
@@ -64,7 +64,7 @@ impl Start {
     ) -> Start {
         Start {
             launcher,
-            policy: Policy::new(config, known),
+            policy: Policy::new(config, linked),
             // A program that was said to take its sockets otherwise is not to find it.
             channel: matches!(config.upgrade.handoff, HandOff::Auto | HandOff::Library),
             sink,
@@ -140,15 +140,15 @@ impl Start {
         }
         let mut running = self.launcher.start(&command, stdout, Stdio::inherit(), self.stdin, &fds, gated)?;
         drop(server_end);
-        let (gate, refused) = match running.gate() {
-            Some(process::Gate::Open(calls)) => {
+        let (gate, refused) = match running.filter() {
+            Some(process::Filter::Installed(calls)) => {
                 let handed: Vec<_> = sockets.iter().filter_map(|socket| socket.end.tcp().cloned()).collect();
                 let tell = Arc::clone(&self.sink);
                 let tell = move |seen| tell(generation, Said::Gate(seen));
                 let kept = Gate::keep(calls, generation, running.pid(), Arc::clone(&held.shelf), &handed, waits, tell);
                 (Some(kept.tried("keep the gate of the new process")?), None)
             }
-            Some(process::Gate::Refused(error)) => (None, Some(error)),
+            Some(process::Filter::Refused(error)) => (None, Some(error)),
             None => (None, None),
         };
         let holder = Arc::new(holder);

@@ -37,12 +37,12 @@ struct Parked {
     /// SO_RCVTIMEO of the socket, which holds for accept, too (socket(7)).
     until: Option<Instant>,
     id: u64,
-    place: Place,
+    place: Destination,
 }
 
 /// Where the caller wants the address of the peer, and how the connection is to be.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Destination {
     thread: i32,
     address: u64,
     length: u64,
@@ -80,7 +80,7 @@ impl Accepts {
         program.callers.process(call.thread);
         let non_blocking = listener.is_non_blocking(program.generation);
         program.accepts(now, &listener);
-        let place = Place { thread: call.thread, address, length, room, flags };
+        let place = Destination { thread: call.thread, address, length, room, flags };
         if program.is_open(&listener) {
             match self.take(now, &listener) {
                 Ok(Some(connection)) => return give(program, call.id, place, &listener, connection),
@@ -184,7 +184,7 @@ fn held_at(program: &mut Supervised, call: &Call, fd: RawFd) -> Option<Arc<Liste
     Some(listener)
 }
 
-fn give(program: &mut Supervised, id: u64, place: Place, listener: &Listener, (connection, peer): Connection) {
+fn give(program: &mut Supervised, id: u64, place: Destination, listener: &Listener, (connection, peer): Connection) {
     if !program.calls.is_waiting(id) {
         return take_back(listener, (connection, peer));
     }
@@ -221,7 +221,7 @@ fn take_back(listener: &Listener, connection: Connection) {
     listener.wake();
 }
 
-impl Place {
+impl Destination {
     /// The address is cut off where the caller has no room for it, and its full length is told (accept(2)).
     fn write(&self, peer: SocketAddr) -> Result<(), Errno> {
         if self.address == 0 {
