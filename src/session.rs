@@ -13,7 +13,7 @@ use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
 use crate::process::{Ground, Launcher, SocketFolder, Stdin, Terminal, descriptors, kin, orphans};
 use crate::report::{Background, Json, Notice, Reporter, Text, Vintage};
-use crate::upgrade::{self, Generation, Known, Program, Said, Since};
+use crate::upgrade::{self, Generation, Linked, Program, Said, Since};
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -67,7 +67,7 @@ struct Session {
     // Dropped in this order: the terminal is put back and the rooms end their processes before the guard is let go.
     keys: Option<Keys>,
     compile: compile::HotCompile,
-    upgrade: upgrade::Room,
+    upgrade: upgrade::HotUpgrade,
     launcher: Launcher,
     reporter: Box<dyn Reporter>,
     began: Instant,
@@ -140,7 +140,8 @@ impl Session {
         let known = known(metadata, config);
         let send = tell(events);
         let sink: upgrade::Sink = Arc::new(move |generation, said| send(Event::Generation(generation, said)));
-        let upgrade = upgrade::Room::open(config, known, store, stdin, launcher.clone(), Arc::clone(&private), sink)?;
+        let upgrade =
+            upgrade::HotUpgrade::open(config, known, store, stdin, launcher.clone(), Arc::clone(&private), sink)?;
 
         let socket = control_socket(&private, events).tried("open the control socket")?;
         let entry = registry.and_then(|registry| {
@@ -443,9 +444,9 @@ fn program(artifact: compile::Artifact) -> Program {
     Program { executable: artifact.executable, setting: artifact.setting, since, start_anyway }
 }
 
-fn known(metadata: &cargo_metadata::Metadata, config: &Config) -> Known {
+fn known(metadata: &cargo_metadata::Metadata, config: &Config) -> Linked {
     let depends_on = |name| compile::depends_on(metadata, &config.build.package_id, name);
-    Known {
+    Linked {
         library: depends_on("hotrun"),
         // Not libsystemd: loggers for the journal bring it along.
         notifies: depends_on("sd-notify"),

@@ -65,6 +65,11 @@ pub fn is_out(error: &impl Refusal) -> bool {
     matches!(error.number(), Some(Errno::EMFILE | Errno::ENFILE))
 }
 
+/// For whoever made a call that fails here.
+pub fn errno(error: impl Refusal) -> Errno {
+    error.number().unwrap_or(Errno::EIO)
+}
+
 /// An error of the system, by whatever library.
 pub trait Refusal {
     fn number(&self) -> Option<Errno>;

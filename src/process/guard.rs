@@ -4,18 +4,18 @@
 
 use super::kin::{self, Kin};
 use super::seccomp::Calls;
-use super::{launch, wait_at_most};
+use super::{itself, pass, wait_at_most};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, killpg, signal};
-use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, send, sendmsg, socketpair};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, tcgetpgrp, tcsetpgrp};
 use rustix::process::{PidfdFlags, pidfd_open};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -53,7 +53,7 @@ impl Guard {
     pub fn start(left: &[&Path], kill_timeout: Duration, tag: &str) -> io::Result<Guard> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let (awake, wakes) = io::pipe()?;
-        let mut child = launch::guard_command()
+        let mut child = itself::command(itself::GUARD)
             .arg(kill_timeout.as_millis().to_string())
             .arg(tag)
             .args(left)
@@ -176,12 +176,7 @@ impl Channel {
 }
 
 fn send_now(channel: &OwnedFd, words: &str, gates: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let gates: Vec<RawFd> = gates.iter().take(GATES).map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&gates)];
-    let rights = if gates.is_empty() { &[][..] } else { &rights };
-    let words = [IoSlice::new(words.as_bytes())];
-    sendmsg::<()>(channel.as_raw_fd(), &words, rights, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT, None)?;
-    Ok(())
+    pass::send(channel, words.as_bytes(), &gates[..gates.len().min(GATES)], true)
 }
 
 /// The guard's half: listens until the command says goodbye, or is gone without a word.
@@ -209,7 +204,7 @@ pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
         drop(fds);
         let mut events = events.into_iter();
         if events.next().is_some_and(|event| !event.is_empty()) {
-            let Ok((words, fds)) = super::launch::receive(&channel) else { break };
+            let Ok((words, fds)) = pass::receive(&channel) else { break };
             let number = || std::str::from_utf8(words.get(1..)?).ok()?.parse::<i32>().ok();
             match words.as_slice() {
                 [] => break,

@@ -2,62 +2,31 @@
 //! program. One of the few files with `unsafe`: descriptors are moved by number.
 //! Never lives here: choosing the program.
 
-use super::{Gate, descriptors, guard, is_passing, seccomp, terminal};
+use super::{Filter, descriptors, is_passing, itself, pass, seccomp, terminal};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg, setsockopt, sockopt::ReceiveTimeout,
-};
+use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::ffi::{OsStr, OsString};
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-const LAUNCH: &str = "__launch";
-const GUARD: &str = "__guard";
-const EAR: &str = "__ear";
 const GATE: &str = "gate";
 const NO_GATE: &str = "no-gate";
 /// Of the limit of descriptors.
 const AS_IT_IS: &str = "as-it-is";
-/// The most descriptors one message carries; the kernel's limit is 253 (unix(7), SCM_MAX_FD).
-const BATCH: usize = 252;
 const FIRST_FD: RawFd = hotrun::wire::FIRST_FD;
-
-/// Runs the hidden half when this process was started for it; `None` for a user's start.
-pub fn hidden_entry(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
-    match args.next()?.to_str()? {
-        LAUNCH => Some(become_program(args)),
-        GUARD => Some(guard::watch(args)),
-        EAR => Some(terminal::listen()),
-        _ => None,
-    }
-}
-
-/// This program as the guard.
-pub fn guard_command() -> Command {
-    let mut command = this_program();
-    command.arg(GUARD);
-    command
-}
-
-/// This program as the ear in a program's group.
-pub fn ear_command() -> Command {
-    let mut command = this_program();
-    command.arg(EAR);
-    command
-}
 
 /// This program, told to become `command` once it has its descriptors, and behind a gate if so wanted.
 pub fn shim(command: &Command, fds: usize, gate: bool) -> Command {
-    let mut shim = this_program();
+    let mut shim = itself::command(itself::LAUNCH);
     let gate = if gate { GATE } else { NO_GATE };
     let limit = descriptors::limit_before().map_or_else(|| AS_IT_IS.to_owned(), |limit| limit.to_string());
-    shim.arg(LAUNCH).arg(fds.to_string()).arg(gate).arg(limit).arg(command.get_program()).args(command.get_args());
+    shim.arg(fds.to_string()).arg(gate).arg(limit).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => shim.env(name, value),
@@ -71,18 +40,16 @@ pub fn shim(command: &Command, fds: usize, gate: bool) -> Command {
 }
 
 /// Hands the waiting copy its descriptors and waits until it has become the program. Returns its gate, if it was to have one.
-pub fn go(channel: &OwnedFd, stdin: &OwnedFd, fds: &[BorrowedFd<'_>]) -> io::Result<Option<Gate>> {
-    let mut all: Vec<RawFd> = vec![stdin.as_raw_fd()];
-    all.extend(fds.iter().map(AsRawFd::as_raw_fd));
-    for batch in all.chunks(BATCH) {
-        let rights = [ControlMessage::ScmRights(batch)];
-        sendmsg::<()>(channel.as_raw_fd(), &[IoSlice::new(b"fds")], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+pub fn go(channel: &OwnedFd, stdin: &OwnedFd, fds: &[BorrowedFd<'_>]) -> io::Result<Option<Filter>> {
+    let all: Vec<BorrowedFd<'_>> = std::iter::once(stdin.as_fd()).chain(fds.iter().copied()).collect();
+    for batch in all.chunks(pass::MOST) {
+        pass::send(channel, b"fds", batch, false)?;
     }
     // It takes a millisecond. A disk that does not answer must not stop this process for ever.
     setsockopt(channel, ReceiveTimeout, &TimeVal::seconds(20))?;
     let mut gate = None;
     loop {
-        let (told, mut fds) = receive(channel).map_err(|error| match error.kind() {
+        let (told, mut fds) = pass::receive(channel).map_err(|error| match error.kind() {
             // By that limit; as the error it is, it says that the system has no process to give.
             io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "it has not begun within 20 s"),
             _ => error,
@@ -90,10 +57,10 @@ pub fn go(channel: &OwnedFd, stdin: &OwnedFd, fds: &[BorrowedFd<'_>]) -> io::Res
         match (told.as_slice(), fds.pop()) {
             // Closed by exec.
             ([], _) => return Ok(gate),
-            ([b'g'], Some(calls)) => gate = Some(Gate::Open(calls)),
+            ([b'g'], Some(calls)) => gate = Some(Filter::Installed(calls)),
             // Without a descriptor to put it into, the kernel leaves it out (unix(7), MSG_CTRUNC).
             ([b'g'], None) => return Err(Errno::EMFILE.into()),
-            ([b'r', error @ ..], _) => gate = Some(Gate::Refused(error_from(error))),
+            ([b'r', error @ ..], _) => gate = Some(Filter::Refused(error_from(error))),
             (error, _) => return Err(error_from(error)),
         }
     }
@@ -106,50 +73,17 @@ fn error_from(bytes: &[u8]) -> io::Error {
     }
 }
 
-/// One message and the descriptors that come with it; no bytes at the end of the channel.
-pub fn receive(channel: &OwnedFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-    let mut bytes = [0; 8];
-    let mut space = nix::cmsg_space!([RawFd; BATCH]);
-    let mut fds = Vec::new();
-    let length = loop {
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = match recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut space), flags) {
-            Err(Errno::EINTR) => continue,
-            Err(Errno::ECONNRESET) => {
-                return Err(io::Error::new(io::ErrorKind::ConnectionReset, "it was killed before it could start"));
-            }
-            other => other?,
-        };
-        for part in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(raw) = part {
-                // SAFETY: the kernel has just made these descriptors for this process; nobody else knows their numbers.
-                fds.extend(raw.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
-            }
-        }
-        break message.bytes;
-    };
-    Ok((bytes[..length].to_vec(), fds))
-}
-
-fn this_program() -> Command {
-    // Not by its path: that may have been replaced or removed since this process started.
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("cargo-hotrun");
-    command
-}
-
-fn become_program(mut args: impl Iterator<Item = OsString>) -> i32 {
+/// What the waiting copy does; returns where that fails.
+pub fn become_program(mut args: impl Iterator<Item = OsString>) -> i32 {
     let count = args.next().and_then(|count| count.to_str()?.parse().ok());
     let gate = args.next().is_some_and(|gate| gate == GATE);
     let limit = args.next().and_then(|limit| limit.to_str()?.parse().ok());
     let (Some(count), Some(program)) = (count, args.next()) else { return 127 };
     match exec(count, gate, limit, &program, args) {
         Err((channel, error)) => {
-            let code = error.raw_os_error().unwrap_or(Errno::EIO as i32).to_ne_bytes();
             if let Some(channel) = channel {
                 // Without a listener there is nobody to tell.
-                let _ = nix::sys::socket::send(channel.as_raw_fd(), &code, MsgFlags::MSG_NOSIGNAL);
+                let _ = pass::send(&channel, &number_of(&error), &[], false);
             }
             127
         }
@@ -195,28 +129,23 @@ fn exec(
 
 /// Filters this process, and tells the command where the calls arrive, or why there is no gate.
 fn close_gate(channel: &OwnedFd) -> io::Result<()> {
-    let sent = match seccomp::install() {
-        Ok(calls) => {
-            let fds = [calls.as_raw_fd()];
-            let rights = [ControlMessage::ScmRights(&fds)];
-            sendmsg::<()>(channel.as_raw_fd(), &[IoSlice::new(b"g")], &rights, MsgFlags::MSG_NOSIGNAL, None)
-        }
+    match seccomp::install() {
+        Ok(calls) => pass::send(channel, b"g", &[calls.as_fd()], false),
         // At the next start there may be one.
-        Err(error) if is_passing(&error) => return Err(error),
-        Err(error) => {
-            let code = error.raw_os_error().unwrap_or(Errno::EIO as i32).to_ne_bytes();
-            let refused = [IoSlice::new(b"r"), IoSlice::new(&code)];
-            sendmsg::<()>(channel.as_raw_fd(), &refused, &[], MsgFlags::MSG_NOSIGNAL, None)
-        }
-    };
-    sent.map(drop).map_err(io::Error::from)
+        Err(error) if is_passing(&error) => Err(error),
+        Err(error) => pass::send(channel, &[&b"r"[..], &number_of(&error)].concat(), &[], false),
+    }
+}
+
+fn number_of(error: &io::Error) -> [u8; 4] {
+    error.raw_os_error().unwrap_or(Errno::EIO as i32).to_ne_bytes()
 }
 
 /// Receives that many descriptors; the end of the channel means that whoever started this process is gone.
 fn take(channel: &OwnedFd, count: usize) -> io::Result<Vec<OwnedFd>> {
     let mut fds = Vec::with_capacity(count);
     while fds.len() < count {
-        let (told, more) = receive(channel)?;
+        let (told, more) = pass::receive(channel)?;
         match (told.is_empty(), more.is_empty()) {
             (true, _) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
             (false, true) => return Err(Errno::EMFILE.into()),

@@ -7,9 +7,11 @@ pub mod descriptors;
 mod ground;
 mod guard;
 mod here;
+mod itself;
 pub mod kin;
 mod launch;
 pub mod orphans;
+mod pass;
 mod printed;
 pub mod private;
 mod recall;
@@ -27,6 +29,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, PipeWriter};
@@ -43,7 +46,6 @@ use kin::Kin;
 
 pub use catch::{Catch, Caught};
 pub use ground::Ground;
-pub use launch::hidden_entry;
 pub use printed::Printed;
 pub use setting::{LIBRARY_PATH, Setting};
 pub use socket_folder::SocketFolder;
@@ -76,8 +78,8 @@ pub enum Stdin {
 
 /// Where the calls of a child arrive that was started behind a gate (`seccomp`), or why it has none.
 #[derive(Debug)]
-pub enum Gate {
-    Open(OwnedFd),
+pub enum Filter {
+    Installed(OwnedFd),
     Refused(io::Error),
 }
 
@@ -185,7 +187,7 @@ impl Launcher {
             }
         };
         match launch::go(&ours, &input, fds) {
-            Ok(gate) => running.gate = gate,
+            Ok(filter) => running.filter = filter,
             Err(error) => {
                 running.finish()?;
                 return Err(error);
@@ -201,7 +203,7 @@ pub struct Running {
     child: Child,
     pidfd: OwnedFd,
     guard: guard::Handle,
-    gate: Option<Gate>,
+    filter: Option<Filter>,
     input: Option<PipeWriter>,
     place: Option<Arc<Place>>,
     reaped: bool,
@@ -213,7 +215,7 @@ impl Running {
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
         let mut running = match pidfd {
             Ok(pidfd) => {
-                Running { child, pidfd, guard: guard.handle(), gate: None, input: None, place: None, reaped: false }
+                Running { child, pidfd, guard: guard.handle(), filter: None, input: None, place: None, reaped: false }
             }
             Err(error) => {
                 let mut child = child;
@@ -248,9 +250,9 @@ impl Running {
         Ok(())
     }
 
-    /// Its gate, where it was started behind one; it can be taken once.
-    pub fn gate(&mut self) -> Option<Gate> {
-        self.gate.take()
+    /// Its filter, where it was started behind a gate; it can be taken once.
+    pub fn filter(&mut self) -> Option<Filter> {
+        self.filter.take()
     }
 
     /// Its place at the terminal, where it has one.
@@ -433,6 +435,16 @@ pub fn refused(what: impl Display, error: &io::Error) -> Error {
 fn is_traced(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     status.lines().filter_map(|line| line.strip_prefix("TracerPid:")).any(|tracer| tracer.trim() != "0")
+}
+
+/// Runs the hidden half when this process was started for it; `None` for a user's start.
+pub fn hidden_entry(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
+    match args.next()?.to_str()? {
+        itself::LAUNCH => Some(launch::become_program(args)),
+        itself::GUARD => Some(guard::watch(args)),
+        itself::EAR => Some(terminal::listen()),
+        _ => None,
+    }
 }
 
 /// Takes out what cargo puts into the environment of the programs it starts: the jobserver of a cargo that is waiting for

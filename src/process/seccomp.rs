@@ -117,7 +117,7 @@ struct Buffer([u8; 1024]);
 
 impl Calls {
     pub fn new(listener: OwnedFd) -> Calls {
-        // Caller and keeper take turns, so each wakes the other on its own processor; since Linux 6.6, and without it they are only
+        // Caller and supervisor take turns, so each wakes the other on its own processor; since Linux 6.6, and without it they are only
         // slower (seccomp_unotify(2), SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP).
         let flags: libc::c_ulong = 1;
         // SAFETY: the flags are the argument itself.

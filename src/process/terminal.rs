@@ -3,7 +3,7 @@
 //! ours in the program's group. Both halves of it live here.
 //! Never lives here: keys, and what follows from a signal.
 
-use super::{launch, wait_at_most};
+use super::{itself, wait_at_most};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
@@ -30,12 +30,12 @@ type Tell = Arc<dyn Fn(i32) + Send + Sync>;
 
 #[derive(Clone)]
 pub struct Terminal {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<Foreground>>,
     tell: Tell,
 }
 
 #[derive(Debug)]
-struct State {
+struct Foreground {
     /// As it was before any program had it.
     before: Termios,
     /// This process's group, which the shell knows.
@@ -64,14 +64,14 @@ impl Terminal {
         }
         let before = tcgetattr(&stdin).ok()?;
         background_stops().thread_block().ok()?;
-        let state = State { before, ours: getpgrp(), groups: Vec::new() };
+        let state = Foreground { before, ours: getpgrp(), groups: Vec::new() };
         Some(Terminal { state: Arc::new(Mutex::new(state)), tell: Arc::new(tell) })
     }
 
     /// The program with that group is given the terminal, if it is this session's to give.
     pub fn enter(&self, pid: u32) -> io::Result<Place> {
         let group = Pid::from_raw(pid as i32);
-        let mut ear = launch::ear_command()
+        let mut ear = itself::command(itself::EAR)
             .process_group(group.as_raw())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -150,23 +150,24 @@ impl Terminal {
         killpg(group, Signal::SIGCONT).ok();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Foreground> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl Foreground {
     fn front() -> Option<Pid> {
         tcgetpgrp(io::stdin()).ok()
     }
 
     fn has(&self, group: Pid) -> bool {
-        State::front() == Some(group)
+        Foreground::front() == Some(group)
     }
 
     /// Whether the terminal is this session's: a shell has not given it to another job.
     fn is_in_front(&self) -> bool {
-        State::front().is_some_and(|front| front == self.ours || self.groups.iter().any(|(group, _)| *group == front))
+        Foreground::front()
+            .is_some_and(|front| front == self.ours || self.groups.iter().any(|(group, _)| *group == front))
     }
 
     fn give(&mut self, group: Pid) {
@@ -180,7 +181,7 @@ impl State {
     }
 
     fn keep_attributes(&mut self) {
-        let front = State::front();
+        let front = Foreground::front();
         if let Some((_, kept)) = self.groups.iter_mut().find(|(group, _)| front == Some(*group))
             && let Ok(attributes) = tcgetattr(io::stdin())
         {

@@ -1,4 +1,4 @@
-//! What the core of hot upgrade is told once, and what it wants done.
+//! What the core of hot upgrade is told, and what it wants done.
 //! Never lives here: when (`handover`).
 
 use crate::report::{Generation, Notice};
@@ -21,6 +21,39 @@ pub enum Style {
     Overlap,
     /// The old one leaves before the new one starts.
     StopFirst,
+}
+
+/// Which generation new connections reach, and which one is being started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    pub current: Option<Generation>,
+    pub starting: Option<Generation>,
+}
+
+/// What was found out of a generation, for the core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// It has an address that nobody else holds yet.
+    Bound,
+    Ready,
+    StoppedAccepting,
+    /// So many of its connections would be cut by an end, where that is known.
+    Live(Option<usize>),
+    /// It stops accepting though nobody here has asked it to, and has so many connections.
+    Leaves(usize),
+    /// It has nothing left to finish.
+    Drained,
+    Exited,
+}
+
+/// How a generation has ended, and what that says of its program.
+#[derive(Debug)]
+pub struct Ended {
+    pub text: String,
+    /// It has done what it was for, and had no sockets.
+    pub is_done: bool,
+    /// It is a server, whose sockets are held.
+    pub serves: bool,
 }
 
 /// What the loop has to do, in this order.

@@ -1,9 +1,10 @@
 //! Whether generations that leave go on answering, as is seen from outside, so that one that does is not ended for it.
-//! Never lives here: how long one has (`handover`), and what a connection is (`gate`).
+//! Never lives here: how long one has (`handover`), and what a connection is (`intercept`).
 
-use super::gate::Flow;
-use super::{Generation, Room, proc};
-use std::collections::{BTreeMap, BTreeSet};
+use super::intercept::Flow;
+use super::{Generation, proc};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// The longest and the shortest time between two looks.
@@ -27,27 +28,27 @@ impl Flows {
     pub fn next(&self) -> Option<Instant> {
         self.next
     }
-}
 
-impl Room {
-    /// Also in the moment in which one would be ended.
-    pub(super) fn look_at_flows(&mut self, now: Instant) {
-        let leaving: BTreeSet<Generation> = self.handover.leaving().collect();
-        self.flows.of.retain(|generation, _| leaving.contains(generation));
-        let is_due = self.flows.next.is_none_or(|next| next <= now);
-        if !is_due && self.handover.deadline().is_none_or(|deadline| deadline > now) {
-            return;
+    /// Looks at those that leave, by their processes, if it is time to or if `at_once`. Returns those that have answered something, with
+    /// how many connections they have.
+    pub fn look(
+        &mut self,
+        now: Instant,
+        leaving: &BTreeMap<Generation, u32>,
+        addresses: &[SocketAddr],
+        at_once: bool,
+    ) -> Vec<(Generation, usize)> {
+        self.of.retain(|generation, _| leaving.contains_key(generation));
+        if !at_once && self.next.is_some_and(|next| next > now) {
+            return Vec::new();
         }
-        for generation in &leaving {
-            let Some(started) = self.generations.get(generation) else { continue };
-            let held = self.held.tcp_addresses();
+        self.next = (!leaving.is_empty()).then(|| now + self.pace);
+        let moved = leaving.iter().filter_map(|(generation, process)| {
             let flow =
-                self.flows.of.entry(*generation).or_insert_with(|| Flow::to_ports(held.iter().map(|at| at.port())));
-            let seen = flow.look(&proc::family(started.running.pid()).into_iter().collect());
-            if seen.moved {
-                self.handover.progress(now, *generation, seen.live);
-            }
-        }
-        self.flows.next = (!leaving.is_empty()).then(|| now + self.flows.pace);
+                self.of.entry(*generation).or_insert_with(|| Flow::to_ports(addresses.iter().map(SocketAddr::port)));
+            let seen = flow.look(&proc::family(*process).into_iter().collect());
+            seen.moved.then_some((*generation, seen.live))
+        });
+        moved.collect()
     }
 }

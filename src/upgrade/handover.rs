@@ -1,7 +1,7 @@
 //! The generations of one session and what becomes of them: the pure core of hot upgrade.
 //! Never lives here: a clock, a process, a socket. Time is an argument; what should be done is returned.
 
-use super::action::{Action, Style, Timeouts};
+use super::action::{Action, Roles, Style, Timeouts};
 use super::deaths::Deaths;
 use super::history::{History, KEPT};
 use super::stage::{After, Announced, Current, Leaving, Next, Paused, SLOW, Starting, Step, millis};
@@ -56,9 +56,9 @@ impl<P: Clone + PartialEq> Handover<P> {
         self.current.as_ref().map(|current| current.generation)
     }
 
-    /// The generation that is being started, if any.
-    pub fn starting(&self) -> Option<Generation> {
-        self.starting.as_ref().map(|starting| starting.generation)
+    pub fn roles(&self) -> Roles {
+        let starting = self.starting.as_ref().map(|starting| starting.generation);
+        Roles { current: self.current(), starting }
     }
 
     /// Which program that is: what the newest sources are, or one from before.

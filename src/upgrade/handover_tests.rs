@@ -46,7 +46,7 @@ fn swap(handover: &mut Handover<&'static str>, now: Instant, program: &'static s
 
 /// What starts becomes ready, and the old one leaves.
 fn take_over(handover: &mut Handover<&'static str>, now: Instant) {
-    let (old, new) = (handover.current().unwrap(), handover.starting().unwrap());
+    let (old, new) = (handover.current().unwrap(), handover.roles().starting.unwrap());
     let _ = handover.ready(now, new);
     let _ = handover.exited(now, old, "exit status 0", true);
 }

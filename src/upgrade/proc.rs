@@ -93,7 +93,7 @@ pub fn copy(process: u32, number: RawFd) -> Result<OwnedFd, Errno> {
     let pid = i32::try_from(process).ok().and_then(Pid::from_raw).ok_or(Errno::ESRCH)?;
     let copied = descriptors::with(|| pidfd_open(pid, PidfdFlags::empty()))
         .and_then(|process| descriptors::with(|| pidfd_getfd(&process, number, PidfdGetfdFlags::empty())));
-    copied.map_err(|error| Errno::from_raw(error.raw_os_error()))
+    copied.map_err(descriptors::errno)
 }
 
 /// A line of /proc/net/unix: `Num RefCount Protocol Flags Type St Inode Path`; of the flags, __SO_ACCEPTCON (include/linux/net.h).

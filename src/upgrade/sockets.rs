@@ -1,7 +1,7 @@
 //! The sockets that are held for the whole session, whoever serves them.
 //! Never lives here: which generation gets them when.
 
-use super::gate::{Listener, Shelf};
+use super::intercept::{Listener, Shelf};
 use super::proc;
 use crate::config::{Address, Listen};
 use crate::error::{Error, Exit, Result};
@@ -93,6 +93,11 @@ impl Held {
 
     pub fn is_empty(&self) -> bool {
         self.sockets.is_empty()
+    }
+
+    /// Of those that the program wants.
+    pub fn addresses(&self) -> Vec<String> {
+        self.iter().filter(|socket| socket.wanted).map(|socket| socket.address.clone()).collect()
     }
 
     pub fn tcp_addresses(&self) -> Vec<SocketAddr> {

@@ -59,7 +59,7 @@ fn the_cores_touch_no_world() {
         "src/upgrade/history.rs",
         "src/upgrade/stage.rs",
         "src/upgrade/standing.rs",
-        "src/upgrade/gate/drain.rs",
+        "src/upgrade/intercept/drain.rs",
         "hotrun/src/control/succession.rs",
         "hotrun/src/control/retirement.rs",
     ];
@@ -98,7 +98,7 @@ fn unsafe_stands_in_few_files_and_the_process_ends_in_one() {
             "src/process/launch.rs",
             "src/process/guard.rs",
             "src/process/seccomp.rs",
-            "src/upgrade/gate/kernel.rs",
+            "src/upgrade/intercept/kernel.rs",
         ];
         if code.contains("unsafe {") {
             assert!(kernel.iter().any(|file| path == Path::new(file)), "{} has unsafe", path.display());

@@ -1,7 +1,7 @@
 //! What becomes of the connections of a program that is to leave and knows nothing of it: the pure core of draining.
 //! Never lives here: a socket, a clock. What the kernel tells of a connection comes in; what should be done comes out.
 
-use super::kernel::Facts;
+use super::kernel::ConnectionState;
 use super::queue::Lies;
 use super::readers::Reader;
 
@@ -51,19 +51,19 @@ pub enum Past {
     /// Nothing.
     Untouched,
     /// Requests of its client are kept out; how it was at the last look, and whether one has been.
-    Watched { last: Facts, asked: bool },
+    Watched { last: ConnectionState, asked: bool },
     /// It was watched, and is not any more.
     Trusted,
     /// No filter may be attached to it. How often what was held back was no request.
     Unfiltered { strange: u32 },
     /// What comes lies in its queue, and wakes nobody.
-    Held(Held),
+    HeldBack(HeldBack),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldBack {
     /// When that began, and nothing lay there.
-    pub at: Facts,
+    pub at: ConnectionState,
     /// What lies there now.
     pub lies: Lies,
     /// Where the program waits in calls.
@@ -77,7 +77,7 @@ pub struct Held {
 ///
 /// Where no filter may be attached, whatever comes is held back in the queue of the socket instead, and looked at there: the same proof, if
 /// the program has read nothing of it and had answered what was before it.
-pub fn judge(facts: &Facts, past: Past, patience: Patience) -> Verdict {
+pub fn judge(facts: &ConnectionState, past: Past, patience: Patience) -> Verdict {
     if !facts.open {
         return Verdict::Over;
     }
@@ -91,12 +91,12 @@ pub fn judge(facts: &Facts, past: Past, patience: Patience) -> Verdict {
         (Patience::Whole | Patience::Short, Past::Watched { asked: true, .. }) => Verdict::LetIn(Past::Trusted),
         (Patience::Whole | Patience::Short, Past::Untouched) if facts.received > 0 => Verdict::Watch,
         (Patience::Whole | Patience::Short, Past::Unfiltered { .. }) if may_be_held(facts) => Verdict::Hold,
-        (Patience::Whole | Patience::Short, Past::Held(held)) => judge_held(facts, &held),
+        (Patience::Whole | Patience::Short, Past::HeldBack(held)) => judge_held(facts, &held),
         (Patience::Whole | Patience::Short, _) => Verdict::Wait,
     }
 }
 
-fn judge_held(facts: &Facts, Held { at, lies, strange, .. }: &Held) -> Verdict {
+fn judge_held(facts: &ConnectionState, HeldBack { at, lies, strange, .. }: &HeldBack) -> Verdict {
     let again = |strange| Verdict::LetIn(if strange < STRANGE { Past::Unfiltered { strange } } else { Past::Trusted });
     let was_answered = facts.sent != at.sent || is_answered(at);
     if facts.received - facts.unread.min(facts.received) != at.received {
@@ -114,34 +114,34 @@ fn judge_held(facts: &Facts, Held { at, lies, strange, .. }: &Held) -> Verdict {
 }
 
 /// Whether what the client sends next is no part of what the program is reading.
-pub fn may_be_held(facts: &Facts) -> bool {
+pub fn may_be_held(facts: &ConnectionState) -> bool {
     facts.unread == 0 && (is_answered(facts) || facts.received_ago >= STILL_MS)
 }
 
 /// Whether a request was kept out between two looks: more was dropped than came past the filter. A probe of the other side's (TCP
 /// keep-alive) and what comes twice are dropped, too, but after they have come past it.
-pub fn has_asked(before: &Facts, now: &Facts) -> bool {
+pub fn has_asked(before: &ConnectionState, now: &ConnectionState) -> bool {
     now.dropped.wrapping_sub(before.dropped) > now.segments.wrapping_sub(before.segments)
 }
 
 /// Whether an end would cut what is on its way, as far as can be told: an answer in parts, or a stream, with its last part of a moment ago
 /// is counted, one in a longer pause is not.
-pub fn is_cut(facts: &Facts) -> bool {
+pub fn is_cut(facts: &ConnectionState) -> bool {
     facts.open && facts.received > 0 && !(is_answered(facts) && facts.delivered && is_quiet(facts))
 }
 
 /// Whether it may be ended now, once it has been found to be between two answers: nothing has come in since.
-pub fn is_still_between(facts: &Facts) -> bool {
+pub fn is_still_between(facts: &ConnectionState) -> bool {
     facts.open && facts.unread == 0 && (facts.received == 0 || is_answered(facts))
 }
 
 /// Everything that came was read, and the last word was the program's. The kernel's clock ticks every few milliseconds: what came and
 /// went within one tick counts as answered, as it nearly always was.
-fn is_answered(facts: &Facts) -> bool {
+fn is_answered(facts: &ConnectionState) -> bool {
     facts.received > 0 && facts.unread == 0 && facts.sent > 0 && facts.sent_ago <= facts.received_ago
 }
 
-fn is_quiet(facts: &Facts) -> bool {
+fn is_quiet(facts: &ConnectionState) -> bool {
     facts.sent_ago >= QUIET_MS && facts.received_ago >= QUIET_MS
 }
 
@@ -149,7 +149,7 @@ fn is_quiet(facts: &Facts) -> bool {
 mod tests {
     use super::*;
 
-    const ANSWERED: Facts = Facts {
+    const ANSWERED: ConnectionState = ConnectionState {
         open: true,
         received: 90,
         sent: 900,
@@ -166,11 +166,11 @@ mod tests {
         use Patience::{Short, Whole};
         let past = |asked| Past::Watched { last: ANSWERED, asked };
         let (watched, asked_for_more, none) = (past(false), past(true), Past::Untouched);
-        let asked = Facts { sent: 0, sent_ago: 40, received_ago: 5, ..ANSWERED };
-        let fresh = Facts { received: 0, sent: 0, received_ago: 50, sent_ago: 50, ..ANSWERED };
-        let silent = Facts { sent_ago: 3000, received_ago: 9000, ..ANSWERED };
-        let slow = Facts { received_ago: 4000, sent_ago: 5000, ..asked };
-        let undelivered = Facts { delivered: false, ..ANSWERED };
+        let asked = ConnectionState { sent: 0, sent_ago: 40, received_ago: 5, ..ANSWERED };
+        let fresh = ConnectionState { received: 0, sent: 0, received_ago: 50, sent_ago: 50, ..ANSWERED };
+        let silent = ConnectionState { sent_ago: 3000, received_ago: 9000, ..ANSWERED };
+        let slow = ConnectionState { received_ago: 4000, sent_ago: 5000, ..asked };
+        let undelivered = ConnectionState { delivered: false, ..ANSWERED };
         let table = [
             ("fresh: its first request is answered", fresh, none, Whole, Verdict::Wait),
             ("asked, not answered", asked, none, Whole, Verdict::Watch),
@@ -182,18 +182,24 @@ mod tests {
             ("a part of an upload looked like it", asked, asked_for_more, Whole, Verdict::LetIn(Past::Trusted)),
             (
                 "part of a request is unread",
-                Facts { unread: 3, ..ANSWERED },
+                ConnectionState { unread: 3, ..ANSWERED },
                 asked_for_more,
                 Whole,
                 Verdict::LetIn(Past::Trusted),
             ),
             ("it is not watched twice", ANSWERED, Past::Trusted, Whole, Verdict::Wait),
             ("the client is not waited for", silent, none, Short, Verdict::End),
-            ("it reads slowly", Facts { delivered: false, ..silent }, none, Short, Verdict::Watch),
+            ("it reads slowly", ConnectionState { delivered: false, ..silent }, none, Short, Verdict::Watch),
             ("an answer of a moment ago", ANSWERED, watched, Short, Verdict::Wait),
             ("asked, and slow", slow, watched, Short, Verdict::Wait),
-            ("opened in advance and never used", Facts { received_ago: 2000, ..fresh }, none, Short, Verdict::End),
-            ("ended by either side", Facts { open: false, ..ANSWERED }, watched, Whole, Verdict::Over),
+            (
+                "opened in advance and never used",
+                ConnectionState { received_ago: 2000, ..fresh },
+                none,
+                Short,
+                Verdict::End,
+            ),
+            ("ended by either side", ConnectionState { open: false, ..ANSWERED }, watched, Whole, Verdict::Over),
         ];
         for (what, facts, past, patience, expected) in table {
             assert_eq!(judge(&facts, past, patience), expected, "{what}");
@@ -203,25 +209,26 @@ mod tests {
     #[test]
     fn where_no_filter_is_allowed_what_lies_in_the_queue_is_the_proof() {
         use Verdict::{End, Hold, LetIn, Wait};
-        let held = |at, lies| Past::Held(Held { at, lies, sleeper: None, strange: 7 });
-        let busy = Facts { received: 180, sent_ago: 40, received_ago: 20, ..ANSWERED };
+        let held = |at, lies| Past::HeldBack(HeldBack { at, lies, sleeper: None, strange: 7 });
+        let busy = ConnectionState { received: 180, sent_ago: 40, received_ago: 20, ..ANSWERED };
         // Ninety bytes more have come, and lie there.
-        let more = |at: Facts| Facts { received: at.received + 90, unread: 90, received_ago: 1, ..at };
-        let long_ago = Facts { received_ago: 200, ..more(ANSWERED) };
+        let more =
+            |at: ConnectionState| ConnectionState { received: at.received + 90, unread: 90, received_ago: 1, ..at };
+        let long_ago = ConnectionState { received_ago: 200, ..more(ANSWERED) };
         let (none, again, stranger) = (
             Past::Unfiltered { strange: 0 },
             LetIn(Past::Unfiltered { strange: 7 }),
             LetIn(Past::Unfiltered { strange: 8 }),
         );
-        let last_time = Past::Held(Held { at: ANSWERED, lies: Lies::Strange, sleeper: None, strange: 19 });
-        let answered = Facts { sent: 1000, ..more(busy) };
+        let last_time = Past::HeldBack(HeldBack { at: ANSWERED, lies: Lies::Strange, sleeper: None, strange: 19 });
+        let answered = ConnectionState { sent: 1000, ..more(busy) };
         let table = [
             ("answered", ANSWERED, none, Hold),
-            ("being read", Facts { received_ago: 1, ..busy }, none, Wait),
+            ("being read", ConnectionState { received_ago: 1, ..busy }, none, Wait),
             ("read, and at work", busy, none, Hold),
-            ("still to be read", Facts { unread: 9, ..busy }, none, Wait),
+            ("still to be read", ConnectionState { unread: 9, ..busy }, none, Wait),
             ("nothing more asked, as in a stream", ANSWERED, held(ANSWERED, Lies::Nothing), Wait),
-            ("a stream goes on", Facts { sent: 1000, ..ANSWERED }, held(ANSWERED, Lies::Nothing), Wait),
+            ("a stream goes on", ConnectionState { sent: 1000, ..ANSWERED }, held(ANSWERED, Lies::Nothing), Wait),
             ("a frame of another protocol", more(ANSWERED), held(ANSWERED, Lies::Strange), stranger),
             ("as always", more(ANSWERED), last_time, LetIn(Past::Trusted)),
             ("a request has begun to come", more(ANSWERED), held(ANSWERED, Lies::Begun), Wait),
@@ -232,11 +239,11 @@ mod tests {
             ("the rest of what the program reads", more(busy), held(busy, Lies::Strange), stranger),
             (
                 "read although it was held back",
-                Facts { received: 180, ..ANSWERED },
+                ConnectionState { received: 180, ..ANSWERED },
                 held(ANSWERED, Lies::Nothing),
                 again,
             ),
-            ("read in part", Facts { unread: 30, ..more(ANSWERED) }, held(ANSWERED, Lies::Strange), again),
+            ("read in part", ConnectionState { unread: 30, ..more(ANSWERED) }, held(ANSWERED, Lies::Strange), again),
         ];
         for (what, facts, past, expected) in table {
             assert_eq!(judge(&facts, past, Patience::Whole), expected, "{what}");
@@ -245,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_is_dropped_past_the_filter_is_no_request() {
-        let later = |dropped, segments| Facts { dropped, segments, ..ANSWERED };
+        let later = |dropped, segments| ConnectionState { dropped, segments, ..ANSWERED };
         assert!(!has_asked(&ANSWERED, &ANSWERED));
         assert!(has_asked(&ANSWERED, &later(1, 0)), "kept out by the filter");
         assert!(!has_asked(&ANSWERED, &later(1, 1)), "a probe");
@@ -254,12 +261,12 @@ mod tests {
 
     #[test]
     fn what_is_cut_was_on_its_way() {
-        let quiet = Facts { sent_ago: 2000, received_ago: 3000, ..ANSWERED };
+        let quiet = ConnectionState { sent_ago: 2000, received_ago: 3000, ..ANSWERED };
         assert!(!is_cut(&quiet));
         assert!(is_cut(&ANSWERED), "a stream, in all likelihood: a request would have been kept out");
-        assert!(!is_cut(&Facts { received: 0, sent: 0, ..ANSWERED }), "nothing was asked");
-        assert!(is_cut(&Facts { sent: 0, sent_ago: 10, ..ANSWERED }));
-        assert!(is_cut(&Facts { delivered: false, ..quiet }));
-        assert!(!is_cut(&Facts { open: false, ..ANSWERED }));
+        assert!(!is_cut(&ConnectionState { received: 0, sent: 0, ..ANSWERED }), "nothing was asked");
+        assert!(is_cut(&ConnectionState { sent: 0, sent_ago: 10, ..ANSWERED }));
+        assert!(is_cut(&ConnectionState { delivered: false, ..quiet }));
+        assert!(!is_cut(&ConnectionState { open: false, ..ANSWERED }));
     }
 }

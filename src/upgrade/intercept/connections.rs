@@ -1,8 +1,8 @@
 //! The connections of a program that knows nothing of us, seen from outside: found in its processes, and ended between two answers.
 //! Never lives here: when one may be ended (`drain`).
 
-use super::drain::{self, Held, Past, Patience, Verdict};
-use super::kernel::{self, Facts};
+use super::drain::{self, HeldBack, Past, Patience, Verdict};
+use super::kernel::{self, ConnectionState};
 use super::listener::inode;
 use super::queue::{self, Lies};
 use super::readers::{self, Place, Reader, Readers, Traced};
@@ -28,12 +28,12 @@ pub struct Look {
 #[derive(Debug, Default)]
 pub struct Connections {
     ports: BTreeSet<u16>,
-    known: BTreeMap<u64, Known>,
+    known: BTreeMap<u64, SocketKind>,
     readers: Readers,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Known {
+enum SocketKind {
     /// Not a connection to one of the ports.
     Other,
     Connection(Past),
@@ -52,7 +52,7 @@ impl Connections {
         let mut readers = std::mem::take(&mut self.readers);
         readers.new_look();
         let looked = self.each(processes, |connection, place, past| {
-            let Ok(facts) = Facts::of(connection) else { return Look::default() };
+            let Ok(facts) = ConnectionState::of(connection) else { return Look::default() };
             if let Past::Watched { last, asked } = past {
                 *asked |= drain::has_asked(last, &facts);
                 *last = facts;
@@ -94,7 +94,7 @@ impl Connections {
     /// As `look`.
     pub fn end_all(&mut self, processes: &BTreeSet<u32>) -> Result<Look, Errno> {
         self.each(processes, |connection, _, past| {
-            let Ok(facts) = Facts::of(connection) else { return Look::default() };
+            let Ok(facts) = ConnectionState::of(connection) else { return Look::default() };
             look_into(connection, &facts, past);
             if drain::judge(&facts, *past, Patience::Short) == Verdict::End && end(connection, *past) {
                 return Look::default();
@@ -125,7 +125,7 @@ impl Connections {
                 }
             };
             for (number, inode) in sockets {
-                if self.known.get(&inode) == Some(&Known::Other) || !seen.insert(inode) {
+                if self.known.get(&inode) == Some(&SocketKind::Other) || !seen.insert(inode) {
                     seen.insert(inode);
                     continue;
                 }
@@ -138,13 +138,13 @@ impl Connections {
                         continue;
                     }
                 };
-                let known = self.known.entry(inode).or_insert(Known::Connection(Past::Untouched));
+                let known = self.known.entry(inode).or_insert(SocketKind::Connection(Past::Untouched));
                 match (connection(socket, &self.ports), known) {
-                    (Some(connection), Known::Connection(past)) => {
+                    (Some(connection), SocketKind::Connection(past)) => {
                         let one = what(&connection, Place { process: *process, socket: inode }, past);
                         look = Look { live: look.live + one.live, busy: look.busy + one.busy };
                     }
-                    (_, known) => *known = Known::Other,
+                    (_, known) => *known = SocketKind::Other,
                 }
             }
         }
@@ -181,8 +181,8 @@ pub(super) fn connection(socket: OwnedFd, ports: &BTreeSet<u16>) -> Option<TcpSt
 }
 
 /// What lies in the queue of one that is held.
-fn look_into(connection: &TcpStream, facts: &Facts, past: &mut Past) {
-    if let Past::Held(held) = past {
+fn look_into(connection: &TcpStream, facts: &ConnectionState, past: &mut Past) {
+    if let Past::HeldBack(held) = past {
         held.lies = if facts.unread > 0 { queue::lies_in(connection) } else { Lies::Nothing };
     }
 }
@@ -205,18 +205,18 @@ fn hold(connection: &TcpStream, past: &mut Past, reader: impl FnOnce() -> Option
         hold_unless_in_use(connection, None)
     };
     if let Some((at, sleeper)) = held {
-        *past = Past::Held(Held { at, lies: Lies::Nothing, sleeper, strange });
+        *past = Past::HeldBack(HeldBack { at, lies: Lies::Nothing, sleeper, strange });
     }
 }
 
 /// Where the program waits in calls, one must sleep in a call that began before this: that is woken as it was told.
-fn hold_unless_in_use(connection: &TcpStream, traced: Option<&Traced>) -> Option<(Facts, Option<Reader>)> {
-    let before = Facts::of(connection).ok()?;
+fn hold_unless_in_use(connection: &TcpStream, traced: Option<&Traced>) -> Option<(ConnectionState, Option<Reader>)> {
+    let before = ConnectionState::of(connection).ok()?;
     if !drain::may_be_held(&before) || traced.is_some_and(|traced| !traced.sleeps()) {
         return None;
     }
     queue::hold_back(connection).ok()?;
-    match Facts::of(connection) {
+    match ConnectionState::of(connection) {
         Ok(at) if at.received == before.received => Some((at, traced.map(|traced| traced.reader))),
         Ok(_) | Err(_) => {
             queue::give_all(connection);
@@ -230,7 +230,7 @@ fn hold_unless_in_use(connection: &TcpStream, traced: Option<&Traced>) -> Option
 /// Whether that was possible at this moment.
 fn let_in(connection: &TcpStream, past: Past) -> bool {
     match past {
-        Past::Held(Held { sleeper, .. }) => {
+        Past::HeldBack(HeldBack { sleeper, .. }) => {
             queue::give_all(connection);
             // A signal of the program's own may have woken it meanwhile, and it sleeps in another call.
             sleeper.is_none_or(|reader| reader.wake())
@@ -245,7 +245,7 @@ fn let_in(connection: &TcpStream, past: Past) -> bool {
 /// Ends it so that the client reads the end between two answers and the program has seen nothing of what the client may have sent
 /// meanwhile: requests are kept out, it is looked at once more, and only then is it ended.
 fn end(connection: &TcpStream, past: Past) -> bool {
-    if let Past::Held(Held { lies: Lies::Begun | Lies::Whole, .. }) = past {
+    if let Past::HeldBack(HeldBack { lies: Lies::Begun | Lies::Whole, .. }) = past {
         // A request that was not read would make a reset of the end. Where nothing is there any more, the program has it.
         return queue::take_all(connection) > 0 && shutdown(connection.as_raw_fd(), Shutdown::Both).is_ok();
     }
@@ -253,7 +253,7 @@ fn end(connection: &TcpStream, past: Past) -> bool {
         // Where that is not possible either, a request may come at this very moment, and is not answered.
         kernel::keep_all_out(connection).ok();
     }
-    let between = Facts::of(connection).is_ok_and(|facts| drain::is_still_between(&facts));
+    let between = ConnectionState::of(connection).is_ok_and(|facts| drain::is_still_between(&facts));
     let ended = between && shutdown(connection.as_raw_fd(), Shutdown::Both).is_ok();
     // What was kept out comes in again if it was not ended, and is answered by a reset if it was.
     kernel::let_all_in(connection);

@@ -2,11 +2,9 @@
 //! bound: every number that it has, and every epoll set that watches it.
 //! Never lives here: whether it is replaced (`binds`).
 
-use super::Seen;
-use super::keeper::Keeper;
 use super::kernel::{self, Watch};
 use super::listener::Listener;
-use crate::process::seccomp::Call;
+use crate::process::seccomp::{Call, Calls};
 use crate::upgrade::proc;
 use nix::errno::Errno;
 use nix::libc;
@@ -24,21 +22,10 @@ pub struct Copies {
     watches: Vec<Watch>,
 }
 
-impl Keeper {
-    /// Before anything is changed. Where one of them cannot be reached, the socket cannot be replaced, which is told.
-    pub(super) fn copies(&mut self, process: u32, inode: u64) -> Result<Copies, Errno> {
-        let copies = Copies::of(process, inode, &self.all_processes());
-        if copies.is_err() && !std::mem::replace(&mut self.said_tied, true) {
-            (self.tell)(Seen::Tied);
-        }
-        copies
-    }
-}
-
 impl Copies {
     /// # Errors
     /// EADDRINUSE, which is what a program understands.
-    fn of(process: u32, inode: u64, all: &BTreeSet<u32>) -> Result<Copies, Errno> {
+    pub fn of(process: u32, inode: u64, all: &BTreeSet<u32>) -> Result<Copies, Errno> {
         // Descriptors are put into the process that calls, and into no other.
         let elsewhere = || all.iter().find(|other| **other != process && proc::holds(**other, inode));
         let mut looks = 0;
@@ -60,12 +47,12 @@ impl Copies {
     }
 
     /// All lead to the held socket from now on. `number` is the one that the program calls by.
-    pub fn replace(&self, keeper: &Keeper, call: &Call, number: RawFd, held: &Listener) -> Result<(), Errno> {
+    pub fn replace(&self, calls: &Calls, call: &Call, number: RawFd, held: &Listener) -> Result<(), Errno> {
         // That one last: a call that is interrupted comes again, and finds what is left to be done by its own socket.
         for number in self.numbers.iter().copied().filter(|other| *other != number).chain([number]) {
             let flags = proc::flags_at(call.thread, number);
             let close_on_exec = flags.is_none_or(|flags| flags & libc::O_CLOEXEC != 0);
-            keeper.calls.place(call.id, held.as_fd(), number, close_on_exec)?;
+            calls.place(call.id, held.as_fd(), number, close_on_exec)?;
         }
         kernel::watch(held.as_fd(), &self.watches).map_err(|_| Errno::EADDRINUSE)
     }

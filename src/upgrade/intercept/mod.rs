@@ -6,16 +6,19 @@
 mod accepts;
 mod address;
 mod binds;
+mod callers;
 mod connections;
 mod copies;
 mod drain;
+mod draining;
 mod flow;
-mod keeper;
 mod kernel;
 mod listener;
+mod memory;
 mod queue;
 mod readers;
-mod uses;
+mod supervised;
+mod supervisor;
 
 use crate::process::{self, seccomp::Calls};
 use crate::report::Generation;
@@ -27,6 +30,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
+use supervisor::Supervisor;
 
 pub use drain::Patience;
 pub use flow::Flow;
@@ -53,9 +57,9 @@ pub enum Order {
     Drain(Which, Patience),
     /// What is between two answers is ended.
     End,
-    /// Somebody else answers the calls from now on; closed when nothing waits for this keeper any more.
+    /// Somebody else answers the calls from now on; closed when nothing waits for this supervisor any more.
     Leave(Arc<PipeWriter>),
-    /// This keeper does, again.
+    /// This supervisor does, again.
     Return,
 }
 
@@ -97,11 +101,11 @@ pub enum Blind {
     Memory(Errno),
 }
 
-/// How long a keeper is waited for, which answers within a moment; one that does not goes on answering while this process is stopped
+/// How long a supervisor is waited for, which answers within a moment; one that does not goes on answering while this process is stopped
 /// no more than now.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A gate whose keeper is a thread that lives as long as any process behind it.
+/// A gate whose supervisor is a thread that lives as long as any process behind it.
 #[derive(Debug)]
 pub struct Gate {
     orders: Sender<Order>,
@@ -123,14 +127,14 @@ impl Gate {
         let (orders, inbox) = channel();
         let (woken, wake) = io::pipe()?;
         let arriving = Calls::new(calls.try_clone()?);
-        let keeper = keeper::Keeper::new(arriving, generation, process, shelf, waits, Box::new(tell)).handed(handed);
+        let supervisor = Supervisor::new(arriving, generation, process, shelf, handed, waits, Box::new(tell));
         // Nobody waits to wake it: where the pipe is full, it will be awake.
         rustix::io::ioctl_fionbio(&wake, true)?;
-        thread::Builder::new().spawn(move || keeper.run(&inbox, woken))?;
+        thread::Builder::new().spawn(move || supervisor.run(&inbox, woken))?;
         Ok(Gate { orders, wake, calls })
     }
 
-    /// Before this process is stopped: calls that wait for connections are handed to the kernel, and the keeper answers no more.
+    /// Before this process is stopped: calls that wait for connections are handed to the kernel, and the supervisor answers no more.
     /// Returns where the others arrive.
     pub fn leave(&self) -> io::Result<BorrowedFd<'_>> {
         let (done, doing) = io::pipe()?;
@@ -141,7 +145,7 @@ impl Gate {
         Ok(self.calls.as_fd())
     }
 
-    /// A keeper whose processes have all ended hears nothing, which is as well.
+    /// A supervisor whose processes have all ended hears nothing, which is as well.
     pub fn order(&self, order: Order) {
         if self.orders.send(order).is_ok() {
             (&self.wake).write_all(&[0]).ok();

@@ -1,4 +1,4 @@
-//! A keeper and a thread of this process behind its gate: what comes at one moment, which nobody can choose from outside.
+//! A supervisor and a thread of this process behind its gate: what comes at one moment, which nobody can choose from outside.
 
 use super::*;
 use crate::process::seccomp;
@@ -24,23 +24,25 @@ fn is_readable(fd: &OwnedFd, timeout: PollTimeout) -> bool {
     fds[0].revents().unwrap().contains(PollFlags::POLLIN)
 }
 
-/// A keeper of those calls, for which one order waits when it begins, and where more could come from.
+/// A supervisor of those calls, for which one order waits when it begins, and where more could come from.
 fn ordered(
     calls: &OwnedFd,
     held: &Arc<Listener>,
+    handed: &[Arc<Listener>],
     order: Order,
-) -> (Keeper, Receiver<Order>, PipeReader, (Sender<Order>, PipeWriter)) {
+) -> (Supervisor, Receiver<Order>, PipeReader, (Sender<Order>, PipeWriter)) {
     let (tell, inbox) = channel();
     let (woken, mut wake) = io::pipe().unwrap();
     tell.send(order).unwrap();
     wake.write_all(&[0]).unwrap();
     let calls = Calls::new(calls.try_clone().unwrap());
-    let keeper = Keeper::new(calls, 1, std::process::id(), Arc::default(), false, Box::new(|_| {}));
-    keeper.shelf.add(held);
-    (keeper, inbox, woken, (tell, wake))
+    let shelf = Arc::new(Shelf::default());
+    shelf.add(held);
+    let supervisor = Supervisor::new(calls, 1, std::process::id(), shelf, handed, false, Box::new(|_| {}));
+    (supervisor, inbox, woken, (tell, wake))
 }
 
-/// Taken by the keeper, it would wait for as long as this process is stopped.
+/// Taken by the supervisor, it would wait for as long as this process is stopped.
 #[test]
 fn a_call_that_comes_with_the_order_to_leave_is_left_to_whoever_answers_then() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -48,13 +50,13 @@ fn a_call_that_comes_with_the_order_to_leave_is_left_to_whoever_answers_then() {
     let (calls, program) = behind_a_gate(move || listener.accept().unwrap().1);
     assert!(is_readable(&calls, PollTimeout::NONE), "it has asked for a connection");
     let (mut done, doing) = io::pipe().unwrap();
-    let (mut keeper, inbox, mut woken, _more) = ordered(&calls, &held, Order::Leave(Arc::new(doing)));
-    assert!(keeper.turn(&inbox, &mut woken));
+    let (mut supervisor, inbox, mut woken, _more) = ordered(&calls, &held, &[], Order::Leave(Arc::new(doing)));
+    assert!(supervisor.turn(&inbox, &mut woken));
     assert_eq!(done.read(&mut [0]).unwrap(), 0, "it has left");
     assert!(is_readable(&calls, PollTimeout::ZERO), "the call waits for somebody else");
-    let call = keeper.calls.next().unwrap().unwrap();
+    let call = supervisor.program.calls.next().unwrap().unwrap();
     assert!(matches!(call.what, What::Accept { .. }));
-    keeper.calls.proceed(call.id);
+    supervisor.program.calls.proceed(call.id);
     let client = TcpStream::connect(held.address).unwrap();
     assert_eq!(program.join().unwrap(), client.local_addr().unwrap());
 }
@@ -64,13 +66,12 @@ fn a_call_that_comes_with_the_order_to_leave_is_left_to_whoever_answers_then() {
 fn nobody_is_woken_who_is_answered_by_somebody_else() {
     let held = Arc::new(Listener::new(TcpListener::bind("127.0.0.1:0").unwrap().into()).unwrap());
     let (nobody, _) = io::pipe().unwrap();
-    let (mut keeper, ..) = ordered(&nobody.into(), &held, Order::Open);
-    keeper = keeper.handed(&[Arc::clone(&held)]);
+    let (mut supervisor, ..) = ordered(&nobody.into(), &held, &[Arc::clone(&held)], Order::Open);
     let (_, doing) = io::pipe().unwrap();
-    keeper.obey(Order::Leave(Arc::new(doing)));
-    keeper.knock_now(now());
+    supervisor.obey(Order::Leave(Arc::new(doing)));
+    supervisor.program.knock_now(now(), supervisor.away);
     assert!(!held.has_waiting());
-    keeper.obey(Order::Return);
-    keeper.knock_now(now());
+    supervisor.obey(Order::Return);
+    supervisor.program.knock_now(now(), supervisor.away);
     assert!(held.has_waiting());
 }

@@ -73,7 +73,7 @@ pub fn take_all(connection: &TcpStream) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::kernel::Facts;
+    use super::super::kernel::ConnectionState;
     use super::super::kernel::tests::pair;
     use super::super::readers::{Place, Readers};
     use super::*;
@@ -103,7 +103,7 @@ mod tests {
             assert_eq!(lies_in(&server), lies);
         }
         assert!(!wakes(&server));
-        let held = Facts::of(&server).unwrap();
+        let held = ConnectionState::of(&server).unwrap();
         assert_eq!((held.received, held.unread, held.dropped), (length, length, 0));
         give_all(&server);
         assert!(wakes(&server));
@@ -141,7 +141,7 @@ mod tests {
         client.write_all(b"GET /").unwrap();
         give_all(&server);
         client.write_all(b"x").unwrap();
-        while Facts::of(&server).unwrap().unread > 0 {
+        while ConnectionState::of(&server).unwrap().unread > 0 {
             thread::yield_now();
         }
         let reader = asleep();

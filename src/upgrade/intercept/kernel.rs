@@ -2,6 +2,7 @@
 //! `unsafe`: socket options that are structures, and descriptors by number.
 //! Never lives here: what follows from it.
 
+use crate::process::descriptors::errno;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -40,7 +41,7 @@ struct TcpInfo {
 
 /// A connection at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Facts {
+pub struct ConnectionState {
     /// Neither side has ended it, or the client has and waits for what is still to come.
     pub open: bool,
     pub received: u64,
@@ -62,17 +63,17 @@ pub struct Facts {
 const ESTABLISHED: u8 = 1;
 const CLOSE_WAIT: u8 = 8;
 
-impl Facts {
-    pub fn of(socket: impl AsFd) -> Result<Facts, Errno> {
+impl ConnectionState {
+    pub fn of(socket: impl AsFd) -> Result<ConnectionState, Errno> {
         let mut info = TcpInfo::default();
         get(&socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
         let mut memory = [0_u32; libc::SK_MEMINFO_DROPS as usize + 1];
         get(&socket, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut memory)?;
-        Ok(Facts {
+        Ok(ConnectionState {
             open: matches!(info.state, ESTABLISHED | CLOSE_WAIT),
             received: info.bytes_received,
             sent: info.bytes_sent,
-            unread: rustix::io::ioctl_fionread(&socket).map_err(|error| Errno::from_raw(error.raw_os_error()))?,
+            unread: rustix::io::ioctl_fionread(&socket).map_err(errno)?,
             delivered: info.unacked == 0 && info.notsent_bytes == 0,
             sent_ago: info.last_data_sent,
             received_ago: info.last_data_recv,
@@ -281,7 +282,7 @@ pub(super) mod tests {
     use std::io::{ErrorKind, Read, Write};
     use std::net::TcpListener;
 
-    pub(in crate::upgrade::gate) fn pair() -> (TcpStream, TcpStream) {
+    pub(in crate::upgrade::intercept) fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_nodelay(true).unwrap();
@@ -300,19 +301,19 @@ pub(super) mod tests {
     #[test]
     fn the_kernel_tells_what_a_connection_is_at() {
         let (mut client, mut server) = pair();
-        let fresh = Facts::of(&server).unwrap();
+        let fresh = ConnectionState::of(&server).unwrap();
         assert!(fresh.open && fresh.received == 0 && fresh.sent == 0);
         client.write_all(b"hello").unwrap();
-        assert_eq!(Facts::of(&server).unwrap().unread, 5);
+        assert_eq!(ConnectionState::of(&server).unwrap().unread, 5);
         server.read_exact(&mut [0; 5]).unwrap();
         server.write_all(b"world!").unwrap();
         client.read_exact(&mut [0; 6]).unwrap();
-        let told = Facts::of(&server).unwrap();
+        let told = ConnectionState::of(&server).unwrap();
         assert_eq!((told.received, told.sent, told.unread, told.delivered), (5, 6, 0, true));
         assert!(told.sent_ago <= told.received_ago);
         drop(client);
         assert_eq!(server.read(&mut [0]).unwrap(), 0);
-        assert!(Facts::of(&server).unwrap().open, "an answer may still be on its way");
+        assert!(ConnectionState::of(&server).unwrap().open, "an answer may still be on its way");
     }
 
     #[test]
@@ -328,11 +329,11 @@ pub(super) mod tests {
             server.read_exact(&mut came).unwrap();
             assert_eq!(came, frame);
         }
-        assert_eq!(Facts::of(&server).unwrap().dropped, 0);
+        assert_eq!(ConnectionState::of(&server).unwrap().dropped, 0);
         server.set_nonblocking(true).unwrap();
         client.write_all(b"POST / HTTP/1.1\r\n").unwrap();
         // Sent over the loopback device, it has arrived when write(2) returns.
-        assert_eq!(Facts::of(&server).unwrap().dropped, 1);
+        assert_eq!(ConnectionState::of(&server).unwrap().dropped, 1);
         assert_eq!(server.read(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock);
         let_all_in(&server);
         server.set_nonblocking(false).unwrap();
@@ -352,8 +353,12 @@ pub(super) mod tests {
             let mut server = listener.accept().unwrap().0;
             keep_all_out(&server).unwrap();
             client.write_all(b"GET /").unwrap();
-            let closed = Facts::of(&server).unwrap();
-            assert_eq!((closed.received, closed.segments), (0, Facts::of(&server).unwrap().segments), "{address}");
+            let closed = ConnectionState::of(&server).unwrap();
+            assert_eq!(
+                (closed.received, closed.segments),
+                (0, ConnectionState::of(&server).unwrap().segments),
+                "{address}"
+            );
             assert!(closed.dropped > 0, "{address}");
             server.write_all(b"x").unwrap();
             client.read_exact(&mut [0]).unwrap();
