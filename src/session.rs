@@ -269,7 +269,7 @@ impl Session {
                     self.offered = self.timings.then(|| artifact.clone());
                     // Where hot compile ends and hot upgrade begins.
                     self.upgrade.offer(now, &program(artifact));
-                    outbox.extend(self.compile.read_inputs(now, unread));
+                    outbox.extend(self.compile.read_inputs(now, &unread));
                 }
                 Outbox::Data(path, DataAction::Signal(signal)) => {
                     self.upgrade.signal(signal);

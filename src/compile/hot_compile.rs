@@ -298,7 +298,7 @@ impl HotCompile {
     }
 
     /// What a build says of its program's inputs: the program is on its way.
-    pub fn read_inputs(&mut self, now: Instant, unread: Box<Unread>) -> Vec<Outbox> {
+    pub fn read_inputs(&mut self, now: Instant, unread: &Unread) -> Vec<Outbox> {
         let asked = self.ask_for_metadata(now, &unread.request);
         let by_cargo = unread.inputs.is_none();
         match unread.read(&self.sources) {
