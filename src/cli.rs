@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::config;
 use crate::scaffold::Template;
 
 /// The words after `cargo hotrun`, before anything is made of them.
@@ -25,7 +24,7 @@ use crate::scaffold::Template;
         Most flags can also be written as keys of the same name under [package.metadata.hotrun] in Cargo.toml; \
         [workspace.metadata.hotrun] gives defaults for all packages. A flag replaces the key, the package's key \
         replaces the workspace's; only `env` is put together name by name.",
-    after_long_help = format!("The keys for Cargo.toml, with their defaults:\n\n{}", config::DEFAULTS),
+    after_long_help = format!("The keys for Cargo.toml, with their defaults:\n\n{}", include_str!("config/defaults.toml")),
     styles = clap_cargo::style::CLAP_STYLING,
     args_conflicts_with_subcommands = true,
     max_term_width = 100

@@ -2,7 +2,7 @@
 //! Never lives here: when to build (`cycle`), what is watched (`sources`), and how cargo would start the program (`launch`).
 
 use super::allowance::{Allowance, Kind, Tail};
-use super::output::{self, Line, Words, is_sum};
+use super::output::{self, Line, Told, Words, is_sum};
 use super::{launch, reason};
 use crate::config;
 use crate::error::Result;
@@ -11,7 +11,7 @@ use crate::process::{
 };
 use crate::report::short;
 use cargo_metadata::diagnostic::DiagnosticLevel;
-use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, Target, TargetKind};
+use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, TargetKind};
 use nix::sys::signal::Signal;
 use std::fs::File;
 use std::io::Read;
@@ -66,13 +66,6 @@ pub struct Built {
     pub scripts: Vec<Script>,
     /// Files made of packages that have no registry.
     pub compiled: Vec<PathBuf>,
-}
-
-/// A message for the user, and the package and target that it is about; cargo's own are about none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    pub about: Option<(PackageId, Target)>,
-    pub words: Words,
 }
 
 /// A build script that was run, now or earlier.

@@ -5,8 +5,9 @@ mod by_cargo;
 mod by_replay;
 
 use super::allowance::Allowance;
-use super::build::{self, Built, Cargo, Told};
+use super::build::{self, Built, Cargo};
 use super::last::Last;
+use super::output::Told;
 use super::output::Words;
 use super::replay::{self, Doubt, Plan, Replay};
 use super::{BuildSaid, BuildSink, link};

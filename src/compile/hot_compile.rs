@@ -1,7 +1,7 @@
 //! Hot compile: from what is seen of files, heard from compilers and asked for to programs, failures and what is told of them.
 //! Never lives here: when to build (`cycle`), which files count (`sources`), how it is built (`builder`).
 
-use super::build::{Cargo, Told};
+use super::build::Cargo;
 use super::builder::{BuildResult, Builder};
 use super::cycle::{Action, Cycle};
 use super::found::Found;
@@ -9,6 +9,7 @@ use super::gone::{self, LastBuilt};
 use super::lock::{self, Look};
 use super::manifests::{Failure, Manifests};
 use super::outbox::{Artifact, Outbox, Unread};
+use super::output::Told;
 use super::output::Words;
 use super::progress::Pace;
 use super::project::{cargo_program, unit_estimate};

@@ -1,7 +1,8 @@
 //! What cargo's last build was like: what replay learns from it, and what is still true of a program that replay makes after it.
 //! Never lives here: how a program is built.
 
-use super::build::{Built, Script, Told};
+use super::build::{Built, Script};
+use super::output::Told;
 use super::replay::{Folder, Lesson, Plan, Workspace};
 use crate::process::Setting;
 use cargo_metadata::Artifact as Unit;

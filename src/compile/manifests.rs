@@ -2,7 +2,7 @@
 //! found again under whatever name and wherever they are, and a failure is told only when that does not mend it.
 //! Never lives here: how they are found (`config`), cargo's builds (`build`), and what follows (`hot_compile`).
 
-use super::build::Told;
+use super::output::Told;
 use super::project::{metadata, own_settings};
 use super::request::BuildRequest;
 use super::{BuildSaid, BuildSink, reason};

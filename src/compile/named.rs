@@ -1,7 +1,6 @@
 //! What the user has named beside the program's own files: what is watched, too, what is passed over, and what is data.
 //! Never lives here: what counts as changed (`sources`).
 
-use super::survey::Refused;
 use super::walk::{self, Below, Passed};
 use crate::config::{self, DataAction};
 use crate::error::{Result, Tried};
@@ -36,6 +35,16 @@ struct Data {
     base: PathBuf,
     /// How far below it what fits can be, where that is known.
     depth: Option<usize>,
+}
+
+/// A path that is not watched, as too much is below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub path: PathBuf,
+    pub is_data: bool,
+    /// That were met until it was given up.
+    pub files: usize,
+    pub folders: usize,
 }
 
 impl Named {

@@ -2,6 +2,7 @@
 //! Never lives here: what it means for a build.
 
 use cargo_metadata::diagnostic::Diagnostic;
+use cargo_metadata::{PackageId, Target};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
@@ -25,6 +26,13 @@ impl Words {
         // Made from JSON, it becomes JSON again.
         Some(Words { rendered, message: serde_json::to_value(diagnostic).ok() })
     }
+}
+
+/// A message for the user, and the package and target that it is about; cargo's own are about none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub about: Option<(PackageId, Target)>,
+    pub words: Words,
 }
 
 /// No message of a compiler is longer; what a macro prints may have no end.

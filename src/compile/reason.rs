@@ -1,7 +1,7 @@
 //! Why cargo gave up, of what it has said: never nothing, and nothing twice.
 //! Never lives here: what the compilers say, and whether a build has failed.
 
-use super::build::Told;
+use super::output::Told;
 use super::output::Words;
 use crate::report::clean;
 

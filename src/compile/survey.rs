@@ -2,7 +2,7 @@
 //! of its own, and again only where folders come or go. What is beyond all measure is refused, with a number.
 //! Never lives here: what follows from it (`sources`).
 
-use super::named::Named;
+use super::named::{Named, Refused};
 use super::seen::Look;
 use super::walk::{Below, Passed};
 use std::collections::BTreeSet;
@@ -27,16 +27,6 @@ pub struct Survey {
     pub below: Below,
     pub looks: Vec<(PathBuf, Look)>,
     pub refused: Vec<Refused>,
-}
-
-/// A path that is not watched, as too much is below it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    pub path: PathBuf,
-    pub is_data: bool,
-    /// That were met until it was given up.
-    pub files: usize,
-    pub folders: usize,
 }
 
 impl Job {

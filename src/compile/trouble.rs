@@ -2,7 +2,7 @@
 //! damaged, a folder in which cargo cannot build. Nobody says so in words that help.
 //! Never lives here: the sources' own faults, and building again.
 
-use super::build::Told;
+use super::output::Told;
 use crate::report::clean::plain;
 use crate::report::{one_line, short, size};
 use std::collections::BTreeSet;

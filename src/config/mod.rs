@@ -31,32 +31,6 @@ pub use self::env_file::env_file;
 pub use self::values::glob_set;
 pub use crate::cli::{Color, Format};
 
-/// Every key with its default. Four have no fixed one and stand as comments.
-pub const DEFAULTS: &str = r#"[package.metadata.hotrun]
-# bin = "NAME"          # default: cargo's `default-run`, else the only binary
-# example = "NAME"      # an example instead of a binary
-features = []
-# profile = "NAME"      # default: cargo's, which is "dev"
-replay = true           # false: cargo builds after every change
-debug = "line-tables"   # or "full", for debuggers; of programs compiled by replay
-args = []
-env = {}                # { RUST_LOG = "debug" }
-# env-file = ".env"     # default: none is read
-listen = []             # "127.0.0.1:3000", or a list, or { http = "3000", admin = "unix:target/admin.sock" }
-watch = []              # files that the program reads at its start, ["locales"]: a change starts it again
-ignore = []             # besides what git ignores: ["*.snap"]
-data = {}               # read by the running program: { "config/**" = "signal:HUP", "templates/**" = "none" }
-strategy = "upgrade"    # or "restart"
-handoff = "auto"        # or "library", "listen-fds", "bind", "none"
-ready = "auto"          # or "notify", "accept", "http:/healthz", "delay:500ms"
-overlap = true
-ready-timeout = "60s"
-probation = "0s"
-drain-timeout = "5s"
-drain-limit = "60s"
-kill-timeout = "2s"
-"#;
-
 /// Paths in it are absolute.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {

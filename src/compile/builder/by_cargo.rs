@@ -2,8 +2,9 @@
 //! Never lives here: what such a reason is (`trouble`).
 
 use super::{BuildResult, Builder};
-use crate::compile::build::{self, Told};
+use crate::compile::build;
 use crate::compile::last::Last;
+use crate::compile::output::Told;
 use crate::compile::{reason, trouble};
 use crate::report::Notice;
 use std::path::PathBuf;

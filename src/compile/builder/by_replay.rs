@@ -2,7 +2,7 @@
 //! Never lives here: what may be replayed (`replay`), and what is tried instead (`by_cargo`).
 
 use super::{BREATHER, BuildResult, Builder, Work, rustc_sink};
-use crate::compile::build::Told;
+use crate::compile::output::Told;
 use crate::compile::output::Words;
 use crate::compile::replay;
 use crate::error::Error;

@@ -13,9 +13,11 @@ use nix::sys::signal::Signal;
 
 use super::layer::Layer;
 use super::metadata::{KEYS, Section, layer};
-use super::{Color, Config, DEFAULTS, DataAction, Debug, Format, HandOff, Ready, Strategy, Target};
+use super::{Color, Config, DataAction, Debug, Format, HandOff, Ready, Strategy, Target};
 use crate::cli::{Session, try_parse_from};
 use crate::error::Exit;
+
+const DEFAULTS: &str = include_str!("../defaults.toml");
 
 /// A workspace in a directory of its own; files are written as given.
 struct Project {

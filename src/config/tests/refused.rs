@@ -4,9 +4,9 @@ use std::path::Path;
 
 use proptest::prelude::{Strategy as _, any, prop, proptest};
 
-use super::super::DEFAULTS;
 use super::super::layer::Layer;
 use super::super::metadata::{KEYS, Section, layer};
+use super::DEFAULTS;
 use super::{Project, table};
 use crate::error::Exit;
 
