@@ -28,6 +28,7 @@
 mod contender;
 mod events;
 mod house;
+mod kind;
 mod peers;
 mod probe;
 mod project;
@@ -41,8 +42,8 @@ mod wait;
 mod load;
 
 use clap::{Parser, ValueEnum};
-use contender::Kind;
 use house::House;
+use kind::Kind;
 use project::Shape;
 use std::process::ExitCode;
 

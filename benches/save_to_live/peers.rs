@@ -1,8 +1,8 @@
 //! What a user would pick instead: where it is found, how it is installed, which version it is.
 
 use crate::Result;
-use crate::contender::{Kind, as_in_a_shell};
 use crate::house::House;
+use crate::kind::{Kind, as_in_a_shell};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;

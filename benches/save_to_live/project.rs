@@ -1,8 +1,8 @@
 //! The projects that are edited: made from this project's templates, copied for each contender, saved as editors do.
 
 use crate::Result;
-use crate::contender::as_in_a_shell;
 use crate::house::House;
+use crate::kind::as_in_a_shell;
 use crate::sources;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};

@@ -1,11 +1,13 @@
 //! The rounds on one project: who has its turn, and what is noted of it.
 
-use crate::contender::{Contender, Kind, hotrun};
+use crate::contender::{Contender, hotrun};
 use crate::events::Parts;
 use crate::house::{self, House};
+use crate::kind::Kind;
 use crate::load::{Load, Mix};
 use crate::peers::Peers;
 use crate::project::{Project, Shape, free_address};
+use crate::table::{Idle, Row};
 use crate::wait::{now, pause};
 use crate::{Result, table};
 use std::time::Duration;
@@ -14,36 +16,6 @@ const MIX: Mix = Mix { fresh: 1, keep_alive: 1, slow: 0, slow_ms: 0 };
 /// Before the edit and after the answer: each kind of client has had its requests, on both sides of the switch.
 const REQUESTS: u64 = 20;
 const IDLE: Duration = Duration::from_secs(10);
-
-/// One line of a table.
-pub struct Row {
-    pub kind: Kind,
-    /// Milliseconds from the save, one for each counted edit.
-    pub times: Vec<f64>,
-    pub cpu: Duration,
-    pub requests: u64,
-    pub lost: u64,
-    pub slowest: Duration,
-    /// Of `cargo hotrun`: what it said of each save.
-    pub parts: Vec<Parts>,
-    /// Why it was left out after some rounds.
-    pub fault: Option<String>,
-}
-
-/// Of the command alone, without its server.
-pub struct Idle {
-    /// Of one core.
-    pub percent: f64,
-    pub rss_kb: u64,
-    pub anon_kb: u64,
-}
-
-impl Row {
-    fn new(kind: Kind) -> Row {
-        let (times, parts) = (Vec::new(), Vec::new());
-        Row { kind, times, cpu: Duration::ZERO, requests: 0, lost: 0, slowest: Duration::ZERO, parts, fault: None }
-    }
-}
 
 /// Prints a table for each place.
 pub fn measure(

@@ -1,13 +1,44 @@
 //! What is printed: the machine, and a table for each place of an edit.
 
 use crate::Result;
-use crate::contender::Kind;
+use crate::events::Parts;
 use crate::house::House;
+use crate::kind::Kind;
 use crate::peers::Peers;
-use crate::rounds::{Idle, Row};
 use std::fmt::Write;
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
+
+/// One line of a table.
+pub struct Row {
+    pub kind: Kind,
+    /// Milliseconds from the save, one for each counted edit.
+    pub times: Vec<f64>,
+    pub cpu: Duration,
+    pub requests: u64,
+    pub lost: u64,
+    pub slowest: Duration,
+    /// Of `cargo hotrun`: what it said of each save.
+    pub parts: Vec<Parts>,
+    /// Why it was left out after some rounds.
+    pub fault: Option<String>,
+}
+
+/// Of the command alone, without its server.
+pub struct Idle {
+    /// Of one core.
+    pub percent: f64,
+    pub rss_kb: u64,
+    pub anon_kb: u64,
+}
+
+impl Row {
+    pub fn new(kind: Kind) -> Row {
+        let (times, parts) = (Vec::new(), Vec::new());
+        Row { kind, times, cpu: Duration::ZERO, requests: 0, lost: 0, slowest: Duration::ZERO, parts, fault: None }
+    }
+}
 
 /// What the figures depend on, and nothing that says whose machine it is.
 pub fn machine(house: &House, peers: &Peers) -> Result<String> {
