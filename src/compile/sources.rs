@@ -212,13 +212,10 @@ impl Sources {
     /// Whether anything below, or around, such a name may matter: folders come and go where only one file is meant, or a link.
     fn is_near(&self, names: &BTreeSet<PathBuf>) -> bool {
         let roots = || self.packages.with_former().chain(&self.inputs.whole).chain(&self.named.extra);
-        let files = || {
-            self.inputs.exact.iter().chain(&self.inputs.settings).chain(&self.inputs.coming).chain(&self.inputs.asked)
-        };
         let is_near = |name: &PathBuf, other: &PathBuf| name.starts_with(other) || other.starts_with(name);
-        names
-            .iter()
-            .any(|name| self.named.has_data_at(name) || roots().chain(files()).any(|other| is_near(name, other)))
+        names.iter().any(|name| {
+            self.named.has_data_at(name) || roots().chain(self.inputs.files()).any(|other| is_near(name, other))
+        })
     }
 
     /// Looks at a file by all its names; it is one change.
@@ -348,15 +345,7 @@ impl Sources {
     fn all_files(&self) -> BTreeSet<PathBuf> {
         let mut files = self.visible(self.packages.folders()).files;
         files.extend(self.below_named_by_scripts().files);
-        files.extend(
-            self.inputs
-                .exact
-                .iter()
-                .chain(&self.inputs.settings)
-                .chain(&self.inputs.coming)
-                .chain(&self.inputs.asked)
-                .cloned(),
-        );
+        files.extend(self.inputs.files().cloned());
         files
     }
 
@@ -412,14 +401,7 @@ impl Sources {
         }
         let named = self.survey.iter();
         folders.extend(named.clone().flat_map(|named| named.folders.iter().cloned()));
-        let single = self
-            .inputs
-            .exact
-            .iter()
-            .chain(&self.inputs.settings)
-            .chain(&self.named.extra)
-            .chain(&self.inputs.asked)
-            .chain(&self.inputs.coming);
+        let single = self.inputs.files().chain(&self.named.extra);
         // Where the others lead is known by their folders.
         let links = named.flat_map(|named| &named.links);
         let mut files: BTreeSet<PathBuf> = single.chain(links).chain(&by_scripts.files).cloned().collect();

@@ -109,7 +109,12 @@ fn is_ignored(folder: &Path, ignore: &GlobSet) -> bool {
 
 impl Below {
     /// `most`: folders, and files.
-    fn take(&mut self, walk: ignore::Walk, ignore: &GlobSet, most: Option<(usize, usize)>) {
+    fn take(
+        &mut self,
+        walk: impl Iterator<Item = Result<DirEntry, ignore::Error>>,
+        ignore: &GlobSet,
+        most: Option<(usize, usize)>,
+    ) {
         for entry in walk {
             let unread = entry.as_ref().map_or_else(Some, |entry| entry.error());
             self.is_partial |= unread.is_some_and(is_ours);
@@ -136,5 +141,36 @@ impl Below {
         self.files.extend(other.files);
         self.links.extend(other.links);
         self.is_partial |= other.is_partial;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::errno::Errno;
+
+    #[test]
+    fn a_walk_that_lacked_something_of_this_process_is_partial() {
+        let of = |errno: Errno| ignore::Error::Io(errno.into());
+        // As `walkdir` gives it to `ignore`.
+        let wrapped = |errno: Errno| {
+            let error: io::Error = errno.into();
+            let within = io::Error::new(error.kind(), error);
+            ignore::Error::WithDepth { depth: 0, err: Box::new(ignore::Error::Io(within)) }
+        };
+        for (error, is_partial) in [
+            (of(Errno::EMFILE), true),
+            (wrapped(Errno::ENFILE), true),
+            (wrapped(Errno::ENOMEM), true),
+            (ignore::Error::Partial(vec![of(Errno::EACCES), wrapped(Errno::EMFILE)]), true),
+            (ignore::Error::Partial(vec![of(Errno::EACCES), of(Errno::ENOENT)]), false),
+            (wrapped(Errno::EACCES), false),
+            (wrapped(Errno::EIO), false),
+        ] {
+            let mut below = Below::default();
+            let text = error.to_string();
+            below.take([Err(error)].into_iter(), &GlobSet::empty(), None);
+            assert_eq!(below.is_partial, is_partial, "{text}");
+        }
     }
 }

@@ -78,7 +78,15 @@ pub trait Refusal {
 impl Refusal for io::Error {
     /// Also of one that a library has put into an error of its own, as `walkdir` does: it has no number itself.
     fn number(&self) -> Option<Errno> {
-        let within = || self.source()?.downcast_ref::<io::Error>()?.number();
+        let within = || {
+            let mut error: &(dyn Error + 'static) = self.get_ref()?;
+            loop {
+                match error.downcast_ref::<io::Error>() {
+                    Some(error) => return error.number(),
+                    None => error = error.source()?,
+                }
+            }
+        };
         self.raw_os_error().map(Errno::from_raw).or_else(within)
     }
 }

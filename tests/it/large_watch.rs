@@ -2,7 +2,7 @@
 
 use crate::harness::limits::{STANDARD, limit};
 use crate::harness::plain::{Plain, plain, project};
-use crate::harness::{LONG, now, until, version};
+use crate::harness::{LONG, now, threads, until, version};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
@@ -27,12 +27,6 @@ fn fill(folder: &Path, folders: usize, files: usize) {
         fs::create_dir_all(&inner).unwrap();
         (0..files).for_each(|file| fs::write(inner.join(file.to_string()), "1").unwrap());
     }
-}
-
-/// The names of a process's threads.
-fn threads(process: u32) -> impl Iterator<Item = String> {
-    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).unwrap_or_default())
 }
 
 fn said(plain: &mut Plain, word: &str) -> String {
@@ -104,7 +98,7 @@ fn change_what_came_unseen(session: &mut Plain, folder: &Path) {
     // A look that finds less than the one before is followed by another, which finds as little.
     for _ in 0..3 {
         session.fence();
-        until("the look is over", || !threads(command).any(|name| name == "survey\n"));
+        until("the look is over", || !threads(command).iter().any(|(_, name)| name == "survey"));
     }
     limit(command, before);
     for path in ["new/1", "0/0"] {

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entrance_stays_open_for_whoever_may_still_want_it() {
+    fn an_intake_stays_open_for_whoever_may_still_want_it() {
         let (mut retirement, start) = retirement();
         retirement.begin(start, Left::OpenFor(200 * MS));
         assert_eq!(retirement.due(start + 199 * MS, Phase::Lingering, true), None);

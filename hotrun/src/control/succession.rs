@@ -210,18 +210,8 @@ impl Succession {
 
     /// What becomes of this process, where the successor serves for good.
     pub(crate) fn handed(&self) -> Option<Then> {
-        match self.stage {
-            Stage::Handed(then) => Some(then),
-            Stage::Held
-            | Stage::Unconfirmed
-            | Stage::Interim
-            | Stage::AskedToLeave
-            | Stage::Relieving
-            | Stage::Serving
-            | Stage::Starting { .. }
-            | Stage::Probation { .. }
-            | Stage::Stopping => None,
-        }
+        let Stage::Handed(then) = self.stage else { return None };
+        Some(then)
     }
 
     /// Why an upgrade that is asked for now cannot be.

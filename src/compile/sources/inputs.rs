@@ -66,6 +66,11 @@ impl Inputs {
         self.came_in_a_row <= MOST_IN_A_ROW
     }
 
+    /// All that is meant by its own name, there or not.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.exact.iter().chain(&self.settings).chain(&self.coming).chain(&self.asked)
+    }
+
     /// By its own name.
     pub fn is_known(&self, path: &Path) -> bool {
         self.exact.contains(path) || self.settings.contains(path) || self.coming.contains(path)

@@ -38,6 +38,14 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// The threads of a process, by number, with their names; a thread has that of the one that has started it until it has its own.
+pub fn threads(process: u32) -> Vec<(u32, String)> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let numbers = threads.map(|thread| thread.unwrap().file_name().to_str().unwrap().parse().unwrap());
+    let name = |thread: u32| std::fs::read_to_string(format!("/proc/{thread}/comm")).unwrap_or_default();
+    numbers.map(|thread| (thread, name(thread).trim_end().to_owned())).collect()
+}
+
 /// The command under test.
 pub fn command() -> std::process::Command {
     std::process::Command::new(env!("CARGO_BIN_EXE_cargo-hotrun"))

@@ -6,7 +6,7 @@ use super::{add_crate, assert_replayed, built_by, is, ready};
 use crate::harness::limits::{STANDARD, limit};
 use crate::harness::plain::{Plain, plain, project};
 use crate::harness::server::wait_until_reaped;
-use crate::harness::{LONG, now, processes, version};
+use crate::harness::{processes, threads, until, version};
 use std::fs;
 
 fn notes(plain: &Plain) -> Vec<&str> {
@@ -16,20 +16,14 @@ fn notes(plain: &Plain) -> Vec<&str> {
 
 /// The thread of the loop: the first of those that have its name, which all inherit that it starts.
 fn loop_of(command: u32) -> u32 {
-    let threads = fs::read_dir(format!("/proc/{command}/task")).unwrap();
-    let threads = threads.map(|thread| thread.unwrap().file_name().to_str().unwrap().parse().unwrap());
-    let is_named =
-        |thread: &u32| fs::read_to_string(format!("/proc/{thread}/comm")).is_ok_and(|name| name == "session\n");
-    threads.filter(is_named).min().unwrap()
+    let named = threads(command).into_iter().filter(|(_, name)| name == "session");
+    named.map(|(thread, _)| thread).min().unwrap()
 }
 
 /// Nobody is told when a thread goes to sleep (proc_pid_stat(5)).
 fn wait_until_it_sleeps(thread: u32) {
-    let limit = now() + LONG;
-    while !fs::read_to_string(format!("/proc/{thread}/stat")).unwrap().rsplit_once(") ").unwrap().1.starts_with('S') {
-        assert!(now() < limit, "thread {thread} never sleeps");
-        std::thread::yield_now();
-    }
+    let stat = || fs::read_to_string(format!("/proc/{thread}/stat")).unwrap();
+    until("the thread sleeps", || stat().rsplit_once(") ").unwrap().1.starts_with('S'));
 }
 
 /// The second compiler cannot be started, and what the first has read cannot be looked at.
