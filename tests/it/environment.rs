@@ -2,8 +2,8 @@
 //! with.
 
 use crate::harness::refuse::refuse;
-use crate::harness::server::{Gate, SERVER, change, server, wait_until_reaped};
-use crate::harness::{Project, Session, free_address, get, hotrun_dependency, is_alive, version};
+use crate::harness::server::{Gate, SERVER, change, server};
+use crate::harness::{Project, Session, free_address, get, hotrun_dependency, is_alive, version, wait_until_reaped};
 use crate::load::{Load, Mix};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

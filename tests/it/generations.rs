@@ -1,7 +1,9 @@
 //! What becomes of the generations, from the outside: a test for each row of the table in the design, on real processes.
 
-use crate::harness::server::{Arrival, Asked, Gate, SERVER, ask, change, freeze, hold, wait_until_reaped, who};
-use crate::harness::{Project, Session, free_address, get, hotrun_dependency, is_alive, send, wait_for_end};
+use crate::harness::server::{Arrival, Asked, Gate, SERVER, ask, change, hold, who};
+use crate::harness::{
+    Project, Session, free_address, freeze, get, hotrun_dependency, is_alive, send, wait_for_end, wait_until_reaped,
+};
 use crate::load::{Load, Mix};
 use nix::sys::signal::Signal;
 use serde_json::Value;

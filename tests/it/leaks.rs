@@ -2,7 +2,7 @@
 
 use crate::harness::server::{SERVER, change};
 use crate::harness::{
-    LONG, Project, Session, children, free_address, hotrun_dependency, now, run_folder, target_folder,
+    LONG, Project, Session, children, free_address, hotrun_dependency, now, pause, run_folder, target_folder,
 };
 use crate::load::{Load, Mix};
 use nix::sys::signal::Signal;
@@ -58,7 +58,7 @@ fn held_when(session: &Session, temporary: &Path, holds: impl Fn(&Held) -> bool)
         if holds(&held) || now() >= limit {
             return held;
         }
-        std::thread::yield_now();
+        pause();
     }
 }
 

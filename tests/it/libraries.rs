@@ -40,7 +40,7 @@ fn shared(word: &str) -> String {
 
 /// A program with a member of its workspace as a dynamic library.
 fn project(name: &str) -> Project {
-    let project = Project::new(name, "shared = { path = \"shared\" }", MAIN).apart();
+    let project = Project::new(name, "shared = { path = \"shared\" }", MAIN).in_folder(name);
     project.write("Cargo.lock", "version = 4\n");
     let manifest =
         "[package]\nname = \"shared\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"dylib\"]\n";

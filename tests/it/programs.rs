@@ -1,7 +1,9 @@
 //! Programs that are not written for this command, and servers of all kinds that are.
 
-use crate::harness::server::{Gate, SERVER, ask, change, server, wait_until_reaped, who};
-use crate::harness::{LONG, Project, Session, free_address, get, hotrun_dependency, is_alive, version};
+use crate::harness::server::{Gate, SERVER, ask, change, server, who};
+use crate::harness::{
+    LONG, Project, Session, free_address, get, hotrun_dependency, is_alive, version, wait_until_reaped,
+};
 use crate::load::{Load, Mix};
 use serde_json::Value;
 use std::io::{Read, Write};

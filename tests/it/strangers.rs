@@ -1,7 +1,7 @@
 //! Who may ask a session, and who keeps it from answering: other users, and clients that say nothing or leave.
 
 use crate::harness::plain::{Plain, plain, project};
-use crate::harness::{LONG, command, is_alive, now, version};
+use crate::harness::{command, is_alive, pause, until, version};
 use nix::libc;
 use serde_json::Value;
 use std::fs::{self, Permissions};
@@ -154,20 +154,12 @@ fn with_no_umask_what_is_private_is_private_and_another_user_is_not_heard() {
 fn a_umask_that_takes_from_the_owner_changes_nothing_of_what_is_private() {
     let open = open("strangers-none", 0o377, |_| {});
     // Whether cargo can work so is another matter.
-    let limit = now() + LONG;
-    let modes = loop {
+    let mode = |path: &Path| path.symlink_metadata().unwrap().mode() & 0o777;
+    until("no socket that is its owner's alone", || {
         let found: Vec<PathBuf> = below(open.temporary.path());
-        if let Some(socket) = found.iter().find(|path| path.ends_with("control")) {
-            let mode = |path: &Path| path.symlink_metadata().unwrap().mode() & 0o777;
-            let modes = (mode(socket.parent().unwrap()), mode(socket));
-            if modes.1 == 0o600 || now() > limit {
-                break modes;
-            }
-        }
-        assert!(now() < limit, "no socket");
-        std::thread::yield_now();
-    };
-    assert_eq!(modes, (0o700, 0o600));
+        let socket = found.iter().find(|path| path.ends_with("control"));
+        socket.is_some_and(|socket| (mode(socket.parent().unwrap()), mode(socket)) == (0o700, 0o600))
+    });
 }
 
 #[test]
@@ -225,7 +217,7 @@ fn clients_that_say_nothing_or_too_little_keep_no_other_from_being_answered() {
     assert!(silent.iter().all(is_open), "answered while they were waited for");
     // One byte now and then is not a way to stay.
     while slow.write_all(b" ").is_ok() {
-        std::thread::yield_now();
+        pause();
     }
     assert!(ask(&socket, "wait").unwrap().contains("\"generation\":1"));
 }
@@ -249,16 +241,10 @@ fn whoever_waits_and_leaves_leaves_nothing_open() {
         stream
     };
     let waiting: Vec<UnixStream> = (0..10).map(|_| wait()).collect();
-    let limit = now() + LONG;
-    let until = |count: usize| {
-        while sockets(&it) != count {
-            assert!(now() < limit, "{} sockets, not {count}", sockets(&it));
-            std::thread::yield_now();
-        }
-    };
-    until(before + 10);
+    let has = |count: usize| until(&format!("not {count} sockets"), || sockets(&it) == count);
+    has(before + 10);
     drop(waiting);
-    until(before);
+    has(before);
     let stays = wait();
     starting.let_go();
     let mut answer = String::new();

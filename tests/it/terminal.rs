@@ -3,7 +3,7 @@
 use crate::harness::plain::{GATED, arguments, plain, project};
 use crate::harness::pty::Terminal;
 use crate::harness::server::Gate;
-use crate::harness::{LONG, Project, children, command, free_address, now, process, send, version, wait_for_end};
+use crate::harness::{Project, children, command, free_address, process, send, until, version, wait_for_end};
 use nix::sys::signal::Signal;
 use nix::sys::termios::LocalFlags;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -368,12 +368,8 @@ fn a_terminal_that_is_stopped_keeps_nothing_but_its_lines_waiting() {
     assert_eq!(front.serves(1), "1");
     front.terminal.press("\x13");
     front.terminal.press("chc");
-    let limit = now() + LONG;
     let serves = |address, expected: &str| {
-        while version(address) != expected {
-            assert!(now() < limit, "{expected} is not served");
-            std::thread::yield_now();
-        }
+        until(&format!("{expected} is not served"), || version(address) == expected);
     };
     front.save("2");
     serves(front.address, "2");

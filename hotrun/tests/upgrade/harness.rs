@@ -291,14 +291,14 @@ pub fn ask(address: SocketAddr, path: &str) -> (u32, String) {
     (generation, text)
 }
 
-/// Asks again and again, a thousand times at most, until the answer is as wanted: for what the service does by itself, and says
-/// nowhere.
+/// Asks again and again, for two minutes or so, until the answer is as wanted: for what the service does by itself, and says nowhere.
+/// Whoever asked without a pause would take a core from the service.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     for _ in 0..100_000 {
         if let Some(found) = look() {
             return found;
         }
-        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(1));
     }
     panic!("never: {what}");
 }

@@ -1,8 +1,8 @@
 //! The switch, and what becomes of the connections of the old program.
 
 use super::{FRESH, KEPT, exchange, keep, start};
-use crate::harness::LONG;
 use crate::harness::server::{Arrival, hold, who};
+use crate::harness::{LONG, until};
 use crate::load::{Load, Mix};
 use nix::libc;
 use nix::sys::signal::Signal;
@@ -96,9 +96,7 @@ fn a_quiet_stream_whose_client_probes_it_is_left_alone() {
     it.swap(&[]);
     // Answers to probes, as the kernel of the client counts them: segments that came in and had nothing in them.
     let before = segments_in(&stream);
-    while segments_in(&stream) < before + 3 {
-        std::thread::yield_now();
-    }
+    until("it is not probed", || segments_in(&stream) >= before + 3);
     stream.write_all(b"x").unwrap();
     let mut rest = String::new();
     stream.read_to_string(&mut rest).unwrap();

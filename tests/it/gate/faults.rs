@@ -2,8 +2,8 @@
 
 use super::{EVENT_LOOP, FRESH, KEPT, exchange, keep, pid, start, start_with};
 use crate::harness::refuse::{refuse, with_rights};
-use crate::harness::server::{ask, freeze, hold, wait_until_reaped, who};
-use crate::harness::{free_address, is_alive, leavings, send, wait_for_end};
+use crate::harness::server::{ask, hold, who};
+use crate::harness::{free_address, freeze, is_alive, leavings, send, until, wait_for_end, wait_until_reaped};
 use crate::load::Load;
 use nix::errno::Errno;
 use nix::libc;
@@ -115,9 +115,7 @@ fn nothing_is_stuck_when_the_command_is_killed() {
     // It binds and accepts where nobody answers any more, and is told so.
     helper.let_go();
     drop(parked);
-    while !leavings(temporary.path()).is_empty() {
-        std::thread::yield_now();
-    }
+    until("something is left", || leavings(temporary.path()).is_empty());
     assert_eq!(TcpStream::connect(it.address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
@@ -136,9 +134,7 @@ fn nothing_is_left_when_the_command_is_killed_in_the_middle_of_a_hand_over() {
         it.session.wait_for(moment);
         it.session.signal(Signal::SIGKILL);
         it.session.finish();
-        while !leavings(temporary.path()).is_empty() {
-            std::thread::yield_now();
-        }
+        until("something is left", || leavings(temporary.path()).is_empty());
         drop((load.stop(), held));
         assert_eq!(TcpStream::connect(it.address).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{moment}");
     }

@@ -51,10 +51,10 @@ impl Project {
         fs::copy(ours, self.path("Cargo.lock")).unwrap();
     }
 
-    /// With a target folder of its own: whoever compiles many dependencies keeps it locked for minutes, in which no other
-    /// project could be built there.
-    pub fn apart(self) -> Project {
-        let target = target_folder().with_file_name(&self.name);
+    /// With another target folder than most: whoever compiles many dependencies keeps it locked for minutes, in which no other project
+    /// could be built there.
+    pub fn in_folder(self, name: &str) -> Project {
+        let target = target_folder().with_file_name(name);
         Project { target, ..self }
     }
 

@@ -1,6 +1,6 @@
 //! The server that most tests run, and what they say to it.
 
-use super::{LONG, Project, now};
+use super::{LONG, Project};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -181,33 +181,5 @@ impl Arrival {
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "the process stays: {error}");
         }
         String::from_utf8(said).unwrap()
-    }
-}
-
-/// Stops a process and waits until none of its threads runs: what is sent to it from now on is left unread.
-pub fn freeze(pid: u32) {
-    super::send(pid, nix::sys::signal::Signal::SIGSTOP);
-    let limit = now() + LONG;
-    let frozen = || {
-        std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|thread| {
-            let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
-        })
-    };
-    // Only the parent is told.
-    while !frozen() {
-        assert!(now() < limit, "process {pid} does not stop");
-        std::thread::yield_now();
-    }
-}
-
-/// Waits until the process has ended and its parent has collected it: nothing of it is left, not even a zombie.
-pub fn wait_until_reaped(pid: u32) {
-    super::wait_for_end(pid);
-    let limit = now() + LONG;
-    // Only the parent is told.
-    while std::path::Path::new(&format!("/proc/{pid}")).exists() {
-        assert!(now() < limit, "process {pid} is left as a zombie");
-        std::thread::yield_now();
     }
 }

@@ -4,8 +4,8 @@
 use super::held::{HELD, MAIN, save, with_macro};
 use super::{add_crate, assert_replayed, built_by, ready, word};
 use crate::harness::Project;
+use crate::harness::freeze;
 use crate::harness::plain::{Plain, plain, project};
-use crate::harness::server::freeze;
 use nix::sys::signal::Signal;
 use std::fs;
 

@@ -5,7 +5,7 @@ use super::held::{MAIN, save, temporary, with_macro};
 use super::{add_crate, assert_replayed, built_by, is, ready};
 use crate::harness::limits::{STANDARD, limit};
 use crate::harness::plain::{Plain, plain, project};
-use crate::harness::server::wait_until_reaped;
+use crate::harness::wait_until_reaped;
 use crate::harness::{processes, threads, until, version};
 use std::fs;
 

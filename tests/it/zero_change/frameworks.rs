@@ -7,21 +7,29 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{RwLock, RwLockReadGuard};
 
 const STREAMS: &str = "futures-util = { version = \"0.3\", default-features = false }\n";
 
 /// Builds the project and swaps its server under load.
 fn framework_loses_nothing(name: &str, dependencies: &str, main: &str, addresses: &[SocketAddr]) {
-    let project = Project::new(name, dependencies, main).apart();
-    build(&project);
+    let project = Project::new(name, dependencies, main).in_folder("frameworks");
+    let _folder = build(&project);
     swaps_lose_nothing(&project, addresses);
 }
 
-/// The first build, however long it takes.
-fn build(project: &Project) {
+/// All build to one folder, so that what they share is compiled once. Written to by a first build, read by a session: that would
+/// wait for the build's lock as long as no test waits.
+static FOLDER: RwLock<()> = RwLock::new(());
+
+/// The first build, however long it takes. Nobody else's begins before the end of what is returned.
+fn build(project: &Project) -> RwLockReadGuard<'static, ()> {
+    let alone = FOLDER.write().unwrap();
     let began = now();
     project.build();
     println!("{}: built in {:?}", project.name, began.elapsed());
+    drop(alone);
+    FOLDER.read().unwrap()
 }
 
 #[test]
@@ -83,8 +91,8 @@ fn tonic_is_swapped_twenty_times_under_calls_and_streams() {
     project.write("build.rs", include_str!("../../servers/tonic/build.rs"));
     project.write("src/lib.rs", include_str!("../../servers/tonic/lib.rs"));
     project.write("src/bin/client.rs", include_str!("../../servers/tonic/client.rs"));
-    let project = project.apart();
-    build(&project);
+    let project = project.in_folder("frameworks");
+    let _folder = build(&project);
     let address = free_address();
     let mut session = start(&project, &[address], &["--bin", "zero-tonic"]);
     let began = now();
