@@ -141,7 +141,7 @@ fn a_new_project_is_complete_and_compiles() {
         assert_eq!(files, [".gitignore", "Cargo.lock", "Cargo.toml", "src/main.rs"]);
         assert!(!project.read("Cargo.toml").contains("{{"), "{}", project.read("Cargo.toml"));
         let mut build = Command::new(env!("CARGO"));
-        build.args(["check", "--quiet"]).current_dir(project.root());
+        build.args(["build", "--quiet"]).current_dir(project.root());
         build.env("CARGO_TARGET_DIR", crate::harness::target_folder());
         let (said, exit) = run(build);
         assert_eq!((exit, said.as_str()), (Some(0), ""));
