@@ -32,6 +32,7 @@ mod kind;
 mod peers;
 mod probe;
 mod project;
+mod realistic;
 mod rounds;
 mod sources;
 mod table;
@@ -57,7 +58,7 @@ struct Args {
     /// Three rounds, to see that it works
     #[arg(long)]
     quick: bool,
-    /// One table of the five; can be repeated
+    /// One table of the eight; can be repeated
     #[arg(long, value_enum)]
     only: Vec<Subject>,
     /// Install those of the others that are missing, for this project alone
@@ -76,6 +77,9 @@ enum Subject {
     Plain,
     WorkspaceLeaf,
     WorkspaceRoot,
+    Realistic,
+    ThinBinary,
+    Library,
 }
 
 fn main() -> ExitCode {
@@ -104,6 +108,8 @@ fn run(args: &Args) -> Result<()> {
         // It takes no socket of systemfd's.
         (Shape::Plain, &[Subject::Plain], &without_systemfd),
         (Shape::Workspace, &[Subject::WorkspaceRoot, Subject::WorkspaceLeaf], &few),
+        (Shape::Realistic, &[Subject::Realistic], &few),
+        (Shape::Libraries, &[Subject::ThinBinary, Subject::Library], &few),
     ];
     for (shape, subjects, kinds) in subjects {
         // The place of an edit is the place of its subject among those of the shape.

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::house::House;
 use crate::kind::as_in_a_shell;
-use crate::sources;
+use crate::{realistic, sources};
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -17,12 +17,16 @@ pub enum Shape {
     Plain,
     /// Eight crates; the server is that of the axum template.
     Workspace,
+    /// Of the size that people have, in one crate.
+    Realistic,
+    /// The same as a thin binary above eight libraries.
+    Libraries,
 }
 
 impl Shape {
     fn template(self) -> &'static str {
         match self {
-            Shape::Axum | Shape::Workspace => "axum",
+            Shape::Axum | Shape::Workspace | Shape::Realistic | Shape::Libraries => "axum",
             Shape::Std => "std",
             Shape::Plain => "plain",
         }
@@ -31,10 +35,11 @@ impl Shape {
     /// The files with a version constant, the binary's first.
     fn places(self) -> Vec<PathBuf> {
         match self {
-            Shape::Axum | Shape::Std | Shape::Plain => vec!["src/main.rs".into()],
+            Shape::Axum | Shape::Std | Shape::Plain | Shape::Realistic => vec!["src/main.rs".into()],
             Shape::Workspace => {
                 vec!["crates/server/src/main.rs".into(), Path::new("crates").join(sources::LEAF).join("src/lib.rs")]
             }
+            Shape::Libraries => vec!["crates/server/src/main.rs".into(), realistic::LIBRARY.into()],
         }
     }
 
@@ -44,6 +49,9 @@ impl Shape {
             (Shape::Std, _) => "std template",
             (Shape::Plain, _) => "plain template (std without the library)",
             (Shape::Workspace, 0) => "workspace of eight crates, edit in the binary's (root)",
+            (Shape::Realistic, _) => "realistic server: 8 modules, 144 handlers, JSON, tracing",
+            (Shape::Libraries, 0) => "realistic server as eight libraries, edit in the binary's",
+            (Shape::Libraries, _) => "realistic server as eight libraries, edit in one of them",
             (Shape::Workspace, _) => "workspace of eight crates, edit in the library that all others need (leaf)",
         }
     }
@@ -68,15 +76,19 @@ pub struct Ready {
 impl Project {
     /// With everything compiled that the copies have in common.
     pub fn new(house: &House, shape: Shape, root: PathBuf) -> Result<Project> {
-        let package = if shape == Shape::Workspace { root.join("crates").join(NAME) } else { root.clone() };
+        let is_workspace = matches!(shape, Shape::Workspace | Shape::Libraries);
+        let package = if is_workspace { root.join("crates").join(NAME) } else { root.clone() };
         if let Some(parent) = package.parent() {
             fs::create_dir_all(parent)?;
         }
         let mut new = Command::new(env!("CARGO_BIN_EXE_cargo-hotrun"));
         new.args(["new", "--template", shape.template(), "--name", NAME]).arg(&package);
         house.run(&mut new)?;
-        if shape == Shape::Workspace {
-            sources::make_workspace(&root, &package)?;
+        match shape {
+            Shape::Workspace => sources::make_workspace(&root, &package)?,
+            Shape::Realistic => realistic::in_one_crate(&package)?,
+            Shape::Libraries => realistic::in_libraries(&root, &package)?,
+            Shape::Axum | Shape::Std | Shape::Plain => {}
         }
         // The versions of dependencies that this project is tested with.
         fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock"), root.join("Cargo.lock"))?;
