@@ -1,12 +1,11 @@
 //! What can be typed after `cargo hotrun`: the subcommands, the flags and their help, and the shell completions.
 //! Never lives here: what a flag's text means. `config` reads it, together with the manifests, and refuses it by name.
 
-mod words;
+mod as_meant;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::scaffold::Template;
@@ -141,8 +140,8 @@ pub struct Session {
     #[arg(long, help_heading = BUILD)]
     pub no_replay: bool,
     /// What debug data a program carries that was compiled without cargo [default: line-tables]
-    #[arg(long, value_name = "WHAT", value_parser = debugs(), help_heading = BUILD)]
-    pub debug: Option<String>,
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = BUILD)]
+    pub debug: Option<Debug>,
     /// The platform to build for; its programs must run here [default: as cargo is configured]
     #[arg(long, value_name = "TRIPLE", help_heading = BUILD)]
     pub target: Option<String>,
@@ -183,11 +182,11 @@ pub struct Session {
     pub args: Vec<OsString>,
 
     /// Replace the server while it serves, or stop the old one before the new one starts [default: upgrade]
-    #[arg(long, value_name = "HOW", value_parser = strategies(), help_heading = UPGRADE)]
-    pub strategy: Option<String>,
+    #[arg(long, value_enum, value_name = "HOW", help_heading = UPGRADE)]
+    pub strategy: Option<Strategy>,
     /// How the program is given its sockets [default: auto]
-    #[arg(long, value_name = "HOW", value_parser = handoffs(), help_heading = UPGRADE)]
-    pub handoff: Option<String>,
+    #[arg(long, value_enum, value_name = "HOW", help_heading = UPGRADE)]
+    pub handoff: Option<HandOff>,
     /// What shows that a new generation can serve [default: auto]
     ///
     /// `auto` takes the first of these to be seen; `notify` waits for the program to say so (the hotrun library, or
@@ -249,6 +248,36 @@ pub struct Session {
     pub no_keys: bool,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Debug {
+    /// file and line in backtraces, for the workspace's own crates
+    LineTables,
+    /// all that a debugger needs
+    Full,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Strategy {
+    /// start the new program on the same sockets, then let the old one leave
+    Upgrade,
+    /// stop the old program, then start the new one
+    Restart,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HandOff {
+    /// find out which of these the program can do
+    Auto,
+    /// the program links the `hotrun` crate
+    Library,
+    /// the program takes LISTEN_FDS, as under systemd
+    ListenFds,
+    /// the program binds for itself, and is given the sockets when it does
+    Bind,
+    /// the program opens its own sockets and keeps them
+    None,
+}
+
 /// Who hotrun's own output is written for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -293,8 +322,8 @@ where
     if args.get(1).is_some_and(|first| first == "hotrun") {
         args.remove(1);
     }
-    words::put_the_command_first(&mut args);
-    Cli::try_parse_from(&args).map_err(|error| words::with_a_better_tip(error, &args))
+    as_meant::put_the_command_first(&mut args);
+    Cli::try_parse_from(&args).map_err(|error| as_meant::with_a_better_tip(error, &args))
 }
 
 /// The completion script. It completes the name that `cargo` looks for, `cargo-hotrun`.
@@ -303,30 +332,6 @@ pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "cargo-hotrun", &mut script);
     script
-}
-
-fn debugs() -> PossibleValuesParser {
-    PossibleValuesParser::new([
-        PossibleValue::new("line-tables").help("file and line in backtraces, for the workspace's own crates"),
-        PossibleValue::new("full").help("all that a debugger needs"),
-    ])
-}
-
-fn strategies() -> PossibleValuesParser {
-    PossibleValuesParser::new([
-        PossibleValue::new("upgrade").help("start the new program on the same sockets, then let the old one leave"),
-        PossibleValue::new("restart").help("stop the old program, then start the new one"),
-    ])
-}
-
-fn handoffs() -> PossibleValuesParser {
-    PossibleValuesParser::new([
-        PossibleValue::new("auto").help("find out which of these the program can do"),
-        PossibleValue::new("library").help("the program links the `hotrun` crate"),
-        PossibleValue::new("listen-fds").help("the program takes LISTEN_FDS, as under systemd"),
-        PossibleValue::new("bind").help("the program binds for itself, and is given the sockets when it does"),
-        PossibleValue::new("none").help("the program opens its own sockets and keeps them"),
-    ])
 }
 
 #[cfg(test)]

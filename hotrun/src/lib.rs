@@ -6,19 +6,33 @@
 //! one of this crate. The modules `wire` and `holder`, which are not shown here, are for `cargo hotrun` alone, and may change in
 //! any version; the protocol they speak has a version of its own, and whoever speaks another is told so.
 //!
-//! # Map of the crate
+//! # Where to begin
 //!
-//! A hand-over has two ends and one contract. `wire` is the contract, `holder` the end that owns the sockets and has
-//! started this process, and [`Upgrader`] the end a server sees. A server that upgrades itself is the holder of its successor.
+//! | in the order of a server's life | |
+//! |---|---|
+//! | [`init`], or [`builder`] with settings | takes over what was inherited, and returns the [`Upgrader`] |
+//! | [`Upgrader::listen`] and its likes | sockets by name: a [`TcpListener`], a [`UnixListener`], a [`UdpSocket`] |
+//! | [`Listener::accept`], or `into_tokio` and the module `tokio` | connections, each a [`Conn`] that counts until it is dropped |
+//! | [`Upgrader::draining`], and the module `tower` | this process is leaving: connections are to end between two answers |
+//! | [`Upgrader::drained`] | blocks until all is finished, and says why ([`ExitReason`]) |
+//! | [`Upgrader::upgrade`], [`Builder::upgrade_on`] | the next program is asked for, by a call or a signal |
+//! | [`Upgrader::reloads`] | new configuration without a new process |
+//! | [`Upgrader::keep_file`], [`Upgrader::on_handoff`] | what the next process is to have besides sockets |
+//! | [`Upgrader::accepting`] | for a framework that accepts by itself |
 //!
-//! Inside, one thread hears signals, calls, both channels and the clock (`control`), asks two machines that touch nothing
-//! (`succession`: what follows from what; `retirement`: what is due between the last accept and the end), and does what they
-//! say (`perform`; `keep_pid` where the process number stays).
-//!
-//! - `api`: what a server calls; `settings` and `request`: what it chose, and what it asks of the control thread.
-//! - `serving`: what is served, and whether it may accept, which listeners, connections and the control thread share.
-//! - `inherit`: the mirror pair of what a successor is `given` and what this process has `received`; `spawn` starts it.
-//! - `upstream`: what is said to whoever watches: a holder, the process before, a service manager, a pid file.
+//! How an upgrade goes, and what becomes of every failure, is said in [`guide`].
+
+// Map of the crate. A hand-over has two ends and one contract. `wire` is the contract, `holder` the end that owns the sockets and
+// has started this process, and `Upgrader` the end a server sees. A server that upgrades itself is the holder of its successor.
+//
+// Inside, one thread hears signals, calls, both channels and the clock (`control`), asks two machines that touch nothing
+// (`succession`: what follows from what; `retirement`: what is due between the last accept and the end), and does what they
+// say (`perform`, which has `start` begin a process).
+//
+// - `api`: what a server calls; `settings` and `request`: what it chose, and what it asks of the control thread.
+// - `serving`: what is served, and whether it may accept, which listeners, connections and the control thread share.
+// - `inherit`: the mirror pair of what a successor is `given` and what this process has `received`; `spawn` starts it.
+// - `upstream`: what is said to whoever watches: a holder, the process before, a service manager, a pid file.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("hotrun stands on pidfds, eventfds and sealed memory files, which only Linux has");
@@ -56,11 +70,11 @@ pub use api::reload::{AcceptingChanges, Reload, Reloads};
 #[cfg(feature = "tokio")]
 pub use api::tokio;
 #[cfg(feature = "tower")]
-pub use api::tower::{Closing, ClosingFuture, ConnectionClose};
+pub use api::tower;
 pub use api::udp::UdpSocket;
 pub use api::upgrader::{Draining, Upgrader};
 pub use error::UpgradeError;
 pub use nix::sys::signal::Signal;
 pub use request::Successor;
-pub use serving::state::{Accepting, DrainGuard, ExitReason};
+pub use serving::lifecycle::{Accepting, DrainGuard, ExitReason};
 pub use settings::{PidMode, Probation};

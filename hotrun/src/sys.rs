@@ -150,10 +150,14 @@ pub(crate) fn signal_process(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Resul
 }
 
 /// How a child has ended, which leaves no zombie behind. `None` while it runs, and when somebody else has waited for it.
-pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
+    // As std has it (waitpid(2)).
     match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-        Ok(WaitStatus::StillAlive) | Err(_) => None,
-        Ok(status) => Some(status),
+        Ok(WaitStatus::Exited(_, code)) => Some(ExitStatus::from_raw((code & 0xff) << 8)),
+        Ok(WaitStatus::Signaled(_, signal, core)) => {
+            Some(ExitStatus::from_raw(signal as i32 | if core { 0x80 } else { 0 }))
+        }
+        Ok(_) | Err(_) => None,
     }
 }
 

@@ -29,7 +29,7 @@ pub use self::address::{Address, Listen};
 pub use self::again::Choice;
 pub use self::env_file::env_file;
 pub use self::values::glob_set;
-pub use crate::cli::{Color, Format};
+pub use crate::cli::{Color, Debug, Format, HandOff, Strategy};
 
 /// Paths in it are absolute.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,14 +92,6 @@ impl Target {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Debug {
-    /// File and line in backtraces, for the workspace's own crates.
-    LineTables,
-    /// All that a debugger needs.
-    Full,
-}
-
 /// How the program is started, apart from its sockets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
@@ -146,22 +138,6 @@ pub struct Upgrade {
     /// And how long at all.
     pub drain_limit: Duration,
     pub kill_timeout: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strategy {
-    Upgrade,
-    Restart,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandOff {
-    Auto,
-    Library,
-    ListenFds,
-    /// The program binds for itself, and is given the held sockets when it does.
-    Bind,
-    None,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,26 +189,26 @@ fn load_from(args: &cli::Session, metadata: &Metadata, directory: &Path) -> Resu
     let said = flags.over(own).over(workspace);
     check_together(&said)?;
 
-    let mut build = Build {
+    flags::check_for_cargo(args)?;
+    let build = Build {
         manifest_path: package.manifest_path.clone().into_std_path_buf(),
         package: package.name.to_string(),
         package_id: package.id.clone(),
         target,
         features: said.features.unwrap_or_default(),
-        all_features: false,
-        no_default_features: false,
+        all_features: args.all_features,
+        no_default_features: args.no_default_features,
         profile: said.profile,
-        triple: None,
-        target_dir: None,
-        jobs: None,
-        locked: false,
-        offline: false,
-        frozen: false,
-        cargo_config: Vec::new(),
+        triple: args.target.clone(),
+        target_dir: args.target_dir.as_ref().map(|dir| directory.join(dir)),
+        jobs: args.jobs.clone(),
+        locked: args.locked,
+        offline: args.offline,
+        frozen: args.frozen,
+        cargo_config: args.config.clone(),
         replay: said.replay.unwrap_or(true),
         debug: said.debug.unwrap_or(Debug::LineTables),
     };
-    flags::for_cargo(args, directory, &mut build)?;
     Ok(Config {
         build,
         program: Run { args: said.args.unwrap_or_default(), env: said.env, env_file: there(said.env_file)? },

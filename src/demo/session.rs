@@ -30,13 +30,7 @@ impl Session {
     /// A session for the project, whose server is told to listen on `addr`.
     pub fn start(manifest: &Path, addr: SocketAddr) -> Result<Session> {
         // The link stays right when the file is replaced meanwhile, as when this program is itself being developed.
-        let link = Path::new("/proc/self/exe");
-        let program = if link.exists() {
-            link.to_owned()
-        } else {
-            std::env::current_exe().tried("find this program's own file")?
-        };
-        let mut command = Command::new(program);
+        let mut command = Command::new("/proc/self/exe");
         command.arg("--manifest-path").arg(manifest).args(["--message-format", "json", "--no-keys"]);
         command.env("ADDR", addr.to_string());
         Session::spawn(command)

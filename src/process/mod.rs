@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use kin::Kin;
+use kin::Process;
 
 pub use catch::{Catch, Caught};
 pub use ground::Ground;
@@ -50,7 +50,7 @@ pub use printed::Printed;
 pub use setting::{LIBRARY_PATH, Setting};
 pub use socket_folder::SocketFolder;
 pub use temporary::leave_a_stale_one;
-pub use terminal::{Place, Terminal};
+pub use terminal::{Job, Terminal};
 
 /// For what is done before it is needed (nice(2)).
 const BACKGROUND: i32 = 10;
@@ -176,7 +176,7 @@ impl Launcher {
             Stdin::Null => OwnedFd::from(File::open("/dev/null")?),
             Stdin::Inherit => io::stdin().as_fd().try_clone_to_owned()?,
             Stdin::Terminal => {
-                running.place =
+                running.job =
                     self.0.terminal.as_ref().map(|terminal| terminal.enter(running.pid())).transpose()?.map(Arc::new);
                 io::stdin().as_fd().try_clone_to_owned()?
             }
@@ -205,7 +205,7 @@ pub struct Running {
     guard: guard::Handle,
     filter: Option<Filter>,
     input: Option<PipeWriter>,
-    place: Option<Arc<Place>>,
+    job: Option<Arc<Job>>,
     reaped: bool,
 }
 
@@ -215,7 +215,7 @@ impl Running {
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
         let mut running = match pidfd {
             Ok(pidfd) => {
-                Running { child, pidfd, guard: guard.handle(), filter: None, input: None, place: None, reaped: false }
+                Running { child, pidfd, guard: guard.handle(), filter: None, input: None, job: None, reaped: false }
             }
             Err(error) => {
                 let mut child = child;
@@ -256,8 +256,8 @@ impl Running {
     }
 
     /// Its place at the terminal, where it has one.
-    pub fn place(&self) -> Option<Arc<Place>> {
-        self.place.clone()
+    pub fn job(&self) -> Option<Arc<Job>> {
+        self.job.clone()
     }
 
     /// What it reads from, where that is a pipe; it can be taken once.
@@ -295,7 +295,7 @@ impl Running {
     }
 
     /// Should this process die, they are ended, too, though they may leave their group.
-    pub fn guard_too(&self, kin: &[Kin]) {
+    pub fn guard_too(&self, kin: &[Process]) {
         kin.iter().for_each(|kin| self.guard.add_kin(kin.pid));
     }
 
@@ -325,8 +325,8 @@ impl Running {
         if !self.reaped {
             self.signal_group(Signal::SIGKILL);
             // While its number is still its own.
-            if let Some(place) = self.place.take() {
-                place.leave();
+            if let Some(job) = self.job.take() {
+                job.leave();
             }
             self.guard.remove(self.pid());
         }

@@ -44,8 +44,8 @@ struct Foreground {
     groups: Vec<(Pid, Termios)>,
 }
 
-/// The place of a program at the terminal.
-pub struct Place {
+/// A program that reads from the terminal, as a shell has its jobs.
+pub struct Job {
     group: Pid,
     terminal: Terminal,
     ear: Mutex<Option<(Child, JoinHandle<()>)>>,
@@ -69,7 +69,7 @@ impl Terminal {
     }
 
     /// The program with that group is given the terminal, if it is this session's to give.
-    pub fn enter(&self, pid: u32) -> io::Result<Place> {
+    pub fn enter(&self, pid: u32) -> io::Result<Job> {
         let group = Pid::from_raw(pid as i32);
         let mut ear = itself::command(itself::EAR)
             .process_group(group.as_raw())
@@ -78,8 +78,8 @@ impl Terminal {
             .stderr(Stdio::null())
             .spawn()?;
         let asked = Arc::new(AtomicBool::new(false));
-        let place = |ear| Place { group, terminal: self.clone(), ear: Mutex::new(ear), asked: Arc::clone(&asked) };
-        let Some(mut heard) = ear.stdout.take() else { return Ok(place(None)) };
+        let job = |ear| Job { group, terminal: self.clone(), ear: Mutex::new(ear), asked: Arc::clone(&asked) };
+        let Some(mut heard) = ear.stdout.take() else { return Ok(job(None)) };
         // It listens now.
         let listens = if wait_at_most(&heard, STARTING) {
             heard.read_exact(&mut [0])
@@ -104,7 +104,7 @@ impl Terminal {
         if state.is_in_front() {
             state.give(group);
         }
-        Ok(place(Some((ear, listener))))
+        Ok(job(Some((ear, listener))))
     }
 
     /// A child has stopped, or has ended. Whoever was stopped for reading from the terminal is given it. Says whether this process is to
@@ -210,7 +210,7 @@ impl Foreground {
     }
 }
 
-impl Place {
+impl Job {
     /// What was heard in the group is told before this returns; for the moment in which its program has ended, and nobody knows yet
     /// why.
     pub fn hear_out(&self) {
@@ -244,7 +244,7 @@ impl std::fmt::Debug for Terminal {
     }
 }
 
-impl std::fmt::Debug for Place {
+impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.group.fmt(f)
     }

@@ -39,11 +39,9 @@ fn owner(tables: &[&str], port: u16, but: &BTreeSet<u32>) -> Option<String> {
         .filter(|entry| entry.local_port == port && (entry.state == LISTEN || entry.remote_port == 0))
         .map(|entry| entry.inode)
         .collect();
-    let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let mut others = pids.filter(|pid| !but.contains(pid));
+    let mut others = kin::processes().filter(|pid| !but.contains(pid));
     let pid = others.find(|pid| inodes.iter().any(|inode| holds(*pid, *inode)))?;
-    // On one line, whatever its arguments are.
-    Some(crate::report::clean::plain(&kin::name(pid)).replace(['\n', '\t'], " "))
+    Some(crate::report::clean::plain(&kin::name(pid)))
 }
 
 /// An address that the process or one of its children listens on, if any does.

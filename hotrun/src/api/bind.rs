@@ -2,7 +2,7 @@
 //! Never lives here: what becomes of them in an upgrade (`register`, `perform`).
 
 use crate::serving::Serving;
-use crate::serving::register::Kind;
+use crate::serving::register::SocketKind;
 use crate::serving::unclaimed::{Name, Socket, Wanted};
 use crate::upstream::UpstreamKind;
 use crate::wire::{self, ToHolder};
@@ -28,7 +28,7 @@ pub(crate) fn tcp(serving: &Arc<Serving>, name: &str, addr: impl ToSocketAddrs) 
 pub(crate) fn unix(serving: &Arc<Serving>, name: &str, path: impl AsRef<Path>) -> io::Result<UnixListener> {
     let path = path.as_ref();
     let is_held = serving.upstream.kind() == UpstreamKind::Holder;
-    let (inner, bound_by_program) = match claim(serving, name, Kind::Unix, Wanted::Path(path))? {
+    let (inner, bound_by_program) = match claim(serving, name, SocketKind::Unix, Wanted::Path(path))? {
         Some(Socket { fd, bound_by_program, .. }) => {
             if bound_by_program && !is_held {
                 // It is gone, or somebody else's by now.
@@ -48,12 +48,12 @@ pub(crate) fn unix(serving: &Arc<Serving>, name: &str, path: impl AsRef<Path>) -
             (offer(serving, name, listener)?, true)
         }
     };
-    listener(serving, name, Kind::Unix, bound_by_program, std::path::absolute(path).ok(), inner)
+    listener(serving, name, SocketKind::Unix, bound_by_program, std::path::absolute(path).ok(), inner)
 }
 
 pub(crate) fn udp(serving: &Arc<Serving>, name: &str, addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
     let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(|error| named("bind", name, &error))?.collect();
-    let (inner, bound_by_program) = match claim(serving, name, Kind::Udp, Wanted::Inet(&addrs))? {
+    let (inner, bound_by_program) = match claim(serving, name, SocketKind::Udp, Wanted::Inet(&addrs))? {
         Some(Socket { fd, bound_by_program, .. }) => (net::UdpSocket::from(fd), bound_by_program),
         None => {
             let socket = net::UdpSocket::bind(&addrs[..]).map_err(|error| bind_failed(name, &addrs, &error))?;
@@ -62,7 +62,7 @@ pub(crate) fn udp(serving: &Arc<Serving>, name: &str, addr: impl ToSocketAddrs) 
     };
     inner.set_nonblocking(true)?;
     let inner = Arc::new(inner);
-    let gate = serving.register.add(name, Kind::Udp, bound_by_program, None, Arc::clone(&inner) as _);
+    let gate = serving.register.add(name, SocketKind::Udp, bound_by_program, None, Arc::clone(&inner) as _);
     Ok(UdpSocket { inner, gate, serving: Arc::clone(serving) })
 }
 
@@ -73,17 +73,17 @@ pub(crate) fn tcp_with(
     wanted: Wanted<'_>,
     bind: impl FnOnce() -> io::Result<net::TcpListener>,
 ) -> io::Result<TcpListener> {
-    let (inner, bound_by_program) = match claim(serving, name, Kind::Tcp, wanted)? {
+    let (inner, bound_by_program) = match claim(serving, name, SocketKind::Tcp, wanted)? {
         Some(Socket { fd, bound_by_program, .. }) => (net::TcpListener::from(fd), bound_by_program),
         None => (offer(serving, name, bind()?)?, true),
     };
-    listener(serving, name, Kind::Tcp, bound_by_program, None, inner)
+    listener(serving, name, SocketKind::Tcp, bound_by_program, None, inner)
 }
 
 fn listener<L: AsFd + Send + Sync + 'static>(
     serving: &Arc<Serving>,
     name: &str,
-    kind: Kind,
+    kind: SocketKind,
     bound_by_program: bool,
     path: Option<PathBuf>,
     inner: L,
@@ -92,7 +92,7 @@ fn listener<L: AsFd + Send + Sync + 'static>(
     sys::set_cloexec(&inner)?;
     let inner = Arc::new(inner);
     let gate = serving.register.add(name, kind, bound_by_program, path, Arc::clone(&inner) as _);
-    if kind == Kind::Tcp && bound_by_program {
+    if kind == SocketKind::Tcp && bound_by_program {
         // The process before may have been about to close it when it was asked for.
         sys::let_in_again(inner.as_fd());
     }
@@ -100,7 +100,7 @@ fn listener<L: AsFd + Send + Sync + 'static>(
 }
 
 /// The inherited socket for that name, if there is one, of which whoever handed it over hears.
-fn claim(serving: &Arc<Serving>, name: &str, kind: Kind, wanted: Wanted<'_>) -> io::Result<Option<Socket>> {
+fn claim(serving: &Arc<Serving>, name: &str, kind: SocketKind, wanted: Wanted<'_>) -> io::Result<Option<Socket>> {
     wire::check_name(name)?;
     let claimed = serving.unclaimed.claim(name, kind, wanted)?;
     if let Some(Socket { name: Name::Given(name), .. }) = &claimed {

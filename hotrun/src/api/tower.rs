@@ -1,5 +1,5 @@
 //! A layer for tower's services, and so for axum, tonic and hyper: answers of a process that is leaving end their connection.
-//! Never lives here: when a process is leaving (`state`), and ending connections that are idle (`draining`, by the server).
+//! Never lives here: when a process is leaving (`lifecycle`), and ending connections that are idle (`draining`, by the server).
 
 use crate::Upgrader;
 use http::header::{CONNECTION, HeaderValue};
@@ -91,8 +91,8 @@ mod tests {
     use crate::request::Bell;
     use crate::serving::Serving;
     use crate::serving::bound_path::BoundPaths;
+    use crate::serving::lifecycle::{Lifecycle, Why};
     use crate::serving::register::Register;
-    use crate::serving::state::{State, Why};
     use crate::serving::unclaimed::Unclaimed;
     use crate::upstream::{Upstream, UpstreamKind};
     use nix::sys::eventfd::EventFd;
@@ -102,8 +102,8 @@ mod tests {
     use std::task::Waker;
 
     /// One that nobody has started, with the state that it goes by.
-    fn upgrader() -> (Upgrader, Arc<State>) {
-        let state = State::new().unwrap();
+    fn upgrader() -> (Upgrader, Arc<Lifecycle>) {
+        let state = Lifecycle::new().unwrap();
         let bell = Bell { event: Arc::new(EventFd::new().unwrap()), requests: mpsc::channel().0 };
         let serving = Serving {
             state: Arc::clone(&state),
@@ -158,7 +158,7 @@ mod tests {
     fn only_a_process_that_is_leaving_closes_and_only_http_1_says_so() {
         let (up, state) = upgrader();
         let mut service = up.connection_close().layer(Mirror);
-        for step in [|_: &State| {}, |state: &State| state.pause(&[])] {
+        for step in [|_: &Lifecycle| {}, |state: &Lifecycle| state.pause(&[])] {
             step(&state);
             assert_eq!(connection(&mut service, Version::HTTP_11, None), None, "it may come back");
         }

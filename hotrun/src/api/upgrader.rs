@@ -1,12 +1,12 @@
 //! What a server calls.
-//! Never lives here: how it comes by its sockets (`bind`), settings (`builder`), and how phases change (`control`, `state`).
+//! Never lives here: how it comes by its sockets (`bind`), settings (`builder`), and how phases change (`control`, `lifecycle`).
 
 use crate::api::bind;
 use crate::api::reload::{AcceptingChanges, Reloads};
 use crate::request::{CONTROL_THREAD, Request, Successor};
 use crate::serving::Serving;
+use crate::serving::lifecycle::{DrainGuard, ExitReason, Phase, Waiter};
 use crate::serving::register::unseal;
-use crate::serving::state::{DrainGuard, ExitReason, Phase, Waiter};
 use crate::serving::unclaimed::Wanted;
 use crate::wire;
 use crate::{TcpListener, UdpSocket, UnixListener, UpgradeError};
@@ -193,8 +193,8 @@ impl Upgrader {
     /// HTTP/2 forbids the header (RFC 9113, 8.2.2), and has GOAWAY, which the server sends when it is told to end. An answer
     /// that has a `Connection` header of its own, as the one that turns into a WebSocket, keeps that.
     #[cfg(feature = "tower")]
-    pub fn connection_close(&self) -> crate::ConnectionClose {
-        crate::ConnectionClose::new(self.clone())
+    pub fn connection_close(&self) -> crate::tower::ConnectionClose {
+        crate::tower::ConnectionClose::new(self.clone())
     }
 
     /// Whether accepting has ended.
@@ -261,13 +261,13 @@ pub struct Draining {
 impl Draining {
     /// Blocks until then.
     pub fn wait(&self) {
-        self.waiter.state().wait_for(self.phase);
+        self.waiter.state.wait_for(self.phase);
     }
 }
 
 impl Clone for Draining {
     fn clone(&self) -> Self {
-        Draining { waiter: self.waiter.state().waiter(), phase: self.phase }
+        Draining { waiter: self.waiter.state.waiter(), phase: self.phase }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The other processes of this server, seen from this one.
 //! Never lives here: what becomes of them (`perform`).
 
-use crate::holder::{Holder, Said};
+use crate::holder::Holder;
 use crate::{Signal, sys};
 use nix::sys::eventfd::EventFd;
 use std::io;
@@ -16,11 +16,11 @@ pub(crate) struct Peers {
     /// Keeps the sockets served until this process does, which has returned under its number.
     pub(crate) interim: Option<Peer>,
     /// Earlier generations that are still there.
-    ancestors: Vec<Ancestor>,
+    pub(crate) ancestors: Vec<Ancestor>,
     /// Successors that were given up, on their way out.
-    leaving: Vec<Peer>,
+    pub(crate) leaving: Vec<Peer>,
     /// Readable when a later generation is in a hurry for this one to end.
-    hurry: EventFd,
+    pub(crate) hurry: EventFd,
 }
 
 impl Peers {
@@ -31,26 +31,6 @@ impl Peers {
     /// Processes of this server, this one among them.
     pub(crate) fn count(&self) -> usize {
         1 + self.ancestors.len() + usize::from(self.successor.is_some()) + usize::from(self.interim.is_some())
-    }
-
-    pub(crate) fn hurry(&self) -> &EventFd {
-        &self.hurry
-    }
-
-    pub(crate) fn ancestors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.ancestors.iter().map(|ancestor| ancestor.pidfd.as_fd())
-    }
-
-    pub(crate) fn leaving(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.leaving.iter().map(Peer::pidfd)
-    }
-
-    pub(crate) fn meet(&mut self, ancestor: Ancestor) {
-        self.ancestors.push(ancestor);
-    }
-
-    pub(crate) fn ancestor_ended(&mut self, index: usize) {
-        self.ancestors.remove(index);
     }
 
     pub(crate) fn leaver_ended(&mut self, index: usize) {
@@ -159,10 +139,6 @@ impl Peer {
 
     pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
-    }
-
-    pub(crate) fn receive(&self) -> io::Result<Said> {
-        self.holder.receive()
     }
 
     /// It says nothing more, or nothing that would be believed.

@@ -86,13 +86,13 @@ impl Inheritance {
         for (name, value) in ours {
             environment.push(assignment(OsStr::new(name), &value)?);
         }
-        let first = c_string(program.name().as_os_str().as_bytes())?;
-        let rest = program.args().iter().map(|arg| c_string(arg.as_bytes()));
+        let first = c_string(program.name.as_os_str().as_bytes())?;
+        let rest = program.args.iter().map(|arg| c_string(arg.as_bytes()));
         Ok(Image {
             program: c_string(found.as_os_str().as_bytes())?,
             args: [Ok(first)].into_iter().chain(rest).collect::<io::Result<_>>()?,
             environment,
-            directory: c_string(program.directory().as_os_str().as_bytes())?,
+            directory: c_string(program.directory.as_os_str().as_bytes())?,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Inherited sockets that nobody here has asked for yet.
 //! Never lives here: how they came (`inherit`), and those that were asked for (`register`).
 
-use crate::serving::register::Kind;
+use crate::serving::register::SocketKind;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -47,7 +47,7 @@ impl Unclaimed {
     ///
     /// # Errors
     /// `InvalidInput` when the one of that name is of another kind.
-    pub(crate) fn claim(&self, name: &str, kind: Kind, wanted: Wanted<'_>) -> io::Result<Option<Socket>> {
+    pub(crate) fn claim(&self, name: &str, kind: SocketKind, wanted: Wanted<'_>) -> io::Result<Option<Socket>> {
         let mut sockets = self.lock();
         let is_named = |socket: &Socket| matches!(&socket.name, Name::Given(given) if given == name);
         if let Some(index) = sockets.iter().position(is_named) {
@@ -110,15 +110,15 @@ impl Wanted<'_> {
         }
     }
 
-    fn is_at(self, kind: Kind, fd: &OwnedFd) -> bool {
+    fn is_at(self, kind: SocketKind, fd: &OwnedFd) -> bool {
         let Ok(fd) = fd.try_clone() else { return false };
         match self {
             Wanted::Unknown => true,
             Wanted::Inet(addrs) => {
                 let bound = match kind {
-                    Kind::Tcp => TcpListener::from(fd).local_addr(),
-                    Kind::Udp => UdpSocket::from(fd).local_addr(),
-                    Kind::Unix => return false,
+                    SocketKind::Tcp => TcpListener::from(fd).local_addr(),
+                    SocketKind::Udp => UdpSocket::from(fd).local_addr(),
+                    SocketKind::Unix => return false,
                 };
                 let matches = |bound: SocketAddr, wanted: &SocketAddr| {
                     wanted.ip() == bound.ip() && (wanted.port() == 0 || wanted.port() == bound.port())
@@ -169,7 +169,7 @@ mod tests {
             let sockets = sockets.map(|((fd, _), name)| Socket { name: name.clone(), fd, bound_by_program });
             let unclaimed = Unclaimed::new(sockets.collect());
             let wanted = wanted.map_or_else(|address| address, |index: usize| addresses[index]);
-            let claimed = unclaimed.claim("http", Kind::Tcp, Wanted::Inet(&[wanted])).unwrap();
+            let claimed = unclaimed.claim("http", SocketKind::Tcp, Wanted::Inet(&[wanted])).unwrap();
             let address = claimed.map(|socket| TcpListener::from(socket.fd).local_addr().unwrap());
             assert_eq!(address, expected.map(|index: usize| addresses[index]), "{why}");
         }
@@ -181,9 +181,12 @@ mod tests {
         let (fd, address) = tcp();
         let unclaimed = Unclaimed::new(vec![Socket { name: given("admin"), fd, bound_by_program: true }]);
         for vague in [Wanted::Unknown, Wanted::Inet(&[any_port])] {
-            assert!(unclaimed.claim("http", Kind::Tcp, vague).unwrap().is_none(), "{vague:?}");
+            assert!(unclaimed.claim("http", SocketKind::Tcp, vague).unwrap().is_none(), "{vague:?}");
         }
-        assert!(unclaimed.claim("http", Kind::Tcp, Wanted::Inet(&[address])).unwrap().is_some(), "but by its address");
+        assert!(
+            unclaimed.claim("http", SocketKind::Tcp, Wanted::Inet(&[address])).unwrap().is_some(),
+            "but by its address"
+        );
     }
 
     #[test]
@@ -191,10 +194,10 @@ mod tests {
         let datagrams: OwnedFd = UdpSocket::bind("127.0.0.1:0").unwrap().into();
         let socket = |name| Socket { name, fd: datagrams.try_clone().unwrap(), bound_by_program: false };
         let unclaimed = Unclaimed::new(vec![socket(given("http")), socket(Name::Anonymous)]);
-        let refused = unclaimed.claim("http", Kind::Tcp, Wanted::Unknown).unwrap_err();
+        let refused = unclaimed.claim("http", SocketKind::Tcp, Wanted::Unknown).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
-        assert!(unclaimed.claim("admin", Kind::Tcp, Wanted::Unknown).unwrap().is_none());
-        assert!(unclaimed.claim("dns", Kind::Udp, Wanted::Unknown).unwrap().is_some());
+        assert!(unclaimed.claim("admin", SocketKind::Tcp, Wanted::Unknown).unwrap().is_none());
+        assert!(unclaimed.claim("dns", SocketKind::Udp, Wanted::Unknown).unwrap().is_some());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 
 use super::layer::Layer;
 use super::metadata::{KEYS, Section, layer};
-use super::{Color, Config, DataAction, Debug, Format, HandOff, Ready, Strategy, Target};
+use super::{Color, Config, DataAction, Debug, Format, HandOff, Ready, Strategy};
 use crate::cli::{Session, try_parse_from};
 use crate::error::Exit;
 
@@ -102,23 +102,6 @@ fn the_documented_defaults_are_the_defaults() {
     }
     let commented = DEFAULTS.replace("\n# ", "\n").replace("example = \"NAME\"", "");
     assert!(layer(&commented, Path::new("/Cargo.toml"), Section::Package).unwrap().target.is_some());
-}
-
-#[test]
-fn defaults_without_any_configuration() {
-    let project = Project::new(&[("Cargo.toml", &manifest("shop")), ("src/main.rs", MAIN)]);
-    let config = project.load(&[]);
-    assert_eq!(config.build.manifest_path, project.path("Cargo.toml"));
-    assert_eq!(config.build.package, "shop");
-    assert_eq!(config.build.target, Target::Bin("shop".to_owned()));
-    assert!(config.listen.is_empty());
-    assert_eq!(config.upgrade.strategy, Strategy::Upgrade);
-    assert_eq!(config.upgrade.handoff, HandOff::Auto);
-    assert_eq!(config.upgrade.ready, Ready::Auto);
-    assert_eq!(config.upgrade.ready_timeout, Duration::from_secs(60));
-    assert_eq!(config.output.format, Format::Human);
-    assert!(config.upgrade.overlap && config.output.keys && !config.output.quiet && !config.output.clear);
-    assert_eq!((config.build.replay, config.build.debug, config.output.timings), (true, Debug::LineTables, false));
 }
 
 #[test]

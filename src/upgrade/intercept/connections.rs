@@ -5,7 +5,7 @@ use super::drain::{self, HeldBack, Past, Patience, Verdict};
 use super::kernel::{self, ConnectionState};
 use super::listener::inode;
 use super::queue::{self, Lies};
-use super::readers::{self, Place, Reader, Readers, Traced};
+use super::readers::{self, ProcessSocket, Reader, Readers, Traced};
 use crate::process::descriptors;
 use crate::upgrade::proc;
 use nix::errno::Errno;
@@ -28,15 +28,9 @@ pub struct Look {
 #[derive(Debug, Default)]
 pub struct Connections {
     ports: BTreeSet<u16>,
-    known: BTreeMap<u64, SocketKind>,
+    /// What was done with each that is a connection to one of the ports.
+    known: BTreeMap<u64, Option<Past>>,
     readers: Readers,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SocketKind {
-    /// Not a connection to one of the ports.
-    Other,
-    Connection(Past),
 }
 
 impl Connections {
@@ -51,7 +45,7 @@ impl Connections {
     pub fn look(&mut self, processes: &BTreeSet<u32>, patience: Patience) -> Result<Look, Errno> {
         let mut readers = std::mem::take(&mut self.readers);
         readers.new_look();
-        let looked = self.each(processes, |connection, place, past| {
+        let looked = self.each(processes, |connection, socket, past| {
             let Ok(facts) = ConnectionState::of(connection) else { return Look::default() };
             if let Past::Watched { last, asked } = past {
                 *asked |= drain::has_asked(last, &facts);
@@ -70,9 +64,9 @@ impl Connections {
                 // That is for administrators here, or the program has a filter of its own that may not be replaced.
                 Verdict::Watch => {
                     *past = Past::Unfiltered { strange: 0 };
-                    hold(connection, past, || readers.of(place));
+                    hold(connection, past, || readers.of(socket));
                 }
-                Verdict::Hold => hold(connection, past, || readers.of(place)),
+                Verdict::Hold => hold(connection, past, || readers.of(socket)),
                 Verdict::End => {
                     if end(connection, *past) {
                         return Look::default();
@@ -111,7 +105,7 @@ impl Connections {
     fn each(
         &mut self,
         processes: &BTreeSet<u32>,
-        mut what: impl FnMut(&TcpStream, Place, &mut Past) -> Look,
+        mut what: impl FnMut(&TcpStream, ProcessSocket, &mut Past) -> Look,
     ) -> Result<Look, Errno> {
         let mut seen = BTreeSet::new();
         let mut look = Look::default();
@@ -125,7 +119,7 @@ impl Connections {
                 }
             };
             for (number, inode) in sockets {
-                if self.known.get(&inode) == Some(&SocketKind::Other) || !seen.insert(inode) {
+                if self.known.get(&inode) == Some(&None) || !seen.insert(inode) {
                     seen.insert(inode);
                     continue;
                 }
@@ -138,13 +132,13 @@ impl Connections {
                         continue;
                     }
                 };
-                let known = self.known.entry(inode).or_insert(SocketKind::Connection(Past::Untouched));
+                let known = self.known.entry(inode).or_insert(Some(Past::Untouched));
                 match (connection(socket, &self.ports), known) {
-                    (Some(connection), SocketKind::Connection(past)) => {
-                        let one = what(&connection, Place { process: *process, socket: inode }, past);
+                    (Some(connection), Some(past)) => {
+                        let one = what(&connection, ProcessSocket { process: *process, inode }, past);
                         look = Look { live: look.live + one.live, busy: look.busy + one.busy };
                     }
-                    (_, known) => *known = SocketKind::Other,
+                    (_, known) => *known = None,
                 }
             }
         }

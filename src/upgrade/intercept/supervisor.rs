@@ -5,15 +5,12 @@
 use super::accepts::Accepts;
 use super::binds::Binds;
 use super::draining::{Draining, Found};
-use super::listener::{Listener, Shelf};
 use super::supervised::Supervised;
 use super::{Blind, Order, Seen, Which};
-use crate::process::seccomp::{Call, Calls, What};
-use crate::report::Generation;
+use crate::process::seccomp::{Call, What};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{PipeReader, Read};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
@@ -29,19 +26,7 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// `process` is the first one behind the gate; `handed` are sockets that it has from the start. One that `waits` is closed until
-    /// `Open`.
-    pub fn new(
-        calls: Calls,
-        generation: Generation,
-        process: u32,
-        shelf: Arc<Shelf>,
-        handed: &[Arc<Listener>],
-        waits: bool,
-        tell: Box<dyn Fn(Seen) + Send>,
-    ) -> Supervisor {
-        let mut program = Supervised::new(now(), calls, generation, process, shelf, waits, tell);
-        program.is_handed(now(), handed);
+    pub fn new(program: Supervised) -> Supervisor {
         let (binds, accepts) = (Binds::default(), Accepts::default());
         Supervisor { program, binds, accepts, drain: None, away: false, alone: false }
     }
@@ -199,7 +184,7 @@ impl Supervisor {
 }
 
 #[allow(clippy::disallowed_methods)] // An edge: polls for the kernel, which tells when it has something.
-fn now() -> Instant {
+pub fn now() -> Instant {
     Instant::now()
 }
 

@@ -1,4 +1,4 @@
-//! Around clap: flags that choose a session may stand before the command word, and an argument that nobody knows is answered
+//! What was typed, taken as it was meant: flags that choose a session may stand before the command word, and an argument that nobody knows is answered
 //! with what was most likely meant.
 //! Never lives here: the flags themselves.
 
