@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result, Tried};
 use crate::process::kin::{Process, started_at};
-use crate::process::private;
+use crate::process::{file_id, private};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -118,8 +118,8 @@ impl Registry {
             pid,
             started: started_at(pid).unwrap_or_default(),
             scope: PidScope::here(),
-            folder: session.manifest.parent().and_then(identity),
-            root_folder: identity(&session.root),
+            folder: session.manifest.parent().and_then(file_id),
+            root_folder: file_id(&session.root),
             session: session.clone(),
         };
         let mut wrote = Ok(());
@@ -202,13 +202,13 @@ impl Listed {
         let same_name = self.manifest.file_name() == manifest.file_name();
         is_same(&self.manifest, manifest)
             || (same_name && is_same(own, other))
-            || (same_name && !own.exists() && self.folder.is_some() && self.folder == identity(other))
+            || (same_name && !own.exists() && self.folder.is_some() && self.folder == file_id(other))
     }
 
     /// Whether it is of the workspace in that folder, by its path or as above.
     pub fn is_in(&self, root: &Path) -> bool {
         is_same(&self.root, root)
-            || (!self.root.exists() && self.root_folder.is_some() && self.root_folder == identity(root))
+            || (!self.root.exists() && self.root_folder.is_some() && self.root_folder == file_id(root))
     }
 }
 
@@ -240,10 +240,6 @@ fn read(path: &Path, here: &PidScope) -> Option<Listed> {
     Some(listed)
 }
 
-fn identity(folder: &Path) -> Option<(u64, u64)> {
-    fs::metadata(folder).ok().map(|is| (is.dev(), is.ino()))
-}
-
 #[cfg(test)]
 pub mod tests {
     use super::*;
@@ -258,8 +254,8 @@ pub mod tests {
             pid,
             started: started_at(std::process::id()).unwrap(),
             scope: PidScope::here(),
-            folder: manifest.parent().and_then(identity),
-            root_folder: identity(root),
+            folder: manifest.parent().and_then(file_id),
+            root_folder: file_id(root),
             session: Session {
                 root: root.to_path_buf(),
                 manifest,

@@ -113,7 +113,7 @@ impl Handle {
 
     /// From now on, and while this process is stopped, the guard lets every call at these gates through.
     pub fn mind(&self, gates: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.send("mind", gates)
+        self.channel().send("mind", gates)
     }
 
     /// Returns when the guard minds no gate any more; also when there is none.
@@ -134,11 +134,7 @@ impl Handle {
     }
 
     fn say(&self, words: &str) -> io::Result<()> {
-        self.send(words, &[])
-    }
-
-    fn send(&self, words: &str, gates: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.channel().send(words, gates)
+        self.channel().send(words, &[])
     }
 
     fn channel(&self) -> MutexGuard<'_, Channel> {

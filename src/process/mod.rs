@@ -34,6 +34,7 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -429,6 +430,11 @@ pub fn refused(what: impl Display, error: &io::Error) -> Error {
     } else {
         told
     }
+}
+
+/// What a file is, whatever becomes of its name.
+pub fn file_id(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|is| (is.dev(), is.ino()))
 }
 
 /// Whether a debugger is attached to it (proc_pid_status(5), TracerPid).

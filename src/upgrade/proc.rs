@@ -12,6 +12,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+pub use crate::process::file_id;
 pub use crate::process::kin::family;
 
 /// The kernel's names of socket states (include/net/tcp_states.h).
@@ -141,11 +142,6 @@ fn entries(table: &str) -> Vec<Entry> {
 /// Where that cannot be seen, not.
 pub fn holds(pid: u32, inode: u64) -> bool {
     sockets(pid).unwrap_or_default().iter().any(|(_, socket)| *socket == inode)
-}
-
-/// What a file is, whatever becomes of its name.
-pub fn file_id(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// Whether a process runs that file.

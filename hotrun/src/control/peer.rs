@@ -2,6 +2,7 @@
 //! Never lives here: what becomes of them (`perform`).
 
 use crate::holder::Holder;
+use crate::wire::ToServer;
 use crate::{Signal, sys};
 use nix::sys::eventfd::EventFd;
 use std::io;
@@ -69,7 +70,7 @@ impl Peers {
     pub(crate) fn tell_to_stop(&self) {
         for peer in self.successor.iter().chain(&self.interim) {
             // One that is gone has left already.
-            let _ = peer.holder.stop();
+            let _ = peer.holder.tell(&ToServer::Stop);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::serving::lifecycle::{ListenerGate, Why};
 use crate::serving::register::{Entry, SocketKind};
 use crate::settings::{Environment, Settings};
 use crate::upstream::{UpstreamKind, complain};
+use crate::wire::ToServer;
 use crate::{PidMode, Probation, UpgradeError, sys};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -55,7 +56,7 @@ impl Performer {
             Action::Dismiss => {
                 if let Some(successor) = &self.peers.successor {
                     // One that is gone has left already.
-                    let _ = successor.holder.drain();
+                    let _ = successor.holder.tell(&ToServer::Drain);
                 }
             }
             Action::Report(outcome) => self.report(now, outcome),
@@ -116,9 +117,9 @@ impl Performer {
             self.serving.upstream.hand_over_to(successor.pid);
             self.peers.introduce_to_successor(self.serving.generation);
             // One that has just ended hears none of this; its end is seen by its pidfd.
-            let _ = successor.holder.commit();
+            let _ = successor.holder.tell(&ToServer::Commit);
             if again {
-                let _ = successor.holder.pass_on_upgrade();
+                let _ = successor.holder.tell(&ToServer::Upgrade);
             }
         }
         self.forget_paths_of_taken();
@@ -149,7 +150,7 @@ impl Performer {
     fn stop_both(&mut self, now: Instant) {
         if let Some(successor) = &self.peers.successor {
             // One that has just ended is seen by its pidfd.
-            let _ = successor.holder.stop();
+            let _ = successor.holder.tell(&ToServer::Stop);
         }
         // Whoever started this process knows the service by its number: it stays as long as the service does.
         self.serving.state.hold(self.settings.pid_mode == PidMode::KeepPid);
@@ -165,7 +166,7 @@ impl Performer {
         self.serving.state.shut();
         self.serving.register.release(&self.serving.state, |_| true);
         // One that is gone has left already.
-        let _ = interim.holder.stop();
+        let _ = interim.holder.tell(&ToServer::Stop);
         interim.kill_at = Some(now + 2 * self.settings.pace.drain_timeout + GRACE);
     }
 
@@ -173,7 +174,7 @@ impl Performer {
     pub(crate) fn relieve_interim(&mut self, now: Instant) {
         if let Some(interim) = &mut self.peers.interim {
             // One that is gone has left already.
-            let _ = interim.holder.drain();
+            let _ = interim.holder.tell(&ToServer::Drain);
             interim.kill_at = Some(now + self.settings.pace.drain_timeout + GRACE);
         }
     }
@@ -281,7 +282,7 @@ impl Performer {
         if let Some(successor) = &self.peers.successor {
             for name in names {
                 // One that is gone has let them go already.
-                let _ = successor.holder.release(&name);
+                let _ = successor.holder.tell(&ToServer::Release { name });
             }
         }
         // Those that were taken are somebody else's by now.
