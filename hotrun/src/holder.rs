@@ -60,7 +60,7 @@ pub enum Said {
 /// A socket to hand over.
 #[derive(Debug, Clone, Copy)]
 pub struct Handed<'a> {
-    /// The name the server asks for, as [`wire::check_name`] has it.
+    /// The name the server asks for: 1 to 255 bytes of printable ASCII without a colon (sd_listen_fds_with_names(3)).
     pub name: &'a str,
     /// Whether an earlier generation of the program bound it, so that its address is the program's own choice.
     pub bound_by_program: bool,

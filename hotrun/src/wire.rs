@@ -70,8 +70,6 @@ pub const PROTOCOL: u16 = 2;
 const LONGEST: usize = 4096;
 /// What stands for a socket without a name. sd_listen_fds_with_names(3).
 pub(crate) const UNNAMED: &str = "unknown";
-/// The longest name of a socket in bytes, as systemd has it.
-pub const LONGEST_NAME: usize = 255;
 
 /// From the server to the holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,12 +232,12 @@ pub(crate) fn receive(channel: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<Own
 ///
 /// # Errors
 /// `InvalidInput`, with the reason.
-pub fn check_name(name: &str) -> io::Result<()> {
+pub(crate) fn check_name(name: &str) -> io::Result<()> {
     let why = if name.is_empty() {
         "is empty"
     } else if name == UNNAMED {
         "stands for a socket without one"
-    } else if name.len() > LONGEST_NAME {
+    } else if name.len() > 255 {
         "is longer than 255 bytes"
     } else if name.contains(':') {
         "has a colon"

@@ -84,23 +84,19 @@ fn choose<'l>(sessions: &'l [Listed], args: &cli::Control, here: Option<&Here>) 
         args.target_dir.as_ref().is_none_or(|folder| is_same(&session.target_dir, &absolute(folder)))
     };
     let running: Vec<&Listed> = sessions.iter().filter(of_pid).filter(of_target).collect();
+    let those = |wanted: &dyn Fn(&Listed) -> bool| -> Vec<&Listed> {
+        running.iter().copied().filter(|session| wanted(session)).collect()
+    };
     // A process is named by its number alone.
     let by_number = args.pid.is_some() && args.manifest_path.is_none() && args.package.is_none();
     let found = match (here, &args.package) {
-        _ if by_number => running.clone(),
-        (Some(here), Some(package)) => {
-            running.iter().copied().filter(|session| here.has(session) && is_called(session, package)).collect()
-        }
-        (Some(here), None) => {
-            let own: Vec<&Listed> = running.iter().copied().filter(|session| session.is_of(&here.manifest)).collect();
-            match own.as_slice() {
-                [] if here.is_root() => running.iter().copied().filter(|session| here.has(session)).collect(),
-                _ => own,
-            }
-        }
-        (None, Some(package)) if args.pid.is_some() => {
-            running.iter().copied().filter(|session| is_called(session, package)).collect()
-        }
+        _ if by_number => those(&|_| true),
+        (Some(here), Some(package)) => those(&|session| here.has(session) && is_called(session, package)),
+        (Some(here), None) => match those(&|session| session.is_of(&here.manifest)) {
+            none if none.is_empty() && here.is_root() => those(&|session| here.has(session)),
+            own => own,
+        },
+        (None, Some(package)) if args.pid.is_some() => those(&|session| is_called(session, package)),
         (None, _) => Vec::new(),
     };
     match found.as_slice() {

@@ -3,9 +3,9 @@
 //! Never lives here: what a request means, and answering it.
 
 use super::message::{Request, SessionStatus};
-use crate::process::{descriptors, private};
+use crate::process::{descriptors, events_of, private};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{MsgFlags, getsockopt, recv, send, sockopt};
 use std::fs::File;
 use std::io::{self, PipeReader};
@@ -92,11 +92,7 @@ impl Visitors {
                 fds.push(PollFd::new(over.as_fd(), PollFlags::POLLIN));
             }
             fds.extend(self.all.iter().map(|visitor| PollFd::new(visitor.stream.as_fd(), visitor.wanted())));
-            // An interrupted call is repeated; no other error is possible for descriptors that are open.
-            poll(&mut fds, self.timeout(now)).ok();
-            let mut events =
-                fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect::<Vec<_>>().into_iter();
-            drop(fds);
+            let mut events = events_of(fds, self.timeout(now)).into_iter();
             let comes = events.next().is_some_and(|event| event.contains(PollFlags::POLLIN));
             is_over = is_over || events.next().is_some_and(|event| !event.is_empty());
             self.attend(events, self::now(), &tell);

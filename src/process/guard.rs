@@ -4,8 +4,8 @@
 
 use super::kin::{self, Process};
 use super::seccomp::Calls;
-use super::{itself, pass, wait_at_most};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use super::{events_of, itself, pass, wait_at_most};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigHandler, Signal, killpg, signal};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
@@ -189,13 +189,8 @@ pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
     let mut gates: Vec<Calls> = Vec::new();
     loop {
         let minded = gates.iter().map(|gate| PollFd::new(gate.as_fd(), PollFlags::POLLIN));
-        let mut fds: Vec<PollFd<'_>> =
-            std::iter::once(PollFd::new(channel.as_fd(), PollFlags::POLLIN)).chain(minded).collect();
-        // An interrupted call is repeated; no other error is possible for descriptors that are open.
-        poll(&mut fds, PollTimeout::NONE).ok();
-        let events: Vec<PollFlags> = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect();
-        drop(fds);
-        let mut events = events.into_iter();
+        let fds = std::iter::once(PollFd::new(channel.as_fd(), PollFlags::POLLIN)).chain(minded).collect();
+        let mut events = events_of(fds, PollTimeout::NONE).into_iter();
         if events.next().is_some_and(|event| !event.is_empty()) {
             let Ok((words, fds)) = pass::receive(&channel) else { break };
             let number = || std::str::from_utf8(words.get(1..)?).ok()?.parse::<u32>().ok();

@@ -187,13 +187,7 @@ impl Launcher {
                 theirs.into()
             }
         };
-        match launch::go(&ours, &input, fds) {
-            Ok(filter) => running.filter = filter,
-            Err(error) => {
-                running.finish()?;
-                return Err(error);
-            }
-        }
+        running.filter = launch::go(&ours, &input, fds)?;
         Ok(running)
     }
 }
@@ -214,7 +208,7 @@ impl Running {
     fn new(child: Child, guard: &guard::Guard) -> io::Result<Running> {
         let pid = rustix::process::Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
-        let mut running = match pidfd {
+        let running = match pidfd {
             Ok(pidfd) => {
                 Running { child, pidfd, guard: guard.handle(), filter: None, input: None, job: None, reaped: false }
             }
@@ -225,10 +219,7 @@ impl Running {
                 return Err(error.into());
             }
         };
-        if let Err(error) = running.guard.add(running.pid()) {
-            running.finish()?;
-            return Err(error);
-        }
+        running.guard.add(running.pid())?;
         Ok(running)
     }
 
@@ -393,6 +384,13 @@ fn now() -> Instant {
 fn wait_for_end(pidfd: &OwnedFd) {
     let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
+}
+
+/// What has come at each of these within that time. Nothing where a signal has interrupted the call, which is to be repeated; no other error
+/// is possible for descriptors that are open.
+pub fn events_of(mut fds: Vec<PollFd<'_>>, timeout: PollTimeout) -> Vec<PollFlags> {
+    poll(&mut fds, timeout).ok();
+    fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect()
 }
 
 /// Whether it is readable, or at its end, within that time.

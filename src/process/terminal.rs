@@ -86,13 +86,8 @@ impl Terminal {
         } else {
             Err(io::Error::from(io::ErrorKind::TimedOut))
         };
-        if let Err(error) = listens {
-            ear.kill()?;
-            ear.wait()?;
-            return Err(error);
-        }
         let (tell, is_asked) = (Arc::clone(&self.tell), Arc::clone(&asked));
-        let listener = thread::Builder::new().spawn(move || listen_to(heard, &is_asked, &tell));
+        let listener = listens.and_then(|()| thread::Builder::new().spawn(move || listen_to(heard, &is_asked, &tell)));
         let listener = listener.or_else(|error| {
             ear.kill()?;
             ear.wait()?;

@@ -3,7 +3,7 @@
 
 use crate::serving::Serving;
 use crate::serving::register::SocketKind;
-use crate::serving::unclaimed::{Name, Socket, Wanted};
+use crate::serving::unclaimed::{Socket, Wanted};
 use crate::upstream::UpstreamKind;
 use crate::wire::{self, ToHolder};
 use crate::{TcpListener, UdpSocket, UnixListener, sys};
@@ -103,7 +103,7 @@ fn listener<L: AsFd + Send + Sync + 'static>(
 fn claim(serving: &Arc<Serving>, name: &str, kind: SocketKind, wanted: Wanted<'_>) -> io::Result<Option<Socket>> {
     wire::check_name(name)?;
     let claimed = serving.unclaimed.claim(name, kind, wanted)?;
-    if let Some(Socket { name: Name::Given(name), .. }) = &claimed {
+    if let Some(Socket { name: Some(name), .. }) = &claimed {
         serving.upstream.taken(name.clone());
     }
     Ok(claimed)

@@ -262,7 +262,7 @@ impl Builder {
             claim_until: None,
         }
         .start()?;
-        Ok(Upgrader::new(serving))
+        Ok(Upgrader { serving })
     }
 
     /// `by_peer`: a process of this server has started this one.

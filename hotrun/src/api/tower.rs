@@ -116,7 +116,7 @@ mod tests {
             inherited_files: Mutex::default(),
             inherited_state: Mutex::default(),
         };
-        (Upgrader::new(Arc::new(serving)), state)
+        (Upgrader { serving: Arc::new(serving) }, state)
     }
 
     /// Answers with what it was asked with.

@@ -26,10 +26,6 @@ pub struct Upgrader {
 }
 
 impl Upgrader {
-    pub(crate) fn new(serving: Arc<Serving>) -> Self {
-        Upgrader { serving }
-    }
-
     /// A TCP listener of that name: the inherited one, or else a new one bound to `addr`, which the next generation inherits.
     ///
     /// Where whoever started this process chose the address of that name, that address wins. Where an earlier generation of

@@ -1,7 +1,7 @@
 //! What whoever started this process left for it: descriptors and variables, taken once and removed.
 //! Never lives here: what is done with them (`api`).
 
-use crate::serving::unclaimed::{Name, Socket};
+use crate::serving::unclaimed::Socket;
 use crate::sys;
 use crate::wire::{
     FIRST_FD, HOTRUN_BOUND, HOTRUN_CTL, HOTRUN_FILES, HOTRUN_GENERATION, HOTRUN_HELD, HOTRUN_INTERIM,
@@ -169,13 +169,12 @@ fn channel(number: &str) -> Option<OwnedFd> {
 
 /// `unknown`, `stored` and the name of a systemd socket unit say nothing: systemd sends them where `FileDescriptorName=` is not
 /// set (systemd.socket(5)). `from_peer`: whoever gave it the name is a process of this library, and means it.
-fn meaning(name: &str, from_peer: bool) -> Name {
-    match name {
-        "" | UNNAMED => Name::Anonymous,
-        "stored" if !from_peer => Name::Anonymous,
-        unit if !from_peer && unit.ends_with(".socket") => Name::Anonymous,
-        given => Name::Given(given.to_owned()),
-    }
+fn meaning(name: &str, from_peer: bool) -> Option<String> {
+    let says_nothing = match name {
+        "" | UNNAMED => true,
+        name => !from_peer && (name == "stored" || name.ends_with(".socket")),
+    };
+    (!says_nothing).then(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -185,12 +184,12 @@ mod tests {
     #[test]
     fn names_that_say_nothing_are_no_names() {
         for name in ["", "unknown", "stored", "web.socket"] {
-            assert_eq!(meaning(name, false), Name::Anonymous, "{name:?}");
+            assert_eq!(meaning(name, false), None, "{name:?}");
         }
         for name in ["http", "stored", "web.socket"] {
-            assert_eq!(meaning(name, true), Name::Given(name.into()));
+            assert_eq!(meaning(name, true).as_deref(), Some(name));
         }
-        assert_eq!(meaning("http", false), Name::Given("http".into()));
+        assert_eq!(meaning("http", false).as_deref(), Some("http"));
     }
 
     #[test]

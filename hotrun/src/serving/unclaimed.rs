@@ -11,18 +11,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug)]
 pub(crate) struct Socket {
-    pub(crate) name: Name,
+    /// `None` where it came with none, or with one that says nothing.
+    pub(crate) name: Option<String>,
     pub(crate) fd: OwnedFd,
     /// An earlier generation of this program chose its address.
     pub(crate) bound_by_program: bool,
-}
-
-/// The name a socket came with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Name {
-    Given(String),
-    /// None, or one that says nothing.
-    Anonymous,
 }
 
 /// The address that is asked for.
@@ -49,8 +42,7 @@ impl Unclaimed {
     /// `InvalidInput` when the one of that name is of another kind.
     pub(crate) fn claim(&self, name: &str, kind: SocketKind, wanted: Wanted<'_>) -> io::Result<Option<Socket>> {
         let mut sockets = self.lock();
-        let is_named = |socket: &Socket| matches!(&socket.name, Name::Given(given) if given == name);
-        if let Some(index) = sockets.iter().position(is_named) {
+        if let Some(index) = sockets.iter().position(|socket| socket.name.as_deref() == Some(name)) {
             let socket = &sockets[index];
             if !kind.is(&socket.fd) {
                 return Err(io::Error::new(
@@ -64,10 +56,10 @@ impl Unclaimed {
         }
         // Not where any port will do: a socket that has a name is for whoever asks for that name.
         let same = sockets.iter().position(|socket| {
-            let free = socket.name == Name::Anonymous || !wanted.is_vague();
+            let free = socket.name.is_none() || !wanted.is_vague();
             free && kind.is(&socket.fd) && wanted.is_at(kind, &socket.fd)
         });
-        let anonymous = || sockets.iter().position(|socket| socket.name == Name::Anonymous && kind.is(&socket.fd));
+        let anonymous = || sockets.iter().position(|socket| socket.name.is_none() && kind.is(&socket.fd));
         // In order: the ones after it must keep their places.
         Ok(same.or_else(anonymous).map(|index| sockets.remove(index)))
     }
@@ -81,7 +73,7 @@ impl Unclaimed {
     pub(crate) fn release(&self, name: &str) -> bool {
         let mut sockets = self.lock();
         let before = sockets.len();
-        sockets.retain(|socket| !matches!(&socket.name, Name::Given(given) if given == name));
+        sockets.retain(|socket| socket.name.as_deref() != Some(name));
         sockets.len() < before
     }
 
@@ -142,8 +134,8 @@ mod tests {
         (listener.into(), address)
     }
 
-    fn given(name: &str) -> Name {
-        Name::Given(name.to_owned())
+    fn given(name: &str) -> Option<String> {
+        Some(name.to_owned())
     }
 
     /// Which of three listeners is claimed: by name, by address, in order, or none.
@@ -151,7 +143,7 @@ mod tests {
     fn a_name_comes_first_then_an_address_then_the_order() {
         let any_port: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let elsewhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let (anonymous, http) = (Name::Anonymous, given("http"));
+        let (anonymous, http) = (None, given("http"));
         // Names, whether the program bound them, the index of the address that is asked for as "http" (or another), the outcome.
         let table = [
             ([&http, &anonymous], false, Err(elsewhere), Some(0), "whoever chose the address of a name wins"),
@@ -193,7 +185,7 @@ mod tests {
     fn a_name_of_another_kind_is_an_error_and_an_anonymous_one_is_passed_over() {
         let datagrams: OwnedFd = UdpSocket::bind("127.0.0.1:0").unwrap().into();
         let socket = |name| Socket { name, fd: datagrams.try_clone().unwrap(), bound_by_program: false };
-        let unclaimed = Unclaimed::new(vec![socket(given("http")), socket(Name::Anonymous)]);
+        let unclaimed = Unclaimed::new(vec![socket(given("http")), socket(None)]);
         let refused = unclaimed.claim("http", SocketKind::Tcp, Wanted::Unknown).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
         assert!(unclaimed.claim("admin", SocketKind::Tcp, Wanted::Unknown).unwrap().is_none());

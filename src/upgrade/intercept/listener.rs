@@ -3,10 +3,10 @@
 //! Never lives here: which generation may have one.
 
 use super::{address, kernel};
-use crate::process::descriptors;
+use crate::process::{descriptors, events_of};
 use crate::report::Generation;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, setsockopt, shutdown, socket, sockopt};
 use rustix::net::sockopt as socket_option;
 use std::collections::{BTreeMap, VecDeque};
@@ -297,9 +297,7 @@ pub fn inode(socket: impl AsFd) -> io::Result<u64> {
 }
 
 fn events(fd: BorrowedFd<'_>) -> PollFlags {
-    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-    let ready = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
-    fds[0].revents().filter(|_| ready).unwrap_or(PollFlags::empty())
+    events_of(vec![PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO)[0]
 }
 
 /// Whether these are the two ends of one connection. A knock that was reset, as by the end of a listener that stood before this one,

@@ -7,8 +7,9 @@ use super::binds::Binds;
 use super::draining::{Draining, Found};
 use super::supervised::Supervised;
 use super::{Blind, Order, Seen, Which};
+use crate::process::events_of;
 use crate::process::seccomp::{Call, What};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::io::{PipeReader, Read};
 use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -45,10 +46,7 @@ impl Supervisor {
         let orders = if self.alone { calls() } else { PollFd::new(woken.as_fd(), PollFlags::POLLIN) };
         let mut fds = vec![calls(), orders];
         fds.extend(waiting.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
-        // An interrupted call is repeated; no other error is possible for descriptors that are open.
-        poll(&mut fds, self.timeout()).ok();
-        let events: Vec<PollFlags> = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect();
-        drop(fds);
+        let events = events_of(fds, self.timeout());
         // Orders first: a gate that is closed lets nothing more through.
         if !self.alone && !events[1].is_empty() {
             // A byte an order: what is left of them wakes once more, for nothing.

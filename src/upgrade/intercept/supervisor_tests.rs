@@ -3,6 +3,7 @@
 use super::super::listener::{Listener, Shelf};
 use super::*;
 use crate::process::seccomp::{self, Calls};
+use nix::poll::poll;
 use std::io::{self, PipeWriter, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
