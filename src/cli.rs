@@ -32,7 +32,7 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
     #[command(flatten)]
-    pub session: Session,
+    pub session: SessionArgs,
 }
 
 #[derive(Debug, Clone, PartialEq, Subcommand)]
@@ -42,17 +42,17 @@ pub enum Command {
     /// Show it: a fresh project, a real session, constant load, edits. Fails if one request is lost
     Demo(Demo),
     /// Say what a running session serves
-    Status(Control),
+    Status(ControlArgs),
     /// Wait until a running session has nothing more to do; fails if the newest sources do not serve
-    Wait(Control),
+    Wait(ControlArgs),
     /// Have a running session build again, and wait
-    Rebuild(Control),
+    Rebuild(ControlArgs),
     /// Have a running session start the same program as a new generation, and wait
-    Upgrade(Control),
+    Upgrade(ControlArgs),
     /// Have a running session go back to the program before, and wait
-    Rollback(Control),
+    Rollback(ControlArgs),
     /// End a running session
-    Stop(Control),
+    Stop(ControlArgs),
     /// Print the completions for a shell, to be put where that shell looks for them
     Completions {
         /// The shell to print them for
@@ -84,7 +84,7 @@ pub struct Demo {
 
 /// Which running session is meant.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
-pub struct Control {
+pub struct ControlArgs {
     /// The package that the session runs, of this workspace [default: that of the current directory, or the only one]
     #[arg(short, long, value_name = "SPEC")]
     pub package: Option<String>,
@@ -104,7 +104,7 @@ pub struct Control {
 
 /// The flags of a session, as typed.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
-pub struct Session {
+pub struct SessionArgs {
     /// The workspace member to run [default: that of the current directory, or the only default member with a binary]
     #[arg(short, long, value_name = "SPEC", help_heading = PACKAGE)]
     pub package: Option<String>,
@@ -339,7 +339,7 @@ mod tests {
     use super::*;
     use clap::error::ErrorKind;
 
-    fn session(flags: &[&str]) -> Session {
+    fn session(flags: &[&str]) -> SessionArgs {
         try_parse_from(["cargo-hotrun"].iter().chain(flags)).unwrap().session
     }
 

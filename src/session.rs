@@ -44,7 +44,7 @@ pub enum End {
 }
 
 /// Runs a session to its end.
-pub fn run(args: &cli::Session) -> Result<End> {
+pub fn run(args: &cli::SessionArgs) -> Result<End> {
     let metadata = compile::metadata(args.manifest_path.as_deref(), args)?;
     let config = config::load(args, &metadata)?;
     let (events, inbox) = channel();
@@ -145,7 +145,7 @@ impl Session {
 
         let socket = control_socket(&private, events).tried("open the control socket")?;
         let entry = registry.and_then(|registry| {
-            registry.enter(&registry::Session {
+            registry.enter(&registry::SessionFacts {
                 root: metadata.workspace_root.clone().into(),
                 manifest: config.build.manifest_path.clone(),
                 package: config.build.package.clone(),

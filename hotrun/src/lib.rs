@@ -5,22 +5,6 @@
 //! [`Signal`] is nix's, and tokio and axum stand in the interfaces of their features: a new major version of one of them is
 //! one of this crate. The modules `wire` and `holder`, which are not shown here, are for `cargo hotrun` alone, and may change in
 //! any version; the protocol they speak has a version of its own, and whoever speaks another is told so.
-//!
-//! # Where to begin
-//!
-//! | in the order of a server's life | |
-//! |---|---|
-//! | [`init`], or [`builder`] with settings | takes over what was inherited, and returns the [`Upgrader`] |
-//! | [`Upgrader::listen`] and its likes | sockets by name: a [`TcpListener`], a [`UnixListener`], a [`UdpSocket`] |
-//! | [`Listener::accept`], or `into_tokio` and the module `tokio` | connections, each a [`Conn`] that counts until it is dropped |
-//! | [`Upgrader::draining`], and the module `tower` | this process is leaving: connections are to end between two answers |
-//! | [`Upgrader::drained`] | blocks until all is finished, and says why ([`ExitReason`]) |
-//! | [`Upgrader::upgrade`], [`Builder::upgrade_on`] | the next program is asked for, by a call or a signal |
-//! | [`Upgrader::reloads`] | new configuration without a new process |
-//! | [`Upgrader::keep_file`], [`Upgrader::on_handoff`] | what the next process is to have besides sockets |
-//! | [`Upgrader::accepting`] | for a framework that accepts by itself |
-//!
-//! How an upgrade goes, and what becomes of every failure, is said in [`guide`].
 
 // Map of the crate. A hand-over has two ends and one contract. `wire` is the contract, `holder` the end that owns the sockets and
 // has started this process, and `Upgrader` the end a server sees. A server that upgrades itself is the holder of its successor.

@@ -200,69 +200,44 @@ const NO_SYN: [libc::sock_filter; 4] = [
 
 /// Takes back `refuse_new`, whichever process did that. A filter of the user's own stays.
 pub(crate) fn let_in_again(listener: BorrowedFd<'_>) {
-    // Counted in instructions, not bytes.
-    let mut length = NO_SYN.len() as libc::socklen_t;
     let mut found = [libc::sock_filter { code: 0, jt: 0, jf: 0, k: 0 }; NO_SYN.len()];
-    // SAFETY: the kernel writes as many instructions as there is room for, which is `length`, and fails where there are more.
-    let asked = unsafe {
-        libc::getsockopt(
-            listener.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_GET_FILTER,
-            found.as_mut_ptr().cast(),
-            std::ptr::from_mut(&mut length),
-        )
-    };
     let same = |(one, other): (&libc::sock_filter, &libc::sock_filter)| {
         (one.code, one.jt, one.jf, one.k) == (other.code, other.jt, other.jf, other.k)
     };
-    if asked != 0 || length as usize != NO_SYN.len() || !found.iter().zip(&NO_SYN).all(same) {
-        return;
+    let length = filter_of(listener, &mut found);
+    if length.is_ok_and(|length| length == NO_SYN.len()) && found.iter().zip(&NO_SYN).all(same) {
+        let unused: libc::c_int = 0;
+        // The option has no value; it is passed as others are. ENOENT, where there is no filter any more, is as it should be.
+        let _ = set(listener, libc::SO_DETACH_FILTER, &unused);
     }
-    let unused: libc::c_int = 0;
-    // SAFETY: the option has no value; it is passed as others are. ENOENT, where there is no filter, is as it should be.
-    unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_DETACH_FILTER,
-            std::ptr::from_ref(&unused).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
 }
 
 /// From now on no new connection comes into the queue of this TCP listener, and those that are under way go on (socket(7),
 /// SO_ATTACH_FILTER): a client's SYN is dropped, and sent again by its kernel a second later. It acts on the socket, for all
 /// processes that share it. A socket with a filter of the user's own is left alone.
 pub(crate) fn refuse_new(listener: BorrowedFd<'_>) -> io::Result<()> {
-    let mut length: libc::socklen_t = 0;
-    // SAFETY: with a length of zero nothing is written but the number of instructions there are.
-    let asked = unsafe {
-        libc::getsockopt(
-            listener.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_GET_FILTER,
-            std::ptr::null_mut(),
-            std::ptr::from_mut(&mut length),
-        )
-    };
-    Errno::result(asked)?;
-    if length != 0 {
+    if filter_of(listener, &mut [])? != 0 {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the socket has a filter already"));
     }
+    // The kernel copies the program before the call returns.
     let mut program = NO_SYN;
-    let filter = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
-    // SAFETY: the kernel copies the program, of the length that is stated, before the call returns.
-    let attached = unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            std::ptr::from_ref(&filter).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    };
-    Errno::result(attached)?;
+    set(listener, libc::SO_ATTACH_FILTER, &libc::sock_fprog { len: 4, filter: program.as_mut_ptr() })
+}
+
+/// How many instructions the filter of a socket has, which are copied to `room`; where that is empty, they are only counted.
+fn filter_of(socket: BorrowedFd<'_>, room: &mut [libc::sock_filter]) -> io::Result<usize> {
+    let (fd, room_for) = (socket.as_raw_fd(), room.as_mut_ptr().cast());
+    // Counted in instructions, not bytes.
+    let mut length = room.len() as libc::socklen_t;
+    // SAFETY: the kernel writes as many instructions as there is room for, which is `length`, and fails where there are more.
+    let asked = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_GET_FILTER, room_for, &mut length) };
+    Errno::result(asked)?;
+    Ok(length as usize)
+}
+
+fn set<T>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
+    let (value, length) = (std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t);
+    // SAFETY: the kernel reads the value, of the size that is stated, before the call returns.
+    Errno::result(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, length) })?;
     Ok(())
 }

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use super::layer::{Layer, Origin, some_time};
 use super::{Address, Data, Listen, Target, address, duration, values};
-use crate::cli::Session;
+use crate::cli::SessionArgs;
 use crate::error::{Error, Result};
 
 /// Paths and globs are meant from `directory`, where the user stands. Clap has refused empty paths already.
-pub(super) fn layer(args: &Session, directory: &Path) -> Result<Layer> {
+pub(super) fn layer(args: &SessionArgs, directory: &Path) -> Result<Layer> {
     let target = match (&args.bin, &args.example) {
         (Some(name), _) => Some(target("--bin", name, Target::Bin)?),
         (None, Some(name)) => Some(target("--example", name, Target::Example)?),
@@ -47,7 +47,7 @@ pub(super) fn layer(args: &Session, directory: &Path) -> Result<Layer> {
 }
 
 /// The part of the flags that only cargo understands, as far as cargo would blame hotrun for it.
-pub(super) fn check_for_cargo(args: &Session) -> Result<()> {
+pub(super) fn check_for_cargo(args: &SessionArgs) -> Result<()> {
     if let Some(jobs) = &args.jobs
         && jobs != "default"
         && jobs.parse::<i32>().unwrap_or(0) == 0
@@ -94,7 +94,7 @@ fn features(list: &[String]) -> Result<Vec<String>> {
     Ok(names.into_iter().map(str::to_owned).collect())
 }
 
-fn profile(args: &Session) -> Result<Option<String>> {
+fn profile(args: &SessionArgs) -> Result<Option<String>> {
     if args.release {
         return Ok(Some("release".to_owned()));
     }

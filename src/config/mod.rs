@@ -163,7 +163,7 @@ pub struct Output {
 }
 
 /// Brings the flags, the package's manifest and the workspace's together, for the package that they choose.
-pub fn load(args: &cli::Session, metadata: &Metadata) -> Result<Config> {
+pub fn load(args: &cli::SessionArgs, metadata: &Metadata) -> Result<Config> {
     let directory = std::env::current_dir()
         .map_err(|error| Error::failure(format!("finding out the current directory: {error}")))?;
     let mut config = load_from(args, metadata, &directory)?;
@@ -174,7 +174,7 @@ pub fn load(args: &cli::Session, metadata: &Metadata) -> Result<Config> {
 }
 
 /// As `load`, for a user who stands in `directory`.
-fn load_from(args: &cli::Session, metadata: &Metadata, directory: &Path) -> Result<Config> {
+fn load_from(args: &cli::SessionArgs, metadata: &Metadata, directory: &Path) -> Result<Config> {
     let mut flags = flags::layer(args, directory)?;
     let root = metadata.workspace_root.join("Cargo.toml");
     let mut workspace = metadata::read(root.as_std_path(), Section::Workspace)?;

@@ -14,7 +14,7 @@ use crate::scaffold::{self, Template};
 use edits::{Change, EDITS, FIRST_VERSION};
 use load::{Load, Mix, Tally};
 use serde_json::Value;
-use session::Session;
+use session::ChildSession;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -61,7 +61,7 @@ const EACH_EDIT: Duration = Duration::from_secs(120);
 struct Demo {
     file: PathBuf,
     addr: SocketAddr,
-    session: Session,
+    session: ChildSession,
     serving: u64,
     swaps: usize,
     /// Connections that old programs ended by force.
@@ -80,7 +80,7 @@ impl Demo {
         } else {
             say::line("A new server, built and run by a session of its own. The first build takes a while.");
         }
-        let mut session = Session::start(&project.join("Cargo.toml"), addr)?;
+        let mut session = ChildSession::start(&project.join("Cargo.toml"), addr)?;
         let progress = Progress::new();
         let serving = session.wait("the first program to serve", FIRST_BUILD, |event| {
             progress.show(event);

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Ended when dropped, with a signal first.
-pub struct Session {
+pub struct ChildSession {
     child: Child,
     /// One JSON object each; disconnected when the session has closed its output.
     events: Receiver<Value>,
@@ -26,17 +26,17 @@ pub struct Session {
     ended: bool,
 }
 
-impl Session {
+impl ChildSession {
     /// A session for the project, whose server is told to listen on `addr`.
-    pub fn start(manifest: &Path, addr: SocketAddr) -> Result<Session> {
+    pub fn start(manifest: &Path, addr: SocketAddr) -> Result<ChildSession> {
         // The link stays right when the file is replaced meanwhile, as when this program is itself being developed.
         let mut command = Command::new("/proc/self/exe");
         command.arg("--manifest-path").arg(manifest).args(["--message-format", "json", "--no-keys"]);
         command.env("ADDR", addr.to_string());
-        Session::spawn(command)
+        ChildSession::spawn(command)
     }
 
-    fn spawn(mut command: Command) -> Result<Session> {
+    fn spawn(mut command: Command) -> Result<ChildSession> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().tried("start a session")?;
         let said = Arc::new(Mutex::new(VecDeque::new()));
@@ -59,7 +59,7 @@ impl Session {
             let said = Arc::clone(&said);
             lines(stderr, move |line| keep(&said, &line));
         }
-        Ok(Session { child, events, said, ended: false })
+        Ok(ChildSession { child, events, said, ended: false })
     }
 
     /// Waits until `wanted` finds what it looks for in an event; `what` names it in the error.
@@ -127,7 +127,7 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for ChildSession {
     fn drop(&mut self) {
         if !self.ended {
             let _ = self.terminate();
@@ -167,10 +167,10 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    fn shell(script: &str) -> Session {
+    fn shell(script: &str) -> ChildSession {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Session::spawn(command).unwrap()
+        ChildSession::spawn(command).unwrap()
     }
 
     fn named<'a>(name: &'a str) -> impl FnMut(&Value) -> Result<Option<u64>> + 'a {

@@ -40,7 +40,7 @@ pub fn listen(private: &Path, tell: impl Fn(Request, Reply) + Send + 'static) ->
 }
 
 /// Asks the session that is meant, prints what it says, and returns the exit code: 1 where what was asked for did not come about.
-pub fn ask(args: &cli::Control, request: Request) -> Result<i32> {
+pub fn ask(args: &cli::ControlArgs, request: Request) -> Result<i32> {
     let session = find::session(args)?;
     let state = exchange(&session, request)?;
     if args.message_format == Some(cli::Format::Json) {

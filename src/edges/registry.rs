@@ -21,7 +21,7 @@ const TRIES: usize = 5;
 
 /// What a session tells of itself. Paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
+pub struct SessionFacts {
     /// The folder of its workspace.
     pub root: PathBuf,
     pub manifest: PathBuf,
@@ -45,13 +45,13 @@ pub struct Listed {
     folder: Option<(u64, u64)>,
     root_folder: Option<(u64, u64)>,
     #[serde(flatten)]
-    session: Session,
+    session: SessionFacts,
 }
 
 impl std::ops::Deref for Listed {
-    type Target = Session;
+    type Target = SessionFacts;
 
-    fn deref(&self) -> &Session {
+    fn deref(&self) -> &SessionFacts {
         &self.session
     }
 }
@@ -111,7 +111,7 @@ impl Registry {
     }
 
     /// Lists this process.
-    pub fn enter(&self, session: &Session) -> Result<Entered> {
+    pub fn enter(&self, session: &SessionFacts) -> Result<Entered> {
         let (pid, file) = (std::process::id(), self.own_file());
         let listed = Listed {
             version: VERSION,
@@ -256,7 +256,7 @@ pub mod tests {
             scope: PidScope::here(),
             folder: manifest.parent().and_then(file_id),
             root_folder: file_id(root),
-            session: Session {
+            session: SessionFacts {
                 root: root.to_path_buf(),
                 manifest,
                 package: package.to_owned(),
@@ -273,7 +273,7 @@ pub mod tests {
         }
     }
 
-    fn session(root: &Path) -> Session {
+    fn session(root: &Path) -> SessionFacts {
         listed(0, root, "", "api").session
     }
 

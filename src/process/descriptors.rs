@@ -42,7 +42,7 @@ pub fn limit_to(soft: u64) {
 
 /// What needs a descriptor for a moment. Where there is none, one of those that are kept makes room for it; they are taken again at the
 /// next occasion.
-pub fn with<T, E: Refusal>(mut what: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+pub fn with<T, E: SystemError>(mut what: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     fill(&mut spares());
     loop {
         match what() {
@@ -61,21 +61,21 @@ pub fn make_room() {
 }
 
 /// Whether it says that there is no descriptor left, in this process or in the whole system.
-pub fn is_out(error: &impl Refusal) -> bool {
+pub fn is_out(error: &impl SystemError) -> bool {
     matches!(error.number(), Some(Errno::EMFILE | Errno::ENFILE))
 }
 
 /// For whoever made a call that fails here.
-pub fn errno(error: impl Refusal) -> Errno {
+pub fn errno(error: impl SystemError) -> Errno {
     error.number().unwrap_or(Errno::EIO)
 }
 
 /// An error of the system, by whatever library.
-pub trait Refusal {
+pub trait SystemError {
     fn number(&self) -> Option<Errno>;
 }
 
-impl Refusal for io::Error {
+impl SystemError for io::Error {
     /// Also of one that a library has put into an error of its own, as `walkdir` does: it has no number itself.
     fn number(&self) -> Option<Errno> {
         let within = || {
@@ -91,13 +91,13 @@ impl Refusal for io::Error {
     }
 }
 
-impl Refusal for Errno {
+impl SystemError for Errno {
     fn number(&self) -> Option<Errno> {
         Some(*self)
     }
 }
 
-impl Refusal for rustix::io::Errno {
+impl SystemError for rustix::io::Errno {
     fn number(&self) -> Option<Errno> {
         Some(Errno::from_raw(self.raw_os_error()))
     }

@@ -21,7 +21,7 @@ mod socket_folder;
 mod temporary;
 mod terminal;
 
-use self::descriptors::Refusal;
+use self::descriptors::SystemError;
 use crate::error::{Error, Result, Tried};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

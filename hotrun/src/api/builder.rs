@@ -196,26 +196,19 @@ impl Builder {
         let program = self.next_program(inherited.control.is_some() || inherited.interim.is_some())?;
         let pid_file = self.pid_file.as_ref().map(|path| PidFile::at(path, &program.home));
         let token = inherited.control.as_ref().map(|control| control.token);
-        let kind = match inherited.predecessor {
-            Some(Predecessor { returns: false, .. }) => UpstreamKind::Predecessor,
-            Some(Predecessor { returns: true, .. }) => UpstreamKind::Returning,
-            None if token.is_some() => UpstreamKind::Holder,
-            None => UpstreamKind::Nobody,
-        };
         let interim = inherited.interim.and_then(|interim| Peer::adopted(interim.channel, interim.pid).ok());
+        let (kind, stage) = match inherited.predecessor {
+            Some(Predecessor { returns: false, .. }) => (UpstreamKind::Predecessor, Stage::Unconfirmed),
+            Some(Predecessor { returns: true, .. }) => (UpstreamKind::Returning, Stage::Interim),
+            None if token.is_some() => (UpstreamKind::Holder, Stage::Held),
+            None if interim.is_some() => (UpstreamKind::Nobody, Stage::Relieving),
+            None => (UpstreamKind::Nobody, Stage::Serving),
+        };
         let manager = match &inherited.notify_socket {
             // A holder has its own channel; its NOTIFY_SOCKET is for programs that do not know that.
             Some(address) if kind != UpstreamKind::Holder => Some(Manager::at(address)?),
             Some(_) | None => None,
         };
-        let stage = match kind {
-            UpstreamKind::Holder => Stage::Held,
-            UpstreamKind::Predecessor => Stage::Unconfirmed,
-            UpstreamKind::Returning => Stage::Interim,
-            UpstreamKind::Nobody if interim.is_some() => Stage::Relieving,
-            UpstreamKind::Nobody => Stage::Serving,
-        };
-
         let event = |flags| EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK | flags);
         let (sender, requests) = mpsc::channel();
         let bell = Bell { event: Arc::new(event(EfdFlags::EFD_SEMAPHORE)?), requests: sender };

@@ -54,10 +54,17 @@ impl Peers {
         self.ancestors.iter().take(too_many).for_each(Ancestor::hurry);
     }
 
+    /// One that has just ended hears none of it; its end is seen by its pidfd.
+    pub(crate) fn tell_successor(&self, message: &ToServer) {
+        if let Some(successor) = &self.successor {
+            let _ = successor.holder.tell(message);
+        }
+    }
+
     /// Tells the successor of every earlier generation, which this process, of that generation, is one of from now on.
     pub(crate) fn introduce_to_successor(&self, generation: u32) {
         let Some(Peer { holder, .. }) = &self.successor else { return };
-        // One that has just ended hears none of this; its end is seen by its pidfd.
+        // As above.
         for ancestor in &self.ancestors {
             let _ = holder.introduce(ancestor.generation, ancestor.pidfd.as_fd(), ancestor.hurry.as_fd());
         }

@@ -1,7 +1,7 @@
 //! Doing what `succession` says: starting a successor, handing over, coming back, leaving.
 //! Never lives here: when to (`succession`, `retirement`), and hearing (`control`).
 
-use crate::control::peer::Peers;
+use crate::control::peer::{Peer, Peers};
 use crate::control::retirement::{Due, Intake, Retirement};
 use crate::control::start;
 use crate::control::succession::{Action, Input, Refusal, Then, UpgradeOutcome};
@@ -48,17 +48,8 @@ impl Performer {
             Action::Commit { again } => self.commit(now, again),
             Action::Lend => self.lend(now),
             Action::Resume => self.resume(),
-            Action::Kill => {
-                if let Some(successor) = &self.peers.successor {
-                    successor.kill();
-                }
-            }
-            Action::Dismiss => {
-                if let Some(successor) = &self.peers.successor {
-                    // One that is gone has left already.
-                    let _ = successor.holder.tell(&ToServer::Drain);
-                }
-            }
+            Action::Kill => self.peers.successor.iter().for_each(Peer::kill),
+            Action::Dismiss => self.peers.tell_successor(&ToServer::Drain),
             Action::Report(outcome) => self.report(now, outcome),
             Action::Stop => self.stop(now),
             Action::StopBoth => self.stop_both(now),
@@ -116,10 +107,9 @@ impl Performer {
         if let Some(successor) = &self.peers.successor {
             self.serving.upstream.hand_over_to(successor.pid);
             self.peers.introduce_to_successor(self.serving.generation);
-            // One that has just ended hears none of this; its end is seen by its pidfd.
-            let _ = successor.holder.tell(&ToServer::Commit);
+            self.peers.tell_successor(&ToServer::Commit);
             if again {
-                let _ = successor.holder.tell(&ToServer::Upgrade);
+                self.peers.tell_successor(&ToServer::Upgrade);
             }
         }
         self.forget_paths_of_taken();
@@ -148,10 +138,7 @@ impl Performer {
     /// The service is to stop while it is still open which of the two processes is to stay. Each finishes what it has; what waits
     /// in the queues is the successor's, where it has asked for them.
     fn stop_both(&mut self, now: Instant) {
-        if let Some(successor) = &self.peers.successor {
-            // One that has just ended is seen by its pidfd.
-            let _ = successor.holder.tell(&ToServer::Stop);
-        }
+        self.peers.tell_successor(&ToServer::Stop);
         // Whoever started this process knows the service by its number: it stays as long as the service does.
         self.serving.state.hold(self.settings.pid_mode == PidMode::KeepPid);
         self.forget_paths_of_taken();
@@ -278,12 +265,8 @@ impl Performer {
 
     /// The successor has had its time to ask for the sockets that are left.
     fn close_intake(&self) {
-        let names = self.serving.register.close_intake(|entry| self.is_own(entry) && !entry.taken);
-        if let Some(successor) = &self.peers.successor {
-            for name in names {
-                // One that is gone has let them go already.
-                let _ = successor.holder.tell(&ToServer::Release { name });
-            }
+        for name in self.serving.register.close_intake(|entry| self.is_own(entry) && !entry.taken) {
+            self.peers.tell_successor(&ToServer::Release { name });
         }
         // Those that were taken are somebody else's by now.
         self.serving.paths.remove();

@@ -378,13 +378,13 @@ impl Succession {
                 let expected = self.stop_asked || matches!(then, Then::Stays | Then::Stops);
                 return vec![Action::Report(UpgradeOutcome::Orphaned { expected })];
             }
-            Stage::Handed(_) => return vec![],
             Stage::Held
             | Stage::Unconfirmed
             | Stage::Interim
             | Stage::AskedToLeave
             | Stage::Relieving
             | Stage::Serving
+            | Stage::Handed(_)
             | Stage::Stopping => return vec![],
         };
         if outcome != UpgradeOutcome::SentAway {

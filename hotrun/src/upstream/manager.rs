@@ -45,8 +45,7 @@ impl Manager {
     /// `RELOADING=1`, with the time that `Type=notify-reload` insists on. The unit is being reloaded until the next `READY=1`;
     /// `within` keeps the manager from giving up before that.
     pub(crate) fn reloading(&self, within: Duration) -> io::Result<()> {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-        let now = Duration::new(now.tv_sec().unsigned_abs(), u32::try_from(now.tv_nsec()).unwrap_or(0));
+        let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}\n{}", now.as_micros(), extension(within)))
     }
 

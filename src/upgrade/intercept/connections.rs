@@ -17,7 +17,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// What was found at one look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Look {
+pub struct Count {
     pub live: usize,
     /// Those of them that an end would cut.
     pub busy: usize,
@@ -42,18 +42,18 @@ impl Connections {
     ///
     /// # Errors
     /// That not all sockets of the program could be looked at: it is not known how many are live.
-    pub fn look(&mut self, processes: &BTreeSet<u32>, patience: Patience) -> Result<Look, Errno> {
+    pub fn look(&mut self, processes: &BTreeSet<u32>, patience: Patience) -> Result<Count, Errno> {
         let mut readers = std::mem::take(&mut self.readers);
         readers.new_look();
         let looked = self.each(processes, |connection, socket, past| {
-            let Ok(facts) = ConnectionState::of(connection) else { return Look::default() };
+            let Ok(facts) = ConnectionState::of(connection) else { return Count::default() };
             if let Past::Watched { last, asked } = past {
                 *asked |= drain::has_asked(last, &facts);
                 *last = facts;
             }
             look_into(connection, &facts, past);
             match drain::judge(&facts, *past, patience) {
-                Verdict::Over => return Look::default(),
+                Verdict::Over => return Count::default(),
                 Verdict::Wait => {}
                 Verdict::LetIn(then) if let_in(connection, *past) => *past = then,
                 // At the next look.
@@ -69,14 +69,14 @@ impl Connections {
                 Verdict::Hold => hold(connection, past, || readers.of(socket)),
                 Verdict::End => {
                     if end(connection, *past) {
-                        return Look::default();
+                        return Count::default();
                     }
                     if let_in(connection, *past) {
                         *past = Past::Untouched;
                     }
                 }
             }
-            Look { live: 1, busy: usize::from(drain::is_cut(&facts)) }
+            Count { live: 1, busy: usize::from(drain::is_cut(&facts)) }
         });
         self.readers = readers;
         looked
@@ -86,35 +86,35 @@ impl Connections {
     ///
     /// # Errors
     /// As `look`.
-    pub fn end_all(&mut self, processes: &BTreeSet<u32>) -> Result<Look, Errno> {
+    pub fn end_all(&mut self, processes: &BTreeSet<u32>) -> Result<Count, Errno> {
         self.each(processes, |connection, _, past| {
-            let Ok(facts) = ConnectionState::of(connection) else { return Look::default() };
+            let Ok(facts) = ConnectionState::of(connection) else { return Count::default() };
             look_into(connection, &facts, past);
             if drain::judge(&facts, *past, Patience::Short) == Verdict::End && end(connection, *past) {
-                return Look::default();
+                return Count::default();
             }
             let cut = drain::is_cut(&facts);
             // A client that has its answer reads an end, and not what the end of the program makes of its next request.
             if facts.open && !end(connection, Past::Untouched) {
                 let_in(connection, *past);
             }
-            Look { live: usize::from(cut), busy: usize::from(cut) }
+            Count { live: usize::from(cut), busy: usize::from(cut) }
         })
     }
 
     fn each(
         &mut self,
         processes: &BTreeSet<u32>,
-        mut what: impl FnMut(&TcpStream, ProcessSocket, &mut Past) -> Look,
-    ) -> Result<Look, Errno> {
+        mut what: impl FnMut(&TcpStream, ProcessSocket, &mut Past) -> Count,
+    ) -> Result<Count, Errno> {
         let mut seen = BTreeSet::new();
-        let mut look = Look::default();
+        let mut look = Count::default();
         let mut refused = None;
         for process in processes {
             let sockets = match proc::sockets(*process) {
                 Ok(sockets) => sockets,
                 Err(error) => {
-                    refused = descriptors::Refusal::number(&error);
+                    refused = descriptors::SystemError::number(&error);
                     continue;
                 }
             };
@@ -136,7 +136,7 @@ impl Connections {
                 match (connection(socket, &self.ports), known) {
                     (Some(connection), Some(past)) => {
                         let one = what(&connection, ProcessSocket { process: *process, inode }, past);
-                        look = Look { live: look.live + one.live, busy: look.busy + one.busy };
+                        look = Count { live: look.live + one.live, busy: look.busy + one.busy };
                     }
                     (_, known) => *known = None,
                 }

@@ -4,7 +4,7 @@
 
 use super::accepts::Accepts;
 use super::binds::Binds;
-use super::draining::{Draining, Found};
+use super::draining::{Draining, Looked};
 use super::supervised::Supervised;
 use super::{Blind, Order, Seen, Which};
 use crate::process::events_of;
@@ -169,14 +169,14 @@ impl Supervisor {
         drain.rest_since(began, now());
         match look {
             // Somebody may stand in a queue that is about to be shut.
-            Found::Nothing if retiring => {}
-            Found::Nothing if !self.program.is_shut() => self.program.shut(Which::All),
-            Found::Nothing => {
+            Looked::Nothing if retiring => {}
+            Looked::Nothing if !self.program.is_shut() => self.program.shut(Which::All),
+            Looked::Nothing => {
                 self.drain = None;
                 (self.program.tell)(Seen::Drained);
             }
-            Found::News(seen) => (self.program.tell)(seen),
-            Found::NoNews => {}
+            Looked::News(seen) => (self.program.tell)(seen),
+            Looked::NoNews => {}
         }
     }
 }
