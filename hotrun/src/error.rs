@@ -82,6 +82,11 @@ pub enum UpgradeError {
     NothingToConfirm,
 }
 
+/// The same error, with what was tried.
+pub(crate) fn tried(what: impl fmt::Display, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
 impl fmt::Display for UpgradeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ended = |status: &Option<ExitStatus>| match status {

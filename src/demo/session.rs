@@ -2,6 +2,7 @@
 //! what the demo asks of it.
 
 use crate::error::{Error, Result, Tried};
+use crate::process::lock;
 use crate::report::clean;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -12,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -96,7 +97,7 @@ impl ChildSession {
 
     /// The error with what the session said last.
     fn explained(&self, error: Error) -> Error {
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = lock(&self.said);
         if said.is_empty() {
             return error;
         }
@@ -148,7 +149,7 @@ fn lines(from: impl Read + Send + 'static, mut take: impl FnMut(String) + Send +
 }
 
 fn keep(said: &Mutex<VecDeque<String>>, line: &str) {
-    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut said = lock(said);
     if said.len() == 30 {
         said.pop_front();
     }

@@ -1,12 +1,13 @@
 //! The descriptors of this process: as many as the system allows, and a few that are kept for the moment when there is no other left.
 //! Never lives here: what they are opened for.
 
+use super::lock;
 use nix::errno::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::error::Error;
 use std::fs::File;
 use std::io;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 /// More than one step needs at once: a folder of proc(5), the process that was found there, and a copy of its socket.
 const SPARE: usize = 8;
@@ -24,7 +25,7 @@ pub fn prepare() {
     {
         BEFORE.get_or_init(|| before);
     }
-    fill(&mut spares());
+    fill(&mut lock(&SPARES));
 }
 
 /// What children are to have as their soft limit, where it is not this process's.
@@ -43,10 +44,10 @@ pub fn limit_to(soft: u64) {
 /// What needs a descriptor for a moment. Where there is none, one of those that are kept makes room for it; they are taken again at the
 /// next occasion.
 pub fn with<T, E: SystemError>(mut what: impl FnMut() -> Result<T, E>) -> Result<T, E> {
-    fill(&mut spares());
+    fill(&mut lock(&SPARES));
     loop {
         match what() {
-            Err(error) if is_out(&error) => match spares().pop() {
+            Err(error) if is_out(&error) => match lock(&SPARES).pop() {
                 Some(spare) => drop(spare),
                 None => return Err(error),
             },
@@ -109,10 +110,6 @@ fn fill(spares: &mut Vec<File>) {
     {
         spares.push(spare);
     }
-}
-
-fn spares() -> MutexGuard<'static, Vec<File>> {
-    SPARES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use super::kin::{self, Process};
 use super::seccomp::Calls;
-use super::{events_of, itself, pass, wait_at_most};
+use super::{events_of, itself, lock, pass, wait_at_most};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigHandler, Signal, killpg, signal};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The command's half.
@@ -79,7 +79,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.handle.say("bye").ok();
-        let channel = self.handle.channel().fd.take();
+        let channel = lock(&self.handle.0).fd.take();
         if Process::of(self.child.id()).is_some_and(|guard| !guard.ends_within(PATIENCE)) {
             // It is stopped, and has nothing left to guard.
             self.child.kill().ok();
@@ -113,13 +113,13 @@ impl Handle {
 
     /// From now on, and while this process is stopped, the guard lets every call at these gates through.
     pub fn mind(&self, gates: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.channel().send("mind", gates)
+        lock(&self.0).send("mind", gates)
     }
 
     /// Returns when the guard minds no gate any more; also when there is none.
     pub fn relieve(&self) {
         let answer = |flags| {
-            let channel = self.channel();
+            let channel = lock(&self.0);
             let fd = channel.fd.as_ref()?;
             (flags != MsgFlags::empty() || wait_at_most(fd, PATIENCE))
                 .then(|| recv(fd.as_raw_fd(), &mut [0], flags).ok().filter(|length| *length > 0))
@@ -134,11 +134,7 @@ impl Handle {
     }
 
     fn say(&self, words: &str) -> io::Result<()> {
-        self.channel().send(words, &[])
-    }
-
-    fn channel(&self) -> MutexGuard<'_, Channel> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).send(words, &[])
     }
 }
 
@@ -346,7 +342,7 @@ mod tests {
         for words in &said {
             handle.say(words).unwrap();
         }
-        assert!(!handle.channel().unsent.is_empty());
+        assert!(!lock(&handle.0).unsent.is_empty());
         assert!(handle.mind(&[]).is_err());
         let mut heard = Vec::new();
         while heard.len() < said.len() {

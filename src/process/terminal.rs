@@ -3,7 +3,7 @@
 //! ours in the program's group. Both halves of it live here.
 //! Never lives here: keys, and what follows from a signal.
 
-use super::{itself, wait_at_most};
+use super::{itself, lock, wait_at_most};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
@@ -14,7 +14,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ impl Terminal {
             ear.wait()?;
             Err(error)
         })?;
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let new = state.before.clone();
         state.groups.push((group, new));
         if state.is_in_front() {
@@ -105,7 +105,7 @@ impl Terminal {
     /// A child has stopped, or has ended. Whoever was stopped for reading from the terminal is given it. Says whether this process is to
     /// stop, as the program in front has.
     pub fn look(&self) -> bool {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let mut stops = false;
         for (group, _) in state.groups.clone() {
             let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
@@ -127,7 +127,7 @@ impl Terminal {
 
     /// Before this process is stopped: the shell finds the terminal as it gave it.
     pub fn suspend(&self) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         if state.is_in_front() {
             state.keep_attributes();
             state.take_back();
@@ -136,17 +136,13 @@ impl Terminal {
 
     /// This process goes on, and so does the program that it stopped with.
     pub fn resume(&self) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let Some(group) = state.groups.last().map(|(group, _)| *group) else { return };
         if state.is_in_front() {
             state.give(group);
         }
         // ESRCH: it has ended meanwhile, which is heard by others.
         killpg(group, Signal::SIGCONT).ok();
-    }
-
-    fn state(&self) -> MutexGuard<'_, Foreground> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -209,7 +205,7 @@ impl Job {
     /// What was heard in the group is told before this returns; for the moment in which its program has ended, and nobody knows yet
     /// why.
     pub fn hear_out(&self) {
-        let ear = self.ear.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ear = lock(&self.ear).take();
         let Some((mut ear, listener)) = ear else { return };
         let pid = Pid::from_raw(ear.id() as i32);
         kill(pid, THAT_IS_ALL).ok();
@@ -229,7 +225,7 @@ impl Job {
     /// The program has ended, but its number is still its own. The one before it has the terminal again, or this process.
     pub fn leave(&self) {
         self.hear_out();
-        self.terminal.state().left(self.group);
+        lock(&self.terminal.state).left(self.group);
     }
 }
 

@@ -1,6 +1,7 @@
 //! How a server comes by its sockets: the inherited one of a name, or a new one.
 //! Never lives here: what becomes of them in an upgrade (`register`, `perform`).
 
+use crate::error::tried;
 use crate::serving::Serving;
 use crate::serving::register::SocketKind;
 use crate::serving::unclaimed::{Socket, Wanted};
@@ -16,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) fn tcp(serving: &Arc<Serving>, name: &str, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
-    let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(|error| named("listen", name, &error))?.collect();
+    let addrs: Vec<SocketAddr> =
+        addr.to_socket_addrs().map_err(|error| tried(format_args!("listen {name:?}"), &error))?.collect();
     tcp_with(serving, name, Wanted::Inet(&addrs), || {
         let listener = net::TcpListener::bind(&addrs[..]).map_err(|error| bind_failed(name, &addrs, &error))?;
         // std asks for a short queue; during an upgrade it should hold whoever comes. listen(2) may be repeated.
@@ -41,9 +43,9 @@ pub(crate) fn unix(serving: &Arc<Serving>, name: &str, path: impl AsRef<Path>) -
             (unix::UnixListener::from(fd), bound_by_program)
         }
         None => {
-            let listener = serving.paths.bind(path, !is_held).map_err(|error| {
-                io::Error::new(error.kind(), format!("listen {name:?} on {}: {error}", path.display()))
-            })?;
+            let bound = serving.paths.bind(path, !is_held);
+            let listener =
+                bound.map_err(|error| tried(format_args!("listen {name:?} on {}", path.display()), &error))?;
             listen(&listener, Backlog::MAXCONN)?;
             (offer(serving, name, listener)?, true)
         }
@@ -52,7 +54,8 @@ pub(crate) fn unix(serving: &Arc<Serving>, name: &str, path: impl AsRef<Path>) -
 }
 
 pub(crate) fn udp(serving: &Arc<Serving>, name: &str, addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
-    let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(|error| named("bind", name, &error))?.collect();
+    let addrs: Vec<SocketAddr> =
+        addr.to_socket_addrs().map_err(|error| tried(format_args!("bind {name:?}"), &error))?.collect();
     let (inner, bound_by_program) = match claim(serving, name, SocketKind::Udp, Wanted::Inet(&addrs))? {
         Some(Socket { fd, bound_by_program, .. }) => (net::UdpSocket::from(fd), bound_by_program),
         None => {
@@ -116,11 +119,7 @@ fn offer<S: From<OwnedFd> + Into<OwnedFd>>(serving: &Arc<Serving>, name: &str, s
     Ok(S::from(fd))
 }
 
-fn named(what: &str, name: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{what} {name:?}: {error}"))
-}
-
 fn bind_failed(name: &str, addrs: &[SocketAddr], error: &io::Error) -> io::Error {
     let addrs: Vec<String> = addrs.iter().map(ToString::to_string).collect();
-    io::Error::new(error.kind(), format!("bind {name:?} to {}: {error}", addrs.join(" or ")))
+    tried(format_args!("bind {name:?} to {}", addrs.join(" or ")), error)
 }

@@ -8,6 +8,7 @@ use crate::serving::Serving;
 use crate::serving::lifecycle::{DrainGuard, ExitReason, Phase, Waiter};
 use crate::serving::register::unseal;
 use crate::serving::unclaimed::Wanted;
+use crate::sys::lock;
 use crate::wire;
 use crate::{TcpListener, UdpSocket, UnixListener, UpgradeError};
 use std::future::Future;
@@ -16,7 +17,7 @@ use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 
 /// This process's part in hot upgrades. Cheap to clone; all clones are one.
@@ -90,7 +91,7 @@ impl Upgrader {
     /// The file of that name that the process before kept; `None` also when it was asked for before. To hand it on, keep it
     /// again.
     pub fn inherited_file(&self, name: &str) -> Option<OwnedFd> {
-        self.serving.inherited_files.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
+        lock(&self.serving.inherited_files).remove(name)
     }
 
     /// A small piece of state for every successor: session-ticket keys, counters, a cache. `produce` is called when a successor
@@ -110,7 +111,7 @@ impl Upgrader {
     /// # Errors
     /// `InvalidData` when what came is not a sealed file; else those of reading it.
     pub fn inherited_state(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let file = self.serving.inherited_state.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let file = lock(&self.serving.inherited_state).remove(name);
         file.map(unseal).transpose()
     }
 

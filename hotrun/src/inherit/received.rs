@@ -1,6 +1,7 @@
 //! What whoever started this process left for it: descriptors and variables, taken once and removed.
 //! Never lives here: what is done with them (`api`).
 
+use crate::error::tried;
 use crate::serving::unclaimed::Socket;
 use crate::sys;
 use crate::wire::{
@@ -112,12 +113,9 @@ pub(crate) fn take() -> io::Result<Inherited> {
     let mut numbers = last.saturating_add(1)..;
     let mut adopt = |name: &str| {
         let number = numbers.next().unwrap_or(RawFd::MAX);
-        sys::adopt(number).map(|fd| (name.to_owned(), fd)).map_err(|error| {
-            io::Error::new(
-                error.kind(),
-                format!("{name:?} was handed over, but descriptor {number} is not open: {error}"),
-            )
-        })
+        let handed =
+            |error| tried(format_args!("{name:?} was handed over, but descriptor {number} is not open"), &error);
+        sys::adopt(number).map(|fd| (name.to_owned(), fd)).map_err(handed)
     };
     inherited.files = given(HOTRUN_FILES).map(&mut adopt).collect::<io::Result<_>>()?;
     inherited.state = given(HOTRUN_STATE).map(&mut adopt).collect::<io::Result<_>>()?;
@@ -130,9 +128,8 @@ fn sockets(count: usize, names: Option<&str>, bound: Option<&str>, from_peer: bo
     let mut sockets = Vec::with_capacity(count.min(1024));
     for number in (FIRST_FD..).take(count) {
         let name = names.next().unwrap_or("");
-        let fd = sys::adopt(number).map_err(|error| {
-            io::Error::new(error.kind(), format!("{LISTEN_FDS}={count}, but descriptor {number} is not open: {error}"))
-        })?;
+        let said = |error| tried(format_args!("{LISTEN_FDS}={count}, but descriptor {number} is not open"), &error);
+        let fd = sys::adopt(number).map_err(said)?;
         // Descriptors that are no sockets are someone else's business; they are kept open, as they may be in use by number.
         if getsockopt(&fd, sockopt::SockType).is_err() {
             std::mem::forget(fd);

@@ -2,6 +2,7 @@
 //! connections and the control thread share.
 //! Never lives here: why a phase begins (`control`).
 
+use crate::sys::lock;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::HashMap;
 use std::io;
@@ -376,9 +377,8 @@ impl Lifecycle {
         result
     }
 
-    /// A thread that panicked with the lock held has left nothing half done: each change is one assignment.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

@@ -2,7 +2,7 @@
 //! Never lives here: what was inherited and not asked for (`upstream`), and how it travels (`given`).
 
 use crate::serving::lifecycle::{Lifecycle, ListenerGate};
-use crate::sys;
+use crate::sys::{self, lock};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
@@ -12,7 +12,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SocketKind {
@@ -91,7 +91,7 @@ pub(crate) struct Register {
 
 impl fmt::Debug for Register {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.sockets().iter()).finish()
+        f.debug_list().entries(lock(&self.sockets).iter()).finish()
     }
 }
 
@@ -116,22 +116,22 @@ impl Register {
             closed: false,
             gone: false,
         };
-        self.sockets().push(entry);
+        lock(&self.sockets).push(entry);
         gate
     }
 
     pub(crate) fn entries(&self) -> Vec<Entry> {
-        self.sockets().iter().filter(|entry| !entry.gone).cloned().collect()
+        lock(&self.sockets).iter().filter(|entry| !entry.gone).cloned().collect()
     }
 
     /// A new successor has asked for nothing yet.
     pub(crate) fn forget_taken(&self) {
-        self.sockets().iter_mut().for_each(|entry| entry.taken = false);
+        lock(&self.sockets).iter_mut().for_each(|entry| entry.taken = false);
     }
 
     /// The successor has asked for that socket, which is one of those that go on accepting here no longer.
     pub(crate) fn take(&self, name: &str, state: &Lifecycle) {
-        let mut sockets = self.sockets();
+        let mut sockets = lock(&self.sockets);
         if let Some(entry) = sockets.iter_mut().find(|entry| entry.name == name && !entry.taken) {
             entry.taken = true;
             state.no_longer_exempt(&entry.gate);
@@ -143,14 +143,14 @@ impl Register {
 
     /// That socket is served here, whatever another process has done to it.
     pub(crate) fn open_again(&self, name: &str) {
-        for entry in self.sockets().iter().filter(|entry| entry.name == name && !entry.gone && !entry.closed) {
+        for entry in lock(&self.sockets).iter().filter(|entry| entry.name == name && !entry.gone && !entry.closed) {
             sys::let_in_again(entry.socket.as_fd());
         }
     }
 
     /// Attaches the filter that lets queues run empty to those, and returns their names.
     pub(crate) fn close_intake(&self, which: impl Fn(&Entry) -> bool) -> Vec<String> {
-        let mut sockets = self.sockets();
+        let mut sockets = lock(&self.sockets);
         let wanted = sockets.iter_mut().filter(|entry| !entry.gone && !entry.closed && which(entry));
         let close = |entry: &mut Entry| {
             // Where there is a filter of the user's own, a client that comes in the very last moment may be reset: no reason
@@ -163,13 +163,13 @@ impl Register {
 
     /// Somebody waits in a queue that nobody else will serve.
     pub(crate) fn is_any_queued(&self, state: &Lifecycle) -> bool {
-        self.sockets().iter().any(|entry| !entry.gone && state.admit(&entry.gate).is_some() && entry.is_queued())
+        lock(&self.sockets).iter().any(|entry| !entry.gone && state.admit(&entry.gate).is_some() && entry.is_queued())
     }
 
     /// Lets go of those sockets, also where a listener of the server's is still in scope. UDP sockets stay, as answers are sent
     /// through them.
     pub(crate) fn release(&self, state: &Lifecycle, which: impl Fn(&Entry) -> bool) {
-        for entry in self.sockets().iter_mut().filter(|entry| entry.kind != SocketKind::Udp && !entry.gone) {
+        for entry in lock(&self.sockets).iter_mut().filter(|entry| entry.kind != SocketKind::Udp && !entry.gone) {
             if which(entry) {
                 // Nothing can be done about a kernel that does not close; the end of this process does.
                 let _ = sys::release(entry.socket.as_fd(), state.drain_event());
@@ -179,21 +179,21 @@ impl Register {
     }
 
     pub(crate) fn keep_file(&self, name: &str, file: OwnedFd) {
-        replace(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner), name, file);
+        replace(&mut lock(&self.files), name, file);
     }
 
     pub(crate) fn files(&self) -> io::Result<Vec<(String, OwnedFd)>> {
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = lock(&self.files);
         files.iter().map(|(name, file)| Ok((name.clone(), file.try_clone()?))).collect()
     }
 
     pub(crate) fn on_handoff(&self, name: &str, produce: Produce) {
-        replace(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner), name, produce);
+        replace(&mut lock(&self.state), name, produce);
     }
 
     /// The state of this moment, each piece in a file of its own that nobody can change any more.
     pub(crate) fn state(&self) -> io::Result<Vec<(String, OwnedFd)>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let produced = |(name, produce): &mut (String, Produce)| {
             // It is the user's, and runs on the thread that hears the signals.
             let bytes = catch_unwind(AssertUnwindSafe(produce))
@@ -201,10 +201,6 @@ impl Register {
             Ok((name.clone(), sealed(&bytes)?))
         };
         state.iter_mut().map(produced).collect()
-    }
-
-    fn sockets(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

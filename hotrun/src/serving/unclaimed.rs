@@ -2,12 +2,13 @@
 //! Never lives here: how they came (`inherit`), and those that were asked for (`register`).
 
 use crate::serving::register::SocketKind;
+use crate::sys::lock;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -41,7 +42,7 @@ impl Unclaimed {
     /// # Errors
     /// `InvalidInput` when the one of that name is of another kind.
     pub(crate) fn claim(&self, name: &str, kind: SocketKind, wanted: Wanted<'_>) -> io::Result<Option<Socket>> {
-        let mut sockets = self.lock();
+        let mut sockets = lock(&self.0);
         if let Some(index) = sockets.iter().position(|socket| socket.name.as_deref() == Some(name)) {
             let socket = &sockets[index];
             if !kind.is(&socket.fd) {
@@ -66,12 +67,12 @@ impl Unclaimed {
 
     /// What an earlier generation had bound goes; what a service manager gave stays.
     pub(crate) fn drop_bound(&self) {
-        self.lock().retain(|socket| !socket.bound_by_program);
+        lock(&self.0).retain(|socket| !socket.bound_by_program);
     }
 
     /// Drops the one of that name; says whether there was one.
     pub(crate) fn release(&self, name: &str) -> bool {
-        let mut sockets = self.lock();
+        let mut sockets = lock(&self.0);
         let before = sockets.len();
         sockets.retain(|socket| socket.name.as_deref() != Some(name));
         sockets.len() < before
@@ -79,16 +80,12 @@ impl Unclaimed {
 
     /// Those that go on to every later program, which may want them: what a service manager gave.
     pub(crate) fn to_pass_on(&self) -> io::Result<Vec<Socket>> {
-        let sockets = self.lock();
+        let sockets = lock(&self.0);
         let given = sockets.iter().filter(|socket| !socket.bound_by_program);
         let copied = |Socket { name, fd, bound_by_program }: &Socket| {
             Ok(Socket { name: name.clone(), fd: fd.try_clone()?, bound_by_program: *bound_by_program })
         };
         given.map(copied).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Socket>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A client of sd_notify(3): tells the service manager where this process stands.
 //! Never lives here: when which of it is true (`upstream`, `perform`).
 
+use crate::error::tried;
 use crate::sys;
 use crate::sys::wait;
 use crate::wire::NOTIFY_SOCKET;
@@ -30,9 +31,7 @@ impl Manager {
             [b'/', ..] => SocketAddr::from_pathname(value),
             _ => Err(io::Error::from(io::ErrorKind::InvalidInput)),
         };
-        let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("{NOTIFY_SOCKET}={}: {error}", value.to_string_lossy()))
-        };
+        let named = |error| tried(format_args!("{NOTIFY_SOCKET}={}", value.to_string_lossy()), &error);
         Ok(Manager(address.map_err(named)?))
     }
 
