@@ -1,5 +1,6 @@
 //! A layer for tower's services, and so for axum, tonic and hyper: answers of a process that is leaving end their connection.
-//! Never lives here: when a process is leaving (`lifecycle`), and ending connections that are idle (`draining`, by the server).
+//! It is made by [`Upgrader::connection_close`]; connections that are idle are ended by the server itself, at
+//! [`Upgrader::draining`].
 
 use crate::Upgrader;
 use http::header::{CONNECTION, HeaderValue};
@@ -11,8 +12,7 @@ use std::task::{Context, Poll, ready};
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// A layer that adds `Connection: close` to answers while this process is leaving, from
-/// [`Upgrader::connection_close`](Upgrader::connection_close).
+/// A layer that adds `Connection: close` to answers while this process is leaving, from [`Upgrader::connection_close`].
 #[derive(Debug, Clone)]
 pub struct ConnectionClose {
     up: Upgrader,
