@@ -1,12 +1,11 @@
 //! What can be typed after `cargo hotrun`: the subcommands, the flags and their help, and the shell completions.
 //! Never lives here: what a flag's text means. `config` reads it, together with the manifests, and refuses it by name.
 
-mod words;
+mod as_meant;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::scaffold::Template;
@@ -33,7 +32,7 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
     #[command(flatten)]
-    pub session: Session,
+    pub session: SessionArgs,
 }
 
 #[derive(Debug, Clone, PartialEq, Subcommand)]
@@ -43,17 +42,17 @@ pub enum Command {
     /// Show it: a fresh project, a real session, constant load, edits. Fails if one request is lost
     Demo(Demo),
     /// Say what a running session serves
-    Status(Control),
+    Status(ControlArgs),
     /// Wait until a running session has nothing more to do; fails if the newest sources do not serve
-    Wait(Control),
+    Wait(ControlArgs),
     /// Have a running session build again, and wait
-    Rebuild(Control),
+    Rebuild(ControlArgs),
     /// Have a running session start the same program as a new generation, and wait
-    Upgrade(Control),
+    Upgrade(ControlArgs),
     /// Have a running session go back to the program before, and wait
-    Rollback(Control),
+    Rollback(ControlArgs),
     /// End a running session
-    Stop(Control),
+    Stop(ControlArgs),
     /// Print the completions for a shell, to be put where that shell looks for them
     Completions {
         /// The shell to print them for
@@ -85,7 +84,7 @@ pub struct Demo {
 
 /// Which running session is meant.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
-pub struct Control {
+pub struct ControlArgs {
     /// The package that the session runs, of this workspace [default: that of the current directory, or the only one]
     #[arg(short, long, value_name = "SPEC")]
     pub package: Option<String>,
@@ -105,7 +104,7 @@ pub struct Control {
 
 /// The flags of a session, as typed.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
-pub struct Session {
+pub struct SessionArgs {
     /// The workspace member to run [default: that of the current directory, or the only default member with a binary]
     #[arg(short, long, value_name = "SPEC", help_heading = PACKAGE)]
     pub package: Option<String>,
@@ -141,8 +140,8 @@ pub struct Session {
     #[arg(long, help_heading = BUILD)]
     pub no_replay: bool,
     /// What debug data a program carries that was compiled without cargo [default: line-tables]
-    #[arg(long, value_name = "WHAT", value_parser = debugs(), help_heading = BUILD)]
-    pub debug: Option<String>,
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = BUILD)]
+    pub debug: Option<Debug>,
     /// The platform to build for; its programs must run here [default: as cargo is configured]
     #[arg(long, value_name = "TRIPLE", help_heading = BUILD)]
     pub target: Option<String>,
@@ -183,11 +182,11 @@ pub struct Session {
     pub args: Vec<OsString>,
 
     /// Replace the server while it serves, or stop the old one before the new one starts [default: upgrade]
-    #[arg(long, value_name = "HOW", value_parser = strategies(), help_heading = UPGRADE)]
-    pub strategy: Option<String>,
+    #[arg(long, value_enum, value_name = "HOW", help_heading = UPGRADE)]
+    pub strategy: Option<Strategy>,
     /// How the program is given its sockets [default: auto]
-    #[arg(long, value_name = "HOW", value_parser = handoffs(), help_heading = UPGRADE)]
-    pub handoff: Option<String>,
+    #[arg(long, value_enum, value_name = "HOW", help_heading = UPGRADE)]
+    pub handoff: Option<HandOff>,
     /// What shows that a new generation can serve [default: auto]
     ///
     /// `auto` takes the first of these to be seen; `notify` waits for the program to say so (the hotrun library, or
@@ -249,6 +248,36 @@ pub struct Session {
     pub no_keys: bool,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Debug {
+    /// file and line in backtraces, for the workspace's own crates
+    LineTables,
+    /// all that a debugger needs
+    Full,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Strategy {
+    /// start the new program on the same sockets, then let the old one leave
+    Upgrade,
+    /// stop the old program, then start the new one
+    Restart,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HandOff {
+    /// find out which of these the program can do
+    Auto,
+    /// the program links the `hotrun` crate
+    Library,
+    /// the program takes LISTEN_FDS, as under systemd
+    ListenFds,
+    /// the program binds for itself, and is given the sockets when it does
+    Bind,
+    /// the program opens its own sockets and keeps them
+    None,
+}
+
 /// Who hotrun's own output is written for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -293,8 +322,8 @@ where
     if args.get(1).is_some_and(|first| first == "hotrun") {
         args.remove(1);
     }
-    words::put_the_command_first(&mut args);
-    Cli::try_parse_from(&args).map_err(|error| words::with_a_better_tip(error, &args))
+    as_meant::put_the_command_first(&mut args);
+    Cli::try_parse_from(&args).map_err(|error| as_meant::with_a_better_tip(error, &args))
 }
 
 /// The completion script. It completes the name that `cargo` looks for, `cargo-hotrun`.
@@ -305,36 +334,12 @@ pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     script
 }
 
-fn debugs() -> PossibleValuesParser {
-    PossibleValuesParser::new([
-        PossibleValue::new("line-tables").help("file and line in backtraces, for the workspace's own crates"),
-        PossibleValue::new("full").help("all that a debugger needs"),
-    ])
-}
-
-fn strategies() -> PossibleValuesParser {
-    PossibleValuesParser::new([
-        PossibleValue::new("upgrade").help("start the new program on the same sockets, then let the old one leave"),
-        PossibleValue::new("restart").help("stop the old program, then start the new one"),
-    ])
-}
-
-fn handoffs() -> PossibleValuesParser {
-    PossibleValuesParser::new([
-        PossibleValue::new("auto").help("find out which of these the program can do"),
-        PossibleValue::new("library").help("the program links the `hotrun` crate"),
-        PossibleValue::new("listen-fds").help("the program takes LISTEN_FDS, as under systemd"),
-        PossibleValue::new("bind").help("the program binds for itself, and is given the sockets when it does"),
-        PossibleValue::new("none").help("the program opens its own sockets and keeps them"),
-    ])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::error::ErrorKind;
 
-    fn session(flags: &[&str]) -> Session {
+    fn session(flags: &[&str]) -> SessionArgs {
         try_parse_from(["cargo-hotrun"].iter().chain(flags)).unwrap().session
     }
 

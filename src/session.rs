@@ -7,9 +7,9 @@ use crate::compile::{self, Artifact, BuildSaid, FileEvent, Outbox};
 use crate::config::{self, Color, Config, DataAction, Format};
 use crate::edges::control::{self, Listening, Reply};
 use crate::edges::keys::{Key, Keys};
-use crate::edges::message::{Request, State};
+use crate::edges::message::{Request, SessionStatus};
 use crate::edges::registry::{self, Registry};
-use crate::edges::signals::{self, Asked};
+use crate::edges::signals::{self, SignalRequest};
 use crate::error::{Result, Tried};
 use crate::process::{Ground, Launcher, SocketFolder, Stdin, Terminal, descriptors, kin, orphans};
 use crate::report::{Background, Json, Notice, Reporter, Text, Vintage};
@@ -26,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// All that can happen.
 #[derive(Debug)]
 enum Event {
-    Signal(Asked),
+    Signal(SignalRequest),
     Key(Key),
     Files(FileEvent),
     Build(u64, BuildSaid),
@@ -44,7 +44,7 @@ pub enum End {
 }
 
 /// Runs a session to its end.
-pub fn run(args: &cli::Session) -> Result<End> {
+pub fn run(args: &cli::SessionArgs) -> Result<End> {
     let metadata = compile::metadata(args.manifest_path.as_deref(), args)?;
     let config = config::load(args, &metadata)?;
     let (events, inbox) = channel();
@@ -109,7 +109,7 @@ impl Session {
         let terminal = if config.output.keys {
             None
         } else {
-            Terminal::open(move |signal| send(Event::Signal(Asked::Stop(signal))))
+            Terminal::open(move |signal| send(Event::Signal(SignalRequest::Stop(signal))))
         };
         let reporter = reporter(config).tried("start a thread for what is told")?;
         let send = tell(events);
@@ -145,7 +145,7 @@ impl Session {
 
         let socket = control_socket(&private, events).tried("open the control socket")?;
         let entry = registry.and_then(|registry| {
-            registry.enter(&registry::Session {
+            registry.enter(&registry::SessionFacts {
                 root: metadata.workspace_root.clone().into(),
                 manifest: config.build.manifest_path.clone(),
                 package: config.build.package.clone(),
@@ -242,7 +242,7 @@ impl Session {
             let (state, failed_rollback) = (self.state(), self.upgrade.standing.take_failed_rollback());
             for Waiting { request, reply, refused } in self.waiting.drain(..) {
                 let failed = failed_rollback.clone().filter(|_| request == Request::Rollback);
-                reply.send(&State { refused: refused.or(failed), ..state.clone() });
+                reply.send(&SessionStatus { refused: refused.or(failed), ..state.clone() });
             }
         }
     }
@@ -281,15 +281,15 @@ impl Session {
         }
     }
 
-    fn asked(&mut self, now: Instant, asked: Asked) {
+    fn asked(&mut self, now: Instant, asked: SignalRequest) {
         match asked {
-            Asked::Stop(signal) => self.stop(now, End::Signal(signal)),
-            Asked::Rebuild => self.rebuild(now, "asked for by SIGUSR1"),
-            Asked::Upgrade => drop(self.upgrade_again(now)),
-            Asked::Child if self.launcher.terminal().is_some_and(Terminal::look) => self.suspend(),
-            Asked::Child => {}
-            Asked::Suspend => self.suspend(),
-            Asked::Continue => {
+            SignalRequest::Stop(signal) => self.stop(now, End::Signal(signal)),
+            SignalRequest::Rebuild => self.rebuild(now, "asked for by SIGUSR1"),
+            SignalRequest::Upgrade => drop(self.upgrade_again(now)),
+            SignalRequest::Child if self.launcher.terminal().is_some_and(Terminal::look) => self.suspend(),
+            SignalRequest::Child => {}
+            SignalRequest::Suspend => self.suspend(),
+            SignalRequest::Continue => {
                 self.launcher.terminal().inspect(|terminal| terminal.resume());
                 self.upgrade.resume();
                 if let Some(keys) = &mut self.keys {
@@ -352,11 +352,11 @@ impl Session {
         !self.compile.is_idle() || !self.upgrade.is_settled()
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> SessionStatus {
         let serving = self.upgrade.serving_process();
         let troubles = self.compile.trouble().map(str::to_owned).into_iter().chain(self.upgrade.trouble());
         let troubles: Vec<String> = troubles.filter(|_| self.end.is_none()).collect();
-        State {
+        SessionStatus {
             package: self.compile.package().to_owned(),
             generation: serving.map(|(generation, _)| generation),
             pid: serving.map(|(_, pid)| pid),

@@ -1,9 +1,7 @@
 //! Why an upgrade has failed.
 
-use nix::sys::wait::WaitStatus;
 use std::fmt;
 use std::io;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -84,6 +82,11 @@ pub enum UpgradeError {
     NothingToConfirm,
 }
 
+/// The same error, with what was tried.
+pub(crate) fn tried(what: impl fmt::Display, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
 impl fmt::Display for UpgradeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ended = |status: &Option<ExitStatus>| match status {
@@ -141,32 +144,5 @@ impl std::error::Error for UpgradeError {
             UpgradeError::Spawn { source, .. } => Some(source),
             _ => None,
         }
-    }
-}
-
-/// As std has it (waitpid(2)).
-pub(crate) fn exit_status(status: WaitStatus) -> Option<ExitStatus> {
-    match status {
-        WaitStatus::Exited(_, code) => Some(ExitStatus::from_raw((code & 0xff) << 8)),
-        WaitStatus::Signaled(_, signal, core) => {
-            Some(ExitStatus::from_raw(signal as i32 | if core { 0x80 } else { 0 }))
-        }
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use nix::sys::signal::Signal;
-    use nix::unistd::Pid;
-
-    #[test]
-    fn an_end_reads_as_std_writes_it() {
-        let text = |status| exit_status(status).map(|status| status.to_string());
-        let pid = Pid::from_raw(1);
-        assert_eq!(text(WaitStatus::Exited(pid, 101)).as_deref(), Some("exit status: 101"));
-        assert_eq!(text(WaitStatus::Signaled(pid, Signal::SIGKILL, false)).as_deref(), Some("signal: 9 (SIGKILL)"));
-        assert_eq!(text(WaitStatus::StillAlive), None);
     }
 }

@@ -46,7 +46,7 @@ pub enum Said {
     },
     /// It accepts connections now, or will at once.
     Ready,
-    /// It accepts nothing until [`Holder::resume`].
+    /// It accepts nothing until [`ToServer::Resume`].
     Paused,
     /// It accepts nothing more, and this many connections go on.
     Draining {
@@ -60,7 +60,7 @@ pub enum Said {
 /// A socket to hand over.
 #[derive(Debug, Clone, Copy)]
 pub struct Handed<'a> {
-    /// The name the server asks for, as [`wire::check_name`] has it.
+    /// The name the server asks for: 1 to 255 bytes of printable ASCII without a colon (sd_listen_fds_with_names(3)).
     pub name: &'a str,
     /// Whether an earlier generation of the program bound it, so that its address is the program's own choice.
     pub bound_by_program: bool,
@@ -100,7 +100,7 @@ impl Holder {
     ///
     /// # Errors
     /// `InvalidData` for a message that is none, a wrong token or an unknown version of the protocol: the server is then
-    /// told why ([`abort`](Holder::abort)) and is not to be trusted further. Else those of recvmsg(2).
+    /// told why ([`ToServer::Abort`]) and is not to be trusted further. Else those of recvmsg(2).
     pub fn receive(&self) -> io::Result<Said> {
         let Some((bytes, mut fds)) = wire::receive(&self.channel)? else { return Ok(Said::Closed) };
         match ToHolder::decode(&bytes)? {
@@ -136,56 +136,12 @@ impl Holder {
         }
     }
 
-    /// Accept nothing until [`resume`](Holder::resume); answered by [`Said::Paused`].
+    /// Says that to the server.
     ///
     /// # Errors
-    /// `BrokenPipe` when the server is gone, as in all of these.
-    pub fn pause(&self) -> io::Result<()> {
-        self.tell(&ToServer::Pause)
-    }
-
-    /// Accept: after [`pause`](Holder::pause), or in a server that was started to wait for this
-    /// ([`wire::HOTRUN_WAITS`]).
-    ///
-    /// # Errors
-    /// As [`pause`](Holder::pause).
-    pub fn resume(&self) -> io::Result<()> {
-        self.tell(&ToServer::Resume)
-    }
-
-    /// Accept nothing more, finish the live connections, leave; answered by [`Said::Draining`].
-    ///
-    /// # Errors
-    /// As [`pause`](Holder::pause).
-    pub fn drain(&self) -> io::Result<()> {
-        self.tell(&ToServer::Drain)
-    }
-
-    /// The socket of that name is held no more: a server that inherited it and has not asked for it closes it, so that clients
-    /// are refused there and do not wait for ever.
-    ///
-    /// # Errors
-    /// As [`pause`](Holder::pause).
-    pub fn release(&self, name: &str) -> io::Result<()> {
-        self.tell(&ToServer::Release { name: name.to_owned() })
-    }
-
-    /// The sockets are the server's alone from now on, as this holder has let them go: stop, without a loss.
-    ///
-    /// # Errors
-    /// As [`pause`](Holder::pause).
-    pub fn stop(&self) -> io::Result<()> {
-        self.tell(&ToServer::Stop)
-    }
-
-    /// This process does not come back: the sockets are the server's own.
-    pub(crate) fn commit(&self) -> io::Result<()> {
-        self.tell(&ToServer::Commit)
-    }
-
-    /// Somebody asked for one more upgrade while that server was being started: now it is that server's to do.
-    pub(crate) fn pass_on_upgrade(&self) -> io::Result<()> {
-        self.tell(&ToServer::Upgrade)
+    /// `BrokenPipe` when it is gone.
+    pub fn tell(&self, message: &ToServer) -> io::Result<()> {
+        wire::send(&self.channel, &message.encode(), &[])
     }
 
     /// A process of an earlier generation is still there: its pidfd, and the eventfd that makes it hurry.
@@ -198,21 +154,9 @@ impl Holder {
         Holder { channel, token: 0 }
     }
 
-    /// There will be nothing between this holder and that server.
-    ///
-    /// # Errors
-    /// As [`pause`](Holder::pause).
-    pub fn abort(&self, why: &str) -> io::Result<()> {
-        self.tell(&ToServer::Abort { why: why.to_owned() })
-    }
-
-    fn tell(&self, message: &ToServer) -> io::Result<()> {
-        wire::send(&self.channel, &message.encode(), &[])
-    }
-
     fn refuse(&self, why: String) -> io::Error {
         // The server may be gone already; the error below says what matters.
-        let _ = self.abort(&why);
+        let _ = self.tell(&ToServer::Abort { why: why.clone() });
         io::Error::new(io::ErrorKind::InvalidData, format!("a server on the control channel was refused: {why}"))
     }
 }
@@ -250,13 +194,13 @@ mod tests {
         let socket = OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         send(&server, &ToHolder::Offer { name: "http".into() }.encode(), &[socket.as_fd()]).unwrap();
         assert!(matches!(holder.receive().unwrap(), Said::Offer { name, .. } if name == "http"));
-        holder.drain().unwrap();
+        holder.tell(&ToServer::Drain).unwrap();
         let (bytes, none) = receive(&server).unwrap().unwrap();
         assert_eq!(ToServer::decode(&bytes).unwrap(), ToServer::Drain);
         assert!(none.is_empty());
         drop(server);
         assert!(matches!(holder.receive().unwrap(), Said::Closed));
-        assert_eq!(holder.commit().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(holder.tell(&ToServer::Commit).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

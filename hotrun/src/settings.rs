@@ -1,7 +1,6 @@
 //! What a server chose, as the control thread goes by it.
 //! Never lives here: how it is said (`api::builder`).
 
-use crate::inherit::program::Program;
 use crate::{Signal, UpgradeError};
 use std::ffi::OsString;
 use std::fmt;
@@ -51,17 +50,36 @@ pub(crate) struct Pace {
 }
 
 /// What the control thread goes by.
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    pub(crate) program: Program,
     pub(crate) pid_mode: PidMode,
     pub(crate) signals: Signals,
     pub(crate) ready_timeout: Duration,
     pub(crate) probation: Probation,
     pub(crate) max_generations: usize,
     pub(crate) pace: Pace,
+    /// The program has chosen its deadline.
     pub(crate) says_deadline: bool,
     pub(crate) on_failure: Option<Hook<OnFailure>>,
-    pub(crate) environment: Environment,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            pid_mode: if std::process::id() == 1 { PidMode::KeepPid } else { PidMode::Handoff },
+            signals: Signals {
+                upgrade: vec![Signal::SIGUSR2],
+                stop: vec![Signal::SIGTERM, Signal::SIGINT],
+                reload: vec![],
+            },
+            ready_timeout: Duration::from_secs(60),
+            probation: Probation::For(Duration::from_secs(5)),
+            max_generations: 8,
+            pace: Pace { linger: Duration::from_millis(100), drain_timeout: Duration::from_secs(30) },
+            says_deadline: false,
+            on_failure: None,
+        }
+    }
 }
 
 /// What asks for what.

@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Takes the descriptor of that number, which was put there for this process by whoever started it, and sets CLOEXEC.
 ///
@@ -41,6 +42,11 @@ pub(crate) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
     fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
+}
+
+/// A thread that panicked with the lock held has left nothing half done: each change is one assignment.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// poll(2), where a signal in between is no error: the caller looks again anyway.
@@ -150,10 +156,14 @@ pub(crate) fn signal_process(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Resul
 }
 
 /// How a child has ended, which leaves no zombie behind. `None` while it runs, and when somebody else has waited for it.
-pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
+    // As std has it (waitpid(2)).
     match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-        Ok(WaitStatus::StillAlive) | Err(_) => None,
-        Ok(status) => Some(status),
+        Ok(WaitStatus::Exited(_, code)) => Some(ExitStatus::from_raw((code & 0xff) << 8)),
+        Ok(WaitStatus::Signaled(_, signal, core)) => {
+            Some(ExitStatus::from_raw(signal as i32 | if core { 0x80 } else { 0 }))
+        }
+        Ok(_) | Err(_) => None,
     }
 }
 
@@ -196,69 +206,44 @@ const NO_SYN: [libc::sock_filter; 4] = [
 
 /// Takes back `refuse_new`, whichever process did that. A filter of the user's own stays.
 pub(crate) fn let_in_again(listener: BorrowedFd<'_>) {
-    // Counted in instructions, not bytes.
-    let mut length = NO_SYN.len() as libc::socklen_t;
     let mut found = [libc::sock_filter { code: 0, jt: 0, jf: 0, k: 0 }; NO_SYN.len()];
-    // SAFETY: the kernel writes as many instructions as there is room for, which is `length`, and fails where there are more.
-    let asked = unsafe {
-        libc::getsockopt(
-            listener.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_GET_FILTER,
-            found.as_mut_ptr().cast(),
-            std::ptr::from_mut(&mut length),
-        )
-    };
     let same = |(one, other): (&libc::sock_filter, &libc::sock_filter)| {
         (one.code, one.jt, one.jf, one.k) == (other.code, other.jt, other.jf, other.k)
     };
-    if asked != 0 || length as usize != NO_SYN.len() || !found.iter().zip(&NO_SYN).all(same) {
-        return;
+    let length = filter_of(listener, &mut found);
+    if length.is_ok_and(|length| length == NO_SYN.len()) && found.iter().zip(&NO_SYN).all(same) {
+        let unused: libc::c_int = 0;
+        // The option has no value; it is passed as others are. ENOENT, where there is no filter any more, is as it should be.
+        let _ = set(listener, libc::SO_DETACH_FILTER, &unused);
     }
-    let unused: libc::c_int = 0;
-    // SAFETY: the option has no value; it is passed as others are. ENOENT, where there is no filter, is as it should be.
-    unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_DETACH_FILTER,
-            std::ptr::from_ref(&unused).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
 }
 
 /// From now on no new connection comes into the queue of this TCP listener, and those that are under way go on (socket(7),
 /// SO_ATTACH_FILTER): a client's SYN is dropped, and sent again by its kernel a second later. It acts on the socket, for all
 /// processes that share it. A socket with a filter of the user's own is left alone.
 pub(crate) fn refuse_new(listener: BorrowedFd<'_>) -> io::Result<()> {
-    let mut length: libc::socklen_t = 0;
-    // SAFETY: with a length of zero nothing is written but the number of instructions there are.
-    let asked = unsafe {
-        libc::getsockopt(
-            listener.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_GET_FILTER,
-            std::ptr::null_mut(),
-            std::ptr::from_mut(&mut length),
-        )
-    };
-    Errno::result(asked)?;
-    if length != 0 {
+    if filter_of(listener, &mut [])? != 0 {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the socket has a filter already"));
     }
+    // The kernel copies the program before the call returns.
     let mut program = NO_SYN;
-    let filter = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
-    // SAFETY: the kernel copies the program, of the length that is stated, before the call returns.
-    let attached = unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            std::ptr::from_ref(&filter).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    };
-    Errno::result(attached)?;
+    set(listener, libc::SO_ATTACH_FILTER, &libc::sock_fprog { len: 4, filter: program.as_mut_ptr() })
+}
+
+/// How many instructions the filter of a socket has, which are copied to `room`; where that is empty, they are only counted.
+fn filter_of(socket: BorrowedFd<'_>, room: &mut [libc::sock_filter]) -> io::Result<usize> {
+    let (fd, room_for) = (socket.as_raw_fd(), room.as_mut_ptr().cast());
+    // Counted in instructions, not bytes.
+    let mut length = room.len() as libc::socklen_t;
+    // SAFETY: the kernel writes as many instructions as there is room for, which is `length`, and fails where there are more.
+    let asked = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_GET_FILTER, room_for, &mut length) };
+    Errno::result(asked)?;
+    Ok(length as usize)
+}
+
+fn set<T>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
+    let (value, length) = (std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t);
+    // SAFETY: the kernel reads the value, of the size that is stated, before the call returns.
+    Errno::result(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, length) })?;
     Ok(())
 }

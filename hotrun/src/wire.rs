@@ -70,8 +70,6 @@ pub const PROTOCOL: u16 = 2;
 const LONGEST: usize = 4096;
 /// What stands for a socket without a name. sd_listen_fds_with_names(3).
 pub(crate) const UNNAMED: &str = "unknown";
-/// The longest name of a socket in bytes, as systemd has it.
-pub const LONGEST_NAME: usize = 255;
 
 /// From the server to the holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,26 +98,37 @@ pub(crate) enum ToHolder {
 
 /// From the holder to the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ToServer {
+#[non_exhaustive]
+pub enum ToServer {
     /// The process before will not come back: the sockets are the server's own.
     Commit,
-    /// Accept nothing.
+    /// Accept nothing until RESUME; answered by PAUSED.
     Pause,
-    /// Accept, after PAUSE or where the server was started to wait for this.
+    /// Accept, after PAUSE or where the server was started to wait for this ([`HOTRUN_WAITS`]).
     Resume,
-    /// Accept nothing more, finish what is live, and leave.
+    /// Accept nothing more, finish what is live, and leave; answered by DRAINING.
     Drain,
-    /// The socket of that name is held no more: whoever has not asked for it closes it.
-    Release { name: String },
+    /// The socket is held no more: a server that inherited it and has not asked for it closes it, so that clients are refused
+    /// there and do not wait for ever.
+    Release {
+        /// The name it was handed over under.
+        name: String,
+    },
     /// The holder will have nothing to do with this server.
-    Abort { why: String },
-    /// The holder has let its sockets go, and was asked to stop: the server stops, for all of them.
+    Abort {
+        /// The reason, for the log.
+        why: String,
+    },
+    /// The sockets are the server's alone, as the holder has let them go, and was asked to stop: the server stops, without a loss.
     Stop,
     /// Somebody asked the holder for an upgrade while this server was the one that started: it is this server's to do.
     Upgrade,
     /// Travels with a pidfd and an eventfd: a process of an earlier generation that is still there. Writing to the eventfd
     /// tells it to hurry.
-    Ancestor { generation: u32 },
+    Ancestor {
+        /// Its generation.
+        generation: u32,
+    },
 }
 
 impl ToHolder {
@@ -223,12 +232,12 @@ pub(crate) fn receive(channel: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<Own
 ///
 /// # Errors
 /// `InvalidInput`, with the reason.
-pub fn check_name(name: &str) -> io::Result<()> {
+pub(crate) fn check_name(name: &str) -> io::Result<()> {
     let why = if name.is_empty() {
         "is empty"
     } else if name == UNNAMED {
         "stands for a socket without one"
-    } else if name.len() > LONGEST_NAME {
+    } else if name.len() > 255 {
         "is longer than 255 bytes"
     } else if name.contains(':') {
         "has a colon"

@@ -388,7 +388,8 @@ fn one_that_an_older_holder_refuses_says_which_library_it_has() {
     });
     assert_eq!(server.address("http"), http);
     assert!(matches!(holder.receive().unwrap(), hotrun::holder::Said::Hello { .. }));
-    holder.abort("it speaks version 2 of the protocol, this is 1").unwrap();
+    let why = "it speaks version 2 of the protocol, this is 1".to_owned();
+    holder.tell(&hotrun::wire::ToServer::Abort { why }).unwrap();
     let said = server.says();
     assert!(said.contains("it speaks version 2 of the protocol, this is 1"), "{said}");
     let library = format!("(this is the library hotrun {}, protocol 2)", env!("CARGO_PKG_VERSION"));

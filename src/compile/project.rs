@@ -57,7 +57,7 @@ impl MetadataFlags for crate::config::Build {
     }
 }
 
-impl MetadataFlags for crate::cli::Session {
+impl MetadataFlags for crate::cli::SessionArgs {
     fn flags(&self) -> Vec<String> {
         metadata_flags(self.locked, self.offline, self.frozen, &self.config)
     }

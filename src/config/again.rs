@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// What the user has said, to choose again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Choice {
-    pub(super) args: cli::Session,
+    pub(super) args: cli::SessionArgs,
     pub(super) directory: PathBuf,
 }
 

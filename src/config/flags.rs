@@ -5,12 +5,12 @@ use std::fmt;
 use std::path::Path;
 
 use super::layer::{Layer, Origin, some_time};
-use super::{Address, Build, Data, Listen, Target, address, duration, values};
-use crate::cli::Session;
+use super::{Address, Data, Listen, Target, address, duration, values};
+use crate::cli::SessionArgs;
 use crate::error::{Error, Result};
 
 /// Paths and globs are meant from `directory`, where the user stands. Clap has refused empty paths already.
-pub(super) fn layer(args: &Session, directory: &Path) -> Result<Layer> {
+pub(super) fn layer(args: &SessionArgs, directory: &Path) -> Result<Layer> {
     let target = match (&args.bin, &args.example) {
         (Some(name), _) => Some(target("--bin", name, Target::Bin)?),
         (None, Some(name)) => Some(target("--example", name, Target::Example)?),
@@ -25,7 +25,7 @@ pub(super) fn layer(args: &Session, directory: &Path) -> Result<Layer> {
         features: said(&args.features).map(features).transpose()?,
         profile: profile(args)?,
         replay: if args.no_replay { Some(false) } else { args.replay },
-        debug: one("--debug", &args.debug, values::debug)?,
+        debug: args.debug,
         args: said(&args.args).map(<[_]>::to_vec),
         env: args.env.iter().map(|pair| variable(pair)).collect::<Result<_>>()?,
         env_file: args.env_file.as_ref().map(|file| (directory.join(file), Origin::flag("--env-file"))),
@@ -34,8 +34,8 @@ pub(super) fn layer(args: &Session, directory: &Path) -> Result<Layer> {
             .map(|list| list.iter().map(|one| (directory.join(one), Origin::flag("--watch"))).collect()),
         ignore: all("--ignore", &args.ignore, |one| values::glob(one, directory))?,
         data: all("--data", &args.data, |one| data(one, directory))?,
-        strategy: one("--strategy", &args.strategy, values::strategy)?,
-        handoff: one("--handoff", &args.handoff, values::handoff)?.map(|way| (way, Origin::flag("--handoff"))),
+        strategy: args.strategy,
+        handoff: args.handoff.map(|way| (way, Origin::flag("--handoff"))),
         ready: one("--ready", &args.ready, values::ready)?,
         overlap: if args.no_overlap { Some(false) } else { args.overlap },
         ready_timeout: one("--ready-timeout", &args.ready_timeout, ready_timeout)?,
@@ -46,8 +46,8 @@ pub(super) fn layer(args: &Session, directory: &Path) -> Result<Layer> {
     })
 }
 
-/// The part of the flags that only cargo understands; checked as far as cargo would blame hotrun for it.
-pub(super) fn for_cargo(args: &Session, directory: &Path, build: &mut Build) -> Result<()> {
+/// The part of the flags that only cargo understands, as far as cargo would blame hotrun for it.
+pub(super) fn check_for_cargo(args: &SessionArgs) -> Result<()> {
     if let Some(jobs) = &args.jobs
         && jobs != "default"
         && jobs.parse::<i32>().unwrap_or(0) == 0
@@ -61,15 +61,6 @@ pub(super) fn for_cargo(args: &Session, directory: &Path, build: &mut Build) -> 
     for setting in &args.config {
         values::not_empty(setting).map_err(by("--config"))?;
     }
-    build.all_features = args.all_features;
-    build.no_default_features = args.no_default_features;
-    build.triple = args.target.clone();
-    build.target_dir = args.target_dir.as_ref().map(|dir| directory.join(dir));
-    build.jobs = args.jobs.clone();
-    build.locked = args.locked;
-    build.offline = args.offline;
-    build.frozen = args.frozen;
-    build.cargo_config = args.config.clone();
     Ok(())
 }
 
@@ -103,7 +94,7 @@ fn features(list: &[String]) -> Result<Vec<String>> {
     Ok(names.into_iter().map(str::to_owned).collect())
 }
 
-fn profile(args: &Session) -> Result<Option<String>> {
+fn profile(args: &SessionArgs) -> Result<Option<String>> {
     if args.release {
         return Ok(Some("release".to_owned()));
     }

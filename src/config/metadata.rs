@@ -72,14 +72,10 @@ pub(super) fn layer(text: &str, manifest: &Path, section: Section) -> Result<Lay
     for part in source.section.split('.') {
         found = found.and_then(|item| item.get(part));
     }
-    let Some(item) = found else { return Ok(Layer::default()) };
-    let Some(table) = item.as_table_like() else {
+    let Some((item, node)) = found.and_then(|item| Some((item, Node::of(item)?))) else { return Ok(Layer::default()) };
+    let Node::Table(table) = node else {
         let place = source.place(&item.span().unwrap_or_default());
-        return Err(Error::usage(format!(
-            "{place}: [{}]: found {}, expected a table",
-            source.section,
-            shown_item(item)
-        )));
+        return Err(Error::usage(format!("{place}: [{}]: found {node}, expected a table", source.section)));
     };
     from_table(&source, table)
 }
@@ -100,7 +96,7 @@ fn from_table(source: &Source<'_>, table: &dyn TableLike) -> Result<Layer> {
             "features" => layer.features = Some(entry.list(|one| Ok(one.word()?.to_owned()))?),
             "profile" => layer.profile = Some(entry.word()?.to_owned()),
             "replay" => layer.replay = Some(entry.boolean()?),
-            "debug" => layer.debug = Some(entry.parsed(values::debug)?),
+            "debug" => layer.debug = Some(entry.parsed(values::word)?),
             "args" => layer.args = Some(entry.list(|one| Ok(one.checked(values::no_nul)?.into()))?),
             "env" => layer.env = entry.table()?.into_iter().map(variable).collect::<Result<_>>()?,
             "env-file" => layer.env_file = Some((directory.join(entry.word()?), origin())),
@@ -114,8 +110,8 @@ fn from_table(source: &Source<'_>, table: &dyn TableLike) -> Result<Layer> {
                 };
                 layer.data = Some(entry.table()?.into_iter().map(data).collect::<Result<_>>()?);
             }
-            "strategy" => layer.strategy = Some(entry.parsed(values::strategy)?),
-            "handoff" => layer.handoff = Some((entry.parsed(values::handoff)?, origin())),
+            "strategy" => layer.strategy = Some(entry.parsed(values::word)?),
+            "handoff" => layer.handoff = Some((entry.parsed(values::word)?, origin())),
             "ready" => layer.ready = Some(entry.parsed(values::ready)?),
             "overlap" => layer.overlap = Some(entry.boolean()?),
             "ready-timeout" => layer.ready_timeout = Some(some_time(entry.time()?).map_err(|why| entry.refuse(why))?),
@@ -199,16 +195,41 @@ enum Node<'a> {
     Tables,
 }
 
+impl<'a> Node<'a> {
+    fn of(item: &'a Item) -> Option<Node<'a>> {
+        match item {
+            Item::None => None,
+            Item::Value(value) => Some(Node::of_value(value)),
+            Item::Table(table) => Some(Node::Table(table)),
+            Item::ArrayOfTables(_) => Some(Node::Tables),
+        }
+    }
+
+    fn of_value(value: &'a Value) -> Node<'a> {
+        value.as_inline_table().map_or(Node::Value(value), |table| Node::Table(table))
+    }
+}
+
+/// As it is called in a sentence.
+impl fmt::Display for Node<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Node::Value(Value::String(text)) => write!(f, "the string {:?}", text.value()),
+            Node::Value(Value::Integer(number)) => write!(f, "the number {}", number.value()),
+            Node::Value(Value::Float(number)) => write!(f, "the number {}", number.value()),
+            Node::Value(Value::Boolean(yes)) => write!(f, "{}", yes.value()),
+            Node::Value(Value::Datetime(date)) => write!(f, "the date {}", date.value()),
+            Node::Value(Value::Array(_)) => f.write_str("a list"),
+            Node::Value(Value::InlineTable(_)) | Node::Table(_) => f.write_str("a table"),
+            Node::Tables => f.write_str("an array of tables"),
+        }
+    }
+}
+
 /// Keys are named from `[section]` on: `prefix` is empty or ends in a dot.
 fn entries<'a>(source: &'a Source<'a>, table: &'a dyn TableLike, prefix: &str) -> Vec<(&'a str, Entry<'a>)> {
     let entry = |(key, item): (&'a str, &'a Item)| {
-        let node = match item {
-            Item::None => return None,
-            Item::Value(Value::InlineTable(inline)) => Node::Table(inline),
-            Item::Value(value) => Node::Value(value),
-            Item::Table(table) => Node::Table(table),
-            Item::ArrayOfTables(_) => Node::Tables,
-        };
+        let node = Node::of(item)?;
         // A table made of dotted keys has no span of its own; its key has.
         let span = item.span().or_else(|| table.key(key).and_then(|key| key.span())).unwrap_or_default();
         Some((key, Entry { source, name: format!("{prefix}{key}"), span, node }))
@@ -226,12 +247,7 @@ impl<'a> Entry<'a> {
     }
 
     fn expected(&self, what: &str) -> Error {
-        let found = match self.node {
-            Node::Value(value) => shown(value),
-            Node::Table(_) => "a table".to_owned(),
-            Node::Tables => "an array of tables".to_owned(),
-        };
-        self.refuse(format!("found {found}, expected {what}"))
+        self.refuse(format!("found {}, expected {what}", self.node))
     }
 
     /// Any string, an empty one too.
@@ -279,17 +295,8 @@ impl<'a> Entry<'a> {
             return Err(self.expected("a list of strings"));
         };
         let element = |value: &'a Value| {
-            let node = match value {
-                Value::InlineTable(table) => Node::Table(table),
-                Value::String(_)
-                | Value::Integer(_)
-                | Value::Float(_)
-                | Value::Boolean(_)
-                | Value::Datetime(_)
-                | Value::Array(_) => Node::Value(value),
-            };
             let span = value.span().unwrap_or_else(|| self.span.clone());
-            Entry { source: self.source, name: self.name.clone(), span, node }
+            Entry { source: self.source, name: self.name.clone(), span, node: Node::of_value(value) }
         };
         Ok(list.iter().map(element).collect())
     }
@@ -303,26 +310,5 @@ impl<'a> Entry<'a> {
             Node::Table(table) => Ok(entries(self.source, table, &format!("{}.", self.name))),
             Node::Value(_) | Node::Tables => Err(self.expected("a table, as in { NAME = \"value\" }")),
         }
-    }
-}
-
-fn shown_item(item: &Item) -> String {
-    match item {
-        Item::None => "nothing".to_owned(),
-        Item::Value(value) => shown(value),
-        Item::Table(_) => "a table".to_owned(),
-        Item::ArrayOfTables(_) => "an array of tables".to_owned(),
-    }
-}
-
-fn shown(value: &Value) -> String {
-    match value {
-        Value::String(text) => format!("the string {:?}", text.value()),
-        Value::Integer(number) => format!("the number {}", number.value()),
-        Value::Float(number) => format!("the number {}", number.value()),
-        Value::Boolean(yes) => format!("{}", yes.value()),
-        Value::Datetime(date) => format!("the date {}", date.value()),
-        Value::Array(_) => "a list".to_owned(),
-        Value::InlineTable(_) => "a table".to_owned(),
     }
 }

@@ -29,7 +29,7 @@ pub use self::address::{Address, Listen};
 pub use self::again::Choice;
 pub use self::env_file::env_file;
 pub use self::values::glob_set;
-pub use crate::cli::{Color, Format};
+pub use crate::cli::{Color, Debug, Format, HandOff, Strategy};
 
 /// Paths in it are absolute.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,14 +92,6 @@ impl Target {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Debug {
-    /// File and line in backtraces, for the workspace's own crates.
-    LineTables,
-    /// All that a debugger needs.
-    Full,
-}
-
 /// How the program is started, apart from its sockets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
@@ -148,22 +140,6 @@ pub struct Upgrade {
     pub kill_timeout: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strategy {
-    Upgrade,
-    Restart,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandOff {
-    Auto,
-    Library,
-    ListenFds,
-    /// The program binds for itself, and is given the held sockets when it does.
-    Bind,
-    None,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ready {
     Auto,
@@ -187,7 +163,7 @@ pub struct Output {
 }
 
 /// Brings the flags, the package's manifest and the workspace's together, for the package that they choose.
-pub fn load(args: &cli::Session, metadata: &Metadata) -> Result<Config> {
+pub fn load(args: &cli::SessionArgs, metadata: &Metadata) -> Result<Config> {
     let directory = std::env::current_dir()
         .map_err(|error| Error::failure(format!("finding out the current directory: {error}")))?;
     let mut config = load_from(args, metadata, &directory)?;
@@ -198,7 +174,7 @@ pub fn load(args: &cli::Session, metadata: &Metadata) -> Result<Config> {
 }
 
 /// As `load`, for a user who stands in `directory`.
-fn load_from(args: &cli::Session, metadata: &Metadata, directory: &Path) -> Result<Config> {
+fn load_from(args: &cli::SessionArgs, metadata: &Metadata, directory: &Path) -> Result<Config> {
     let mut flags = flags::layer(args, directory)?;
     let root = metadata.workspace_root.join("Cargo.toml");
     let mut workspace = metadata::read(root.as_std_path(), Section::Workspace)?;
@@ -213,26 +189,26 @@ fn load_from(args: &cli::Session, metadata: &Metadata, directory: &Path) -> Resu
     let said = flags.over(own).over(workspace);
     check_together(&said)?;
 
-    let mut build = Build {
+    flags::check_for_cargo(args)?;
+    let build = Build {
         manifest_path: package.manifest_path.clone().into_std_path_buf(),
         package: package.name.to_string(),
         package_id: package.id.clone(),
         target,
         features: said.features.unwrap_or_default(),
-        all_features: false,
-        no_default_features: false,
+        all_features: args.all_features,
+        no_default_features: args.no_default_features,
         profile: said.profile,
-        triple: None,
-        target_dir: None,
-        jobs: None,
-        locked: false,
-        offline: false,
-        frozen: false,
-        cargo_config: Vec::new(),
+        triple: args.target.clone(),
+        target_dir: args.target_dir.as_ref().map(|dir| directory.join(dir)),
+        jobs: args.jobs.clone(),
+        locked: args.locked,
+        offline: args.offline,
+        frozen: args.frozen,
+        cargo_config: args.config.clone(),
         replay: said.replay.unwrap_or(true),
         debug: said.debug.unwrap_or(Debug::LineTables),
     };
-    flags::for_cargo(args, directory, &mut build)?;
     Ok(Config {
         build,
         program: Run { args: said.args.unwrap_or_default(), env: said.env, env_file: there(said.env_file)? },

@@ -4,10 +4,11 @@
 use std::path::Path;
 use std::str::FromStr;
 
+use clap::ValueEnum;
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use nix::sys::signal::Signal;
 
-use super::{DataAction, Debug, HandOff, Ready, Strategy, duration};
+use super::{DataAction, Ready, duration};
 
 /// The candidate that was probably meant, as the end of a sentence; nothing if none is near.
 pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
@@ -21,31 +22,12 @@ pub(super) fn listed<T: AsRef<str>>(words: impl IntoIterator<Item = T>) -> Strin
     words.into_iter().map(|word| format!("`{}`", word.as_ref())).collect::<Vec<_>>().join(", ")
 }
 
-pub(super) fn debug(text: &str) -> Result<Debug, String> {
-    match text {
-        "line-tables" => Ok(Debug::LineTables),
-        "full" => Ok(Debug::Full),
-        _ => Err(unknown(text, &["line-tables", "full"])),
-    }
-}
-
-pub(super) fn strategy(text: &str) -> Result<Strategy, String> {
-    match text {
-        "upgrade" => Ok(Strategy::Upgrade),
-        "restart" => Ok(Strategy::Restart),
-        _ => Err(unknown(text, &["upgrade", "restart"])),
-    }
-}
-
-pub(super) fn handoff(text: &str) -> Result<HandOff, String> {
-    match text {
-        "auto" => Ok(HandOff::Auto),
-        "library" => Ok(HandOff::Library),
-        "listen-fds" => Ok(HandOff::ListenFds),
-        "none" => Ok(HandOff::None),
-        "bind" => Ok(HandOff::Bind),
-        _ => Err(unknown(text, &["auto", "library", "listen-fds", "bind", "none"])),
-    }
+/// One of the words that the flag of the same name takes.
+pub(super) fn word<T: ValueEnum>(text: &str) -> Result<T, String> {
+    T::from_str(text, false).map_err(|_| {
+        let known: Vec<_> = T::value_variants().iter().filter_map(T::to_possible_value).collect();
+        unknown(text, &known.iter().map(|value| value.get_name()).collect::<Vec<_>>())
+    })
 }
 
 pub(super) fn ready(text: &str) -> Result<Ready, String> {
@@ -169,6 +151,7 @@ fn unknown(text: &str, known: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::HandOff;
     use super::*;
     use proptest::prelude::{any, proptest};
     use std::time::Duration;
@@ -279,7 +262,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in any::<String>()) {
-            let _ = (ready(&text), data_action(&text), handoff(&text), strategy(&text), debug(&text));
+            let _ = (ready(&text), data_action(&text), word::<HandOff>(&text));
             if let Ok(absolute) = glob(&text, Path::new("/srv/shop")) {
                 assert!(glob_set([absolute.as_str()]).is_ok(), "{absolute:?}");
             }

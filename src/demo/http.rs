@@ -24,7 +24,7 @@ pub enum Failure {
     Lost(Loss, String),
 }
 
-type Outcome<T> = Result<T, Failure>;
+type Result<T> = std::result::Result<T, Failure>;
 
 struct Head {
     framing: Framing,
@@ -37,7 +37,7 @@ enum Framing {
 }
 
 impl Connection {
-    pub fn open(addr: SocketAddr, timeout: Duration) -> Outcome<Connection> {
+    pub fn open(addr: SocketAddr, timeout: Duration) -> Result<Connection> {
         let connected = TcpStream::connect_timeout(&addr, timeout);
         match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
             Ok(stream) => Ok(Connection { stream, buffer: Vec::new(), answers: 0 }),
@@ -53,7 +53,7 @@ impl Connection {
         }
     }
 
-    pub fn exchange(&mut self, message: &[u8], deadline: Instant) -> Outcome<Answer> {
+    pub fn exchange(&mut self, message: &[u8], deadline: Instant) -> Result<Answer> {
         if self.answers > 0 {
             self.is_still_open()?;
         }
@@ -82,7 +82,7 @@ impl Connection {
     }
 
     /// What a careful client does before it uses a kept connection: look whether the other side has ended it.
-    fn is_still_open(&mut self) -> Outcome<()> {
+    fn is_still_open(&mut self) -> Result<()> {
         let looked = self.stream.set_nonblocking(true).and_then(|()| {
             let looked = self.stream.peek(&mut [0]);
             self.stream.set_nonblocking(false)?;
@@ -96,7 +96,7 @@ impl Connection {
         }
     }
 
-    fn head(&mut self, deadline: Instant) -> Outcome<Head> {
+    fn head(&mut self, deadline: Instant) -> Result<Head> {
         // An end before the first byte is told apart from one inside the answer.
         if self.buffer.is_empty() && self.fill(deadline)? == 0 {
             return Err(Failure::Ended);
@@ -111,7 +111,7 @@ impl Connection {
         Head::parse(&lines)
     }
 
-    fn chunks(&mut self, deadline: Instant) -> Outcome<Vec<u8>> {
+    fn chunks(&mut self, deadline: Instant) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
             let line = self.text_line(deadline)?;
@@ -130,7 +130,7 @@ impl Connection {
     }
 
     /// One line of the protocol, without its end.
-    fn text_line(&mut self, deadline: Instant) -> Outcome<String> {
+    fn text_line(&mut self, deadline: Instant) -> Result<String> {
         loop {
             if let Some(end) = self.buffer.windows(2).position(|two| two == b"\r\n") {
                 let line: Vec<u8> = self.buffer.drain(..end + 2).take(end).collect();
@@ -143,14 +143,14 @@ impl Connection {
         }
     }
 
-    fn exactly(&mut self, length: usize, deadline: Instant) -> Outcome<Vec<u8>> {
+    fn exactly(&mut self, length: usize, deadline: Instant) -> Result<Vec<u8>> {
         while self.buffer.len() < length {
             self.more(deadline)?;
         }
         Ok(self.buffer.drain(..length).collect())
     }
 
-    fn more(&mut self, deadline: Instant) -> Outcome<()> {
+    fn more(&mut self, deadline: Instant) -> Result<()> {
         match self.fill(deadline)? {
             0 => Err(Failure::Lost(Loss::Cut, format!("the stream ended inside an answer: {}", self.glimpse()))),
             _ => Ok(()),
@@ -162,7 +162,7 @@ impl Connection {
         format!("{} bytes unread, {:?}", self.buffer.len(), String::from_utf8_lossy(start))
     }
 
-    fn fill(&mut self, deadline: Instant) -> Outcome<usize> {
+    fn fill(&mut self, deadline: Instant) -> Result<usize> {
         let mut chunk = [0; 16 * 1024];
         loop {
             self.wait_until(deadline)?;
@@ -177,7 +177,7 @@ impl Connection {
         }
     }
 
-    fn wait_until(&self, deadline: Instant) -> Outcome<()> {
+    fn wait_until(&self, deadline: Instant) -> Result<()> {
         let left = deadline.saturating_duration_since(now());
         if left.is_zero() {
             return Err(Failure::Lost(Loss::TimedOut, "no complete answer in time".into()));
@@ -188,7 +188,7 @@ impl Connection {
 }
 
 impl Head {
-    fn parse(lines: &[String]) -> Outcome<Head> {
+    fn parse(lines: &[String]) -> Result<Head> {
         let status = lines.first().map(String::as_str).unwrap_or_default();
         if !status.starts_with("HTTP/1.1 200") {
             return Err(malformed(&format!("status {status:?}")));

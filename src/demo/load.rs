@@ -90,9 +90,11 @@ impl Load {
     pub fn start_with(addr: SocketAddr, mix: Mix, timeout: Duration) -> Load {
         let shared = Arc::new(Shared { began: now(), counts: Mutex::default(), counted: Condvar::new() });
         let mut load = Load { shared, stop: Vec::new(), threads: Vec::new() };
-        for (kind, threads) in [(Kind::Fresh, mix.fresh), (Kind::KeepAlive, mix.keep_alive), (Kind::Slow, mix.slow)] {
+        for (kind, threads) in
+            [(ClientKind::Fresh, mix.fresh), (ClientKind::KeepAlive, mix.keep_alive), (ClientKind::Slow, mix.slow)]
+        {
             for _ in 0..threads {
-                let extra = if kind == Kind::Slow { mix.slow_ms } else { 0 };
+                let extra = if kind == ClientKind::Slow { mix.slow_ms } else { 0 };
                 let timeout = timeout + Duration::from_millis(extra);
                 let client = Client { kind, addr, slow_ms: mix.slow_ms, timeout, shared: Arc::clone(&load.shared) };
                 let (stop, stopped) = mpsc::channel();
@@ -161,14 +163,14 @@ struct Counts {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ClientKind {
     Fresh,
     KeepAlive,
     Slow,
 }
 
 struct Client {
-    kind: Kind,
+    kind: ClientKind,
     addr: SocketAddr,
     slow_ms: u64,
     timeout: Duration,
@@ -263,10 +265,10 @@ impl Client {
 
     fn message(&self, nth: u64) -> Vec<u8> {
         let (method, path, length, connection) = match self.kind {
-            Kind::Fresh => ("GET", "/".to_owned(), 0, "close"),
-            Kind::Slow => ("GET", format!("/slow?ms={}", self.slow_ms), 0, "close"),
-            Kind::KeepAlive if nth % 4 == 3 => ("POST", "/".to_owned(), 16 * 1024, "keep-alive"),
-            Kind::KeepAlive => ("GET", "/".to_owned(), 0, "keep-alive"),
+            ClientKind::Fresh => ("GET", "/".to_owned(), 0, "close"),
+            ClientKind::Slow => ("GET", format!("/slow?ms={}", self.slow_ms), 0, "close"),
+            ClientKind::KeepAlive if nth % 4 == 3 => ("POST", "/".to_owned(), 16 * 1024, "keep-alive"),
+            ClientKind::KeepAlive => ("GET", "/".to_owned(), 0, "keep-alive"),
         };
         let host = self.addr;
         let length_line = if length > 0 { format!("Content-Length: {length}\r\n") } else { String::new() };
@@ -288,7 +290,7 @@ impl Client {
         counts.meet(&answer.version);
         counts.tally.requests += 1;
         *counts.tally.by_version.entry(answer.version.clone()).or_default() += 1;
-        if self.kind != Kind::Slow {
+        if self.kind != ClientKind::Slow {
             counts.latencies.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
         }
         if open.older.contains(&answer.version) {
@@ -296,7 +298,7 @@ impl Client {
             counts.lose(self.loss(Loss::WrongVersion, what));
         }
         drop(counts);
-        if self.kind == Kind::KeepAlive && !answer.close {
+        if self.kind == ClientKind::KeepAlive && !answer.close {
             return Some(open);
         }
         open.connection.see_it_end();
@@ -312,9 +314,9 @@ impl Client {
 
     fn loss(&self, loss: Loss, what: String) -> Lost {
         let client = match self.kind {
-            Kind::Fresh => "fresh",
-            Kind::KeepAlive => "keep-alive",
-            Kind::Slow => "slow",
+            ClientKind::Fresh => "fresh",
+            ClientKind::KeepAlive => "keep-alive",
+            ClientKind::Slow => "slow",
         };
         Lost { loss, at: now() - self.shared.began, client, what }
     }

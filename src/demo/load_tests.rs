@@ -118,51 +118,46 @@ fn refused() {
 }
 
 #[test]
-fn a_reset_instead_of_an_answer() {
-    let tally = three(FRESH, |_, mut stream| {
-        read_request(&mut stream);
+fn each_way_to_lose_an_answer_has_its_name() {
+    fn ask(stream: &mut TcpStream) {
+        read_request(stream);
+    }
+    fn part(stream: &mut TcpStream, text: &[u8]) {
+        ask(stream);
+        stream.write_all(text).unwrap();
+    }
+    type Behave = fn(TcpStream);
+    let a_reset: Behave = |mut stream| {
+        ask(&mut stream);
         reset(stream);
-    });
-    assert_only(&tally, Loss::Reset);
-}
-
-#[test]
-fn a_reset_of_an_idle_connection_is_no_retry() {
-    let tally = three(KEPT, |_, mut stream| {
-        read_request(&mut stream);
+    };
+    let a_reset_while_idle: Behave = |mut stream| {
+        ask(&mut stream);
         answer(&mut stream, "1");
         reset(stream);
-    });
-    assert_eq!(tally.retried, 0);
-    assert_only(&tally, Loss::Reset);
-}
-
-#[test]
-fn a_body_shorter_than_its_length() {
-    let tally = three(FRESH, |_, mut stream| {
-        read_request(&mut stream);
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nversion: 1\n").unwrap();
-    });
-    assert_only(&tally, Loss::Cut);
-}
-
-#[test]
-fn chunks_without_the_last_one() {
-    let tally = three(FRESH, |_, mut stream| {
-        read_request(&mut stream);
-        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nversion: 1\n\r\n").unwrap();
-    });
-    assert_only(&tally, Loss::Cut);
-}
-
-#[test]
-fn an_end_before_any_answer() {
-    for mix in [FRESH, KEPT] {
-        let tally = three(mix, |_, mut stream| {
-            read_request(&mut stream);
-        });
+    };
+    let a_body_shorter_than_its_length: Behave =
+        |mut stream| part(&mut stream, b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nversion: 1\n");
+    let chunks_without_the_last_one: Behave =
+        |mut stream| part(&mut stream, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nversion: 1\n\r\n");
+    let an_end_before_any_answer: Behave = |mut stream| ask(&mut stream);
+    let an_end_inside_a_later_answer: Behave = |mut stream| {
+        ask(&mut stream);
+        answer(&mut stream, "1");
+        part(&mut stream, b"HTTP/1.1 200 OK\r\nConte");
+    };
+    for (mix, behave, loss) in [
+        (FRESH, a_reset, Loss::Reset),
+        (KEPT, a_reset_while_idle, Loss::Reset),
+        (FRESH, a_body_shorter_than_its_length, Loss::Cut),
+        (FRESH, chunks_without_the_last_one, Loss::Cut),
+        (FRESH, an_end_before_any_answer, Loss::Cut),
+        (KEPT, an_end_before_any_answer, Loss::Cut),
+        (KEPT, an_end_inside_a_later_answer, Loss::Cut),
+    ] {
+        let tally = three(mix, move |_, stream| behave(stream));
+        assert_only(&tally, loss);
         assert_eq!(tally.retried, 0);
-        assert_only(&tally, Loss::Cut);
     }
 }
 
@@ -178,17 +173,6 @@ fn an_end_between_two_answers_is_retried() {
     assert_eq!(tally.lost(), 0, "{tally:?}");
     assert!(tally.retried >= 2, "{tally:?}");
     assert_eq!(tally.by_version["1"], tally.requests);
-}
-
-#[test]
-fn an_end_inside_a_later_answer_is_cut() {
-    let tally = three(KEPT, |_, mut stream| {
-        read_request(&mut stream);
-        answer(&mut stream, "1");
-        read_request(&mut stream);
-        stream.write_all(b"HTTP/1.1 200 OK\r\nConte").unwrap();
-    });
-    assert_only(&tally, Loss::Cut);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::scaffold::{self, Template};
 use edits::{Change, EDITS, FIRST_VERSION};
 use load::{Load, Mix, Tally};
 use serde_json::Value;
-use session::Session;
+use session::ChildSession;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -61,7 +61,7 @@ const EACH_EDIT: Duration = Duration::from_secs(120);
 struct Demo {
     file: PathBuf,
     addr: SocketAddr,
-    session: Session,
+    session: ChildSession,
     serving: u64,
     swaps: usize,
     /// Connections that old programs ended by force.
@@ -80,7 +80,7 @@ impl Demo {
         } else {
             say::line("A new server, built and run by a session of its own. The first build takes a while.");
         }
-        let mut session = Session::start(&project.join("Cargo.toml"), addr)?;
+        let mut session = ChildSession::start(&project.join("Cargo.toml"), addr)?;
         let progress = Progress::new();
         let serving = session.wait("the first program to serve", FIRST_BUILD, |event| {
             progress.show(event);
@@ -138,9 +138,8 @@ impl Demo {
 
     /// Waits for the next generation. An edit seen half written may fail to build before; only what comes of it counts.
     fn swap(&mut self) -> Result<Option<f64>> {
-        let (before, gone, cut) = (self.serving, &mut self.gone, &mut self.cut);
-        let (generation, live) = self.session.wait("the new version to serve", EACH_EDIT, |event| {
-            note_end(event, gone, cut);
+        let before = self.serving;
+        let (generation, live) = self.wait("the new version to serve", |event, _| {
             let generation = event["generation"].as_u64().unwrap_or(0);
             let is_new = event["event"] == "serving" && generation > before;
             Ok(is_new.then(|| (generation, event["timing"]["saved-to-live"].as_f64())))
@@ -153,39 +152,41 @@ impl Demo {
 
     /// Waits for the failure that the edit was made for.
     fn fails(&mut self, wanted: &str) -> Result<String> {
-        let (serving, gone, cut) = (self.serving, &mut self.gone, &mut self.cut);
-        self.session.wait(&format!("`{wanted}`"), EACH_EDIT, |event| {
-            note_end(event, gone, cut);
-            match event["event"].as_str() {
-                Some("serving") => Err(Error::failure("an edit that had to fail was put into service")),
-                Some(name) if name == wanted && event["serving"].as_u64() != Some(serving) => {
-                    Err(Error::failure(format!("after the failed edit generation {serving} should serve on: {event}")))
-                }
-                Some(name) => Ok((name == wanted).then_some(())),
-                None => Ok(None),
+        let serving = self.serving;
+        self.wait(&format!("`{wanted}`"), |event, _| match event["event"].as_str() {
+            Some("serving") => Err(Error::failure("an edit that had to fail was put into service")),
+            Some(name) if name == wanted && event["serving"].as_u64() != Some(serving) => {
+                Err(Error::failure(format!("after the failed edit generation {serving} should serve on: {event}")))
             }
+            Some(name) => Ok((name == wanted).then_some(())),
+            None => Ok(None),
         })?;
         Ok(format!("refused, generation {serving} serves on"))
     }
 
     /// The load goes on until every earlier program has left: the last answers are the ones at risk.
     fn last_ones_leave(&mut self) -> Result<()> {
-        let (serving, gone, cut) = (self.serving, &mut self.gone, &mut self.cut);
-        if gone.range(..serving).count() >= self.swaps {
+        let (serving, expected) = (self.serving, self.swaps);
+        let have_left = |gone: &BTreeSet<u64>| gone.range(..serving).count() >= expected;
+        if have_left(&self.gone) {
             return Ok(());
         }
-        let expected = self.swaps;
-        self.session.wait("the old programs to leave", EACH_EDIT, |event| {
-            note_end(event, gone, cut);
-            Ok((gone.range(..serving).count() >= expected).then_some(()))
-        })
+        self.wait("the old programs to leave", |_, gone| Ok(have_left(gone).then_some(())))
     }
-}
 
-fn note_end(event: &Value, gone: &mut BTreeSet<u64>, cut: &mut u64) {
-    if event["event"] == "drained" {
-        gone.extend(event["generation"].as_u64());
-        *cut += event["cut"].as_u64().unwrap_or(0);
+    /// Waits for what is looked for in an event, or in those generations that have left by then.
+    fn wait<T>(
+        &mut self,
+        what: &str,
+        mut wanted: impl FnMut(&Value, &BTreeSet<u64>) -> Result<Option<T>>,
+    ) -> Result<T> {
+        self.session.wait(what, EACH_EDIT, |event| {
+            if event["event"] == "drained" {
+                self.gone.extend(event["generation"].as_u64());
+                self.cut += event["cut"].as_u64().unwrap_or(0);
+            }
+            wanted(event, &self.gone)
+        })
     }
 }
 

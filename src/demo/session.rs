@@ -2,6 +2,7 @@
 //! what the demo asks of it.
 
 use crate::error::{Error, Result, Tried};
+use crate::process::lock;
 use crate::report::clean;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -12,12 +13,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Ended when dropped, with a signal first.
-pub struct Session {
+pub struct ChildSession {
     child: Child,
     /// One JSON object each; disconnected when the session has closed its output.
     events: Receiver<Value>,
@@ -26,23 +27,17 @@ pub struct Session {
     ended: bool,
 }
 
-impl Session {
+impl ChildSession {
     /// A session for the project, whose server is told to listen on `addr`.
-    pub fn start(manifest: &Path, addr: SocketAddr) -> Result<Session> {
+    pub fn start(manifest: &Path, addr: SocketAddr) -> Result<ChildSession> {
         // The link stays right when the file is replaced meanwhile, as when this program is itself being developed.
-        let link = Path::new("/proc/self/exe");
-        let program = if link.exists() {
-            link.to_owned()
-        } else {
-            std::env::current_exe().tried("find this program's own file")?
-        };
-        let mut command = Command::new(program);
+        let mut command = Command::new("/proc/self/exe");
         command.arg("--manifest-path").arg(manifest).args(["--message-format", "json", "--no-keys"]);
         command.env("ADDR", addr.to_string());
-        Session::spawn(command)
+        ChildSession::spawn(command)
     }
 
-    fn spawn(mut command: Command) -> Result<Session> {
+    fn spawn(mut command: Command) -> Result<ChildSession> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().tried("start a session")?;
         let said = Arc::new(Mutex::new(VecDeque::new()));
@@ -65,7 +60,7 @@ impl Session {
             let said = Arc::clone(&said);
             lines(stderr, move |line| keep(&said, &line));
         }
-        Ok(Session { child, events, said, ended: false })
+        Ok(ChildSession { child, events, said, ended: false })
     }
 
     /// Waits until `wanted` finds what it looks for in an event; `what` names it in the error.
@@ -102,7 +97,7 @@ impl Session {
 
     /// The error with what the session said last.
     fn explained(&self, error: Error) -> Error {
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = lock(&self.said);
         if said.is_empty() {
             return error;
         }
@@ -133,7 +128,7 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for ChildSession {
     fn drop(&mut self) {
         if !self.ended {
             let _ = self.terminate();
@@ -154,7 +149,7 @@ fn lines(from: impl Read + Send + 'static, mut take: impl FnMut(String) + Send +
 }
 
 fn keep(said: &Mutex<VecDeque<String>>, line: &str) {
-    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut said = lock(said);
     if said.len() == 30 {
         said.pop_front();
     }
@@ -173,10 +168,10 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    fn shell(script: &str) -> Session {
+    fn shell(script: &str) -> ChildSession {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Session::spawn(command).unwrap()
+        ChildSession::spawn(command).unwrap()
     }
 
     fn named<'a>(name: &'a str) -> impl FnMut(&Value) -> Result<Option<u64>> + 'a {

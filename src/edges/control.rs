@@ -2,9 +2,9 @@
 //! Never lives here: answering; the session does.
 
 use super::find;
-use super::message::{Request, State};
+use super::message::{Request, SessionStatus};
 use super::registry::Listed;
-use super::visitors::{LIMITS, Visitors, Way};
+use super::visitors::{LIMITS, Visitors};
 use crate::cli;
 use crate::error::{Error, Result, Tried};
 use crate::process::private;
@@ -16,24 +16,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+pub use super::visitors::Reply;
+
 /// How long a session may take to be gone once nothing of it runs any more.
 const ENDING: Duration = Duration::from_secs(10);
-
-/// Somebody who waits for an answer.
-#[derive(Debug)]
-pub struct Reply(Way);
-
-impl Reply {
-    pub fn send(self, state: &State) {
-        let line = serde_json::to_string(state).unwrap_or_default() + "\n";
-        self.0.send(line.as_bytes());
-    }
-
-    /// Whether anybody waits for it still.
-    pub fn is_wanted(&self) -> bool {
-        self.0.is_open()
-    }
-}
 
 /// Somebody listens at that path until this is dropped.
 #[derive(Debug)]
@@ -47,14 +33,14 @@ pub fn listen(private: &Path, tell: impl Fn(Request, Reply) + Send + 'static) ->
     let path = private.join("control");
     let visitors = Visitors::new(private::listener(&path)?, LIMITS)?;
     let (ended, over) = io::pipe()?;
-    let hear = move || visitors.hear(&ended, |request, way| tell(request, Reply(way)));
+    let hear = move || visitors.hear(&ended, tell);
     // Where there is no thread to be had, it can be tried again.
     thread::Builder::new().spawn(hear).inspect_err(|_| drop(fs::remove_file(&path)))?;
     Ok(Listening { path, _over: over })
 }
 
 /// Asks the session that is meant, prints what it says, and returns the exit code: 1 where what was asked for did not come about.
-pub fn ask(args: &cli::Control, request: Request) -> Result<i32> {
+pub fn ask(args: &cli::ControlArgs, request: Request) -> Result<i32> {
     let session = find::session(args)?;
     let state = exchange(&session, request)?;
     if args.message_format == Some(cli::Format::Json) {
@@ -65,7 +51,7 @@ pub fn ask(args: &cli::Control, request: Request) -> Result<i32> {
     Ok(code(&state, request))
 }
 
-fn code(state: &State, request: Request) -> i32 {
+fn code(state: &SessionStatus, request: Request) -> i32 {
     let newest_serves = state.generation.is_some() && state.trouble.is_none();
     let done = match request {
         // It has answered.
@@ -78,7 +64,7 @@ fn code(state: &State, request: Request) -> i32 {
     i32::from(!done)
 }
 
-fn exchange(session: &Listed, request: Request) -> Result<State> {
+fn exchange(session: &Listed, request: Request) -> Result<SessionStatus> {
     let asking = format!("ask the session of {} (pid {})", session.package, session.pid);
     let mut stream = UnixStream::connect(&session.socket)
         .map_err(|error| Error::failure(format!("{asking} at {}: {error}", session.socket.display())))
@@ -90,17 +76,19 @@ fn exchange(session: &Listed, request: Request) -> Result<State> {
     stream.write_all(line.as_bytes()).tried(&asking)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).tried(&asking)?;
-    let state: Option<State> = serde_json::from_str(answer.trim()).ok();
+    let state: Option<SessionStatus> = serde_json::from_str(answer.trim()).ok();
     // Nothing of it is left when this command ends; one that was stopping already may have had no time to answer.
     let ended = request == Request::Stop && session.has_ended(ENDING);
     match state {
-        None if ended => Ok(State { package: session.package.clone(), stopped: true, ..State::default() }),
-        Some(state) if request == Request::Stop => Ok(State { stopped: state.stopped && ended, ..state }),
+        None if ended => {
+            Ok(SessionStatus { package: session.package.clone(), stopped: true, ..SessionStatus::default() })
+        }
+        Some(state) if request == Request::Stop => Ok(SessionStatus { stopped: state.stopped && ended, ..state }),
         state => state.ok_or_else(|| Error::failure(format!("{asking}: it ended without an answer"))),
     }
 }
 
-fn sentence(state: &State, request: Request) -> String {
+fn sentence(state: &SessionStatus, request: Request) -> String {
     if state.stopped {
         return format!("{}: stopped", state.package);
     }
@@ -125,8 +113,8 @@ fn sentence(state: &State, request: Request) -> String {
 mod tests {
     use super::*;
 
-    fn state() -> State {
-        State {
+    fn state() -> SessionStatus {
+        SessionStatus {
             package: "api".into(),
             generation: Some(4),
             pid: Some(7),
@@ -142,7 +130,7 @@ mod tests {
     const ALL: [Request; 6] =
         [Request::Status, Request::Wait, Request::Rebuild, Request::Upgrade, Request::Rollback, Request::Stop];
 
-    fn codes(state: &State) -> [i32; 6] {
+    fn codes(state: &SessionStatus) -> [i32; 6] {
         ALL.map(|request| code(state, request))
     }
 
@@ -150,32 +138,32 @@ mod tests {
     fn the_code_is_about_what_was_asked_for() {
         assert_eq!(codes(&state()), [0, 0, 0, 0, 1, 1]);
         let trouble = Some("the build has failed".to_owned());
-        assert_eq!(codes(&State { trouble: trouble.clone(), ..state() }), [0, 1, 1, 1, 1, 1]);
-        let back = State { rolled_back: true, trouble: Some("rolled back".into()), ..state() };
+        assert_eq!(codes(&SessionStatus { trouble: trouble.clone(), ..state() }), [0, 1, 1, 1, 1, 1]);
+        let back = SessionStatus { rolled_back: true, trouble: Some("rolled back".into()), ..state() };
         assert_eq!(codes(&back), [0, 1, 1, 1, 0, 1]);
-        let refused = State { refused: Some("no".into()), ..back.clone() };
+        let refused = SessionStatus { refused: Some("no".into()), ..back.clone() };
         assert_eq!(codes(&refused), [0, 1, 1, 1, 1, 1]);
-        let nothing = State { generation: None, pid: None, ..state() };
+        let nothing = SessionStatus { generation: None, pid: None, ..state() };
         assert_eq!(codes(&nothing), [0, 1, 1, 1, 1, 1]);
-        assert_eq!(codes(&State { stopped: true, ..nothing }), [0, 1, 1, 1, 1, 0]);
+        assert_eq!(codes(&SessionStatus { stopped: true, ..nothing }), [0, 1, 1, 1, 1, 0]);
     }
 
     #[test]
     fn the_sentence_says_what_serves_and_what_does_not() {
         let serves = "api: generation 4 serves, pid 7, http://127.0.0.1:3000, unix:a";
         assert_eq!(sentence(&state(), Request::Wait), serves);
-        let back = State { rolled_back: true, trouble: Some("rolled back".into()), ..state() };
+        let back = SessionStatus { rolled_back: true, trouble: Some("rolled back".into()), ..state() };
         assert_eq!(sentence(&back, Request::Rollback), format!("{serves}; rolled back"));
-        let refused = State { refused: Some("rollback is not possible".into()), ..state() };
+        let refused = SessionStatus { refused: Some("rollback is not possible".into()), ..state() };
         assert_eq!(sentence(&refused, Request::Rollback), format!("{serves}; rollback is not possible"));
         assert!(sentence(&state(), Request::Rollback).contains("a newer one has come"));
-        let stopped = State { generation: None, pid: None, stopped: true, ..state() };
+        let stopped = SessionStatus { generation: None, pid: None, stopped: true, ..state() };
         assert_eq!(sentence(&stopped, Request::Stop), "api: stopped");
     }
 
     #[test]
     fn an_answer_of_an_older_session_is_understood() {
         let older = r#"{"package":"api","generation":4,"pid":7,"addresses":["0.0.0.0:3000","unix:a"],"busy":false,"trouble":null}"#;
-        assert_eq!(serde_json::from_str::<State>(older).unwrap(), state());
+        assert_eq!(serde_json::from_str::<SessionStatus>(older).unwrap(), state());
     }
 }

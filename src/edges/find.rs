@@ -16,14 +16,14 @@ struct Here {
 }
 
 /// The session that is meant.
-pub fn session(args: &cli::Control) -> Result<Listed> {
+pub fn session(args: &cli::ControlArgs) -> Result<Listed> {
     let registry = Registry::of_user()?;
     let sessions = registry.sessions()?;
     choose(&sessions, args, here(args)?.as_ref()).cloned()
 }
 
 /// `None` where nobody stands in a project.
-fn here(args: &cli::Control) -> Result<Option<Here>> {
+fn here(args: &cli::ControlArgs) -> Result<Option<Here>> {
     let manifest = match &args.manifest_path {
         Some(named) => {
             let manifest = std::path::absolute(named).tried(format!("find {}", named.display()))?;
@@ -78,29 +78,26 @@ fn named_root(text: &str) -> Option<String> {
     None
 }
 
-fn choose<'l>(sessions: &'l [Listed], args: &cli::Control, here: Option<&Here>) -> Result<&'l Listed> {
+fn choose<'l>(sessions: &'l [Listed], args: &cli::ControlArgs, here: Option<&Here>) -> Result<&'l Listed> {
     let of_pid = |session: &&Listed| args.pid.is_none_or(|pid| session.pid == pid);
     let of_target = |session: &&Listed| {
-        args.target_dir.as_ref().is_none_or(|folder| is_same(&session.target_dir, &absolute(folder)))
+        let is_it = |folder: PathBuf| is_same(&session.target_dir, &folder);
+        args.target_dir.as_ref().is_none_or(|folder| std::path::absolute(folder).is_ok_and(is_it))
     };
     let running: Vec<&Listed> = sessions.iter().filter(of_pid).filter(of_target).collect();
+    let those = |wanted: &dyn Fn(&Listed) -> bool| -> Vec<&Listed> {
+        running.iter().copied().filter(|session| wanted(session)).collect()
+    };
     // A process is named by its number alone.
     let by_number = args.pid.is_some() && args.manifest_path.is_none() && args.package.is_none();
     let found = match (here, &args.package) {
-        _ if by_number => running.clone(),
-        (Some(here), Some(package)) => {
-            running.iter().copied().filter(|session| here.has(session) && is_called(session, package)).collect()
-        }
-        (Some(here), None) => {
-            let own: Vec<&Listed> = running.iter().copied().filter(|session| session.is_of(&here.manifest)).collect();
-            match own.as_slice() {
-                [] if here.is_root() => running.iter().copied().filter(|session| here.has(session)).collect(),
-                _ => own,
-            }
-        }
-        (None, Some(package)) if args.pid.is_some() => {
-            running.iter().copied().filter(|session| is_called(session, package)).collect()
-        }
+        _ if by_number => those(&|_| true),
+        (Some(here), Some(package)) => those(&|session| here.has(session) && is_called(session, package)),
+        (Some(here), None) => match those(&|session| session.is_of(&here.manifest)) {
+            none if none.is_empty() && here.is_root() => those(&|session| here.has(session)),
+            own => own,
+        },
+        (None, Some(package)) if args.pid.is_some() => those(&|session| is_called(session, package)),
         (None, _) => Vec::new(),
     };
     match found.as_slice() {
@@ -127,11 +124,7 @@ fn is_called(session: &Listed, spec: &str) -> bool {
     rest.split(['@', ':']).next() == Some(session.package.as_str())
 }
 
-fn absolute(folder: &Path) -> PathBuf {
-    std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf())
-}
-
-fn none(sessions: &[Listed], args: &cli::Control, here: Option<&Here>) -> Error {
+fn none(sessions: &[Listed], args: &cli::ControlArgs, here: Option<&Here>) -> Error {
     if let Some(here) = here.filter(|here| !here.manifest.exists()) {
         return Error::usage(format!(
             "`--manifest-path`: {} is not there, and no session runs on it",

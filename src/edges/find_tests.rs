@@ -45,14 +45,14 @@ impl Ground {
     }
 
     /// Who is meant by those who stand there.
-    fn ask_with(&self, path: &str, args: &cli::Control) -> Result<u32> {
+    fn ask_with(&self, path: &str, args: &cli::ControlArgs) -> Result<u32> {
         let manifest = args.manifest_path.clone().unwrap_or_else(|| self.manifest(path));
         let here = Here { root: root(&manifest), manifest };
         choose(&self.sessions, args, Some(&here)).map(|session| session.pid)
     }
 
     fn ask(&self, path: &str, package: Option<&str>) -> Result<u32> {
-        self.ask_with(path, &cli::Control { package: package.map(str::to_owned), ..cli::Control::default() })
+        self.ask_with(path, &cli::ControlArgs { package: package.map(str::to_owned), ..cli::ControlArgs::default() })
     }
 }
 
@@ -107,23 +107,23 @@ fn two_sessions_of_one_package_are_told_apart_by_what_differs() {
     assert!(error.contains("other (pid 3, building to ") && error.contains("other (pid 9, building to "), "{error}");
     assert!(error.contains("--pid PID") && !error.contains("-p NAME"), "{error}");
     let target_dir = Some(ground.folder.path().join("apart"));
-    assert_eq!(ground.ask_with("other", &cli::Control { target_dir, ..cli::Control::default() }).unwrap(), 9);
-    assert_eq!(ground.ask_with("other", &cli::Control { pid: Some(3), ..cli::Control::default() }).unwrap(), 3);
+    assert_eq!(ground.ask_with("other", &cli::ControlArgs { target_dir, ..cli::ControlArgs::default() }).unwrap(), 9);
+    assert_eq!(ground.ask_with("other", &cli::ControlArgs { pid: Some(3), ..cli::ControlArgs::default() }).unwrap(), 3);
 }
 
 #[test]
 fn a_process_is_named_from_anywhere() {
     let ground = ground();
-    let by = |pid| cli::Control { pid: Some(pid), ..cli::Control::default() };
+    let by = |pid| cli::ControlArgs { pid: Some(pid), ..cli::ControlArgs::default() };
     assert_eq!(ground.ask_with("other", &by(1)).unwrap(), 1);
     assert_eq!(choose(&ground.sessions, &by(2), None).unwrap().pid, 2);
     let error = choose(&ground.sessions, &by(77), None).unwrap_err().to_string();
     assert!(error.contains("no session runs as process 77"), "{error}");
-    let error = choose(&ground.sessions, &cli::Control::default(), None).unwrap_err().to_string();
+    let error = choose(&ground.sessions, &cli::ControlArgs::default(), None).unwrap_err().to_string();
     assert!(error.contains("no Cargo.toml here") && error.contains("api (pid 1)"), "{error}");
     // With a project, both have to be right.
     let manifest_path = Some(ground.manifest("other"));
-    assert!(ground.ask_with("ws", &cli::Control { manifest_path, ..by(1) }).is_err());
+    assert!(ground.ask_with("ws", &cli::ControlArgs { manifest_path, ..by(1) }).is_err());
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_manifest_that_cannot_be_read_does_not_matter() {
     // Nor one that an editor has just taken away.
     let manifest = ground.manifest("other");
     fs::remove_file(&manifest).unwrap();
-    let of = |manifest: PathBuf| cli::Control { manifest_path: Some(manifest), ..cli::Control::default() };
+    let of = |manifest: PathBuf| cli::ControlArgs { manifest_path: Some(manifest), ..cli::ControlArgs::default() };
     assert_eq!(ground.ask_with("ws", &of(manifest.clone())).unwrap(), 3);
     let error = ground.ask_with("ws", &of(manifest.with_file_name("None.toml"))).unwrap_err();
     assert!(error.to_string().contains("None.toml is not there"), "{error}");
@@ -155,6 +155,6 @@ fn a_project_is_known_through_links() {
     assert_eq!(ground.ask("link/lib", Some("web")).unwrap(), 2);
     let manifest = ground.folder.path().join("Api.toml");
     std::os::unix::fs::symlink(ground.folder.path().join("ws/api/Cargo.toml"), &manifest).unwrap();
-    let args = cli::Control { manifest_path: Some(manifest), ..cli::Control::default() };
+    let args = cli::ControlArgs { manifest_path: Some(manifest), ..cli::ControlArgs::default() };
     assert_eq!(ground.ask_with("other", &args).unwrap(), 1);
 }

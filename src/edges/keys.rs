@@ -1,12 +1,12 @@
 //! Keys become words, and the terminal is always put back.
 
-use crate::process::wait_at_most;
+use crate::process::{lock, wait_at_most};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, tcgetpgrp};
 use std::io::{self, IsTerminal, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ impl Drop for Keys {
             thread.join().ok();
         }
         put_back();
-        *before() = None;
+        *lock(&BEFORE) = None;
     }
 }
 
@@ -124,7 +124,7 @@ fn in_foreground() -> bool {
 
 /// Keys come one by one and unseen; Ctrl-C stays a signal, and what others write still looks as it should.
 fn take() {
-    let mut before = before();
+    let mut before = lock(&BEFORE);
     if before.is_none() {
         // A terminal that cannot be asked is left as it is.
         *before = tcgetattr(io::stdin()).ok();
@@ -139,15 +139,11 @@ fn take() {
 
 fn put_back() {
     // A job in the background that touches the terminal is stopped (SIGTTOU); its terminal has been put back already.
-    if let Some(before) = &*before()
+    if let Some(before) = &*lock(&BEFORE)
         && in_foreground()
     {
         tcsetattr(io::stdin(), SetArg::TCSANOW, before).ok();
     }
-}
-
-fn before() -> std::sync::MutexGuard<'static, Option<Termios>> {
-    BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read(mut woken: PipeReader, mut ours: bool, tell: &impl Fn(Key)) {

@@ -32,7 +32,7 @@ impl Request {
 /// What a session says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct State {
+pub struct SessionStatus {
     pub package: String,
     /// The generation that serves, if one does.
     pub generation: Option<u64>,

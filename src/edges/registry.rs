@@ -3,14 +3,13 @@
 //! Never lives here: which of them is meant (`find`).
 
 use crate::error::{Error, Result, Tried};
-use crate::process::private;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use crate::process::kin::{Process, started_at};
+use crate::process::{file_id, private};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,7 +21,7 @@ const TRIES: usize = 5;
 
 /// What a session tells of itself. Paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
+pub struct SessionFacts {
     /// The folder of its workspace.
     pub root: PathBuf,
     pub manifest: PathBuf,
@@ -40,35 +39,36 @@ pub struct Listed {
     pub pid: u32,
     /// When it began, as the kernel counts, so that a later process of the same number is not taken for it.
     started: u64,
-    place: Place,
+    #[serde(rename = "place")]
+    scope: PidScope,
     /// The folders of its package and its workspace, should they be moved.
     folder: Option<(u64, u64)>,
     root_folder: Option<(u64, u64)>,
     #[serde(flatten)]
-    session: Session,
+    session: SessionFacts,
 }
 
 impl std::ops::Deref for Listed {
-    type Target = Session;
+    type Target = SessionFacts;
 
-    fn deref(&self) -> &Session {
+    fn deref(&self) -> &SessionFacts {
         &self.session
     }
 }
 
 /// Where a process number means anything: the folder may be shared with other machines and containers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-struct Place {
+struct PidScope {
     host: String,
     boot: String,
     pids: String,
 }
 
-impl Place {
-    fn here() -> Place {
+impl PidScope {
+    fn here() -> PidScope {
         let kernel = |name: &str| fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
         let pids = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-        Place {
+        PidScope {
             host: kernel("hostname").trim().to_owned(),
             boot: kernel("random/boot_id").trim().to_owned(),
             pids: pids.display().to_string(),
@@ -105,21 +105,21 @@ impl Registry {
     /// Where this process is listed, there or not.
     pub fn own_file(&self) -> PathBuf {
         // Another container that shares this home may have a process of the same number.
-        let mut place = DefaultHasher::new();
-        Place::here().hash(&mut place);
-        self.folder.join(format!("{}-{:016x}.json", std::process::id(), place.finish()))
+        let mut scope = DefaultHasher::new();
+        PidScope::here().hash(&mut scope);
+        self.folder.join(format!("{}-{:016x}.json", std::process::id(), scope.finish()))
     }
 
     /// Lists this process.
-    pub fn enter(&self, session: &Session) -> Result<Entered> {
+    pub fn enter(&self, session: &SessionFacts) -> Result<Entered> {
         let (pid, file) = (std::process::id(), self.own_file());
         let listed = Listed {
             version: VERSION,
             pid,
-            started: started(pid).unwrap_or_default(),
-            place: Place::here(),
-            folder: session.manifest.parent().and_then(identity),
-            root_folder: identity(&session.root),
+            started: started_at(pid).unwrap_or_default(),
+            scope: PidScope::here(),
+            folder: session.manifest.parent().and_then(file_id),
+            root_folder: file_id(&session.root),
             session: session.clone(),
         };
         let mut wrote = Ok(());
@@ -166,7 +166,7 @@ impl Registry {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Error::failure(format!("{looking}: {error}"))),
         };
-        let here = Place::here();
+        let here = PidScope::here();
         let mut found: Vec<Listed> = entries.flatten().filter_map(|entry| read(&entry.path(), &here)).collect();
         found.sort_by_key(|session| session.pid);
         Ok(found)
@@ -186,16 +186,13 @@ impl Drop for Entered {
 impl Listed {
     /// Waits until it has; it has not when that takes longer.
     pub fn has_ended(&self, limit: Duration) -> bool {
-        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
-        let pidfd = pid.map(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()));
         // A number that is another's by now is not waited for.
-        let Some(Ok(pidfd)) = pidfd.filter(|_| self.runs()) else { return !self.runs() };
-        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        matches!(poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], limit), Ok(1))
+        let process = Process::of(self.pid).filter(|_| self.runs());
+        process.map_or_else(|| !self.runs(), |process| process.ends_within(limit))
     }
 
     fn runs(&self) -> bool {
-        started(self.pid) == Some(self.started)
+        started_at(self.pid) == Some(self.started)
     }
 
     /// Whether its package lies there: by its path, or, where that leads nowhere any more, by what the folder is.
@@ -205,13 +202,13 @@ impl Listed {
         let same_name = self.manifest.file_name() == manifest.file_name();
         is_same(&self.manifest, manifest)
             || (same_name && is_same(own, other))
-            || (same_name && !own.exists() && self.folder.is_some() && self.folder == identity(other))
+            || (same_name && !own.exists() && self.folder.is_some() && self.folder == file_id(other))
     }
 
     /// Whether it is of the workspace in that folder, by its path or as above.
     pub fn is_in(&self, root: &Path) -> bool {
         is_same(&self.root, root)
-            || (!self.root.exists() && self.root_folder.is_some() && self.root_folder == identity(root))
+            || (!self.root.exists() && self.root_folder.is_some() && self.root_folder == file_id(root))
     }
 }
 
@@ -221,7 +218,7 @@ pub fn is_same(one: &Path, other: &Path) -> bool {
 }
 
 /// A file, if it is that of a session which runs here.
-fn read(path: &Path, here: &Place) -> Option<Listed> {
+fn read(path: &Path, here: &PidScope) -> Option<Listed> {
     if path.extension().is_none_or(|extension| extension != "json") {
         return None;
     }
@@ -231,8 +228,8 @@ fn read(path: &Path, here: &Place) -> Option<Listed> {
     if listed.version != VERSION {
         return None;
     }
-    let rebooted = listed.place.host == here.host && listed.place.boot != here.boot;
-    if listed.place != *here && !rebooted {
+    let rebooted = listed.scope.host == here.host && listed.scope.boot != here.boot;
+    if listed.scope != *here && !rebooted {
         // Another machine's, or another container's: its number says nothing here.
         return None;
     }
@@ -241,18 +238,6 @@ fn read(path: &Path, here: &Place) -> Option<Listed> {
         return None;
     }
     Some(listed)
-}
-
-/// The start time of a process that runs (proc_pid_stat(5)); a zombie has ended.
-fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-    // The third field is the first here, and the time is the twenty-second.
-    (!["Z", "X"].contains(fields.first()?)).then(|| fields.get(19)?.parse().ok())?
-}
-
-fn identity(folder: &Path) -> Option<(u64, u64)> {
-    fs::metadata(folder).ok().map(|is| (is.dev(), is.ino()))
 }
 
 #[cfg(test)]
@@ -267,11 +252,11 @@ pub mod tests {
         Listed {
             version: VERSION,
             pid,
-            started: started(std::process::id()).unwrap(),
-            place: Place::here(),
-            folder: manifest.parent().and_then(identity),
-            root_folder: identity(root),
-            session: Session {
+            started: started_at(std::process::id()).unwrap(),
+            scope: PidScope::here(),
+            folder: manifest.parent().and_then(file_id),
+            root_folder: file_id(root),
+            session: SessionFacts {
                 root: root.to_path_buf(),
                 manifest,
                 package: package.to_owned(),
@@ -288,7 +273,7 @@ pub mod tests {
         }
     }
 
-    fn session(root: &Path) -> Session {
+    fn session(root: &Path) -> SessionFacts {
         listed(0, root, "", "api").session
     }
 
@@ -315,9 +300,9 @@ pub mod tests {
         let registry = Registry::in_home(home.path());
         registry.make().unwrap();
         let own = listed(std::process::id(), home.path(), "", "api");
-        let place = |change: fn(&mut Place)| {
+        let place = |change: fn(&mut PidScope)| {
             let mut listed = own.clone();
-            change(&mut listed.place);
+            change(&mut listed.scope);
             listed
         };
         // A later process has its number; the machine was started anew; two that only their own place can judge; and a later format.

@@ -8,7 +8,7 @@ use std::thread;
 
 /// What a signal asks of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum SignalRequest {
     /// To stop: gracefully at first, at once the second time. With the signal's number.
     Stop(i32),
     /// SIGUSR1: build again.
@@ -23,17 +23,17 @@ pub enum Asked {
 }
 
 /// Listens for the rest of the process's life.
-pub fn listen(tell: impl Fn(Asked) + Send + 'static) -> io::Result<()> {
+pub fn listen(tell: impl Fn(SignalRequest) + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT, SIGCHLD])?;
     thread::Builder::new().spawn(move || {
         for signal in signals.forever() {
             tell(match signal {
-                SIGUSR1 => Asked::Rebuild,
-                SIGUSR2 => Asked::Upgrade,
-                SIGTSTP => Asked::Suspend,
-                SIGCONT => Asked::Continue,
-                SIGCHLD => Asked::Child,
-                stop => Asked::Stop(stop),
+                SIGUSR1 => SignalRequest::Rebuild,
+                SIGUSR2 => SignalRequest::Upgrade,
+                SIGTSTP => SignalRequest::Suspend,
+                SIGCONT => SignalRequest::Continue,
+                SIGCHLD => SignalRequest::Child,
+                stop => SignalRequest::Stop(stop),
             });
         }
     })?;

@@ -2,10 +2,10 @@
 //! too much, or leaves is forgotten.
 //! Never lives here: what a request means, and answering it.
 
-use super::message::Request;
-use crate::process::{descriptors, private};
+use super::message::{Request, SessionStatus};
+use crate::process::{descriptors, events_of, private};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{MsgFlags, getsockopt, recv, send, sockopt};
 use std::fs::File;
 use std::io::{self, PipeReader};
@@ -34,20 +34,22 @@ const REST: Duration = Duration::from_secs(1);
 
 /// The way back to somebody who waits for an answer, for as long as they do.
 #[derive(Debug)]
-pub struct Way(Weak<UnixStream>);
+pub struct Reply(Weak<UnixStream>);
 
-impl Way {
+impl Reply {
     /// Never waits: whoever does not take it at once does not get it.
-    pub fn send(self, line: &[u8]) {
+    pub fn send(self, answer: &SessionStatus) {
         let Some(stream) = self.0.upgrade() else { return };
+        let line = serde_json::to_string(answer).unwrap_or_default() + "\n";
         // It is shorter than what the socket holds (socket(7), SO_SNDBUF), and the first thing to be put there. Whoever asked may have
         // gone, and nobody misses it then.
-        send(stream.as_raw_fd(), line, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL).ok();
+        send(stream.as_raw_fd(), line.as_bytes(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL).ok();
         // The thread that hears them sees this end, too, and forgets it.
         stream.shutdown(Shutdown::Both).ok();
     }
 
-    pub fn is_open(&self) -> bool {
+    /// Whether anybody waits for it still.
+    pub fn is_wanted(&self) -> bool {
         self.0.strong_count() > 0
     }
 }
@@ -79,7 +81,7 @@ impl Visitors {
     }
 
     /// Until the other end of `over` is closed, and those who were there by then have their answer.
-    pub fn hear(mut self, over: &PipeReader, tell: impl Fn(Request, Way)) {
+    pub fn hear(mut self, over: &PipeReader, tell: impl Fn(Request, Reply)) {
         let mut is_over = false;
         while !is_over || !self.all.is_empty() {
             let now = now();
@@ -90,11 +92,7 @@ impl Visitors {
                 fds.push(PollFd::new(over.as_fd(), PollFlags::POLLIN));
             }
             fds.extend(self.all.iter().map(|visitor| PollFd::new(visitor.stream.as_fd(), visitor.wanted())));
-            // An interrupted call is repeated; no other error is possible for descriptors that are open.
-            poll(&mut fds, self.timeout(now)).ok();
-            let mut events =
-                fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect::<Vec<_>>().into_iter();
-            drop(fds);
+            let mut events = events_of(fds, self.timeout(now)).into_iter();
             let comes = events.next().is_some_and(|event| event.contains(PollFlags::POLLIN));
             is_over = is_over || events.next().is_some_and(|event| !event.is_empty());
             self.attend(events, self::now(), &tell);
@@ -105,7 +103,7 @@ impl Visitors {
         }
     }
 
-    fn attend(&mut self, mut events: impl Iterator<Item = PollFlags>, now: Instant, tell: &impl Fn(Request, Way)) {
+    fn attend(&mut self, mut events: impl Iterator<Item = PollFlags>, now: Instant, tell: &impl Fn(Request, Reply)) {
         let (before, longest) = (self.all.len(), self.limits.longest);
         self.all.retain_mut(|visitor| {
             let event = events.next().unwrap_or(PollFlags::empty());
@@ -174,7 +172,7 @@ impl Visitor {
         if self.until.is_some() { PollFlags::POLLIN } else { PollFlags::empty() }
     }
 
-    fn stays(&mut self, event: PollFlags, now: Instant, longest: usize, tell: &impl Fn(Request, Way)) -> bool {
+    fn stays(&mut self, event: PollFlags, now: Instant, longest: usize, tell: &impl Fn(Request, Reply)) -> bool {
         let Some(until) = self.until else { return !event.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) };
         if event.is_empty() {
             return now < until;
@@ -183,7 +181,7 @@ impl Visitor {
             Ok(None) => now < until,
             Ok(Some(request)) => {
                 self.until = None;
-                tell(request, Way(Arc::downgrade(&self.stream)));
+                tell(request, Reply(Arc::downgrade(&self.stream)));
                 true
             }
             Err(_) => false,
@@ -227,7 +225,7 @@ mod tests {
 
     struct House {
         folder: tempfile::TempDir,
-        heard: Receiver<(Request, Way)>,
+        heard: Receiver<(Request, Reply)>,
         _over: io::PipeWriter,
     }
 
@@ -237,7 +235,7 @@ mod tests {
             let (tell, heard) = channel();
             let visitors = Visitors::new(private::listener(&folder.path().join("door")).unwrap(), limits).unwrap();
             let (ended, over) = io::pipe().unwrap();
-            thread::spawn(move || visitors.hear(&ended, |request, way| drop(tell.send((request, way)))));
+            thread::spawn(move || visitors.hear(&ended, |request, reply| drop(tell.send((request, reply)))));
             House { folder, heard, _over: over }
         }
 
@@ -252,12 +250,12 @@ mod tests {
         /// Asks and is answered.
         fn is_served(&self, mut visitor: UnixStream) {
             visitor.write_all(b"\"status\"\n").unwrap();
-            let (request, way) = self.heard.recv().unwrap();
+            let (request, reply) = self.heard.recv().unwrap();
             assert_eq!(request, Request::Status);
-            way.send(b"answer\n");
+            reply.send(&SessionStatus::default());
             let mut answer = String::new();
             visitor.read_to_string(&mut answer).unwrap();
-            assert_eq!(answer, "answer\n");
+            assert_eq!(serde_json::from_str::<SessionStatus>(&answer).unwrap(), SessionStatus::default());
         }
     }
 
@@ -279,12 +277,12 @@ mod tests {
         assert!(is_there(&silent) && is_there(&slow), "nobody was sent away for that");
         slow.write_all(b"tus\"").unwrap();
         slow.shutdown(Shutdown::Write).unwrap();
-        let (request, way) = house.heard.recv().unwrap();
+        let (request, reply) = house.heard.recv().unwrap();
         assert_eq!(request, Request::Status, "the end of what it says is as good as the end of a line");
-        way.send(b"x\n");
+        reply.send(&SessionStatus::default());
         let mut line = String::new();
         BufReader::new(slow).read_line(&mut line).unwrap();
-        assert_eq!(line, "x\n", "half a connection is enough for an answer");
+        assert!(line.ends_with("}\n"), "half a connection is enough for an answer: {line:?}");
     }
 
     #[test]
@@ -324,23 +322,23 @@ mod tests {
         let house = House::open(Limits { all: 8, of_one: 6, ..LONG });
         let mut asking = house.visit();
         asking.write_all(b"\"wait\"\n").unwrap();
-        let (_, way) = house.heard.recv().unwrap();
+        let (_, reply) = house.heard.recv().unwrap();
         let mut silent: Vec<UnixStream> = (0..20).map(|_| house.visit()).collect();
         for gone in silent.drain(..15) {
             assert_eq!((&gone).read(&mut [0]).unwrap(), 0);
         }
-        assert!(way.is_open(), "who has asked is kept");
+        assert!(reply.is_wanted(), "who has asked is kept");
         house.is_served(house.visit());
         assert_eq!((&silent[0]).read(&mut [0]).unwrap(), 0);
         assert!(silent[1..].iter().all(is_there));
         // And where all have asked, whoever did so first.
-        let mut ways = vec![way];
+        let mut replies = vec![reply];
         for mut waits in (0..6).map(|_| house.visit()) {
             waits.write_all(b"\"wait\"\n").unwrap();
-            ways.push(house.heard.recv().unwrap().1);
+            replies.push(house.heard.recv().unwrap().1);
             silent.push(waits);
         }
-        assert!(!ways[0].is_open() && ways[1..].iter().all(Way::is_open));
+        assert!(!replies[0].is_wanted() && replies[1..].iter().all(Reply::is_wanted));
     }
 
     #[test]
@@ -348,13 +346,13 @@ mod tests {
         let house = House::open(LONG);
         let mut waits = house.visit();
         waits.write_all(b"\"wait\"\n").unwrap();
-        let (_, way) = house.heard.recv().unwrap();
-        assert!(way.is_open());
+        let (_, reply) = house.heard.recv().unwrap();
+        assert!(reply.is_wanted());
         drop(waits);
-        while way.is_open() {
+        while reply.is_wanted() {
             thread::yield_now();
         }
-        way.send(b"nobody hears it\n");
+        reply.send(&SessionStatus::default());
         house.is_served(house.visit());
     }
 }

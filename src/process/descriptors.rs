@@ -1,12 +1,13 @@
 //! The descriptors of this process: as many as the system allows, and a few that are kept for the moment when there is no other left.
 //! Never lives here: what they are opened for.
 
+use super::lock;
 use nix::errno::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::error::Error;
 use std::fs::File;
 use std::io;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 /// More than one step needs at once: a folder of proc(5), the process that was found there, and a copy of its socket.
 const SPARE: usize = 8;
@@ -24,7 +25,7 @@ pub fn prepare() {
     {
         BEFORE.get_or_init(|| before);
     }
-    fill(&mut spares());
+    fill(&mut lock(&SPARES));
 }
 
 /// What children are to have as their soft limit, where it is not this process's.
@@ -42,11 +43,11 @@ pub fn limit_to(soft: u64) {
 
 /// What needs a descriptor for a moment. Where there is none, one of those that are kept makes room for it; they are taken again at the
 /// next occasion.
-pub fn with<T, E: Refusal>(mut what: impl FnMut() -> Result<T, E>) -> Result<T, E> {
-    fill(&mut spares());
+pub fn with<T, E: SystemError>(mut what: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    fill(&mut lock(&SPARES));
     loop {
         match what() {
-            Err(error) if is_out(&error) => match spares().pop() {
+            Err(error) if is_out(&error) => match lock(&SPARES).pop() {
                 Some(spare) => drop(spare),
                 None => return Err(error),
             },
@@ -61,21 +62,21 @@ pub fn make_room() {
 }
 
 /// Whether it says that there is no descriptor left, in this process or in the whole system.
-pub fn is_out(error: &impl Refusal) -> bool {
+pub fn is_out(error: &impl SystemError) -> bool {
     matches!(error.number(), Some(Errno::EMFILE | Errno::ENFILE))
 }
 
 /// For whoever made a call that fails here.
-pub fn errno(error: impl Refusal) -> Errno {
+pub fn errno(error: impl SystemError) -> Errno {
     error.number().unwrap_or(Errno::EIO)
 }
 
 /// An error of the system, by whatever library.
-pub trait Refusal {
+pub trait SystemError {
     fn number(&self) -> Option<Errno>;
 }
 
-impl Refusal for io::Error {
+impl SystemError for io::Error {
     /// Also of one that a library has put into an error of its own, as `walkdir` does: it has no number itself.
     fn number(&self) -> Option<Errno> {
         let within = || {
@@ -91,13 +92,13 @@ impl Refusal for io::Error {
     }
 }
 
-impl Refusal for Errno {
+impl SystemError for Errno {
     fn number(&self) -> Option<Errno> {
         Some(*self)
     }
 }
 
-impl Refusal for rustix::io::Errno {
+impl SystemError for rustix::io::Errno {
     fn number(&self) -> Option<Errno> {
         Some(Errno::from_raw(self.raw_os_error()))
     }
@@ -109,10 +110,6 @@ fn fill(spares: &mut Vec<File>) {
     {
         spares.push(spare);
     }
-}
-
-fn spares() -> MutexGuard<'static, Vec<File>> {
-    SPARES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -73,8 +73,7 @@ impl Ground {
 fn make_one(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => Ok(()),
+        done => done,
     }
 }
 

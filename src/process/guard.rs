@@ -2,15 +2,14 @@
 //! folder and put the terminal back, and that minds the gates of a command that is stopped. Both halves live here.
 //! Never lives here: an orderly end, which the command sees to itself.
 
-use super::kin::{self, Kin};
+use super::kin::{self, Process};
 use super::seccomp::Calls;
-use super::{itself, pass, wait_at_most};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use super::{events_of, itself, lock, pass, wait_at_most};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigHandler, Signal, killpg, signal};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, tcgetpgrp, tcsetpgrp};
-use rustix::process::{PidfdFlags, pidfd_open};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The command's half.
@@ -80,10 +79,8 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.handle.say("bye").ok();
-        let channel = self.handle.channel().fd.take();
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let ended = pidfd_open(pid, PidfdFlags::empty()).map(|pidfd| wait_at_most(&pidfd, PATIENCE));
-        if ended == Ok(false) {
+        let channel = lock(&self.handle.0).fd.take();
+        if Process::of(self.child.id()).is_some_and(|guard| !guard.ends_within(PATIENCE)) {
             // It is stopped, and has nothing left to guard.
             self.child.kill().ok();
         }
@@ -116,13 +113,13 @@ impl Handle {
 
     /// From now on, and while this process is stopped, the guard lets every call at these gates through.
     pub fn mind(&self, gates: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.send("mind", gates)
+        lock(&self.0).send("mind", gates)
     }
 
     /// Returns when the guard minds no gate any more; also when there is none.
     pub fn relieve(&self) {
         let answer = |flags| {
-            let channel = self.channel();
+            let channel = lock(&self.0);
             let fd = channel.fd.as_ref()?;
             (flags != MsgFlags::empty() || wait_at_most(fd, PATIENCE))
                 .then(|| recv(fd.as_raw_fd(), &mut [0], flags).ok().filter(|length| *length > 0))
@@ -137,15 +134,7 @@ impl Handle {
     }
 
     fn say(&self, words: &str) -> io::Result<()> {
-        self.send(words, &[])
-    }
-
-    fn send(&self, words: &str, gates: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.channel().send(words, gates)
-    }
-
-    fn channel(&self) -> MutexGuard<'_, Channel> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).send(words, &[])
     }
 }
 
@@ -185,27 +174,22 @@ pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
         args.next().and_then(|millis| millis.to_str()?.parse().ok()).map_or(Duration::ZERO, Duration::from_millis);
     let tag = args.next().and_then(|tag| tag.into_string().ok()).unwrap_or_default();
     ignore_signals();
-    let terminal = Terminal::remember();
+    let terminal = TerminalBefore::remember();
     // Whoever started this waits for it.
     if let Ok(null) = File::options().write(true).open("/dev/null") {
         nix::unistd::dup2_stdout(null).ok();
     }
     let Ok(channel) = io::stdin().as_fd().try_clone_to_owned() else { return 1 };
-    let mut groups: BTreeMap<i32, Option<OwnedFd>> = BTreeMap::new();
-    let mut kin: Vec<Kin> = Vec::new();
+    let mut groups: BTreeMap<u32, Option<Process>> = BTreeMap::new();
+    let mut kin: Vec<Process> = Vec::new();
     let mut gates: Vec<Calls> = Vec::new();
     loop {
         let minded = gates.iter().map(|gate| PollFd::new(gate.as_fd(), PollFlags::POLLIN));
-        let mut fds: Vec<PollFd<'_>> =
-            std::iter::once(PollFd::new(channel.as_fd(), PollFlags::POLLIN)).chain(minded).collect();
-        // An interrupted call is repeated; no other error is possible for descriptors that are open.
-        poll(&mut fds, PollTimeout::NONE).ok();
-        let events: Vec<PollFlags> = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect();
-        drop(fds);
-        let mut events = events.into_iter();
+        let fds = std::iter::once(PollFd::new(channel.as_fd(), PollFlags::POLLIN)).chain(minded).collect();
+        let mut events = events_of(fds, PollTimeout::NONE).into_iter();
         if events.next().is_some_and(|event| !event.is_empty()) {
             let Ok((words, fds)) = pass::receive(&channel) else { break };
-            let number = || std::str::from_utf8(words.get(1..)?).ok()?.parse::<i32>().ok();
+            let number = || std::str::from_utf8(words.get(1..)?).ok()?.parse::<u32>().ok();
             match words.as_slice() {
                 [] => break,
                 b"bye" => return 0,
@@ -216,16 +200,14 @@ pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
                 }
                 [b'+', ..] => {
                     if let Some(group) = number() {
-                        // The copy that waits to become the program is still there, so the pidfd is that child's.
-                        let pidfd = rustix::process::Pid::from_raw(group)
-                            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-                        groups.insert(group, pidfd);
+                        // The copy that waits to become the program is still there, so the process is that child.
+                        groups.insert(group, Process::of(group));
                     }
                 }
                 [b'!', ..] => {
                     kin.retain(|kin| !kin.has_ended());
-                    let pid = number().filter(|pid| !kin.iter().any(|kin| kin.pid == pid.unsigned_abs()));
-                    kin.extend(pid.and_then(|pid| Kin::of(pid.unsigned_abs())));
+                    let pid = number().filter(|pid| !kin.iter().any(|kin| kin.pid == *pid));
+                    kin.extend(pid.and_then(Process::of));
                 }
                 [b'-', ..] => drop(number().and_then(|group| groups.remove(&group))),
                 _ => {}
@@ -239,8 +221,8 @@ pub fn watch(mut args: impl Iterator<Item = OsString>) -> i32 {
     if let Some(terminal) = terminal {
         terminal.restore(&groups);
     }
-    let below = groups.keys().flat_map(|group| kin::family(group.unsigned_abs()).into_iter().skip(1));
-    kin.extend(below.filter_map(Kin::of));
+    let below = groups.keys().flat_map(|group| kin::family(*group).into_iter().skip(1));
+    kin.extend(below.filter_map(Process::of));
     let kin = with_families(kin);
     end(&groups, &kin, kill_timeout);
     end_kin(kin, &tag, kill_timeout);
@@ -262,29 +244,28 @@ fn let_through(gate: Calls, event: PollFlags) -> Option<Calls> {
     (!event.contains(PollFlags::POLLHUP)).then_some(gate)
 }
 
-fn end(groups: &BTreeMap<i32, Option<OwnedFd>>, kin: &[Kin], kill_timeout: Duration) {
+fn end(groups: &BTreeMap<u32, Option<Process>>, kin: &[Process], kill_timeout: Duration) {
     let to_all = |signal| {
         for group in groups.keys() {
             // ESRCH: it has ended, as it should.
-            killpg(Pid::from_raw(*group), signal).ok();
+            killpg(Pid::from_raw(*group as i32), signal).ok();
         }
     };
     to_all(Signal::SIGTERM);
-    let outside = |kin: &&Kin| !groups.keys().any(|group| kin.is_of_group(group.unsigned_abs()));
+    let outside = |kin: &&Process| !groups.keys().any(|group| kin.is_of_group(*group));
     kin.iter().filter(outside).for_each(|kin| kin.signal(Signal::SIGTERM));
     // One that was about to read from the terminal is stopped by now, as that is another's.
     to_all(Signal::SIGCONT);
-    let timeout = PollTimeout::try_from(kill_timeout).unwrap_or(PollTimeout::MAX);
-    for pidfd in groups.values().flatten() {
+    for child in groups.values().flatten() {
         // Each may use up the timeout: they leave side by side, so the first wait is nearly always the only one.
-        poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout).ok();
+        child.ends_within(kill_timeout);
     }
     to_all(Signal::SIGKILL);
 }
 
 /// Those who were asked already, and all others that carry the sign of this session: who has left its group, or whose parent has ended.
-fn end_kin(mut kin: Vec<Kin>, tag: &str, kill_timeout: Duration) {
-    let others: Vec<Kin> =
+fn end_kin(mut kin: Vec<Process>, tag: &str, kill_timeout: Duration) {
+    let others: Vec<Process> =
         kin::of_session(tag).into_iter().filter(|one| !kin.iter().any(|kin| kin.pid == one.pid)).collect();
     let others = with_families(others);
     others.iter().for_each(|kin| kin.signal(Signal::SIGTERM));
@@ -296,9 +277,9 @@ fn end_kin(mut kin: Vec<Kin>, tag: &str, kill_timeout: Duration) {
 }
 
 /// With what they have started, which goes elsewhere when they end.
-fn with_families(mut kin: Vec<Kin>) -> Vec<Kin> {
+fn with_families(mut kin: Vec<Process>) -> Vec<Process> {
     let more: Vec<u32> = kin.iter().filter(|kin| !kin.has_ended()).flat_map(|kin| kin::family(kin.pid)).collect();
-    kin.extend(more.into_iter().filter_map(Kin::of));
+    kin.extend(more.into_iter().filter_map(Process::of));
     kin.sort_by_key(|kin| kin.pid);
     kin.dedup_by_key(|kin| kin.pid);
     kin
@@ -313,25 +294,25 @@ fn ignore_signals() {
 }
 
 /// The terminal as it was before the command read keys from it.
-struct Terminal {
+struct TerminalBefore {
     tty: File,
     before: Termios,
     /// Whose it was.
     group: Option<Pid>,
 }
 
-impl Terminal {
-    fn remember() -> Option<Terminal> {
+impl TerminalBefore {
+    fn remember() -> Option<TerminalBefore> {
         let tty = File::options().read(true).write(true).open("/dev/tty").ok()?;
         let before = tcgetattr(&tty).ok()?;
         let group = tcgetpgrp(&tty).ok();
-        Some(Terminal { tty, before, group })
+        Some(TerminalBefore { tty, before, group })
     }
 
     /// Only when it still is as the command had set it, or a program's that the command has given it to: a shell may have taken it back
     /// already.
-    fn restore(&self, groups: &BTreeMap<i32, Option<OwnedFd>>) {
-        let given = tcgetpgrp(&self.tty).is_ok_and(|front| groups.contains_key(&front.as_raw()));
+    fn restore(&self, groups: &BTreeMap<u32, Option<Process>>) {
+        let given = tcgetpgrp(&self.tty).is_ok_and(|front| groups.contains_key(&front.as_raw().unsigned_abs()));
         if let Some(group) = self.group.filter(|_| given) {
             tcsetpgrp(&self.tty, group).ok();
             tcsetattr(&self.tty, SetArg::TCSANOW, &self.before).ok();
@@ -361,7 +342,7 @@ mod tests {
         for words in &said {
             handle.say(words).unwrap();
         }
-        assert!(!handle.channel().unsent.is_empty());
+        assert!(!lock(&handle.0).unsent.is_empty());
         assert!(handle.mind(&[]).is_err());
         let mut heard = Vec::new();
         while heard.len() < said.len() {

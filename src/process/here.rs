@@ -2,8 +2,7 @@
 //! the one that is there now.
 //! Never lives here: which one that is.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use super::file_id;
 use std::path::{Path, PathBuf};
 
 /// Where this process was started.
@@ -19,8 +18,7 @@ impl Here {
     pub fn regain(&self) {
         let Some(named) = &self.0 else { return };
         let there = named.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
-        let is = |folder: &Path| fs::metadata(folder).ok().map(|is| (is.dev(), is.ino()));
-        if is(there) != is(Path::new(".")) {
+        if file_id(there) != file_id(Path::new(".")) {
             // One that may not be entered is not entered by children either; they say so.
             std::env::set_current_dir(there).ok();
         }

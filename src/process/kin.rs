@@ -32,15 +32,15 @@ const NAME: usize = 120;
 
 /// A process, whoever has its number later.
 #[derive(Debug)]
-pub struct Kin {
+pub struct Process {
     pub pid: u32,
     pidfd: OwnedFd,
 }
 
-impl Kin {
-    pub fn of(pid: u32) -> Option<Kin> {
+impl Process {
+    pub fn of(pid: u32) -> Option<Process> {
         let pidfd = pidfd_open(rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()?;
-        Some(Kin { pid, pidfd })
+        Some(Process { pid, pidfd })
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -79,12 +79,12 @@ impl Descent {
     }
 
     /// Without the child itself.
-    pub fn look(&mut self) -> Vec<Kin> {
+    pub fn look(&mut self) -> Vec<Process> {
         let mut kin = Vec::new();
         // One whose parent ends between two reads is below neither of those who have it: the same are to be seen twice.
         for _ in 0..LOOKS {
             let pids = self.pids();
-            kin = pids.iter().copied().filter_map(Kin::of).collect();
+            kin = pids.iter().copied().filter_map(Process::of).collect();
             // What has another's number by now is not among them a second time.
             let still = self.pids();
             self.seen.extend(still.iter().filter_map(|pid| Some((*pid, started_at(*pid)?))));
@@ -97,8 +97,11 @@ impl Descent {
             // The kernel's lists of children may leave out one while another ends (proc_pid_task_children(5)); what stands in all
             // environments does not.
             let carriers = processes().filter(|pid| carries(*pid, |value| value == self.sign.as_bytes()));
-            kin =
-                carriers.filter(|pid| *pid != self.child).filter_map(Kin::of).filter(|kin| !kin.has_ended()).collect();
+            kin = carriers
+                .filter(|pid| *pid != self.child)
+                .filter_map(Process::of)
+                .filter(|kin| !kin.has_ended())
+                .collect();
         }
         kin
     }
@@ -118,15 +121,15 @@ pub fn adopted() -> Vec<u32> {
 }
 
 /// All processes of a session, wherever they are.
-pub fn of_session(tag: &str) -> Vec<Kin> {
+pub fn of_session(tag: &str) -> Vec<Process> {
     let its = |pid: &u32| {
         carries(*pid, |value| value.strip_prefix(tag.as_bytes()).is_some_and(|generation| generation.starts_with(b".")))
     };
     // Looked at again when nobody else can have its number any more.
-    processes().filter(its).filter_map(Kin::of).filter(|kin| its(&kin.pid)).collect()
+    processes().filter(its).filter_map(Process::of).filter(|kin| its(&kin.pid)).collect()
 }
 
-fn processes() -> impl Iterator<Item = u32> {
+pub fn processes() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
@@ -165,8 +168,15 @@ fn carries(pid: u32, wanted: impl Fn(&[u8]) -> bool) -> bool {
     environment.split(|byte| *byte == 0).any(|pair| value(pair) == Some(true))
 }
 
-/// In ticks since the machine was started (proc_pid_stat(5), 22).
-fn started_at(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+/// In ticks since the machine was started, of one that runs (proc_pid_stat(5), 22); a zombie has ended.
+pub fn started_at(pid: u32) -> Option<u64> {
+    let stat = stat(format!("/proc/{pid}/stat"))?;
+    (!["Z", "X"].contains(&stat.first()?.as_str())).then(|| stat.get(19)?.parse().ok())?
+}
+
+/// Of a process or a thread, from the third on: those behind the name, which may have blanks and brackets of its own
+/// (proc_pid_stat(5)).
+pub fn stat(file: impl AsRef<Path>) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(file).ok()?;
+    Some(stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())
 }

@@ -9,7 +9,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::{TimeVal, TimeValLike};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -79,52 +79,40 @@ pub fn become_program(mut args: impl Iterator<Item = OsString>) -> i32 {
     let gate = args.next().is_some_and(|gate| gate == GATE);
     let limit = args.next().and_then(|limit| limit.to_str()?.parse().ok());
     let (Some(count), Some(program)) = (count, args.next()) else { return 127 };
-    match exec(count, gate, limit, &program, args) {
-        Err((channel, error)) => {
-            if let Some(channel) = channel {
-                // Without a listener there is nobody to tell.
-                let _ = pass::send(&channel, &number_of(&error), &[], false);
-            }
-            127
-        }
-    }
+    let above = FIRST_FD + i32::try_from(count).unwrap_or(i32::MAX - FIRST_FD);
+    let Ok(channel) = move_above(io::stdin().as_fd(), above) else { return 127 };
+    let mut command = Command::new(program);
+    let Err(error) = exec(&channel, count, above, gate, limit, command.args(args));
+    // Without a listener there is nobody to tell.
+    let _ = pass::send(&channel, &number_of(&error), &[], false);
+    127
 }
 
 fn exec(
+    channel: &OwnedFd,
     count: usize,
+    above: RawFd,
     gate: bool,
     limit: Option<u64>,
-    program: &OsStr,
-    args: impl Iterator<Item = OsString>,
-) -> Result<std::convert::Infallible, (Option<OwnedFd>, io::Error)> {
-    let above = FIRST_FD + i32::try_from(count).unwrap_or(i32::MAX - FIRST_FD);
-    let channel = move_above(io::stdin().as_fd(), above).map_err(|error| (None, error))?;
-    terminal::as_usual().map_err(|error| (None, error))?;
+    command: &mut Command,
+) -> io::Result<std::convert::Infallible> {
+    terminal::as_usual()?;
     // A server must not outlive the command; the guard ends those that take no notice. prctl(2), PR_SET_PDEATHSIG.
-    let prepared = prctl::set_pdeathsig(Signal::SIGTERM).map_err(io::Error::from);
-    let prepared = prepared.and_then(|()| take(&channel, 1 + count)).and_then(|fds| place(fds, above));
-    let stdin = match prepared {
-        Ok(stdin) => stdin,
-        Err(error) => return Err((Some(channel), error)),
-    };
+    prctl::set_pdeathsig(Signal::SIGTERM)?;
+    command.stdin(place(take(channel, 1 + count)?, above)?);
     if let Some(limit) = limit {
         descriptors::limit_to(limit);
     }
     if gate {
         // Last: from here on nothing is called that would wait at the gate.
-        if let Err(error) = close_gate(&channel) {
-            return Err((Some(channel), error));
-        }
+        close_gate(channel)?;
     }
-    let mut command = Command::new(program);
-    command.args(args).stdin(stdin);
     // Empty, it is left so: a runner may start the program as a child.
     let left_open = std::env::var_os(hotrun::wire::LISTEN_PID).is_some_and(|pid| pid.is_empty());
     if std::env::var_os(hotrun::wire::LISTEN_FDS).is_some() && !left_open {
         command.env(hotrun::wire::LISTEN_PID, std::process::id().to_string());
     }
-    let error = command.exec();
-    Err((Some(channel), error))
+    Err(command.exec())
 }
 
 /// Filters this process, and tells the command where the calls arrive, or why there is no gate.

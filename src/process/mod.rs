@@ -21,7 +21,7 @@ mod socket_folder;
 mod temporary;
 mod terminal;
 
-use self::descriptors::Refusal;
+use self::descriptors::SystemError;
 use crate::error::{Error, Result, Tried};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -34,15 +34,16 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use kin::Kin;
+use kin::Process;
 
 pub use catch::{Catch, Caught};
 pub use ground::Ground;
@@ -50,7 +51,7 @@ pub use printed::Printed;
 pub use setting::{LIBRARY_PATH, Setting};
 pub use socket_folder::SocketFolder;
 pub use temporary::leave_a_stale_one;
-pub use terminal::{Place, Terminal};
+pub use terminal::{Job, Terminal};
 
 /// For what is done before it is needed (nice(2)).
 const BACKGROUND: i32 = 10;
@@ -176,7 +177,7 @@ impl Launcher {
             Stdin::Null => OwnedFd::from(File::open("/dev/null")?),
             Stdin::Inherit => io::stdin().as_fd().try_clone_to_owned()?,
             Stdin::Terminal => {
-                running.place =
+                running.job =
                     self.0.terminal.as_ref().map(|terminal| terminal.enter(running.pid())).transpose()?.map(Arc::new);
                 io::stdin().as_fd().try_clone_to_owned()?
             }
@@ -186,13 +187,7 @@ impl Launcher {
                 theirs.into()
             }
         };
-        match launch::go(&ours, &input, fds) {
-            Ok(filter) => running.filter = filter,
-            Err(error) => {
-                running.finish()?;
-                return Err(error);
-            }
-        }
+        running.filter = launch::go(&ours, &input, fds)?;
         Ok(running)
     }
 }
@@ -205,7 +200,7 @@ pub struct Running {
     guard: guard::Handle,
     filter: Option<Filter>,
     input: Option<PipeWriter>,
-    place: Option<Arc<Place>>,
+    job: Option<Arc<Job>>,
     reaped: bool,
 }
 
@@ -213,9 +208,9 @@ impl Running {
     fn new(child: Child, guard: &guard::Guard) -> io::Result<Running> {
         let pid = rustix::process::Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
-        let mut running = match pidfd {
+        let running = match pidfd {
             Ok(pidfd) => {
-                Running { child, pidfd, guard: guard.handle(), filter: None, input: None, place: None, reaped: false }
+                Running { child, pidfd, guard: guard.handle(), filter: None, input: None, job: None, reaped: false }
             }
             Err(error) => {
                 let mut child = child;
@@ -224,10 +219,7 @@ impl Running {
                 return Err(error.into());
             }
         };
-        if let Err(error) = running.guard.add(running.pid()) {
-            running.finish()?;
-            return Err(error);
-        }
+        running.guard.add(running.pid())?;
         Ok(running)
     }
 
@@ -256,8 +248,8 @@ impl Running {
     }
 
     /// Its place at the terminal, where it has one.
-    pub fn place(&self) -> Option<Arc<Place>> {
-        self.place.clone()
+    pub fn job(&self) -> Option<Arc<Job>> {
+        self.job.clone()
     }
 
     /// What it reads from, where that is a pipe; it can be taken once.
@@ -295,7 +287,7 @@ impl Running {
     }
 
     /// Should this process die, they are ended, too, though they may leave their group.
-    pub fn guard_too(&self, kin: &[Kin]) {
+    pub fn guard_too(&self, kin: &[Process]) {
         kin.iter().for_each(|kin| self.guard.add_kin(kin.pid));
     }
 
@@ -325,8 +317,8 @@ impl Running {
         if !self.reaped {
             self.signal_group(Signal::SIGKILL);
             // While its number is still its own.
-            if let Some(place) = self.place.take() {
-                place.leave();
+            if let Some(job) = self.job.take() {
+                job.leave();
             }
             self.guard.remove(self.pid());
         }
@@ -394,6 +386,13 @@ fn wait_for_end(pidfd: &OwnedFd) {
     while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
 }
 
+/// What has come at each of these within that time. Nothing where a signal has interrupted the call, which is to be repeated; no other error
+/// is possible for descriptors that are open.
+pub fn events_of(mut fds: Vec<PollFd<'_>>, timeout: PollTimeout) -> Vec<PollFlags> {
+    poll(&mut fds, timeout).ok();
+    fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect()
+}
+
 /// Whether it is readable, or at its end, within that time.
 pub fn wait_at_most(fd: impl AsFd, limit: Duration) -> bool {
     let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
@@ -429,6 +428,16 @@ pub fn refused(what: impl Display, error: &io::Error) -> Error {
     } else {
         told
     }
+}
+
+/// A thread that panicked with the lock held has left nothing half done: each change is one assignment.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a file is, whatever becomes of its name.
+pub fn file_id(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|is| (is.dev(), is.ino()))
 }
 
 /// Whether a debugger is attached to it (proc_pid_status(5), TracerPid).

@@ -2,7 +2,8 @@
 //! they end.
 //! Never lives here: whose they were, and what becomes of them (`kin`).
 
-use super::kin::{self, Kin};
+use super::kin::{self, Process};
+use super::now;
 use nix::libc;
 use nix::sys::prctl;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -11,7 +12,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::panic::resume_unwind;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// As the first thread's, by itself.
 const STACK: usize = 8 << 20;
@@ -73,13 +74,8 @@ fn reap() {
 
 /// Those that are still there, and do not end within a moment, as a user would know them.
 pub fn left() -> Vec<String> {
-    let mut kin: Vec<Kin> = kin::adopted().into_iter().filter_map(Kin::of).collect();
+    let mut kin: Vec<Process> = kin::adopted().into_iter().filter_map(Process::of).collect();
     let until = now() + ENDING;
     kin.retain(|kin| !kin.ends_within(until.saturating_duration_since(now())));
     kin.iter().map(|kin| kin::name(kin.pid)).collect()
-}
-
-#[allow(clippy::disallowed_methods)] // The limit of a wait.
-fn now() -> Instant {
-    Instant::now()
 }

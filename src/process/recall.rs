@@ -1,7 +1,7 @@
 //! When the processes of a group that was stopped have stopped, as far as they are going to.
 //! Never lives here: stopping them, and why.
 
-use super::now;
+use super::{kin, now};
 use nix::poll::{PollTimeout, poll};
 use nix::unistd::Pid;
 use std::fs;
@@ -23,20 +23,14 @@ pub fn until_stopped(group: Pid) {
 }
 
 fn members(group: Pid) -> Vec<u32> {
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| field(format!("/proc/{pid}/stat"), 2) == Some(group.to_string())).collect()
+    let group = group.to_string();
+    let is_in = |stat: Vec<String>| stat.get(2) == Some(&group);
+    kin::processes().filter(|pid| kin::stat(format!("/proc/{pid}/stat")).is_some_and(is_in)).collect()
 }
 
 fn is_on_its_way(pid: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     // Runs, or sleeps so that a signal wakes it (proc_pid_stat(5)).
-    let moves = |state: String| matches!(state.as_str(), "R" | "S");
-    threads.filter_map(|thread| field(thread.path().join("stat"), 0)).any(moves)
-}
-
-/// Of those behind the name, which may have blanks and brackets of its own: state, parent, group (proc_pid_stat(5)).
-fn field(stat: impl AsRef<std::path::Path>, nth: usize) -> Option<String> {
-    let stat = fs::read_to_string(stat).ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(nth).map(str::to_owned)
+    let moves = |stat: Vec<String>| matches!(stat[0].as_str(), "R" | "S");
+    threads.filter_map(|thread| kin::stat(thread.path().join("stat"))).any(moves)
 }

@@ -53,18 +53,16 @@ impl SocketFolder {
     /// Makes it again, by its name, where it is gone; also the temporary folder in which it was, but nothing above that. Says whether
     /// that was so.
     pub fn keep_up(&self) -> io::Result<bool> {
-        match DirBuilder::new().mode(0o700).create(&self.path) {
-            // A umask may take from the owner, too.
-            Ok(()) => private::own(&self.path).map(|()| true),
+        let was_there = self.path.symlink_metadata().is_ok();
+        match private::folder(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let above = self.path.parent().unwrap_or(Path::new("/"));
                 DirBuilder::new().mode(0o700).create(above)?;
-                private::folder(&self.path).map(|()| true)
+                private::folder(&self.path)?;
             }
-            // Nobody else's folder is taken for it.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => private::own(&self.path).map(|()| false),
-            Err(error) => Err(error),
+            done => done?,
         }
+        Ok(!was_there)
     }
 }
 

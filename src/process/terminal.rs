@@ -3,7 +3,7 @@
 //! ours in the program's group. Both halves of it live here.
 //! Never lives here: keys, and what follows from a signal.
 
-use super::{itself, wait_at_most};
+use super::{itself, lock, wait_at_most};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
@@ -14,7 +14,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -44,8 +44,8 @@ struct Foreground {
     groups: Vec<(Pid, Termios)>,
 }
 
-/// The place of a program at the terminal.
-pub struct Place {
+/// A program that reads from the terminal, as a shell has its jobs.
+pub struct Job {
     group: Pid,
     terminal: Terminal,
     ear: Mutex<Option<(Child, JoinHandle<()>)>>,
@@ -69,7 +69,7 @@ impl Terminal {
     }
 
     /// The program with that group is given the terminal, if it is this session's to give.
-    pub fn enter(&self, pid: u32) -> io::Result<Place> {
+    pub fn enter(&self, pid: u32) -> io::Result<Job> {
         let group = Pid::from_raw(pid as i32);
         let mut ear = itself::command(itself::EAR)
             .process_group(group.as_raw())
@@ -78,39 +78,34 @@ impl Terminal {
             .stderr(Stdio::null())
             .spawn()?;
         let asked = Arc::new(AtomicBool::new(false));
-        let place = |ear| Place { group, terminal: self.clone(), ear: Mutex::new(ear), asked: Arc::clone(&asked) };
-        let Some(mut heard) = ear.stdout.take() else { return Ok(place(None)) };
+        let job = |ear| Job { group, terminal: self.clone(), ear: Mutex::new(ear), asked: Arc::clone(&asked) };
+        let Some(mut heard) = ear.stdout.take() else { return Ok(job(None)) };
         // It listens now.
         let listens = if wait_at_most(&heard, STARTING) {
             heard.read_exact(&mut [0])
         } else {
             Err(io::Error::from(io::ErrorKind::TimedOut))
         };
-        if let Err(error) = listens {
-            ear.kill()?;
-            ear.wait()?;
-            return Err(error);
-        }
         let (tell, is_asked) = (Arc::clone(&self.tell), Arc::clone(&asked));
-        let listener = thread::Builder::new().spawn(move || listen_to(heard, &is_asked, &tell));
+        let listener = listens.and_then(|()| thread::Builder::new().spawn(move || listen_to(heard, &is_asked, &tell)));
         let listener = listener.or_else(|error| {
             ear.kill()?;
             ear.wait()?;
             Err(error)
         })?;
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let new = state.before.clone();
         state.groups.push((group, new));
         if state.is_in_front() {
             state.give(group);
         }
-        Ok(place(Some((ear, listener))))
+        Ok(job(Some((ear, listener))))
     }
 
     /// A child has stopped, or has ended. Whoever was stopped for reading from the terminal is given it. Says whether this process is to
     /// stop, as the program in front has.
     pub fn look(&self) -> bool {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let mut stops = false;
         for (group, _) in state.groups.clone() {
             let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
@@ -132,7 +127,7 @@ impl Terminal {
 
     /// Before this process is stopped: the shell finds the terminal as it gave it.
     pub fn suspend(&self) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         if state.is_in_front() {
             state.keep_attributes();
             state.take_back();
@@ -141,17 +136,13 @@ impl Terminal {
 
     /// This process goes on, and so does the program that it stopped with.
     pub fn resume(&self) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let Some(group) = state.groups.last().map(|(group, _)| *group) else { return };
         if state.is_in_front() {
             state.give(group);
         }
         // ESRCH: it has ended meanwhile, which is heard by others.
         killpg(group, Signal::SIGCONT).ok();
-    }
-
-    fn state(&self) -> MutexGuard<'_, Foreground> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -210,11 +201,11 @@ impl Foreground {
     }
 }
 
-impl Place {
+impl Job {
     /// What was heard in the group is told before this returns; for the moment in which its program has ended, and nobody knows yet
     /// why.
     pub fn hear_out(&self) {
-        let ear = self.ear.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ear = lock(&self.ear).take();
         let Some((mut ear, listener)) = ear else { return };
         let pid = Pid::from_raw(ear.id() as i32);
         kill(pid, THAT_IS_ALL).ok();
@@ -234,7 +225,7 @@ impl Place {
     /// The program has ended, but its number is still its own. The one before it has the terminal again, or this process.
     pub fn leave(&self) {
         self.hear_out();
-        self.terminal.state().left(self.group);
+        lock(&self.terminal.state).left(self.group);
     }
 }
 
@@ -244,7 +235,7 @@ impl std::fmt::Debug for Terminal {
     }
 }
 
-impl std::fmt::Debug for Place {
+impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.group.fmt(f)
     }

@@ -2,18 +2,15 @@
 //! Never lives here: the channel itself, which is the library's (`hotrun::holder`), and what the program says (`hear`).
 
 use hotrun::holder::Holder;
-use std::io;
+use hotrun::wire::ToServer;
 use std::sync::Arc;
-
-/// What a program with the library is told.
-pub type Order = fn(&Holder) -> io::Result<()>;
 
 #[derive(Debug)]
 pub struct Channel {
     holder: Arc<Holder>,
     said_hello: bool,
     /// What it could not be told last, as it has not said hello: it is when it does.
-    untold: Option<Order>,
+    untold: Option<ToServer>,
 }
 
 impl Channel {
@@ -28,26 +25,26 @@ impl Channel {
     /// It is there, and is told what it could not be told before: it may have been ready by another's word, or by time.
     pub fn hello(&mut self) {
         self.said_hello = true;
-        if let Some(order) = self.untold.take() {
+        if let Some(message) = self.untold.take() {
             // One that is gone needs none.
-            order(&self.holder).ok();
+            self.holder.tell(&message).ok();
         }
     }
 
     /// Whether it was told.
-    pub fn tell(&mut self, order: Order) -> bool {
+    pub fn tell(&mut self, message: ToServer) -> bool {
         if self.said_hello {
             // One that is gone, or hangs, is heard of by its end or its deadline.
-            return order(&self.holder).is_ok();
+            return self.holder.tell(&message).is_ok();
         }
-        self.untold = Some(order);
+        self.untold = Some(message);
         false
     }
 
     /// A socket of that name is no longer held.
     pub fn release(&self, name: &str) {
         if self.said_hello {
-            self.holder.release(name).ok();
+            self.holder.tell(&ToServer::Release { name: name.to_owned() }).ok();
         }
     }
 }

@@ -5,7 +5,6 @@
 use super::Generation;
 use super::action::{Ended, Input, Roles, Style};
 use super::advice::Advice;
-use super::channel::Order;
 use super::generation::Started;
 use super::hear::Said;
 use super::intercept::{Patience, Seen, Which};
@@ -21,7 +20,8 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::process::descriptors;
 use crate::report::{HandOver, Notice, Timing, Vintage};
-use hotrun::holder::{Holder, Said as Told};
+use hotrun::holder::Said as Told;
+use hotrun::wire::ToServer;
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -315,13 +315,13 @@ impl Generations {
 
     /// It may give connections to its program.
     pub fn commit(&mut self, generation: Generation) {
-        self.tell(generation, Holder::resume);
+        self.tell(generation, ToServer::Resume);
         self.open(generation);
     }
 
     /// Whether somebody will say when it has stopped accepting.
     pub fn pause(&mut self, roles: Roles, generation: Generation) -> bool {
-        self.tell(generation, Holder::pause);
+        self.tell(generation, ToServer::Pause);
         let which = self.which(roles);
         let Some(started) = self.get(generation) else { return false };
         match &started.gate {
@@ -335,7 +335,7 @@ impl Generations {
 
     pub fn resume(&mut self, generation: Generation) {
         self.held.restore();
-        self.tell(generation, Holder::resume);
+        self.tell(generation, ToServer::Resume);
         self.open(generation);
     }
 
@@ -348,7 +348,7 @@ impl Generations {
         if started.drain_at_gate(which, patience, all_tcp) {
             return true;
         }
-        if started.channel.tell(Holder::drain) {
+        if started.channel.tell(ToServer::Drain) {
             return true;
         }
         if started.way == HandOver::StopAndStart
@@ -459,9 +459,9 @@ impl Generations {
         self.news.tell(Notice::Serving { generation, pid, addresses, by, program, timing });
     }
 
-    fn tell(&mut self, generation: Generation, order: Order) {
+    fn tell(&mut self, generation: Generation, message: ToServer) {
         if let Some(started) = self.started.get_mut(&generation) {
-            started.channel.tell(order);
+            started.channel.tell(message);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::intercept::Seen;
 use super::{Generation, Sink};
-use crate::process::{Place, descriptors};
+use crate::process::{Job, descriptors};
 use hotrun::holder::{Holder, Said as Told};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,7 +35,7 @@ pub struct GenerationReader {
     pub notify: UnixDatagram,
     pub notify_path: PathBuf,
     pub end: OwnedFd,
-    pub place: Option<Arc<Place>>,
+    pub job: Option<Arc<Job>>,
     pub sink: Sink,
 }
 
@@ -63,8 +63,8 @@ impl GenerationReader {
         }
         std::fs::remove_file(&self.notify_path).ok();
         // Whether it was the user who has ended it is known before its end is.
-        if let Some(place) = &self.place {
-            place.hear_out();
+        if let Some(job) = &self.job {
+            job.hear_out();
         }
         (self.sink)(self.generation, Said::Exited);
     }

@@ -12,6 +12,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+pub use crate::process::file_id;
 pub use crate::process::kin::family;
 
 /// The kernel's names of socket states (include/net/tcp_states.h).
@@ -39,11 +40,9 @@ fn owner(tables: &[&str], port: u16, but: &BTreeSet<u32>) -> Option<String> {
         .filter(|entry| entry.local_port == port && (entry.state == LISTEN || entry.remote_port == 0))
         .map(|entry| entry.inode)
         .collect();
-    let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let mut others = pids.filter(|pid| !but.contains(pid));
+    let mut others = kin::processes().filter(|pid| !but.contains(pid));
     let pid = others.find(|pid| inodes.iter().any(|inode| holds(*pid, *inode)))?;
-    // On one line, whatever its arguments are.
-    Some(crate::report::clean::plain(&kin::name(pid)).replace(['\n', '\t'], " "))
+    Some(crate::report::clean::plain(&kin::name(pid)))
 }
 
 /// An address that the process or one of its children listens on, if any does.
@@ -143,11 +142,6 @@ fn entries(table: &str) -> Vec<Entry> {
 /// Where that cannot be seen, not.
 pub fn holds(pid: u32, inode: u64) -> bool {
     sockets(pid).unwrap_or_default().iter().any(|(_, socket)| *socket == inode)
-}
-
-/// What a file is, whatever becomes of its name.
-pub fn file_id(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// Whether a process runs that file.

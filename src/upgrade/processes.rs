@@ -4,7 +4,7 @@
 
 use super::proc;
 use super::store::Published;
-use crate::process::kin::{self, Descent, Kin};
+use crate::process::kin::{self, Descent, Process};
 use crate::process::{Running, describe};
 use crate::report::clean::plain;
 use nix::sys::signal::Signal;
@@ -126,7 +126,7 @@ impl Processes {
     }
 
     /// All that it has started; the guard is told of them.
-    pub fn look(&mut self) -> Vec<Kin> {
+    pub fn look(&mut self) -> Vec<Process> {
         let kin = self.descent.look();
         self.running.guard_too(&kin);
         kin
@@ -179,7 +179,7 @@ impl Processes {
 
     /// Whether the terminal has asked it to end: then it has some time to do so in its own way before it is asked again.
     fn leaves_by_itself(&mut self, now: Instant, time: Duration) -> bool {
-        let asked = self.running.place().is_some_and(|place| place.was_asked_to_end());
+        let asked = self.running.job().is_some_and(|job| job.was_asked_to_end());
         if asked {
             self.terminate_at.get_or_insert(now + time);
         }
@@ -195,7 +195,7 @@ impl Processes {
             Some(family) => self.send(family, signal),
             None => self.running.signal_group(signal),
         }
-        let told = |kin: &Kin| kin.is_of_group(self.pid()) || family.iter().flatten().any(|pid| *pid == kin.pid);
+        let told = |kin: &Process| kin.is_of_group(self.pid()) || family.iter().flatten().any(|pid| *pid == kin.pid);
         kin.iter().filter(|kin| !told(kin)).for_each(|kin| kin.signal(signal));
     }
 
@@ -209,18 +209,18 @@ impl Processes {
 
     fn send(&self, processes: &[u32], signal: Signal) {
         // They are no children of this process: their numbers may be others' by now, which are not below the runner.
-        let below = |process: &Kin| proc::family(self.pid()).contains(&process.pid);
-        let processes = processes.iter().filter_map(|pid| Kin::of(*pid));
+        let below = |process: &Process| proc::family(self.pid()).contains(&process.pid);
+        let processes = processes.iter().filter_map(|pid| Process::of(*pid));
         processes.filter(below).for_each(|process| process.signal(signal));
     }
 
     /// It serves, or is a copy of the program that has become nothing else.
-    fn is_in_background(&self, kin: &Kin) -> bool {
+    fn is_in_background(&self, kin: &Process) -> bool {
         proc::runs(kin.pid, self.file) || proc::listens(kin.pid).is_some()
     }
 }
 
-fn in_background(kin: &Kin) -> String {
+fn in_background(kin: &Process) -> String {
     let listens = proc::listens(kin.pid).map_or(String::new(), |at| format!(", which listens on {at}"));
     format!("it has gone into the background as {}{listens}", plain(&kin::name(kin.pid)))
 }

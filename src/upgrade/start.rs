@@ -158,7 +158,7 @@ impl Start {
             notify,
             notify_path,
             end: running.end().tried("watch the new process")?,
-            place: running.place(),
+            job: running.job(),
             sink: Arc::clone(&self.sink),
         };
         thread::Builder::new()

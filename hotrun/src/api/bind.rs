@@ -1,9 +1,10 @@
 //! How a server comes by its sockets: the inherited one of a name, or a new one.
 //! Never lives here: what becomes of them in an upgrade (`register`, `perform`).
 
+use crate::error::tried;
 use crate::serving::Serving;
-use crate::serving::register::Kind;
-use crate::serving::unclaimed::{Name, Socket, Wanted};
+use crate::serving::register::SocketKind;
+use crate::serving::unclaimed::{Socket, Wanted};
 use crate::upstream::UpstreamKind;
 use crate::wire::{self, ToHolder};
 use crate::{TcpListener, UdpSocket, UnixListener, sys};
@@ -16,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) fn tcp(serving: &Arc<Serving>, name: &str, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
-    let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(|error| named("listen", name, &error))?.collect();
+    let addrs: Vec<SocketAddr> =
+        addr.to_socket_addrs().map_err(|error| tried(format_args!("listen {name:?}"), &error))?.collect();
     tcp_with(serving, name, Wanted::Inet(&addrs), || {
         let listener = net::TcpListener::bind(&addrs[..]).map_err(|error| bind_failed(name, &addrs, &error))?;
         // std asks for a short queue; during an upgrade it should hold whoever comes. listen(2) may be repeated.
@@ -28,7 +30,7 @@ pub(crate) fn tcp(serving: &Arc<Serving>, name: &str, addr: impl ToSocketAddrs) 
 pub(crate) fn unix(serving: &Arc<Serving>, name: &str, path: impl AsRef<Path>) -> io::Result<UnixListener> {
     let path = path.as_ref();
     let is_held = serving.upstream.kind() == UpstreamKind::Holder;
-    let (inner, bound_by_program) = match claim(serving, name, Kind::Unix, Wanted::Path(path))? {
+    let (inner, bound_by_program) = match claim(serving, name, SocketKind::Unix, Wanted::Path(path))? {
         Some(Socket { fd, bound_by_program, .. }) => {
             if bound_by_program && !is_held {
                 // It is gone, or somebody else's by now.
@@ -41,19 +43,20 @@ pub(crate) fn unix(serving: &Arc<Serving>, name: &str, path: impl AsRef<Path>) -
             (unix::UnixListener::from(fd), bound_by_program)
         }
         None => {
-            let listener = serving.paths.bind(path, !is_held).map_err(|error| {
-                io::Error::new(error.kind(), format!("listen {name:?} on {}: {error}", path.display()))
-            })?;
+            let bound = serving.paths.bind(path, !is_held);
+            let listener =
+                bound.map_err(|error| tried(format_args!("listen {name:?} on {}", path.display()), &error))?;
             listen(&listener, Backlog::MAXCONN)?;
             (offer(serving, name, listener)?, true)
         }
     };
-    listener(serving, name, Kind::Unix, bound_by_program, std::path::absolute(path).ok(), inner)
+    listener(serving, name, SocketKind::Unix, bound_by_program, std::path::absolute(path).ok(), inner)
 }
 
 pub(crate) fn udp(serving: &Arc<Serving>, name: &str, addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
-    let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(|error| named("bind", name, &error))?.collect();
-    let (inner, bound_by_program) = match claim(serving, name, Kind::Udp, Wanted::Inet(&addrs))? {
+    let addrs: Vec<SocketAddr> =
+        addr.to_socket_addrs().map_err(|error| tried(format_args!("bind {name:?}"), &error))?.collect();
+    let (inner, bound_by_program) = match claim(serving, name, SocketKind::Udp, Wanted::Inet(&addrs))? {
         Some(Socket { fd, bound_by_program, .. }) => (net::UdpSocket::from(fd), bound_by_program),
         None => {
             let socket = net::UdpSocket::bind(&addrs[..]).map_err(|error| bind_failed(name, &addrs, &error))?;
@@ -62,7 +65,7 @@ pub(crate) fn udp(serving: &Arc<Serving>, name: &str, addr: impl ToSocketAddrs) 
     };
     inner.set_nonblocking(true)?;
     let inner = Arc::new(inner);
-    let gate = serving.register.add(name, Kind::Udp, bound_by_program, None, Arc::clone(&inner) as _);
+    let gate = serving.register.add(name, SocketKind::Udp, bound_by_program, None, Arc::clone(&inner) as _);
     Ok(UdpSocket { inner, gate, serving: Arc::clone(serving) })
 }
 
@@ -73,17 +76,17 @@ pub(crate) fn tcp_with(
     wanted: Wanted<'_>,
     bind: impl FnOnce() -> io::Result<net::TcpListener>,
 ) -> io::Result<TcpListener> {
-    let (inner, bound_by_program) = match claim(serving, name, Kind::Tcp, wanted)? {
+    let (inner, bound_by_program) = match claim(serving, name, SocketKind::Tcp, wanted)? {
         Some(Socket { fd, bound_by_program, .. }) => (net::TcpListener::from(fd), bound_by_program),
         None => (offer(serving, name, bind()?)?, true),
     };
-    listener(serving, name, Kind::Tcp, bound_by_program, None, inner)
+    listener(serving, name, SocketKind::Tcp, bound_by_program, None, inner)
 }
 
 fn listener<L: AsFd + Send + Sync + 'static>(
     serving: &Arc<Serving>,
     name: &str,
-    kind: Kind,
+    kind: SocketKind,
     bound_by_program: bool,
     path: Option<PathBuf>,
     inner: L,
@@ -92,7 +95,7 @@ fn listener<L: AsFd + Send + Sync + 'static>(
     sys::set_cloexec(&inner)?;
     let inner = Arc::new(inner);
     let gate = serving.register.add(name, kind, bound_by_program, path, Arc::clone(&inner) as _);
-    if kind == Kind::Tcp && bound_by_program {
+    if kind == SocketKind::Tcp && bound_by_program {
         // The process before may have been about to close it when it was asked for.
         sys::let_in_again(inner.as_fd());
     }
@@ -100,10 +103,10 @@ fn listener<L: AsFd + Send + Sync + 'static>(
 }
 
 /// The inherited socket for that name, if there is one, of which whoever handed it over hears.
-fn claim(serving: &Arc<Serving>, name: &str, kind: Kind, wanted: Wanted<'_>) -> io::Result<Option<Socket>> {
+fn claim(serving: &Arc<Serving>, name: &str, kind: SocketKind, wanted: Wanted<'_>) -> io::Result<Option<Socket>> {
     wire::check_name(name)?;
     let claimed = serving.unclaimed.claim(name, kind, wanted)?;
-    if let Some(Socket { name: Name::Given(name), .. }) = &claimed {
+    if let Some(Socket { name: Some(name), .. }) = &claimed {
         serving.upstream.taken(name.clone());
     }
     Ok(claimed)
@@ -116,11 +119,7 @@ fn offer<S: From<OwnedFd> + Into<OwnedFd>>(serving: &Arc<Serving>, name: &str, s
     Ok(S::from(fd))
 }
 
-fn named(what: &str, name: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{what} {name:?}: {error}"))
-}
-
 fn bind_failed(name: &str, addrs: &[SocketAddr], error: &io::Error) -> io::Error {
     let addrs: Vec<String> = addrs.iter().map(ToString::to_string).collect();
-    io::Error::new(error.kind(), format!("bind {name:?} to {}: {error}", addrs.join(" or ")))
+    tried(format_args!("bind {name:?} to {}", addrs.join(" or ")), error)
 }

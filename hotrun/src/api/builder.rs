@@ -11,10 +11,10 @@ use crate::inherit::received::{self, Inherited, Predecessor};
 use crate::request::Bell;
 use crate::serving::Serving;
 use crate::serving::bound_path::BoundPaths;
+use crate::serving::lifecycle::Lifecycle;
 use crate::serving::register::Register;
-use crate::serving::state::State;
 use crate::serving::unclaimed::Unclaimed;
-use crate::settings::{Environment, Healthy, Hook, OnFailure, Pace, PidMode, Probation, Settings, Signals};
+use crate::settings::{Environment, Healthy, Hook, PidMode, Probation, Settings};
 use crate::upstream::manager::Manager;
 use crate::upstream::pid_file::PidFile;
 use crate::upstream::{Upstream, UpstreamKind};
@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-/// The settings of a server; every one has a default that suits most. There is one field for each method.
+/// The settings of a server; every one has a default that suits most.
 ///
 /// ```no_run
 /// # fn main() -> std::io::Result<()> {
@@ -41,23 +41,15 @@ use std::time::Duration;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[must_use = "nothing happens before `init`"]
 pub struct Builder {
     program: Option<PathBuf>,
     args: Option<Vec<OsString>>,
     current_dir: Option<PathBuf>,
     pid_file: Option<PathBuf>,
-    pid_mode: Option<PidMode>,
-    signals: Signals,
-    ready_timeout: Duration,
-    probation: Probation,
-    max_generations: usize,
-    pace: Pace,
-    /// The program has chosen its deadline.
-    says_deadline: bool,
     healthy: Option<Hook<Healthy>>,
-    on_failure: Option<Hook<OnFailure>>,
+    settings: Settings,
 }
 
 /// `Duration::MAX` means for ever, and cannot be added to any time.
@@ -68,25 +60,7 @@ fn bounded(duration: Duration) -> Duration {
 
 /// Settings for [`init`](Builder::init).
 pub fn builder() -> Builder {
-    Builder {
-        program: None,
-        args: None,
-        current_dir: None,
-        pid_file: None,
-        pid_mode: None,
-        signals: Signals {
-            upgrade: vec![Signal::SIGUSR2],
-            stop: vec![Signal::SIGTERM, Signal::SIGINT],
-            reload: vec![],
-        },
-        ready_timeout: Duration::from_secs(60),
-        probation: Probation::For(Duration::from_secs(5)),
-        max_generations: 8,
-        pace: Pace { linger: Duration::from_millis(100), drain_timeout: Duration::from_secs(30) },
-        says_deadline: false,
-        healthy: None,
-        on_failure: None,
-    }
+    Builder::default()
 }
 
 /// [`builder`] with its defaults.
@@ -131,37 +105,37 @@ impl Builder {
 
     /// What becomes of the process number. Default: [`PidMode::Handoff`], and [`PidMode::KeepPid`] in process 1.
     pub fn pid_mode(mut self, mode: PidMode) -> Self {
-        self.pid_mode = Some(mode);
+        self.settings.pid_mode = mode;
         self
     }
 
     /// Signals that ask for an upgrade. Default: SIGUSR2. An empty list leaves it to [`Upgrader::upgrade`].
     pub fn upgrade_on(mut self, signals: &[Signal]) -> Self {
-        self.signals.upgrade = signals.to_vec();
+        self.settings.signals.upgrade = signals.to_vec();
         self
     }
 
     /// Signals that stop the server gracefully; the second one is in a hurry. Default: SIGTERM and SIGINT.
     pub fn stop_on(mut self, signals: &[Signal]) -> Self {
-        self.signals.stop = signals.to_vec();
+        self.settings.signals.stop = signals.to_vec();
         self
     }
 
     /// Signals that ask for new configuration, which [`Upgrader::reloads`] tells of. Default: none; SIGHUP is the usual one.
     pub fn reload_on(mut self, signals: &[Signal]) -> Self {
-        self.signals.reload = signals.to_vec();
+        self.settings.signals.reload = signals.to_vec();
         self
     }
 
     /// How long a successor may take to be ready; then it is killed. Default: 60 s.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
-        self.ready_timeout = bounded(timeout);
+        self.settings.ready_timeout = bounded(timeout);
         self
     }
 
     /// How long this process keeps everything after its successor was ready, and comes back if that dies. Default: 5 s.
     pub fn probation(mut self, probation: impl Into<Probation>) -> Self {
-        self.probation = match probation.into() {
+        self.settings.probation = match probation.into() {
             Probation::For(window) => Probation::For(bounded(window)),
             Probation::Manual => Probation::Manual,
         };
@@ -171,21 +145,21 @@ impl Builder {
     /// How many processes of this server may be there at once, the one that serves and those that finish their connections;
     /// the oldest is made to hurry when there would be more. At least 2. Default: 8.
     pub fn max_generations(mut self, most: usize) -> Self {
-        self.max_generations = most.max(2);
+        self.settings.max_generations = most.max(2);
         self
     }
 
     /// How long a client that was accepted just before the end may take to send its request, before idle connections are
     /// closed. Default: 100 ms.
     pub fn linger(mut self, linger: Duration) -> Self {
-        self.pace.linger = bounded(linger);
+        self.settings.pace.linger = bounded(linger);
         self
     }
 
     /// How long connections may go on after accepting has ended; then they are shut down. Default: 30 s; in development, where
     /// `cargo hotrun` sees whether answers go on and ends the process, as long as that lets them.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        (self.pace.drain_timeout, self.says_deadline) = (bounded(timeout), true);
+        (self.settings.pace.drain_timeout, self.settings.says_deadline) = (bounded(timeout), true);
         self
     }
 
@@ -200,7 +174,7 @@ impl Builder {
     /// Told of every upgrade that has failed, or that was rolled back. It runs on the thread that hears the signals, so it must
     /// not block; calls to the [`Upgrader`] that would wait for that thread fail there. Default: a line on standard error.
     pub fn on_failure(mut self, hook: impl Fn(&UpgradeError) + Send + Sync + 'static) -> Self {
-        self.on_failure = Some(Hook(Arc::new(hook)));
+        self.settings.on_failure = Some(Hook(Arc::new(hook)));
         self
     }
 
@@ -220,32 +194,25 @@ impl Builder {
         }
         let mut inherited = received::take()?;
         let program = self.next_program(inherited.control.is_some() || inherited.interim.is_some())?;
-        let pid_file = self.pid_file.as_ref().map(|path| PidFile::at(path, program.home()));
+        let pid_file = self.pid_file.as_ref().map(|path| PidFile::at(path, &program.home));
         let token = inherited.control.as_ref().map(|control| control.token);
-        let kind = match inherited.predecessor {
-            Some(Predecessor { returns: false, .. }) => UpstreamKind::Predecessor,
-            Some(Predecessor { returns: true, .. }) => UpstreamKind::Returning,
-            None if token.is_some() => UpstreamKind::Holder,
-            None => UpstreamKind::Nobody,
-        };
         let interim = inherited.interim.and_then(|interim| Peer::adopted(interim.channel, interim.pid).ok());
+        let (kind, stage) = match inherited.predecessor {
+            Some(Predecessor { returns: false, .. }) => (UpstreamKind::Predecessor, Stage::Unconfirmed),
+            Some(Predecessor { returns: true, .. }) => (UpstreamKind::Returning, Stage::Interim),
+            None if token.is_some() => (UpstreamKind::Holder, Stage::Held),
+            None if interim.is_some() => (UpstreamKind::Nobody, Stage::Relieving),
+            None => (UpstreamKind::Nobody, Stage::Serving),
+        };
         let manager = match &inherited.notify_socket {
             // A holder has its own channel; its NOTIFY_SOCKET is for programs that do not know that.
             Some(address) if kind != UpstreamKind::Holder => Some(Manager::at(address)?),
             Some(_) | None => None,
         };
-        let stage = match kind {
-            UpstreamKind::Holder => Stage::Held,
-            UpstreamKind::Predecessor => Stage::Unconfirmed,
-            UpstreamKind::Returning => Stage::Interim,
-            UpstreamKind::Nobody if interim.is_some() => Stage::Relieving,
-            UpstreamKind::Nobody => Stage::Serving,
-        };
-
         let event = |flags| EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK | flags);
         let (sender, requests) = mpsc::channel();
         let bell = Bell { event: Arc::new(event(EfdFlags::EFD_SEMAPHORE)?), requests: sender };
-        let state = State::new()?;
+        let state = Lifecycle::new()?;
         if kind == UpstreamKind::Holder && inherited.waits {
             state.pause(&[]);
         }
@@ -266,18 +233,19 @@ impl Builder {
             inherited_files: Mutex::new(inherited.files),
             inherited_state: Mutex::new(inherited.state),
         });
-        let signals = self.catch_signals()?;
-        let pings = Watchdog::new(inherited.watchdog, self.healthy.clone());
+        let Builder { settings, healthy, .. } = self;
+        let signals = catch_signals(&settings)?;
         let Inherited { notify_socket, watchdog, held, .. } = inherited;
-        let settings = self.settings(program, Environment { notify_socket, watchdog, held });
         Control {
             succession: Succession::new(stage, settings.ready_timeout, settings.probation, settings.pid_mode),
             performer: Performer {
                 serving: Arc::clone(&serving),
                 retirement: Retirement::new(settings.pace),
                 settings,
+                program,
+                environment: Environment { notify_socket, watchdog, held },
                 peers: Peers::new(interim, event(EfdFlags::empty())?),
-                watchdog: pings,
+                watchdog: Watchdog::new(watchdog, healthy),
                 caller: None,
             },
             upstream_open: kind != UpstreamKind::Nobody,
@@ -287,50 +255,34 @@ impl Builder {
             claim_until: None,
         }
         .start()?;
-        Ok(Upgrader::new(serving))
+        Ok(Upgrader { serving })
     }
 
     /// `by_peer`: a process of this server has started this one.
     fn next_program(&self, by_peer: bool) -> io::Result<Program> {
         let mut program = Program::of_this_process(by_peer)?;
         if let Some(name) = &self.program {
-            program.set_name(name.clone());
+            program.name.clone_from(name);
         }
         if let Some(args) = &self.args {
-            program.set_args(args.clone());
+            program.args.clone_from(args);
         }
         if let Some(directory) = &self.current_dir {
-            program.set_directory(directory.clone());
+            program.directory = program.home.join(directory);
         }
         Ok(program)
     }
+}
 
-    fn settings(self, program: Program, environment: Environment) -> Settings {
-        let default_mode = if std::process::id() == 1 { PidMode::KeepPid } else { PidMode::Handoff };
-        Settings {
-            program,
-            pid_mode: self.pid_mode.unwrap_or(default_mode),
-            signals: self.signals,
-            ready_timeout: self.ready_timeout,
-            probation: self.probation,
-            max_generations: self.max_generations,
-            pace: self.pace,
-            says_deadline: self.says_deadline,
-            on_failure: self.on_failure,
-            environment,
-        }
+fn catch_signals(Settings { signals, probation, .. }: &Settings) -> io::Result<Option<File>> {
+    let mut all = [&signals.stop[..], &signals.upgrade, &signals.reload].concat();
+    if *probation == Probation::Manual {
+        all.extend([Signal::SIGQUIT, Signal::SIGHUP]);
     }
-
-    fn catch_signals(&self) -> io::Result<Option<File>> {
-        let mut signals = [&self.signals.stop[..], &self.signals.upgrade, &self.signals.reload].concat();
-        if self.probation == Probation::Manual {
-            signals.extend([Signal::SIGQUIT, Signal::SIGHUP]);
-        }
-        if signals.is_empty() {
-            return Ok(None);
-        }
-        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        sys::signals_to(write, &signals)?;
-        Ok(Some(File::from(read)))
+    if all.is_empty() {
+        return Ok(None);
     }
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    sys::signals_to(write, &all)?;
+    Ok(Some(File::from(read)))
 }

@@ -2,7 +2,7 @@
 //! Never lives here: how a listener comes by its socket (`bind`), and the same for tokio (`tokio`).
 
 use crate::serving::Serving;
-use crate::serving::state::{Accepting, DrainGuard, ListenerGate, Phase, State};
+use crate::serving::lifecycle::{Accepting, DrainGuard, Lifecycle, ListenerGate, Phase};
 use crate::sys::wait;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -223,7 +223,7 @@ pub struct Conn<S> {
 }
 
 impl<S: AsFd + AsRawFd> Conn<S> {
-    fn new(stream: S, state: &Arc<State>) -> Self {
+    fn new(stream: S, state: &Arc<Lifecycle>) -> Self {
         Conn { guard: state.guard(Some(stream.as_raw_fd())), stream }
     }
 
@@ -236,7 +236,7 @@ impl<S: AsFd + AsRawFd> Conn<S> {
         loop {
             let mut fds = [
                 PollFd::new(self.stream.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.guard.state().drain_event(), PollFlags::POLLIN),
+                PollFd::new(self.guard.state.drain_event(), PollFlags::POLLIN),
             ];
             wait(&mut fds, PollTimeout::NONE)?;
             let [readable, draining] = fds.map(|fd| fd.any().unwrap_or(false));
@@ -249,7 +249,7 @@ impl<S: AsFd + AsRawFd> Conn<S> {
     /// Whether this process has stopped accepting: an HTTP answer should say `Connection: close` then (RFC 9112, 9.6), so
     /// that the client's next request reaches the next process.
     pub fn is_draining(&self) -> bool {
-        self.guard.state().phase() >= Phase::Lingering
+        self.guard.state.phase() >= Phase::Lingering
     }
 
     /// The stream and its guard; the connection counts until the guard is dropped.

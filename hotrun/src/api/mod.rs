@@ -7,6 +7,6 @@ pub(crate) mod reload;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 #[cfg(feature = "tower")]
-pub(crate) mod tower;
+pub mod tower;
 pub(crate) mod udp;
 pub(crate) mod upgrader;

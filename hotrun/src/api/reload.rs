@@ -3,7 +3,7 @@
 //! Never lives here: why they come (`control`).
 
 use crate::request::{Bell, Request};
-use crate::serving::state::{Accepting, Inner, ListenerGate, Phase, State, Waiter};
+use crate::serving::lifecycle::{Accepting, Inner, Lifecycle, ListenerGate, Phase, Waiter};
 use std::future::poll_fn;
 use std::sync::Arc;
 
@@ -23,14 +23,14 @@ pub struct Reload {
 }
 
 impl Reloads {
-    pub(crate) fn new(state: &Arc<State>, bell: Bell) -> Self {
+    pub(crate) fn new(state: &Arc<Lifecycle>, bell: Bell) -> Self {
         Reloads { waiter: state.waiter(), bell, seen: 0 }
     }
 
     /// Blocks until the next one; `None` when this process has stopped accepting, as it has no more use for configuration.
     pub fn wait(&mut self) -> Option<Reload> {
         let seen = self.seen;
-        let next = self.waiter.state().wait(|inner| next(inner, seen));
+        let next = self.waiter.state.wait(|inner| next(inner, seen));
         self.take(next)
     }
 
@@ -48,10 +48,10 @@ impl Reloads {
 }
 
 fn next(inner: &mut Inner, seen: u64) -> Option<Option<u64>> {
-    if inner.reloads() > seen {
-        return Some(Some(inner.reloads()));
+    if inner.reloads > seen {
+        return Some(Some(inner.reloads));
     }
-    (inner.phase() >= Phase::Lingering).then_some(None)
+    (inner.phase >= Phase::Lingering).then_some(None)
 }
 
 /// All requests, each when the one before has been dropped: a callback is a `for_each` on a thread of its own.
@@ -78,14 +78,14 @@ pub struct AcceptingChanges {
 }
 
 impl AcceptingChanges {
-    pub(crate) fn new(state: &Arc<State>) -> Self {
+    pub(crate) fn new(state: &Arc<Lifecycle>) -> Self {
         AcceptingChanges { waiter: state.waiter(), last: Accepting::Open }
     }
 
     /// Blocks until it is another than it was when this was last asked, `Open` at first; does not return after `Ended`.
     pub fn wait(&mut self) -> Accepting {
         let last = self.last;
-        self.last = self.waiter.state().wait(|inner| changed(inner, last));
+        self.last = self.waiter.state.wait(|inner| changed(inner, last));
         self.last
     }
 

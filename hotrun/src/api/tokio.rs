@@ -3,7 +3,7 @@
 
 use crate::api::listener::{Listener, Passing};
 use crate::serving::Serving;
-use crate::serving::state::{Accepting, DrainGuard, ListenerGate, Phase, Waiter};
+use crate::serving::lifecycle::{Accepting, DrainGuard, ListenerGate, Phase, Waiter};
 #[cfg(feature = "axum")]
 use crate::upstream::complain;
 use std::fmt;
@@ -193,7 +193,7 @@ enum Closing {
 impl<S> Conn<S> {
     /// Whether this process has stopped accepting: answers should say `Connection: close` then.
     pub fn is_draining(&self) -> bool {
-        self.guard.state().phase() >= Phase::Lingering
+        self.guard.state.phase() >= Phase::Lingering
     }
 
     /// The stream inside, for its socket options.
@@ -242,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<S> {
             match &mut this.closing {
                 Closing::No => {
                     ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
-                    this.closing = if this.guard.state().phase() >= Phase::Lingering {
+                    this.closing = if this.guard.state.phase() >= Phase::Lingering {
                         Closing::Reading(Box::pin(tokio::time::sleep(Duration::from_secs(1))))
                     } else {
                         Closing::Done

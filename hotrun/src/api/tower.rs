@@ -1,5 +1,6 @@
 //! A layer for tower's services, and so for axum, tonic and hyper: answers of a process that is leaving end their connection.
-//! Never lives here: when a process is leaving (`state`), and ending connections that are idle (`draining`, by the server).
+//! It is made by [`Upgrader::connection_close`]; connections that are idle are ended by the server itself, at
+//! [`Upgrader::draining`].
 
 use crate::Upgrader;
 use http::header::{CONNECTION, HeaderValue};
@@ -11,8 +12,7 @@ use std::task::{Context, Poll, ready};
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// A layer that adds `Connection: close` to answers while this process is leaving, from
-/// [`Upgrader::connection_close`](Upgrader::connection_close).
+/// A layer that adds `Connection: close` to answers while this process is leaving, from [`Upgrader::connection_close`].
 #[derive(Debug, Clone)]
 pub struct ConnectionClose {
     up: Upgrader,
@@ -91,8 +91,8 @@ mod tests {
     use crate::request::Bell;
     use crate::serving::Serving;
     use crate::serving::bound_path::BoundPaths;
+    use crate::serving::lifecycle::{Lifecycle, Why};
     use crate::serving::register::Register;
-    use crate::serving::state::{State, Why};
     use crate::serving::unclaimed::Unclaimed;
     use crate::upstream::{Upstream, UpstreamKind};
     use nix::sys::eventfd::EventFd;
@@ -102,8 +102,8 @@ mod tests {
     use std::task::Waker;
 
     /// One that nobody has started, with the state that it goes by.
-    fn upgrader() -> (Upgrader, Arc<State>) {
-        let state = State::new().unwrap();
+    fn upgrader() -> (Upgrader, Arc<Lifecycle>) {
+        let state = Lifecycle::new().unwrap();
         let bell = Bell { event: Arc::new(EventFd::new().unwrap()), requests: mpsc::channel().0 };
         let serving = Serving {
             state: Arc::clone(&state),
@@ -116,7 +116,7 @@ mod tests {
             inherited_files: Mutex::default(),
             inherited_state: Mutex::default(),
         };
-        (Upgrader::new(Arc::new(serving)), state)
+        (Upgrader { serving: Arc::new(serving) }, state)
     }
 
     /// Answers with what it was asked with.
@@ -158,7 +158,7 @@ mod tests {
     fn only_a_process_that_is_leaving_closes_and_only_http_1_says_so() {
         let (up, state) = upgrader();
         let mut service = up.connection_close().layer(Mirror);
-        for step in [|_: &State| {}, |state: &State| state.pause(&[])] {
+        for step in [|_: &Lifecycle| {}, |state: &Lifecycle| state.pause(&[])] {
             step(&state);
             assert_eq!(connection(&mut service, Version::HTTP_11, None), None, "it may come back");
         }

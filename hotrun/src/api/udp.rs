@@ -5,7 +5,7 @@
 //! datagrams (DNS, statsd) do not mind; for others, ask the command for `overlap = false`.
 
 use crate::serving::Serving;
-use crate::serving::state::{Accepting, ListenerGate};
+use crate::serving::lifecycle::{Accepting, ListenerGate};
 use crate::sys::wait;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::io;

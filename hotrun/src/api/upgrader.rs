@@ -1,13 +1,14 @@
 //! What a server calls.
-//! Never lives here: how it comes by its sockets (`bind`), settings (`builder`), and how phases change (`control`, `state`).
+//! Never lives here: how it comes by its sockets (`bind`), settings (`builder`), and how phases change (`control`, `lifecycle`).
 
 use crate::api::bind;
 use crate::api::reload::{AcceptingChanges, Reloads};
 use crate::request::{CONTROL_THREAD, Request, Successor};
 use crate::serving::Serving;
+use crate::serving::lifecycle::{DrainGuard, ExitReason, Phase, Waiter};
 use crate::serving::register::unseal;
-use crate::serving::state::{DrainGuard, ExitReason, Phase, Waiter};
 use crate::serving::unclaimed::Wanted;
+use crate::sys::lock;
 use crate::wire;
 use crate::{TcpListener, UdpSocket, UnixListener, UpgradeError};
 use std::future::Future;
@@ -16,7 +17,7 @@ use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 
 /// This process's part in hot upgrades. Cheap to clone; all clones are one.
@@ -26,10 +27,6 @@ pub struct Upgrader {
 }
 
 impl Upgrader {
-    pub(crate) fn new(serving: Arc<Serving>) -> Self {
-        Upgrader { serving }
-    }
-
     /// A TCP listener of that name: the inherited one, or else a new one bound to `addr`, which the next generation inherits.
     ///
     /// Where whoever started this process chose the address of that name, that address wins. Where an earlier generation of
@@ -94,7 +91,7 @@ impl Upgrader {
     /// The file of that name that the process before kept; `None` also when it was asked for before. To hand it on, keep it
     /// again.
     pub fn inherited_file(&self, name: &str) -> Option<OwnedFd> {
-        self.serving.inherited_files.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
+        lock(&self.serving.inherited_files).remove(name)
     }
 
     /// A small piece of state for every successor: session-ticket keys, counters, a cache. `produce` is called when a successor
@@ -114,7 +111,7 @@ impl Upgrader {
     /// # Errors
     /// `InvalidData` when what came is not a sealed file; else those of reading it.
     pub fn inherited_state(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let file = self.serving.inherited_state.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let file = lock(&self.serving.inherited_state).remove(name);
         file.map(unseal).transpose()
     }
 
@@ -193,8 +190,8 @@ impl Upgrader {
     /// HTTP/2 forbids the header (RFC 9113, 8.2.2), and has GOAWAY, which the server sends when it is told to end. An answer
     /// that has a `Connection` header of its own, as the one that turns into a WebSocket, keeps that.
     #[cfg(feature = "tower")]
-    pub fn connection_close(&self) -> crate::ConnectionClose {
-        crate::ConnectionClose::new(self.clone())
+    pub fn connection_close(&self) -> crate::tower::ConnectionClose {
+        crate::tower::ConnectionClose::new(self.clone())
     }
 
     /// Whether accepting has ended.
@@ -261,13 +258,13 @@ pub struct Draining {
 impl Draining {
     /// Blocks until then.
     pub fn wait(&self) {
-        self.waiter.state().wait_for(self.phase);
+        self.waiter.state.wait_for(self.phase);
     }
 }
 
 impl Clone for Draining {
     fn clone(&self) -> Self {
-        Draining { waiter: self.waiter.state().waiter(), phase: self.phase }
+        Draining { waiter: self.waiter.state.waiter(), phase: self.phase }
     }
 }
 

@@ -12,14 +12,14 @@ pub(crate) mod watchdog;
 use crate::holder::Said;
 use crate::request::{CONTROL_THREAD, Request};
 use crate::serving::Serving;
-use crate::serving::state::Why;
+use crate::serving::lifecycle::Why;
 use crate::upstream::{UpstreamKind, complain};
 use crate::wire::{self, ToHolder, ToServer};
 use crate::{PidMode, Probation, Signal, UpgradeError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use peer::Ancestor;
+use peer::{Ancestor, Peer};
 use perform::{CLAIM, Performer};
 use std::fs::File;
 use std::io::{self, Read};
@@ -27,7 +27,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
-use succession::{Asker, By, Input, Stage, Succession, Then};
+use succession::{Asker, Input, Stage, Succession, Then};
 
 pub(crate) struct Control {
     pub(crate) succession: Succession,
@@ -92,15 +92,17 @@ impl Control {
             sources.extend(successor.channel().map(|fd| (Source::SuccessorSays, fd)));
             sources.push((Source::SuccessorEnds, successor.pidfd()));
         }
-        sources.extend([(Source::Bell, self.bell.as_fd()), (Source::Hurry, peers.hurry().as_fd())]);
+        sources.extend([(Source::Bell, self.bell.as_fd()), (Source::Hurry, peers.hurry.as_fd())]);
         sources.extend(serving.upstream.channel().filter(|_| self.upstream_open).map(|fd| (Source::Upstream, fd)));
         sources.extend(self.signals.as_ref().map(|fd| (Source::Signals, fd.as_fd())));
         if let Some(interim) = &peers.interim {
             sources.extend(interim.channel().map(|fd| (Source::InterimSays, fd)));
             sources.push((Source::InterimEnds, interim.pidfd()));
         }
-        sources.extend(peers.ancestors().enumerate().map(|(index, fd)| (Source::AncestorEnds(index), fd)));
-        sources.extend(peers.leaving().enumerate().map(|(index, fd)| (Source::LeaverEnds(index), fd)));
+        let ancestors = peers.ancestors.iter().map(|ancestor| ancestor.pidfd.as_fd());
+        sources.extend(ancestors.enumerate().map(|(index, fd)| (Source::AncestorEnds(index), fd)));
+        let leaving = peers.leaving.iter().map(Peer::pidfd);
+        sources.extend(leaving.enumerate().map(|(index, fd)| (Source::LeaverEnds(index), fd)));
         sources.push((Source::News, serving.state.news_event()));
         sources
     }
@@ -117,7 +119,7 @@ impl Control {
                 }
             }
             Source::Hurry => {
-                let _ = self.performer.peers.hurry().read();
+                let _ = self.performer.peers.hurry.read();
                 if self.succession.is_over() {
                     self.serving().state.force(true);
                 }
@@ -133,7 +135,7 @@ impl Control {
             }
             Source::InterimSays => {
                 let Some(interim) = &mut self.performer.peers.interim else { return };
-                match interim.receive() {
+                match interim.holder.receive() {
                     Ok(Said::Closed) | Err(_) => interim.close(),
                     // It only has to finish what it has.
                     Ok(_) => {}
@@ -144,7 +146,7 @@ impl Control {
                 self.serving().state.hold(false);
                 self.input(Input::Confirmed);
             }
-            Source::AncestorEnds(index) => self.performer.peers.ancestor_ended(index),
+            Source::AncestorEnds(index) => drop(self.performer.peers.ancestors.remove(index)),
             Source::LeaverEnds(index) => self.performer.peers.leaver_ended(index),
             Source::News => {
                 let Serving { state, upstream, .. } = self.serving();
@@ -159,7 +161,7 @@ impl Control {
     /// One message of the successor.
     fn hear_successor(&mut self) {
         let Some(successor) = &mut self.performer.peers.successor else { return };
-        match successor.receive() {
+        match successor.holder.receive() {
             Ok(Said::Hello { .. }) => successor.said_hello = true,
             Ok(Said::Taken { name }) => self.performer.taken(now(), &name, self.succession.handed()),
             Ok(Said::Ready) => self.input(Input::Ready),
@@ -219,10 +221,10 @@ impl Control {
                 self.is_sole();
                 self.input(Input::StopPassedOn);
             }
-            Ok(ToServer::Upgrade) => self.input(Input::Wanted(By::Signal)),
+            Ok(ToServer::Upgrade) => self.input(Input::Wanted),
             Ok(ToServer::Ancestor { generation }) => {
                 if let Ok([pidfd, hurry]) = <[OwnedFd; 2]>::try_from(fds) {
-                    self.performer.peers.meet(Ancestor { generation, pidfd, hurry });
+                    self.performer.peers.ancestors.push(Ancestor { generation, pidfd, hurry });
                 }
             }
             Ok(ToServer::Abort { why }) => {
@@ -274,15 +276,15 @@ impl Control {
         let starting = matches!(self.succession.stage(), Stage::Starting { .. });
         let on_probation = matches!(self.succession.stage(), Stage::Probation { .. });
         match signal {
-            Signal::SIGQUIT if manual && on_probation => self.input(Input::Confirm(By::Signal)),
+            Signal::SIGQUIT if manual && on_probation => self.input(Input::Confirm),
             // A script that was too quick must not end the service.
             Signal::SIGQUIT if manual && starting => complain("SIGQUIT: the successor is not ready yet; ignored"),
             // Nor one that was too slow.
             Signal::SIGQUIT if manual && self.succession.comes_too_late(now()) => {
                 complain("SIGQUIT: the successor has just ended; ignored, and the next one stops the server");
             }
-            Signal::SIGHUP if manual && (starting || on_probation) => self.input(Input::Back(By::Signal)),
-            signal if settings.signals.upgrade.contains(&signal) => self.input(Input::Wanted(By::Signal)),
+            Signal::SIGHUP if manual && (starting || on_probation) => self.input(Input::Back),
+            signal if settings.signals.upgrade.contains(&signal) => self.input(Input::Wanted),
             signal if settings.signals.reload.contains(&signal) => {
                 self.serving().upstream.reloading(settings.ready_timeout);
                 self.serving().state.ask_for_reload();
@@ -300,11 +302,11 @@ impl Control {
                 Some(why) => drop(caller.send(Err(self.performer.refused(why)))),
                 None => {
                     self.performer.caller = Some(caller);
-                    self.input(Input::Wanted(By::Call));
+                    self.input(Input::Wanted);
                 }
             },
-            Request::Confirm(caller) => drop(caller.send(self.decide(Input::Confirm(By::Call)))),
-            Request::RollBack(caller) => drop(caller.send(self.decide(Input::Back(By::Call)))),
+            Request::Confirm(caller) => drop(caller.send(self.decide(Input::Confirm))),
+            Request::RollBack(caller) => drop(caller.send(self.decide(Input::Back))),
             Request::Stop => self.stop_wanted(),
             Request::Ready => {
                 self.performer.relieve_interim(now());
@@ -366,7 +368,7 @@ impl Control {
         self.succession.handed() == Some(Then::Returns)
             && serving.state.is_finished()
             && peers.successor.is_some()
-            && peers.leaving().next().is_none()
+            && peers.leaving.is_empty()
     }
 
     fn until_next_step(&self) -> PollTimeout {

@@ -1,7 +1,8 @@
 //! The other processes of this server, seen from this one.
 //! Never lives here: what becomes of them (`perform`).
 
-use crate::holder::{Holder, Said};
+use crate::holder::Holder;
+use crate::wire::ToServer;
 use crate::{Signal, sys};
 use nix::sys::eventfd::EventFd;
 use std::io;
@@ -16,11 +17,11 @@ pub(crate) struct Peers {
     /// Keeps the sockets served until this process does, which has returned under its number.
     pub(crate) interim: Option<Peer>,
     /// Earlier generations that are still there.
-    ancestors: Vec<Ancestor>,
+    pub(crate) ancestors: Vec<Ancestor>,
     /// Successors that were given up, on their way out.
-    leaving: Vec<Peer>,
+    pub(crate) leaving: Vec<Peer>,
     /// Readable when a later generation is in a hurry for this one to end.
-    hurry: EventFd,
+    pub(crate) hurry: EventFd,
 }
 
 impl Peers {
@@ -31,26 +32,6 @@ impl Peers {
     /// Processes of this server, this one among them.
     pub(crate) fn count(&self) -> usize {
         1 + self.ancestors.len() + usize::from(self.successor.is_some()) + usize::from(self.interim.is_some())
-    }
-
-    pub(crate) fn hurry(&self) -> &EventFd {
-        &self.hurry
-    }
-
-    pub(crate) fn ancestors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.ancestors.iter().map(|ancestor| ancestor.pidfd.as_fd())
-    }
-
-    pub(crate) fn leaving(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.leaving.iter().map(Peer::pidfd)
-    }
-
-    pub(crate) fn meet(&mut self, ancestor: Ancestor) {
-        self.ancestors.push(ancestor);
-    }
-
-    pub(crate) fn ancestor_ended(&mut self, index: usize) {
-        self.ancestors.remove(index);
     }
 
     pub(crate) fn leaver_ended(&mut self, index: usize) {
@@ -73,10 +54,17 @@ impl Peers {
         self.ancestors.iter().take(too_many).for_each(Ancestor::hurry);
     }
 
+    /// One that has just ended hears none of it; its end is seen by its pidfd.
+    pub(crate) fn tell_successor(&self, message: &ToServer) {
+        if let Some(successor) = &self.successor {
+            let _ = successor.holder.tell(message);
+        }
+    }
+
     /// Tells the successor of every earlier generation, which this process, of that generation, is one of from now on.
     pub(crate) fn introduce_to_successor(&self, generation: u32) {
         let Some(Peer { holder, .. }) = &self.successor else { return };
-        // One that has just ended hears none of this; its end is seen by its pidfd.
+        // As above.
         for ancestor in &self.ancestors {
             let _ = holder.introduce(ancestor.generation, ancestor.pidfd.as_fd(), ancestor.hurry.as_fd());
         }
@@ -89,7 +77,7 @@ impl Peers {
     pub(crate) fn tell_to_stop(&self) {
         for peer in self.successor.iter().chain(&self.interim) {
             // One that is gone has left already.
-            let _ = peer.holder.stop();
+            let _ = peer.holder.tell(&ToServer::Stop);
         }
     }
 
@@ -159,10 +147,6 @@ impl Peer {
 
     pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
-    }
-
-    pub(crate) fn receive(&self) -> io::Result<Said> {
-        self.holder.receive()
     }
 
     /// It says nothing more, or nothing that would be believed.

@@ -1,18 +1,19 @@
 //! Doing what `succession` says: starting a successor, handing over, coming back, leaving.
 //! Never lives here: when to (`succession`, `retirement`), and hearing (`control`).
 
-use crate::control::peer::Peers;
-use crate::control::retirement::{Left, Retirement, Step};
+use crate::control::peer::{Peer, Peers};
+use crate::control::retirement::{Due, Intake, Retirement};
 use crate::control::start;
-use crate::control::succession::{Action, By, Input, Outcome, Refusal, Then};
+use crate::control::succession::{Action, Input, Refusal, Then, UpgradeOutcome};
 use crate::control::watchdog::Watchdog;
-use crate::error::exit_status;
+use crate::inherit::program::Program;
 use crate::request::{Answer, Successor};
 use crate::serving::Serving;
-use crate::serving::register::{Entry, Kind};
-use crate::serving::state::{ListenerGate, Why};
-use crate::settings::Settings;
+use crate::serving::lifecycle::{ListenerGate, Why};
+use crate::serving::register::{Entry, SocketKind};
+use crate::settings::{Environment, Settings};
 use crate::upstream::{UpstreamKind, complain};
+use crate::wire::ToServer;
 use crate::{PidMode, Probation, UpgradeError, sys};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub(crate) const CLAIM: Duration = Duration::from_secs(1);
 pub(crate) struct Performer {
     pub(crate) serving: Arc<Serving>,
     pub(crate) settings: Settings,
+    pub(crate) program: Program,
+    pub(crate) environment: Environment,
     pub(crate) peers: Peers,
     pub(crate) retirement: Retirement,
     pub(crate) watchdog: Watchdog,
@@ -45,17 +48,8 @@ impl Performer {
             Action::Commit { again } => self.commit(now, again),
             Action::Lend => self.lend(now),
             Action::Resume => self.resume(),
-            Action::Kill => {
-                if let Some(successor) = &self.peers.successor {
-                    successor.kill();
-                }
-            }
-            Action::Dismiss => {
-                if let Some(successor) = &self.peers.successor {
-                    // One that is gone has left already.
-                    let _ = successor.holder.drain();
-                }
-            }
+            Action::Kill => self.peers.successor.iter().for_each(Peer::kill),
+            Action::Dismiss => self.peers.tell_successor(&ToServer::Drain),
             Action::Report(outcome) => self.report(now, outcome),
             Action::Stop => self.stop(now),
             Action::StopBoth => self.stop_both(now),
@@ -76,7 +70,7 @@ impl Performer {
             Probation::Manual => Duration::ZERO,
         };
         self.serving.upstream.reloading(settings.ready_timeout + window + settings.pace.drain_timeout + GRACE);
-        match start::successor(settings, &self.serving) {
+        match start::successor(&self.program, &self.environment, settings.pid_mode, &self.serving) {
             Ok(successor) => {
                 self.peers.successor = Some(successor);
                 None
@@ -113,10 +107,9 @@ impl Performer {
         if let Some(successor) = &self.peers.successor {
             self.serving.upstream.hand_over_to(successor.pid);
             self.peers.introduce_to_successor(self.serving.generation);
-            // One that has just ended hears none of this; its end is seen by its pidfd.
-            let _ = successor.holder.commit();
+            self.peers.tell_successor(&ToServer::Commit);
             if again {
-                let _ = successor.holder.pass_on_upgrade();
+                self.peers.tell_successor(&ToServer::Upgrade);
             }
         }
         self.forget_paths_of_taken();
@@ -145,10 +138,7 @@ impl Performer {
     /// The service is to stop while it is still open which of the two processes is to stay. Each finishes what it has; what waits
     /// in the queues is the successor's, where it has asked for them.
     fn stop_both(&mut self, now: Instant) {
-        if let Some(successor) = &self.peers.successor {
-            // One that has just ended is seen by its pidfd.
-            let _ = successor.holder.stop();
-        }
+        self.peers.tell_successor(&ToServer::Stop);
         // Whoever started this process knows the service by its number: it stays as long as the service does.
         self.serving.state.hold(self.settings.pid_mode == PidMode::KeepPid);
         self.forget_paths_of_taken();
@@ -163,7 +153,7 @@ impl Performer {
         self.serving.state.shut();
         self.serving.register.release(&self.serving.state, |_| true);
         // One that is gone has left already.
-        let _ = interim.holder.stop();
+        let _ = interim.holder.tell(&ToServer::Stop);
         interim.kill_at = Some(now + 2 * self.settings.pace.drain_timeout + GRACE);
     }
 
@@ -171,7 +161,7 @@ impl Performer {
     pub(crate) fn relieve_interim(&mut self, now: Instant) {
         if let Some(interim) = &mut self.peers.interim {
             // One that is gone has left already.
-            let _ = interim.holder.drain();
+            let _ = interim.holder.tell(&ToServer::Drain);
             interim.kill_at = Some(now + self.settings.pace.drain_timeout + GRACE);
         }
     }
@@ -192,12 +182,12 @@ impl Performer {
         let is_left = |entry: &Entry| nobody_else && self.is_own(entry) && !entry.taken;
         let exempt: Vec<&ListenerGate> =
             entries.iter().filter(|entry| is_left(entry)).map(|entry| &*entry.gate).collect();
-        let left = match why {
-            _ if exempt.is_empty() => Left::None,
-            Why::Upgraded => Left::OpenFor(CLAIM),
-            Why::Stopped => Left::Closed,
+        let intake = match why {
+            _ if exempt.is_empty() => Intake::Shut(now),
+            Why::Upgraded => Intake::Open(now + CLAIM),
+            Why::Stopped => Intake::Closed(now),
         };
-        if left == Left::Closed {
+        if intake == Intake::Closed(now) {
             register.close_intake(is_left);
         }
         // On probation others were, too.
@@ -207,7 +197,7 @@ impl Performer {
             // It sees whether answers go on, and ends this process when they do not.
             self.retirement.without_deadline();
         }
-        self.retirement.begin(now, left);
+        self.retirement.begin(now, intake);
         // Before anybody is woken: the process may end as soon as it knows.
         if why == Why::Stopped {
             upstream.stopping(self.settings.pace.drain_timeout + GRACE);
@@ -215,14 +205,14 @@ impl Performer {
         }
         upstream.draining(state.live());
         state.stop_accepting(why, &exempt);
-        if left == Left::None {
+        if exempt.is_empty() {
             state.shut();
         }
     }
 
     /// Whether its queue is this server's to close. What is done to a socket is done to it in all processes that have it.
     fn is_own(&self, entry: &Entry) -> bool {
-        entry.bound_by_program && !(self.settings.environment.held && entry.kind == Kind::Tcp)
+        entry.bound_by_program && !(self.environment.held && entry.kind == SocketKind::Tcp)
     }
 
     fn forget_paths_of_taken(&self) {
@@ -254,14 +244,14 @@ impl Performer {
         let Serving { state, register, .. } = &*self.serving;
         let queued = self.retirement.is_emptying() && register.is_any_queued(state);
         match self.retirement.due(now, state.phase(), queued) {
-            Some(Step::CloseIntake) => self.close_intake(),
+            Some(Due::CloseIntake) => self.close_intake(),
             // The queues that nobody else serves are empty.
-            Some(Step::Shut) => {
+            Some(Due::Shut) => {
                 state.shut();
                 register.release(state, |entry| !entry.taken);
             }
-            Some(Step::Drain) => state.drain(),
-            Some(Step::Force) => state.force(false),
+            Some(Due::Drain) => state.drain(),
+            Some(Due::Force) => state.force(false),
             None => {}
         }
     }
@@ -275,12 +265,8 @@ impl Performer {
 
     /// The successor has had its time to ask for the sockets that are left.
     fn close_intake(&self) {
-        let names = self.serving.register.close_intake(|entry| self.is_own(entry) && !entry.taken);
-        if let Some(successor) = &self.peers.successor {
-            for name in names {
-                // One that is gone has let them go already.
-                let _ = successor.holder.release(&name);
-            }
+        for name in self.serving.register.close_intake(|entry| self.is_own(entry) && !entry.taken) {
+            self.peers.tell_successor(&ToServer::Release { name });
         }
         // Those that were taken are somebody else's by now.
         self.serving.paths.remove();
@@ -290,43 +276,39 @@ impl Performer {
     /// whoever watches it knows it, until that one ends.
     pub(crate) fn become_the_successor(&self) {
         let Some(successor) = &self.peers.successor else { return };
-        let Err(error) = start::in_place(successor, &self.settings, &self.serving);
-        let (name, pid) = (self.settings.program.name().display(), successor.pid);
+        let Err(error) = start::in_place(&self.program, &self.environment, successor, &self.serving);
+        let (name, pid) = (self.program.name.display(), successor.pid);
         complain(format_args!("cannot start {name} in the place of this process: {error}; process {pid} serves"));
     }
 
-    fn report(&mut self, now: Instant, outcome: Outcome) {
+    fn report(&mut self, now: Instant, outcome: UpgradeOutcome) {
         let (pid, generation) =
             self.peers.successor.as_ref().map_or((0, 0), |successor| (successor.pid, successor.generation));
         let error = match outcome {
-            Outcome::Serves => {
+            UpgradeOutcome::Serves => {
                 if let Some(caller) = self.caller.take() {
                     let _ = caller.send(Ok(Successor { pid, generation }));
                 }
                 return;
             }
-            Outcome::Remembered => return complain("an upgrade is on its way; one more will follow it"),
-            Outcome::Finishing => return complain("connections are being finished; one more signal ends them"),
-            Outcome::Refused(By::Signal, why) => {
-                return complain(format_args!("no upgrade: {}", self.refused(why)));
-            }
-            // The caller has been told.
-            Outcome::Refused(By::Call, _) | Outcome::NothingToConfirm(_) => return,
-            Outcome::Orphaned { expected } => return self.orphaned(expected),
-            Outcome::Ended => UpgradeError::Exited { pid, status: self.how_it_ended() },
-            Outcome::NotReady => UpgradeError::NotReady {
+            UpgradeOutcome::Remembered => return complain("an upgrade is on its way; one more will follow it"),
+            UpgradeOutcome::Finishing => return complain("connections are being finished; one more signal ends them"),
+            UpgradeOutcome::Refused(why) => return complain(format_args!("no upgrade: {}", self.refused(why))),
+            UpgradeOutcome::Orphaned { expected } => return self.orphaned(expected),
+            UpgradeOutcome::Ended => UpgradeError::Exited { pid, status: self.how_it_ended() },
+            UpgradeOutcome::NotReady => UpgradeError::NotReady {
                 pid,
                 after: self.settings.ready_timeout,
                 said_hello: self.peers.successor.as_ref().is_some_and(|successor| successor.said_hello),
             },
-            Outcome::Garbled => {
+            UpgradeOutcome::Garbled => {
                 let why = self.peers.successor.as_mut().and_then(|successor| successor.garbled.take());
                 UpgradeError::Protocol { pid, why: why.unwrap_or_default() }
             }
-            Outcome::RolledBack => UpgradeError::RolledBack { pid, status: self.how_it_ended() },
-            Outcome::SentAway => UpgradeError::SentAway { pid },
+            UpgradeOutcome::RolledBack => UpgradeError::RolledBack { pid, status: self.how_it_ended() },
+            UpgradeOutcome::SentAway => UpgradeError::SentAway { pid },
         };
-        let leaves_by_itself = outcome == Outcome::SentAway;
+        let leaves_by_itself = outcome == UpgradeOutcome::SentAway;
         self.give_up_successor(leaves_by_itself.then(|| now + self.settings.pace.drain_timeout + GRACE));
         self.failed(error);
     }
@@ -334,7 +316,7 @@ impl Performer {
     fn how_it_ended(&self) -> Option<std::process::ExitStatus> {
         let pidfd = self.peers.successor.as_ref()?.pidfd();
         // A sibling is not this process's to wait for.
-        sys::reap(pidfd).and_then(exit_status).or_else(|| sys::exit_status(pidfd))
+        sys::reap(pidfd).or_else(|| sys::exit_status(pidfd))
     }
 
     fn give_up_successor(&mut self, kill_at: Option<Instant>) {

@@ -2,7 +2,7 @@
 //! time as an argument.
 //! Never lives here: why this process leaves (`succession`), and doing what is due (`control`).
 
-use crate::serving::state::Phase;
+use crate::serving::lifecycle::Phase;
 use crate::settings::Pace;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum Due {
     /// Nobody new comes to the listeners that go on accepting.
     CloseIntake,
     /// They stop: their queues are empty.
@@ -20,16 +20,6 @@ pub(crate) enum Step {
     Drain,
     /// All connections end.
     Force,
-}
-
-/// Listeners that nobody else serves, and that go on accepting for a while.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Left {
-    None,
-    /// Nobody new comes to them from now on.
-    Closed,
-    /// Somebody may still want them, until then.
-    OpenFor(Duration),
 }
 
 #[derive(Debug)]
@@ -44,14 +34,14 @@ struct Begun {
     intake: Intake,
 }
 
-/// How far the listeners are that go on accepting.
+/// How far the listeners are that nobody else serves, and that go on accepting for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Intake {
-    /// Until then.
+pub(crate) enum Intake {
+    /// Somebody may still want them, until then.
     Open(Instant),
-    /// Since then, as below.
+    /// Nobody new comes to them, since then.
     Closed(Instant),
-    /// The last one has stopped.
+    /// The last one has stopped, since then; or there was none.
     Shut(Instant),
 }
 
@@ -69,12 +59,7 @@ impl Retirement {
         self.pace.drain_timeout = FOR_EVER;
     }
 
-    pub(crate) fn begin(&mut self, now: Instant, left: Left) {
-        let intake = match left {
-            Left::None => Intake::Shut(now),
-            Left::Closed => Intake::Closed(now),
-            Left::OpenFor(time) => Intake::Open(now + time),
-        };
+    pub(crate) fn begin(&mut self, now: Instant, intake: Intake) {
         self.begun = Some(Begun { since: now, intake });
     }
 
@@ -92,17 +77,17 @@ impl Retirement {
 
     /// What is due now; `queued`: somebody waits in the queue of a listener that goes on accepting.
     #[must_use]
-    pub(crate) fn due(&mut self, now: Instant, phase: Phase, queued: bool) -> Option<Step> {
+    pub(crate) fn due(&mut self, now: Instant, phase: Phase, queued: bool) -> Option<Due> {
         let deadline = self.deadline(phase, queued)?;
         if now < deadline {
             return None;
         }
         let begun = self.begun.as_mut()?;
         let (intake, step) = match begun.intake {
-            _ if now >= begun.since + self.pace.drain_timeout => (Intake::Shut(now), Step::Force),
-            Intake::Open(_) => (Intake::Closed(now), Step::CloseIntake),
-            Intake::Closed(_) => (Intake::Shut(now), Step::Shut),
-            Intake::Shut(at) => (Intake::Shut(at), Step::Drain),
+            _ if now >= begun.since + self.pace.drain_timeout => (Intake::Shut(now), Due::Force),
+            Intake::Open(_) => (Intake::Closed(now), Due::CloseIntake),
+            Intake::Closed(_) => (Intake::Shut(now), Due::Shut),
+            Intake::Shut(at) => (Intake::Shut(at), Due::Drain),
         };
         begun.intake = intake;
         Some(step)
@@ -149,46 +134,46 @@ mod tests {
     #[test]
     fn idle_connections_end_after_the_linger_time_and_all_at_the_deadline() {
         let (mut retirement, start) = retirement();
-        retirement.begin(start, Left::None);
+        retirement.begin(start, Intake::Shut(start));
         assert_eq!(retirement.due(start + 99 * MS, Phase::Lingering, false), None);
         assert_eq!(retirement.deadline(Phase::Lingering, false), Some(start + 100 * MS));
-        assert_eq!(retirement.due(start + 100 * MS, Phase::Lingering, false), Some(Step::Drain));
+        assert_eq!(retirement.due(start + 100 * MS, Phase::Lingering, false), Some(Due::Drain));
         assert_eq!(retirement.due(start + 999 * MS, Phase::Draining, false), None);
         assert_eq!(retirement.deadline(Phase::Draining, false), Some(start + 1000 * MS));
-        assert_eq!(retirement.due(start + 1000 * MS, Phase::Draining, false), Some(Step::Force));
+        assert_eq!(retirement.due(start + 1000 * MS, Phase::Draining, false), Some(Due::Force));
         assert_eq!(retirement.due(start + 2000 * MS, Phase::Forced, false), None);
     }
 
     #[test]
     fn a_queue_is_emptied_first_and_its_last_client_may_linger_too() {
         let (mut retirement, start) = retirement();
-        retirement.begin(start, Left::Closed);
+        retirement.begin(start, Intake::Closed(start));
         assert_eq!(retirement.due(start + 100 * MS, Phase::Lingering, true), None);
         assert_eq!(retirement.deadline(Phase::Lingering, true), Some(start + 1000 * MS));
-        assert_eq!(retirement.due(start + 130 * MS, Phase::Lingering, false), Some(Step::Shut));
+        assert_eq!(retirement.due(start + 130 * MS, Phase::Lingering, false), Some(Due::Shut));
         assert_eq!(retirement.due(start + 131 * MS, Phase::Lingering, false), None);
-        assert_eq!(retirement.due(start + 230 * MS, Phase::Lingering, false), Some(Step::Drain));
+        assert_eq!(retirement.due(start + 230 * MS, Phase::Lingering, false), Some(Due::Drain));
     }
 
     #[test]
     fn an_intake_stays_open_for_whoever_may_still_want_it() {
         let (mut retirement, start) = retirement();
-        retirement.begin(start, Left::OpenFor(200 * MS));
+        retirement.begin(start, Intake::Open(start + 200 * MS));
         assert_eq!(retirement.due(start + 199 * MS, Phase::Lingering, true), None);
-        assert_eq!(retirement.due(start + 200 * MS, Phase::Lingering, true), Some(Step::CloseIntake));
+        assert_eq!(retirement.due(start + 200 * MS, Phase::Lingering, true), Some(Due::CloseIntake));
         assert_eq!(retirement.due(start + 299 * MS, Phase::Lingering, false), None);
-        assert_eq!(retirement.due(start + 300 * MS, Phase::Lingering, false), Some(Step::Shut));
+        assert_eq!(retirement.due(start + 300 * MS, Phase::Lingering, false), Some(Due::Shut));
 
         let (mut retirement, start) = self::retirement();
-        retirement.begin(start, Left::OpenFor(200 * MS));
+        retirement.begin(start, Intake::Open(start + 200 * MS));
         retirement.shut(start + 50 * MS);
-        assert_eq!(retirement.due(start + 150 * MS, Phase::Lingering, false), Some(Step::Drain));
+        assert_eq!(retirement.due(start + 150 * MS, Phase::Lingering, false), Some(Due::Drain));
     }
 
     #[test]
     fn a_queue_that_nobody_empties_holds_nothing_up_for_ever() {
         let (mut retirement, start) = retirement();
-        retirement.begin(start, Left::Closed);
-        assert_eq!(retirement.due(start + 1000 * MS, Phase::Lingering, true), Some(Step::Force));
+        retirement.begin(start, Intake::Closed(start));
+        assert_eq!(retirement.due(start + 1000 * MS, Phase::Lingering, true), Some(Due::Force));
     }
 }

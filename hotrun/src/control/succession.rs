@@ -56,8 +56,8 @@ impl Then {
 /// What has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Input {
-    /// An upgrade is wanted: by a signal, which is remembered, or by a call, which gets an answer.
-    Wanted(By),
+    /// An upgrade is wanted. A signal is remembered; a call gets an answer, so it asks for a `refusal` first.
+    Wanted,
     /// The process before has handed over for good, or is gone; or the interim one is.
     Confirmed,
     /// The process before serves, and this one is to finish what it has.
@@ -72,8 +72,8 @@ pub(crate) enum Input {
     /// The successor said what nobody understands.
     Garbled,
     /// An operator is content with the successor, or is not.
-    Confirm(By),
-    Back(By),
+    Confirm,
+    Back,
     /// A stop was asked for here, by a signal or a call.
     StopWanted(Asker),
     /// The process before, or a holder, says that this one is to stop for the whole service.
@@ -81,12 +81,6 @@ pub(crate) enum Input {
     /// This process could not become the new program.
     CannotReturn,
     Time,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum By {
-    Signal,
-    Call,
 }
 
 /// Who most likely asks for a stop.
@@ -119,7 +113,7 @@ pub(crate) enum Action {
     /// The successor serves no more, but finishes what it has begun.
     Dismiss,
     /// What the caller, or whoever reads the log, must know.
-    Report(Outcome),
+    Report(UpgradeOutcome),
     /// Stop serving, for good.
     Stop,
     /// Stop serving, for good, and have the successor do so: it has the sockets alone then.
@@ -135,7 +129,7 @@ pub(crate) enum Action {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum UpgradeOutcome {
     /// The successor serves.
     Serves,
     /// No successor: it ended, it was not ready in time, it could not be understood.
@@ -150,11 +144,9 @@ pub(crate) enum Outcome {
     Orphaned {
         expected: bool,
     },
-    Refused(By, Refusal),
+    Refused(Refusal),
     /// It will be done when the present upgrade has come to its end.
     Remembered,
-    /// There is nobody to confirm, or to send away.
-    NothingToConfirm(By),
     /// A stop was asked for, and connections are being finished already.
     Finishing,
 }
@@ -248,7 +240,7 @@ impl Succession {
     #[must_use]
     pub(crate) fn handle(&mut self, now: Instant, input: Input) -> Vec<Action> {
         match input {
-            Input::Wanted(by) => self.wanted(now, by),
+            Input::Wanted => self.wanted(now),
             Input::Confirmed => match self.stage {
                 Stage::Held | Stage::Unconfirmed | Stage::Relieving => self.serve(now),
                 // Whoever was to return has gone: the service is at its end, as whoever started it sees it.
@@ -269,7 +261,7 @@ impl Succession {
             }
             Input::Leaves if self.on_probation() => self.send_away(now),
             // It has no clients yet, and need not be waited for.
-            Input::Leaves if self.has_successor() => self.lost(now, Outcome::SentAway),
+            Input::Leaves if self.has_successor() => self.lost(now, UpgradeOutcome::SentAway),
             // It was asked to stop, and is the whole service.
             Input::Leaves => self.pass_stop_on(),
             // A second try of the same would end the same way, and the caller has its answer.
@@ -279,12 +271,13 @@ impl Succession {
                 vec![]
             }
             Input::Ready => self.ready(now),
-            Input::Ended => self.lost(now, Outcome::Ended),
-            Input::Garbled => self.lost(now, Outcome::Garbled),
-            Input::Confirm(_) if self.on_probation() => self.commit(),
-            Input::Back(_) if self.on_probation() => self.send_away(now),
-            Input::Back(_) if self.has_successor() => self.lost(now, Outcome::SentAway),
-            Input::Confirm(by) | Input::Back(by) => vec![Action::Report(Outcome::NothingToConfirm(by))],
+            Input::Ended => self.lost(now, UpgradeOutcome::Ended),
+            Input::Garbled => self.lost(now, UpgradeOutcome::Garbled),
+            Input::Confirm if self.on_probation() => self.commit(),
+            Input::Back if self.on_probation() => self.send_away(now),
+            Input::Back if self.has_successor() => self.lost(now, UpgradeOutcome::SentAway),
+            // There is nobody.
+            Input::Confirm | Input::Back => vec![],
             Input::StopWanted(asker) => self.stop_wanted(asker),
             // Said again: there is a hurry.
             Input::StopPassedOn if self.stage == Stage::Stopping => vec![Action::Force],
@@ -300,7 +293,7 @@ impl Succession {
             }
             Input::Time if self.deadline().is_none_or(|deadline| now < deadline) => vec![],
             Input::Time if self.on_probation() => self.commit(),
-            Input::Time => self.lost(now, Outcome::NotReady),
+            Input::Time => self.lost(now, UpgradeOutcome::NotReady),
         }
     }
 
@@ -313,17 +306,19 @@ impl Succession {
         self.on_probation() || matches!(self.stage, Stage::Starting { .. })
     }
 
-    fn wanted(&mut self, now: Instant, by: By) -> Vec<Action> {
-        match (self.stage, by) {
-            (Stage::Serving, _) => {
+    fn wanted(&mut self, now: Instant) -> Vec<Action> {
+        match self.stage {
+            Stage::Serving => {
                 self.stage = Stage::Starting { by: now + self.ready_timeout };
                 vec![Action::Start]
             }
-            (Stage::Unconfirmed | Stage::Relieving | Stage::Starting { .. } | Stage::Probation { .. }, By::Signal) => {
+            Stage::Unconfirmed | Stage::Relieving | Stage::Starting { .. } | Stage::Probation { .. } => {
                 let first = !std::mem::replace(&mut self.wanted, true);
-                first.then_some(Action::Report(Outcome::Remembered)).into_iter().collect()
+                first.then_some(Action::Report(UpgradeOutcome::Remembered)).into_iter().collect()
             }
-            (_, by) => self.refusal().map(|why| Action::Report(Outcome::Refused(by, why))).into_iter().collect(),
+            Stage::Held | Stage::Interim | Stage::AskedToLeave | Stage::Handed(_) | Stage::Stopping => {
+                self.refusal().map(|why| Action::Report(UpgradeOutcome::Refused(why))).into_iter().collect()
+            }
         }
     }
 
@@ -331,7 +326,7 @@ impl Succession {
     fn serve(&mut self, now: Instant) -> Vec<Action> {
         self.stage = Stage::Serving;
         if std::mem::take(&mut self.wanted) {
-            return self.wanted(now, By::Signal);
+            return self.wanted(now);
         }
         vec![]
     }
@@ -342,7 +337,7 @@ impl Succession {
         }
         let until = match self.probation {
             Probation::For(window) if window.is_zero() => {
-                let mut actions = vec![Action::Report(Outcome::Serves)];
+                let mut actions = vec![Action::Report(UpgradeOutcome::Serves)];
                 actions.extend(self.commit());
                 return actions;
             }
@@ -350,7 +345,7 @@ impl Succession {
             Probation::Manual => None,
         };
         self.stage = Stage::Probation { until };
-        vec![Action::Pause, Action::Report(Outcome::Serves)]
+        vec![Action::Pause, Action::Report(UpgradeOutcome::Serves)]
     }
 
     fn commit(&mut self) -> Vec<Action> {
@@ -365,34 +360,34 @@ impl Succession {
 
     /// The successor finishes what it has, and this process serves.
     fn send_away(&mut self, now: Instant) -> Vec<Action> {
-        let mut actions = vec![Action::Dismiss, Action::Resume, Action::Report(Outcome::SentAway)];
+        let mut actions = vec![Action::Dismiss, Action::Resume, Action::Report(UpgradeOutcome::SentAway)];
         actions.extend(self.serve(now));
         actions
     }
 
     /// The successor is not there any more, or must not be.
-    fn lost(&mut self, now: Instant, outcome: Outcome) -> Vec<Action> {
+    fn lost(&mut self, now: Instant, outcome: UpgradeOutcome) -> Vec<Action> {
         let mut actions = match self.stage {
             Stage::Starting { .. } => vec![Action::Kill, Action::Report(outcome)],
             Stage::Probation { .. } => {
-                let outcome = if outcome == Outcome::Ended { Outcome::RolledBack } else { outcome };
+                let outcome = if outcome == UpgradeOutcome::Ended { UpgradeOutcome::RolledBack } else { outcome };
                 vec![Action::Kill, Action::Resume, Action::Report(outcome)]
             }
-            Stage::Handed(then) if outcome == Outcome::Ended => {
+            Stage::Handed(then) if outcome == UpgradeOutcome::Ended => {
                 // It was to stop, too; this process has only waited for it.
                 let expected = self.stop_asked || matches!(then, Then::Stays | Then::Stops);
-                return vec![Action::Report(Outcome::Orphaned { expected })];
+                return vec![Action::Report(UpgradeOutcome::Orphaned { expected })];
             }
-            Stage::Handed(_) => return vec![],
             Stage::Held
             | Stage::Unconfirmed
             | Stage::Interim
             | Stage::AskedToLeave
             | Stage::Relieving
             | Stage::Serving
+            | Stage::Handed(_)
             | Stage::Stopping => return vec![],
         };
-        if outcome != Outcome::SentAway {
+        if outcome != UpgradeOutcome::SentAway {
             self.lost_at = Some(now);
         }
         actions.extend(self.serve(now));
@@ -410,7 +405,7 @@ impl Succession {
         match asker {
             Asker::Manager if repeated => vec![],
             Asker::Anybody | Asker::Manager if !repeated => {
-                let mut actions = vec![Action::Report(Outcome::Finishing)];
+                let mut actions = vec![Action::Report(UpgradeOutcome::Finishing)];
                 actions.extend(self.pass_stop_on());
                 actions
             }

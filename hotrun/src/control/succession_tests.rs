@@ -23,8 +23,8 @@ fn with_probation(probation: Probation) -> Succession {
 fn returning() -> (Succession, Instant) {
     let mut core = Succession::new(Stage::Serving, 1000 * MS, Probation::For(Duration::ZERO), PidMode::KeepPid);
     let start = start();
-    let actions = run(&mut core, start, &[(0, WANTED), (5, Input::Ready)]);
-    assert_eq!(actions, [Action::Report(Outcome::Serves), Action::Lend]);
+    let actions = run(&mut core, start, &[(0, Input::Wanted), (5, Input::Ready)]);
+    assert_eq!(actions, [Action::Report(UpgradeOutcome::Serves), Action::Lend]);
     assert_eq!(core.handed(), Some(Then::Returns));
     (core, start)
 }
@@ -38,31 +38,33 @@ fn run(succession: &mut Succession, start: Instant, inputs: &[(u32, Input)]) -> 
     actions
 }
 
-fn refused(by: By, why: Refusal) -> [Action; 1] {
-    [Action::Report(Outcome::Refused(by, why))]
+fn refused(why: Refusal) -> [Action; 1] {
+    [Action::Report(UpgradeOutcome::Refused(why))]
 }
 
-const WANTED: Input = Input::Wanted(By::Signal);
 const STOP: Input = Input::StopWanted(Asker::Anybody);
 
 #[test]
 fn an_upgrade_goes_its_way() {
     let (mut core, start) = (succession(Stage::Serving), start());
-    assert_eq!(core.handle(start, WANTED), [Action::Start]);
+    assert_eq!(core.handle(start, Input::Wanted), [Action::Start]);
     assert_eq!(core.stage(), Stage::Starting { by: start + 1000 * MS });
-    assert_eq!(core.handle(start + 10 * MS, Input::Ready), [Action::Pause, Action::Report(Outcome::Serves)]);
+    assert_eq!(core.handle(start + 10 * MS, Input::Ready), [Action::Pause, Action::Report(UpgradeOutcome::Serves)]);
     assert_eq!(core.deadline(), Some(start + 110 * MS));
     assert_eq!(core.handle(start + 109 * MS, Input::Time), []);
     assert_eq!(core.handle(start + 110 * MS, Input::Time), [Action::Commit { again: false }]);
     assert_eq!(core.stage(), Stage::Handed(Then::Leaves));
-    assert_eq!(core.handle(start + 200 * MS, Input::Ended), [Action::Report(Outcome::Orphaned { expected: false })]);
+    assert_eq!(
+        core.handle(start + 200 * MS, Input::Ended),
+        [Action::Report(UpgradeOutcome::Orphaned { expected: false })]
+    );
 }
 
 #[test]
 fn without_a_probation_it_is_handed_over_at_once() {
     let mut core = with_probation(Probation::For(Duration::ZERO));
-    let actions = run(&mut core, start(), &[(0, WANTED), (5, Input::Ready)]);
-    assert_eq!(actions, [Action::Report(Outcome::Serves), Action::Commit { again: false }]);
+    let actions = run(&mut core, start(), &[(0, Input::Wanted), (5, Input::Ready)]);
+    assert_eq!(actions, [Action::Report(UpgradeOutcome::Serves), Action::Commit { again: false }]);
 }
 
 #[test]
@@ -73,15 +75,15 @@ fn a_word_for_a_successor_that_has_just_ended_comes_too_late_once() {
         assert_eq!(core.stage(), Stage::Serving);
         (core, start)
     };
-    let started = [(0, WANTED)];
+    let started = [(0, Input::Wanted)];
     let ready = [started.as_slice(), &[(5, Input::Ready)]].concat();
     for (inputs, is_lost) in [
         ([ready.as_slice(), &[(10, Input::Ended)]].concat(), true),
         ([ready.as_slice(), &[(10, Input::Garbled)]].concat(), true),
         ([started.as_slice(), &[(10, Input::Ended)]].concat(), true),
         // An operator has said so.
-        ([ready.as_slice(), &[(10, Input::Back(By::Signal))]].concat(), false),
-        ([started.as_slice(), &[(10, Input::Back(By::Signal))]].concat(), false),
+        ([ready.as_slice(), &[(10, Input::Back)]].concat(), false),
+        ([started.as_slice(), &[(10, Input::Back)]].concat(), false),
         (vec![], false),
     ] {
         for (at, is_soon) in [(10, true), (1009, true), (1010, false)] {
@@ -96,15 +98,15 @@ fn a_word_for_a_successor_that_has_just_ended_comes_too_late_once() {
 fn a_manual_probation_waits_for_an_operator() {
     let on_probation = || {
         let mut core = with_probation(Probation::Manual);
-        run(&mut core, start(), &[(0, WANTED), (5, Input::Ready)]);
+        run(&mut core, start(), &[(0, Input::Wanted), (5, Input::Ready)]);
         assert_eq!((core.stage(), core.deadline()), (Stage::Probation { until: None }, None));
         core
     };
     let mut core = on_probation();
-    assert_eq!(core.handle(start(), Input::Confirm(By::Signal)), [Action::Commit { again: false }]);
+    assert_eq!(core.handle(start(), Input::Confirm), [Action::Commit { again: false }]);
     let mut core = on_probation();
-    let back = [Action::Dismiss, Action::Resume, Action::Report(Outcome::SentAway)];
-    assert_eq!(core.handle(start(), Input::Back(By::Call)), back);
+    let back = [Action::Dismiss, Action::Resume, Action::Report(UpgradeOutcome::SentAway)];
+    assert_eq!(core.handle(start(), Input::Back), back);
     assert_eq!(core.stage(), Stage::Serving);
     let mut core = on_probation();
     assert_eq!(core.handle(start(), Input::Leaves), back);
@@ -112,19 +114,19 @@ fn a_manual_probation_waits_for_an_operator() {
 
 #[test]
 fn a_successor_that_fails_changes_nothing() {
-    let starting: &[(u32, Input)] = &[(0, WANTED)];
-    let on_probation: &[(u32, Input)] = &[(0, WANTED), (5, Input::Ready)];
+    let starting: &[(u32, Input)] = &[(0, Input::Wanted)];
+    let on_probation: &[(u32, Input)] = &[(0, Input::Wanted), (5, Input::Ready)];
     let kill = |outcome| vec![Action::Kill, Action::Report(outcome)];
     let back = |outcome| vec![Action::Kill, Action::Resume, Action::Report(outcome)];
     let table = [
-        (starting, 7, Input::Ended, kill(Outcome::Ended)),
-        (starting, 7, Input::Garbled, kill(Outcome::Garbled)),
+        (starting, 7, Input::Ended, kill(UpgradeOutcome::Ended)),
+        (starting, 7, Input::Garbled, kill(UpgradeOutcome::Garbled)),
         (starting, 999, Input::Time, vec![]),
-        (starting, 1000, Input::Time, kill(Outcome::NotReady)),
-        (starting, 7, Input::Back(By::Signal), kill(Outcome::SentAway)),
-        (starting, 7, Input::Leaves, kill(Outcome::SentAway)),
-        (on_probation, 7, Input::Ended, back(Outcome::RolledBack)),
-        (on_probation, 7, Input::Garbled, back(Outcome::Garbled)),
+        (starting, 1000, Input::Time, kill(UpgradeOutcome::NotReady)),
+        (starting, 7, Input::Back, kill(UpgradeOutcome::SentAway)),
+        (starting, 7, Input::Leaves, kill(UpgradeOutcome::SentAway)),
+        (on_probation, 7, Input::Ended, back(UpgradeOutcome::RolledBack)),
+        (on_probation, 7, Input::Garbled, back(UpgradeOutcome::Garbled)),
     ];
     for (before, at, input, expected) in table {
         let (mut core, start) = (succession(Stage::Serving), start());
@@ -132,41 +134,41 @@ fn a_successor_that_fails_changes_nothing() {
         assert_eq!(run(&mut core, start, &[(at, input)]), expected, "{input:?} after {before:?}");
         if !expected.is_empty() {
             assert_eq!(core.stage(), Stage::Serving);
-            assert_eq!(core.handle(start, WANTED), [Action::Start], "and it can be tried again");
+            assert_eq!(core.handle(start, Input::Wanted), [Action::Start], "and it can be tried again");
         }
     }
     let mut core = succession(Stage::Serving);
-    assert_eq!(run(&mut core, start(), &[(0, WANTED), (0, Input::NotStarted)]), []);
+    assert_eq!(run(&mut core, start(), &[(0, Input::Wanted), (0, Input::NotStarted)]), []);
     assert_eq!(core.stage(), Stage::Serving);
 }
 
 #[test]
 fn signals_are_remembered_once_and_calls_are_answered() {
     let (mut core, start) = (succession(Stage::Serving), start());
-    run(&mut core, start, &[(0, WANTED)]);
-    assert_eq!(core.handle(start, WANTED), [Action::Report(Outcome::Remembered)]);
-    assert_eq!(core.handle(start, WANTED), []);
-    assert_eq!(core.handle(start, Input::Wanted(By::Call)), refused(By::Call, Refusal::InProgress));
+    run(&mut core, start, &[(0, Input::Wanted)]);
+    assert_eq!(core.handle(start, Input::Wanted), [Action::Report(UpgradeOutcome::Remembered)]);
+    assert_eq!(core.handle(start, Input::Wanted), []);
+    assert_eq!(core.refusal(), Some(Refusal::InProgress));
     // One more try, when this one has failed.
     let actions = core.handle(start, Input::Ended);
-    assert_eq!(actions, [Action::Kill, Action::Report(Outcome::Ended), Action::Start]);
+    assert_eq!(actions, [Action::Kill, Action::Report(UpgradeOutcome::Ended), Action::Start]);
     // It is the successor's to do, when it has not.
-    assert_eq!(core.handle(start, WANTED), [Action::Report(Outcome::Remembered)]);
+    assert_eq!(core.handle(start, Input::Wanted), [Action::Report(UpgradeOutcome::Remembered)]);
     let actions = run(&mut core, start, &[(2, Input::Ready), (102, Input::Time)]);
     assert_eq!(actions, [Action::Commit { again: true }]);
-    assert_eq!(core.handle(start, WANTED), refused(By::Signal, Refusal::HandedOver));
+    assert_eq!(core.handle(start, Input::Wanted), refused(Refusal::HandedOver));
 }
 
 #[test]
 fn who_is_not_yet_the_one_that_serves_remembers() {
     for (stage, why) in [(Stage::Unconfirmed, Refusal::OnProbation), (Stage::Relieving, Refusal::Returning)] {
         let (mut core, start) = (succession(stage), start());
-        assert_eq!(core.handle(start, Input::Wanted(By::Call)), refused(By::Call, why));
-        assert_eq!(core.handle(start, WANTED), [Action::Report(Outcome::Remembered)]);
+        assert_eq!(core.refusal(), Some(why));
+        assert_eq!(core.handle(start, Input::Wanted), [Action::Report(UpgradeOutcome::Remembered)]);
         assert_eq!(core.handle(start, Input::Confirmed), [Action::Start]);
     }
     for stage in [Stage::Held, Stage::Interim] {
-        assert_eq!(succession(stage).handle(start(), WANTED), refused(By::Signal, Refusal::Held));
+        assert_eq!(succession(stage).handle(start(), Input::Wanted), refused(Refusal::Held));
     }
 }
 
@@ -180,8 +182,8 @@ fn a_stop_is_for_whoever_serves() {
         (Stage::Interim, vec![Action::AskToLeave]),
         (Stage::Starting { by: start() }, vec![Action::Kill, Action::Stop]),
         (Stage::Probation { until: None }, vec![Action::StopBoth]),
-        (Stage::Handed(Then::Leaves), vec![Action::Report(Outcome::Finishing)]),
-        (Stage::Stopping, vec![Action::Report(Outcome::Finishing)]),
+        (Stage::Handed(Then::Leaves), vec![Action::Report(UpgradeOutcome::Finishing)]),
+        (Stage::Stopping, vec![Action::Report(UpgradeOutcome::Finishing)]),
     ];
     for (stage, expected) in table {
         assert_eq!(succession(stage).handle(start(), STOP), expected, "{stage:?}");
@@ -211,7 +213,7 @@ fn who_has_asked_to_leave_gets_an_answer() {
 /// Whoever asks again is in a hurry; who most likely asks says what the first time means.
 #[test]
 fn a_stop_that_is_said_again_is_in_a_hurry() {
-    let (finishing, force) = (Action::Report(Outcome::Finishing), Action::Force);
+    let (finishing, force) = (Action::Report(UpgradeOutcome::Finishing), Action::Force);
     // The stage, and what three requests in a row lead to.
     let table = [
         (Stage::Serving, Asker::Anybody, [Action::Stop, force, force]),
@@ -258,12 +260,12 @@ fn a_stop_of_one_that_waits_to_return_is_for_the_service() {
             assert_eq!(core.handle(start, Input::CannotReturn), []);
             assert_eq!(core.handed(), Some(Then::Stays));
         }
-        let told = [[Action::Report(Outcome::Finishing)].as_slice(), &passed_on].concat();
+        let told = [[Action::Report(UpgradeOutcome::Finishing)].as_slice(), &passed_on].concat();
         assert_eq!(core.handle(start, STOP), told);
         assert_eq!(core.handed(), Some(Then::Stops));
         assert_eq!(core.handle(start, STOP), [Action::Force, Action::PassStopOn], "both are in a hurry");
         assert_eq!(core.handle(start, Input::Leaves), [], "as it was told to");
-        assert_eq!(core.handle(start, Input::Ended), [Action::Report(Outcome::Orphaned { expected: true })]);
+        assert_eq!(core.handle(start, Input::Ended), [Action::Report(UpgradeOutcome::Orphaned { expected: true })]);
     }
     // The successor itself was asked to stop.
     let (mut core, start) = returning();
@@ -274,7 +276,7 @@ fn a_stop_of_one_that_waits_to_return_is_for_the_service() {
 fn an_end_of_the_successor_is_expected_only_of_one_that_stops() {
     for (then, expected) in [(Then::Leaves, false), (Then::Returns, false), (Then::Stays, true), (Then::Stops, true)] {
         let mut core = succession(Stage::Handed(then));
-        let orphaned = Action::Report(Outcome::Orphaned { expected });
+        let orphaned = Action::Report(UpgradeOutcome::Orphaned { expected });
         assert_eq!(core.handle(start(), Input::Ended), [orphaned], "{then:?}");
         assert_eq!(then.is_for_good(), matches!(then, Then::Leaves | Then::Stops));
     }
@@ -283,21 +285,20 @@ fn an_end_of_the_successor_is_expected_only_of_one_that_stops() {
 #[test]
 fn one_that_keeps_its_number_refuses_upgrades_until_it_has_returned() {
     let (mut core, start) = returning();
-    assert_eq!(core.handle(start, WANTED), refused(By::Signal, Refusal::InProgress));
+    assert_eq!(core.handle(start, Input::Wanted), refused(Refusal::InProgress));
     assert_eq!(core.refusal(), Some(Refusal::InProgress));
 }
 
 fn inputs() -> impl Strategy<Value = Vec<(u32, Input)>> {
     let input = prop_oneof![
-        4 => Just(Input::Wanted(By::Signal)),
-        2 => Just(Input::Wanted(By::Call)),
+        6 => Just(Input::Wanted),
         1 => Just(Input::Confirmed),
         1 => Just(Input::Leaves),
         4 => Just(Input::Ready),
         2 => Just(Input::Ended),
         1 => Just(Input::Garbled),
-        1 => Just(Input::Confirm(By::Signal)),
-        1 => Just(Input::Back(By::Signal)),
+        1 => Just(Input::Confirm),
+        1 => Just(Input::Back),
         1 => Just(STOP),
         4 => Just(Input::Time),
     ];

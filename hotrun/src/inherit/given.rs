@@ -6,7 +6,7 @@ use crate::holder::{Handed, socket_variables};
 use crate::inherit::program::Program;
 use crate::inherit::spawn::{Image, c_string};
 use crate::serving::Serving;
-use crate::serving::unclaimed::{Name, Socket};
+use crate::serving::unclaimed::Socket;
 use crate::wire::{FIRST_FD, HOTRUN_FILES, HOTRUN_GENERATION, HOTRUN_STATE, UNNAMED, VARIABLES};
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -29,11 +29,7 @@ impl Inheritance {
         let served = register.entries().into_iter().map(|entry| (entry.name, entry.bound_by_program, entry.socket));
         let mut sockets: Vec<_> = served.collect();
         for Socket { name, fd, bound_by_program } in serving.unclaimed.to_pass_on()? {
-            let name = match name {
-                Name::Given(name) => name,
-                Name::Anonymous => UNNAMED.to_owned(),
-            };
-            sockets.push((name, bound_by_program, Arc::new(fd)));
+            sockets.push((name.unwrap_or_else(|| UNNAMED.to_owned()), bound_by_program, Arc::new(fd)));
         }
         Ok(Inheritance { sockets, files: register.files()?, state: register.state()? })
     }
@@ -86,13 +82,13 @@ impl Inheritance {
         for (name, value) in ours {
             environment.push(assignment(OsStr::new(name), &value)?);
         }
-        let first = c_string(program.name().as_os_str().as_bytes())?;
-        let rest = program.args().iter().map(|arg| c_string(arg.as_bytes()));
+        let first = c_string(program.name.as_os_str().as_bytes())?;
+        let rest = program.args.iter().map(|arg| c_string(arg.as_bytes()));
         Ok(Image {
             program: c_string(found.as_os_str().as_bytes())?,
             args: [Ok(first)].into_iter().chain(rest).collect::<io::Result<_>>()?,
             environment,
-            directory: c_string(program.directory().as_os_str().as_bytes())?,
+            directory: c_string(program.directory.as_os_str().as_bytes())?,
         })
     }
 }

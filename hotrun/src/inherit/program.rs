@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
     /// As it was named on the command line, or by [`Builder::program`](crate::Builder::program).
-    name: PathBuf,
-    args: Vec<OsString>,
+    pub(crate) name: PathBuf,
+    pub(crate) args: Vec<OsString>,
     /// Where this process was started, which relative names begin at.
-    home: PathBuf,
+    pub(crate) home: PathBuf,
     /// Where the next one is to start.
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
 impl Program {
@@ -35,34 +35,6 @@ impl Program {
                 text.strip_suffix(b" (deleted)").map_or(found.clone(), |name| OsStr::from_bytes(name).into());
         }
         Ok(program)
-    }
-
-    pub(crate) fn set_name(&mut self, name: PathBuf) {
-        self.name = name;
-    }
-
-    pub(crate) fn set_args(&mut self, args: Vec<OsString>) {
-        self.args = args;
-    }
-
-    pub(crate) fn set_directory(&mut self, directory: PathBuf) {
-        self.directory = self.home.join(directory);
-    }
-
-    pub(crate) fn name(&self) -> &Path {
-        &self.name
-    }
-
-    pub(crate) fn args(&self) -> &[OsString] {
-        &self.args
-    }
-
-    pub(crate) fn home(&self) -> &Path {
-        &self.home
-    }
-
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
     }
 
     /// Where it is now. Links are followed when it is run, so one that leads to a new release is enough.
@@ -116,10 +88,8 @@ mod tests {
         std::fs::set_permissions(folder.path().join("server"), PermissionsExt::from_mode(0o755)).unwrap();
         assert_eq!(find("server"), Some(folder.path().join("./server")));
         let home = folder.path().to_owned();
-        let mut program =
-            Program { name: "./server".into(), args: vec![], directory: home.clone(), home: home.clone() };
-        program.set_directory("elsewhere".into());
+        let program =
+            Program { name: "./server".into(), args: vec![], directory: home.join("elsewhere"), home: home.clone() };
         assert_eq!(program.find().unwrap(), home.join("./server"), "the program is where it was");
-        assert_eq!(program.directory(), home.join("elsewhere"));
     }
 }

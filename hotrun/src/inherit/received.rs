@@ -1,7 +1,8 @@
 //! What whoever started this process left for it: descriptors and variables, taken once and removed.
 //! Never lives here: what is done with them (`api`).
 
-use crate::serving::unclaimed::{Name, Socket};
+use crate::error::tried;
+use crate::serving::unclaimed::Socket;
 use crate::sys;
 use crate::wire::{
     FIRST_FD, HOTRUN_BOUND, HOTRUN_CTL, HOTRUN_FILES, HOTRUN_GENERATION, HOTRUN_HELD, HOTRUN_INTERIM,
@@ -112,12 +113,9 @@ pub(crate) fn take() -> io::Result<Inherited> {
     let mut numbers = last.saturating_add(1)..;
     let mut adopt = |name: &str| {
         let number = numbers.next().unwrap_or(RawFd::MAX);
-        sys::adopt(number).map(|fd| (name.to_owned(), fd)).map_err(|error| {
-            io::Error::new(
-                error.kind(),
-                format!("{name:?} was handed over, but descriptor {number} is not open: {error}"),
-            )
-        })
+        let handed =
+            |error| tried(format_args!("{name:?} was handed over, but descriptor {number} is not open"), &error);
+        sys::adopt(number).map(|fd| (name.to_owned(), fd)).map_err(handed)
     };
     inherited.files = given(HOTRUN_FILES).map(&mut adopt).collect::<io::Result<_>>()?;
     inherited.state = given(HOTRUN_STATE).map(&mut adopt).collect::<io::Result<_>>()?;
@@ -130,9 +128,8 @@ fn sockets(count: usize, names: Option<&str>, bound: Option<&str>, from_peer: bo
     let mut sockets = Vec::with_capacity(count.min(1024));
     for number in (FIRST_FD..).take(count) {
         let name = names.next().unwrap_or("");
-        let fd = sys::adopt(number).map_err(|error| {
-            io::Error::new(error.kind(), format!("{LISTEN_FDS}={count}, but descriptor {number} is not open: {error}"))
-        })?;
+        let said = |error| tried(format_args!("{LISTEN_FDS}={count}, but descriptor {number} is not open"), &error);
+        let fd = sys::adopt(number).map_err(said)?;
         // Descriptors that are no sockets are someone else's business; they are kept open, as they may be in use by number.
         if getsockopt(&fd, sockopt::SockType).is_err() {
             std::mem::forget(fd);
@@ -169,13 +166,12 @@ fn channel(number: &str) -> Option<OwnedFd> {
 
 /// `unknown`, `stored` and the name of a systemd socket unit say nothing: systemd sends them where `FileDescriptorName=` is not
 /// set (systemd.socket(5)). `from_peer`: whoever gave it the name is a process of this library, and means it.
-fn meaning(name: &str, from_peer: bool) -> Name {
-    match name {
-        "" | UNNAMED => Name::Anonymous,
-        "stored" if !from_peer => Name::Anonymous,
-        unit if !from_peer && unit.ends_with(".socket") => Name::Anonymous,
-        given => Name::Given(given.to_owned()),
-    }
+fn meaning(name: &str, from_peer: bool) -> Option<String> {
+    let says_nothing = match name {
+        "" | UNNAMED => true,
+        name => !from_peer && (name == "stored" || name.ends_with(".socket")),
+    };
+    (!says_nothing).then(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -185,12 +181,12 @@ mod tests {
     #[test]
     fn names_that_say_nothing_are_no_names() {
         for name in ["", "unknown", "stored", "web.socket"] {
-            assert_eq!(meaning(name, false), Name::Anonymous, "{name:?}");
+            assert_eq!(meaning(name, false), None, "{name:?}");
         }
         for name in ["http", "stored", "web.socket"] {
-            assert_eq!(meaning(name, true), Name::Given(name.into()));
+            assert_eq!(meaning(name, true).as_deref(), Some(name));
         }
-        assert_eq!(meaning("http", false), Name::Given("http".into()));
+        assert_eq!(meaning("http", false).as_deref(), Some("http"));
     }
 
     #[test]

@@ -279,13 +279,18 @@ mod tests {
         Image { program: c_string("/bin/sh").unwrap(), args: args.into(), environment: Vec::new(), directory }
     }
 
-    fn end(pidfd: &OwnedFd) -> Option<nix::sys::wait::WaitStatus> {
-        crate::sys::wait(
-            &mut [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)],
-            nix::poll::PollTimeout::NONE,
-        )
-        .unwrap();
-        crate::sys::reap(pidfd.as_fd())
+    fn end(pidfd: &OwnedFd) -> String {
+        let mut fds = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+        crate::sys::wait(&mut fds, nix::poll::PollTimeout::NONE).unwrap();
+        crate::sys::reap(pidfd.as_fd()).unwrap().to_string()
+    }
+
+    #[test]
+    fn an_end_reads_as_std_writes_it() {
+        for (script, expected) in [("exit 101", "exit status: 101"), ("kill -KILL $$", "signal: 9 (SIGKILL)")] {
+            let (_, pidfd) = process(&image(script), &[], Parent::This).unwrap();
+            assert_eq!(end(&pidfd), expected);
+        }
     }
 
     /// In an order in which each has another's number, so that a copy in place would replace one that is still to be copied.
@@ -295,7 +300,7 @@ mod tests {
         let fds: Vec<_> = pipes.iter().rev().map(|(_, write)| write.as_fd()).collect();
         let script = "for n in 3 4 5 6 7 8; do eval \"echo $n >&$n\"; done; ls /proc/self/fd | tr '\\n' ' ' >&9";
         let (_, pidfd) = process(&image(script), &fds, Parent::This).unwrap();
-        assert!(matches!(end(&pidfd), Some(nix::sys::wait::WaitStatus::Exited(_, 0))));
+        assert_eq!(end(&pidfd), "exit status: 0");
         drop(fds);
         let mut heard = Vec::new();
         for (read, write) in pipes.into_iter().rev() {
@@ -324,7 +329,7 @@ mod tests {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         let script = "cat /proc/self/status >&3";
         let (_, pidfd) = process(&image(script), &[write.as_fd()], Parent::This).unwrap();
-        assert!(matches!(end(&pidfd), Some(nix::sys::wait::WaitStatus::Exited(_, 0))));
+        assert_eq!(end(&pidfd), "exit status: 0");
         drop(write);
         let mut text = String::new();
         std::fs::File::from(read).read_to_string(&mut text).unwrap();

@@ -1,5 +1,6 @@
 //! Paths of Unix sockets: who bound them, and who may remove them.
 
+use crate::sys::lock;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollTimeout, poll};
@@ -10,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 /// Paths of Unix sockets that this process answers for: it removes them when nobody serves there any more.
@@ -80,26 +81,26 @@ impl BoundPaths {
 
     /// It answers for all that it expected.
     pub(crate) fn own_expected(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().for_each(|bound| bound.ours = true);
+        lock(&self.0).iter_mut().for_each(|bound| bound.ours = true);
     }
 
     fn note(&self, path: &Path, ours: bool) -> io::Result<()> {
         // Made absolute, as the process may change its directory before it stops.
         let path = std::path::absolute(path)?;
         let bound = Bound { identity: Identity::of(&path)?, path, ours };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(bound);
+        lock(&self.0).push(bound);
         Ok(())
     }
 
     /// Somebody else answers for that path from now on.
     pub(crate) fn forget(&self, path: &Path) {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|bound| bound.path != path);
+        lock(&self.0).retain(|bound| bound.path != path);
     }
 
     /// Removes the paths that still are the sockets this process answers for.
     pub fn remove(&self) {
-        for bound in self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..).filter(|bound| bound.ours) {
+        for bound in lock(&self.0).drain(..).filter(|bound| bound.ours) {
             let ours = Identity::of(&bound.path).is_ok_and(|now| now == bound.identity);
             if ours {
                 // Somebody else was quicker: it is gone, as it should be.

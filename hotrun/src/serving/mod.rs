@@ -2,14 +2,14 @@
 //! Never lives here: why that changes (`control`).
 
 pub(crate) mod bound_path;
+pub(crate) mod lifecycle;
 pub(crate) mod register;
-pub(crate) mod state;
 pub(crate) mod unclaimed;
 
 use crate::upstream::Upstream;
 use bound_path::BoundPaths;
+use lifecycle::Lifecycle;
 use register::Register;
-use state::State;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use unclaimed::Unclaimed;
 /// All that the parts of this library share in one process.
 #[derive(Debug)]
 pub(crate) struct Serving {
-    pub(crate) state: Arc<State>,
+    pub(crate) state: Arc<Lifecycle>,
     pub(crate) upstream: Upstream,
     pub(crate) register: Register,
     pub(crate) unclaimed: Unclaimed,

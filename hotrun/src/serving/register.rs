@@ -1,8 +1,8 @@
 //! Everything with a descriptor that this process serves with, and which its successor is to have.
 //! Never lives here: what was inherited and not asked for (`upstream`), and how it travels (`given`).
 
-use crate::serving::state::{ListenerGate, State};
-use crate::sys;
+use crate::serving::lifecycle::{Lifecycle, ListenerGate};
+use crate::sys::{self, lock};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
@@ -12,16 +12,16 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum SocketKind {
     Tcp,
     Unix,
     Udp,
 }
 
-impl Kind {
+impl SocketKind {
     /// Asks the kernel, as a name says nothing about what is behind it.
     pub(crate) fn is(self, fd: &OwnedFd) -> bool {
         let Ok(kind) = getsockopt(fd, sockopt::SockType) else { return false };
@@ -30,17 +30,17 @@ impl Kind {
             getsockname::<SockaddrStorage>(fd.as_raw_fd()).ok().and_then(|address| SockaddrLike::family(&address))
                 == Some(AddressFamily::Unix);
         match self {
-            Kind::Tcp => kind == SockType::Stream && listening && !unix,
-            Kind::Unix => kind == SockType::Stream && listening && unix,
-            Kind::Udp => kind == SockType::Datagram && !unix,
+            SocketKind::Tcp => kind == SockType::Stream && listening && !unix,
+            SocketKind::Unix => kind == SockType::Stream && listening && unix,
+            SocketKind::Udp => kind == SockType::Datagram && !unix,
         }
     }
 
     pub(crate) fn described(self) -> &'static str {
         match self {
-            Kind::Tcp => "a listening TCP socket",
-            Kind::Unix => "a listening Unix stream socket",
-            Kind::Udp => "a UDP socket",
+            SocketKind::Tcp => "a listening TCP socket",
+            SocketKind::Unix => "a listening Unix stream socket",
+            SocketKind::Udp => "a UDP socket",
         }
     }
 }
@@ -49,7 +49,7 @@ impl Kind {
 #[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) name: String,
-    pub(crate) kind: Kind,
+    pub(crate) kind: SocketKind,
     /// This program, in this or an earlier generation, chose its address: nobody else holds it.
     pub(crate) bound_by_program: bool,
     /// Shared with whoever accepts on it.
@@ -76,7 +76,7 @@ impl Entry {
     fn is_queued(&self) -> bool {
         let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         // Datagrams come as long as there are clients: their queue is never to be waited for. One gate is this entry's own.
-        self.kind != Kind::Udp && Arc::strong_count(&self.gate) > 1 && poll(&mut fds, PollTimeout::ZERO) == Ok(1)
+        self.kind != SocketKind::Udp && Arc::strong_count(&self.gate) > 1 && poll(&mut fds, PollTimeout::ZERO) == Ok(1)
     }
 }
 
@@ -91,7 +91,7 @@ pub(crate) struct Register {
 
 impl fmt::Debug for Register {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.sockets().iter()).finish()
+        f.debug_list().entries(lock(&self.sockets).iter()).finish()
     }
 }
 
@@ -99,7 +99,7 @@ impl Register {
     pub(crate) fn add(
         &self,
         name: &str,
-        kind: Kind,
+        kind: SocketKind,
         bound_by_program: bool,
         path: Option<PathBuf>,
         socket: Arc<dyn AsFd + Send + Sync>,
@@ -116,22 +116,22 @@ impl Register {
             closed: false,
             gone: false,
         };
-        self.sockets().push(entry);
+        lock(&self.sockets).push(entry);
         gate
     }
 
     pub(crate) fn entries(&self) -> Vec<Entry> {
-        self.sockets().iter().filter(|entry| !entry.gone).cloned().collect()
+        lock(&self.sockets).iter().filter(|entry| !entry.gone).cloned().collect()
     }
 
     /// A new successor has asked for nothing yet.
     pub(crate) fn forget_taken(&self) {
-        self.sockets().iter_mut().for_each(|entry| entry.taken = false);
+        lock(&self.sockets).iter_mut().for_each(|entry| entry.taken = false);
     }
 
     /// The successor has asked for that socket, which is one of those that go on accepting here no longer.
-    pub(crate) fn take(&self, name: &str, state: &State) {
-        let mut sockets = self.sockets();
+    pub(crate) fn take(&self, name: &str, state: &Lifecycle) {
+        let mut sockets = lock(&self.sockets);
         if let Some(entry) = sockets.iter_mut().find(|entry| entry.name == name && !entry.taken) {
             entry.taken = true;
             state.no_longer_exempt(&entry.gate);
@@ -143,33 +143,33 @@ impl Register {
 
     /// That socket is served here, whatever another process has done to it.
     pub(crate) fn open_again(&self, name: &str) {
-        for entry in self.sockets().iter().filter(|entry| entry.name == name && !entry.gone && !entry.closed) {
+        for entry in lock(&self.sockets).iter().filter(|entry| entry.name == name && !entry.gone && !entry.closed) {
             sys::let_in_again(entry.socket.as_fd());
         }
     }
 
     /// Attaches the filter that lets queues run empty to those, and returns their names.
     pub(crate) fn close_intake(&self, which: impl Fn(&Entry) -> bool) -> Vec<String> {
-        let mut sockets = self.sockets();
+        let mut sockets = lock(&self.sockets);
         let wanted = sockets.iter_mut().filter(|entry| !entry.gone && !entry.closed && which(entry));
         let close = |entry: &mut Entry| {
             // Where there is a filter of the user's own, a client that comes in the very last moment may be reset: no reason
             // not to leave.
-            entry.closed = entry.kind == Kind::Tcp && sys::refuse_new(entry.socket.as_fd()).is_ok();
+            entry.closed = entry.kind == SocketKind::Tcp && sys::refuse_new(entry.socket.as_fd()).is_ok();
             entry.name.clone()
         };
         wanted.map(close).collect()
     }
 
     /// Somebody waits in a queue that nobody else will serve.
-    pub(crate) fn is_any_queued(&self, state: &State) -> bool {
-        self.sockets().iter().any(|entry| !entry.gone && state.admit(&entry.gate).is_some() && entry.is_queued())
+    pub(crate) fn is_any_queued(&self, state: &Lifecycle) -> bool {
+        lock(&self.sockets).iter().any(|entry| !entry.gone && state.admit(&entry.gate).is_some() && entry.is_queued())
     }
 
     /// Lets go of those sockets, also where a listener of the server's is still in scope. UDP sockets stay, as answers are sent
     /// through them.
-    pub(crate) fn release(&self, state: &State, which: impl Fn(&Entry) -> bool) {
-        for entry in self.sockets().iter_mut().filter(|entry| entry.kind != Kind::Udp && !entry.gone) {
+    pub(crate) fn release(&self, state: &Lifecycle, which: impl Fn(&Entry) -> bool) {
+        for entry in lock(&self.sockets).iter_mut().filter(|entry| entry.kind != SocketKind::Udp && !entry.gone) {
             if which(entry) {
                 // Nothing can be done about a kernel that does not close; the end of this process does.
                 let _ = sys::release(entry.socket.as_fd(), state.drain_event());
@@ -179,21 +179,21 @@ impl Register {
     }
 
     pub(crate) fn keep_file(&self, name: &str, file: OwnedFd) {
-        replace(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner), name, file);
+        replace(&mut lock(&self.files), name, file);
     }
 
     pub(crate) fn files(&self) -> io::Result<Vec<(String, OwnedFd)>> {
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = lock(&self.files);
         files.iter().map(|(name, file)| Ok((name.clone(), file.try_clone()?))).collect()
     }
 
     pub(crate) fn on_handoff(&self, name: &str, produce: Produce) {
-        replace(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner), name, produce);
+        replace(&mut lock(&self.state), name, produce);
     }
 
     /// The state of this moment, each piece in a file of its own that nobody can change any more.
     pub(crate) fn state(&self) -> io::Result<Vec<(String, OwnedFd)>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let produced = |(name, produce): &mut (String, Produce)| {
             // It is the user's, and runs on the thread that hears the signals.
             let bytes = catch_unwind(AssertUnwindSafe(produce))
@@ -201,10 +201,6 @@ impl Register {
             Ok((name.clone(), sealed(&bytes)?))
         };
         state.iter_mut().map(produced).collect()
-    }
-
-    fn sockets(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -264,10 +260,10 @@ mod tests {
 
     #[test]
     fn a_socket_that_was_let_go_is_closed_though_a_listener_is_in_scope() {
-        let (register, state) = (Register::default(), State::new().unwrap());
+        let (register, state) = (Register::default(), Lifecycle::new().unwrap());
         let listener = Arc::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         let address = listener.local_addr().unwrap();
-        register.add("http", Kind::Tcp, true, None, Arc::clone(&listener) as Arc<dyn AsFd + Send + Sync>);
+        register.add("http", SocketKind::Tcp, true, None, Arc::clone(&listener) as Arc<dyn AsFd + Send + Sync>);
         std::net::TcpStream::connect(address).unwrap();
         register.release(&state, |_| true);
         assert_eq!(std::net::TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);

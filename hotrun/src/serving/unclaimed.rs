@@ -1,28 +1,22 @@
 //! Inherited sockets that nobody here has asked for yet.
 //! Never lives here: how they came (`inherit`), and those that were asked for (`register`).
 
-use crate::serving::register::Kind;
+use crate::serving::register::SocketKind;
+use crate::sys::lock;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 #[derive(Debug)]
 pub(crate) struct Socket {
-    pub(crate) name: Name,
+    /// `None` where it came with none, or with one that says nothing.
+    pub(crate) name: Option<String>,
     pub(crate) fd: OwnedFd,
     /// An earlier generation of this program chose its address.
     pub(crate) bound_by_program: bool,
-}
-
-/// The name a socket came with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Name {
-    Given(String),
-    /// None, or one that says nothing.
-    Anonymous,
 }
 
 /// The address that is asked for.
@@ -47,10 +41,9 @@ impl Unclaimed {
     ///
     /// # Errors
     /// `InvalidInput` when the one of that name is of another kind.
-    pub(crate) fn claim(&self, name: &str, kind: Kind, wanted: Wanted<'_>) -> io::Result<Option<Socket>> {
-        let mut sockets = self.lock();
-        let is_named = |socket: &Socket| matches!(&socket.name, Name::Given(given) if given == name);
-        if let Some(index) = sockets.iter().position(is_named) {
+    pub(crate) fn claim(&self, name: &str, kind: SocketKind, wanted: Wanted<'_>) -> io::Result<Option<Socket>> {
+        let mut sockets = lock(&self.0);
+        if let Some(index) = sockets.iter().position(|socket| socket.name.as_deref() == Some(name)) {
             let socket = &sockets[index];
             if !kind.is(&socket.fd) {
                 return Err(io::Error::new(
@@ -64,39 +57,35 @@ impl Unclaimed {
         }
         // Not where any port will do: a socket that has a name is for whoever asks for that name.
         let same = sockets.iter().position(|socket| {
-            let free = socket.name == Name::Anonymous || !wanted.is_vague();
+            let free = socket.name.is_none() || !wanted.is_vague();
             free && kind.is(&socket.fd) && wanted.is_at(kind, &socket.fd)
         });
-        let anonymous = || sockets.iter().position(|socket| socket.name == Name::Anonymous && kind.is(&socket.fd));
+        let anonymous = || sockets.iter().position(|socket| socket.name.is_none() && kind.is(&socket.fd));
         // In order: the ones after it must keep their places.
         Ok(same.or_else(anonymous).map(|index| sockets.remove(index)))
     }
 
     /// What an earlier generation had bound goes; what a service manager gave stays.
     pub(crate) fn drop_bound(&self) {
-        self.lock().retain(|socket| !socket.bound_by_program);
+        lock(&self.0).retain(|socket| !socket.bound_by_program);
     }
 
     /// Drops the one of that name; says whether there was one.
     pub(crate) fn release(&self, name: &str) -> bool {
-        let mut sockets = self.lock();
+        let mut sockets = lock(&self.0);
         let before = sockets.len();
-        sockets.retain(|socket| !matches!(&socket.name, Name::Given(given) if given == name));
+        sockets.retain(|socket| socket.name.as_deref() != Some(name));
         sockets.len() < before
     }
 
     /// Those that go on to every later program, which may want them: what a service manager gave.
     pub(crate) fn to_pass_on(&self) -> io::Result<Vec<Socket>> {
-        let sockets = self.lock();
+        let sockets = lock(&self.0);
         let given = sockets.iter().filter(|socket| !socket.bound_by_program);
         let copied = |Socket { name, fd, bound_by_program }: &Socket| {
             Ok(Socket { name: name.clone(), fd: fd.try_clone()?, bound_by_program: *bound_by_program })
         };
         given.map(copied).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Socket>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,15 +99,15 @@ impl Wanted<'_> {
         }
     }
 
-    fn is_at(self, kind: Kind, fd: &OwnedFd) -> bool {
+    fn is_at(self, kind: SocketKind, fd: &OwnedFd) -> bool {
         let Ok(fd) = fd.try_clone() else { return false };
         match self {
             Wanted::Unknown => true,
             Wanted::Inet(addrs) => {
                 let bound = match kind {
-                    Kind::Tcp => TcpListener::from(fd).local_addr(),
-                    Kind::Udp => UdpSocket::from(fd).local_addr(),
-                    Kind::Unix => return false,
+                    SocketKind::Tcp => TcpListener::from(fd).local_addr(),
+                    SocketKind::Udp => UdpSocket::from(fd).local_addr(),
+                    SocketKind::Unix => return false,
                 };
                 let matches = |bound: SocketAddr, wanted: &SocketAddr| {
                     wanted.ip() == bound.ip() && (wanted.port() == 0 || wanted.port() == bound.port())
@@ -142,8 +131,8 @@ mod tests {
         (listener.into(), address)
     }
 
-    fn given(name: &str) -> Name {
-        Name::Given(name.to_owned())
+    fn given(name: &str) -> Option<String> {
+        Some(name.to_owned())
     }
 
     /// Which of three listeners is claimed: by name, by address, in order, or none.
@@ -151,7 +140,7 @@ mod tests {
     fn a_name_comes_first_then_an_address_then_the_order() {
         let any_port: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let elsewhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let (anonymous, http) = (Name::Anonymous, given("http"));
+        let (anonymous, http) = (None, given("http"));
         // Names, whether the program bound them, the index of the address that is asked for as "http" (or another), the outcome.
         let table = [
             ([&http, &anonymous], false, Err(elsewhere), Some(0), "whoever chose the address of a name wins"),
@@ -169,7 +158,7 @@ mod tests {
             let sockets = sockets.map(|((fd, _), name)| Socket { name: name.clone(), fd, bound_by_program });
             let unclaimed = Unclaimed::new(sockets.collect());
             let wanted = wanted.map_or_else(|address| address, |index: usize| addresses[index]);
-            let claimed = unclaimed.claim("http", Kind::Tcp, Wanted::Inet(&[wanted])).unwrap();
+            let claimed = unclaimed.claim("http", SocketKind::Tcp, Wanted::Inet(&[wanted])).unwrap();
             let address = claimed.map(|socket| TcpListener::from(socket.fd).local_addr().unwrap());
             assert_eq!(address, expected.map(|index: usize| addresses[index]), "{why}");
         }
@@ -181,20 +170,23 @@ mod tests {
         let (fd, address) = tcp();
         let unclaimed = Unclaimed::new(vec![Socket { name: given("admin"), fd, bound_by_program: true }]);
         for vague in [Wanted::Unknown, Wanted::Inet(&[any_port])] {
-            assert!(unclaimed.claim("http", Kind::Tcp, vague).unwrap().is_none(), "{vague:?}");
+            assert!(unclaimed.claim("http", SocketKind::Tcp, vague).unwrap().is_none(), "{vague:?}");
         }
-        assert!(unclaimed.claim("http", Kind::Tcp, Wanted::Inet(&[address])).unwrap().is_some(), "but by its address");
+        assert!(
+            unclaimed.claim("http", SocketKind::Tcp, Wanted::Inet(&[address])).unwrap().is_some(),
+            "but by its address"
+        );
     }
 
     #[test]
     fn a_name_of_another_kind_is_an_error_and_an_anonymous_one_is_passed_over() {
         let datagrams: OwnedFd = UdpSocket::bind("127.0.0.1:0").unwrap().into();
         let socket = |name| Socket { name, fd: datagrams.try_clone().unwrap(), bound_by_program: false };
-        let unclaimed = Unclaimed::new(vec![socket(given("http")), socket(Name::Anonymous)]);
-        let refused = unclaimed.claim("http", Kind::Tcp, Wanted::Unknown).unwrap_err();
+        let unclaimed = Unclaimed::new(vec![socket(given("http")), socket(None)]);
+        let refused = unclaimed.claim("http", SocketKind::Tcp, Wanted::Unknown).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
-        assert!(unclaimed.claim("admin", Kind::Tcp, Wanted::Unknown).unwrap().is_none());
-        assert!(unclaimed.claim("dns", Kind::Udp, Wanted::Unknown).unwrap().is_some());
+        assert!(unclaimed.claim("admin", SocketKind::Tcp, Wanted::Unknown).unwrap().is_none());
+        assert!(unclaimed.claim("dns", SocketKind::Udp, Wanted::Unknown).unwrap().is_some());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A client of sd_notify(3): tells the service manager where this process stands.
 //! Never lives here: when which of it is true (`upstream`, `perform`).
 
+use crate::error::tried;
 use crate::sys;
 use crate::sys::wait;
 use crate::wire::NOTIFY_SOCKET;
@@ -30,9 +31,7 @@ impl Manager {
             [b'/', ..] => SocketAddr::from_pathname(value),
             _ => Err(io::Error::from(io::ErrorKind::InvalidInput)),
         };
-        let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("{NOTIFY_SOCKET}={}: {error}", value.to_string_lossy()))
-        };
+        let named = |error| tried(format_args!("{NOTIFY_SOCKET}={}", value.to_string_lossy()), &error);
         Ok(Manager(address.map_err(named)?))
     }
 
@@ -45,8 +44,7 @@ impl Manager {
     /// `RELOADING=1`, with the time that `Type=notify-reload` insists on. The unit is being reloaded until the next `READY=1`;
     /// `within` keeps the manager from giving up before that.
     pub(crate) fn reloading(&self, within: Duration) -> io::Result<()> {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-        let now = Duration::new(now.tv_sec().unsigned_abs(), u32::try_from(now.tv_nsec()).unwrap_or(0));
+        let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}\n{}", now.as_micros(), extension(within)))
     }
 

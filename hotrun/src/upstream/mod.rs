@@ -4,16 +4,17 @@
 pub(crate) mod manager;
 pub(crate) mod pid_file;
 
+use crate::error::tried;
 use crate::request::{Bell, Request};
-use crate::sys::wait;
+use crate::sys::{lock, wait};
 use crate::upstream::manager::{Manager, extension};
 use crate::upstream::pid_file::PidFile;
 use crate::wire::{self, ToHolder};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long this process waits for room in a channel, in milliseconds.
@@ -71,7 +72,7 @@ impl Upstream {
     }
 
     pub(crate) fn kind(&self) -> UpstreamKind {
-        *self.kind.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.kind)
     }
 
     pub(crate) fn channel(&self) -> Option<BorrowedFd<'_>> {
@@ -98,7 +99,7 @@ impl Upstream {
 
     /// From now on the sockets are this process's alone.
     pub(crate) fn is_sole(&self) -> io::Result<()> {
-        *self.kind.lock().unwrap_or_else(PoisonError::into_inner) = UpstreamKind::Nobody;
+        *lock(&self.kind) = UpstreamKind::Nobody;
         self.announce_if_due()
     }
 
@@ -122,9 +123,7 @@ impl Upstream {
             return Ok(());
         }
         let written = self.pid_file.as_ref().map_or(Ok(()), |file| {
-            file.write().map_err(|error| {
-                io::Error::new(error.kind(), format!("write the pid file {}: {error}", file.path().display()))
-            })
+            file.write().map_err(|error| tried(format_args!("write the pid file {}", file.path().display()), &error))
         });
         self.tell_manager("READY=1");
         written

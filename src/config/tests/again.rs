@@ -19,7 +19,7 @@ fn workspace() -> Project {
 fn edit(project: &Project, file: &str, from: &str, to: &str) {
     let text = std::fs::read_to_string(project.path(file)).unwrap();
     assert!(text.contains(from), "{text}");
-    std::fs::write(project.path(file), text.replace(from, to)).unwrap();
+    project.write(file, &text.replace(from, to));
 }
 
 /// What is chosen after the change, and what is wrong with it.
@@ -57,14 +57,9 @@ fn the_package_is_found_again_by_its_place_or_by_its_name() {
 fn what_is_new_beside_it_does_not_make_it_doubtful() {
     let project = workspace();
     let (build, trouble) = again(&project, &[], || {
-        for (file, text) in
-            [("crates/other/Cargo.toml", manifest("other").as_str()), ("crates/other/src/main.rs", MAIN)]
-        {
-            std::fs::create_dir_all(project.path(file).parent().unwrap()).unwrap();
-            std::fs::write(project.path(file), text).unwrap();
-        }
-        std::fs::create_dir_all(project.path("crates/api/src/bin")).unwrap();
-        std::fs::write(project.path("crates/api/src/bin/admin.rs"), MAIN).unwrap();
+        project.write("crates/other/Cargo.toml", &manifest("other"));
+        project.write("crates/other/src/main.rs", MAIN);
+        project.write("crates/api/src/bin/admin.rs", MAIN);
     });
     assert_eq!((build.package.as_str(), &build.target, trouble.as_str()), ("api", &bin("api"), ""));
     let (build, _) = again(&project, &["-p", "api", "--bin", "admin"], || {
@@ -73,8 +68,7 @@ fn what_is_new_beside_it_does_not_make_it_doubtful() {
     assert_eq!(build.target, bin("admin"), "as the user said");
     let project = workspace();
     let (build, _) = again(&project, &[], || {
-        std::fs::create_dir_all(project.path("crates/api/src/bin")).unwrap();
-        std::fs::write(project.path("crates/api/src/bin/admin.rs"), MAIN).unwrap();
+        project.write("crates/api/src/bin/admin.rs", MAIN);
         edit(&project, "crates/api/Cargo.toml", "[package]\n", "[package]\ndefault-run = \"admin\"\n");
     });
     assert_eq!(build.target, bin("admin"), "as the manifest says");
@@ -95,10 +89,8 @@ fn what_was_asked_for_and_is_gone_is_named_with_what_there_is() {
     let project = workspace();
     let config = project.load(&[]);
     std::fs::remove_dir_all(project.path("crates/api")).unwrap();
-    for (file, text) in [("crates/lib/Cargo.toml", manifest("lib").as_str()), ("crates/lib/src/lib.rs", "")] {
-        std::fs::create_dir_all(project.path(file).parent().unwrap()).unwrap();
-        std::fs::write(project.path(file), text).unwrap();
-    }
+    project.write("crates/lib/Cargo.toml", &manifest("lib"));
+    project.write("crates/lib/src/lib.rs", "");
     let error = config.choice.again(&project.metadata(), &config.build).unwrap_err().to_string();
     assert!(error.contains("package `api` is not in the workspace any more, and nothing to run"), "{error}");
     assert!(error.contains("\n    help: "), "{error}");

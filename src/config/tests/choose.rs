@@ -77,11 +77,7 @@ fn manifests_choose_too() {
     assert_eq!(chosen(&own, "crates/api", &["--bin", "api"]), bin("api", "api"));
 
     let of_cargo = workspace("default-members = ['crates/api']\n", "");
-    std::fs::write(
-        of_cargo.path("crates/api/Cargo.toml"),
-        manifest("api").trim().to_owned() + "\ndefault-run = 'api'\n",
-    )
-    .unwrap();
+    of_cargo.write("crates/api/Cargo.toml", &(manifest("api").trim().to_owned() + "\ndefault-run = 'api'\n"));
     assert_eq!(chosen(&of_cargo, "", &[]), bin("api", "api"));
     let shown = of_cargo.refusal("", &["--bin", "worker"]);
     assert!(shown.contains("choose it with `-p worker`"), "{shown}");

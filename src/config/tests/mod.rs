@@ -13,8 +13,8 @@ use nix::sys::signal::Signal;
 
 use super::layer::Layer;
 use super::metadata::{KEYS, Section, layer};
-use super::{Color, Config, DataAction, Debug, Format, HandOff, Ready, Strategy, Target};
-use crate::cli::{Session, try_parse_from};
+use super::{Color, Config, DataAction, Debug, Format, HandOff, Ready, Strategy};
+use crate::cli::{SessionArgs, try_parse_from};
 use crate::error::Exit;
 
 const DEFAULTS: &str = include_str!("../defaults.toml");
@@ -26,13 +26,15 @@ struct Project {
 
 impl Project {
     fn new(files: &[(&str, &str)]) -> Project {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, text) in files {
-            let path = dir.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        Project { dir }
+        let project = Project { dir: tempfile::tempdir().unwrap() };
+        files.iter().for_each(|(name, text)| project.write(name, text));
+        project
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
     }
 
     /// One package `shop` with one binary of that name, and this table.
@@ -42,7 +44,7 @@ impl Project {
     }
 
     fn make(&self, files: &[&str]) {
-        files.iter().for_each(|name| std::fs::write(self.path(name), "").unwrap());
+        files.iter().for_each(|name| self.write(name, ""));
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -77,7 +79,7 @@ fn manifest(name: &str) -> String {
     format!("[package]\nname = \"{name}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n\n")
 }
 
-fn session(flags: &[&str]) -> Session {
+fn session(flags: &[&str]) -> SessionArgs {
     try_parse_from(["cargo-hotrun"].iter().chain(flags)).unwrap().session
 }
 
@@ -102,23 +104,6 @@ fn the_documented_defaults_are_the_defaults() {
     }
     let commented = DEFAULTS.replace("\n# ", "\n").replace("example = \"NAME\"", "");
     assert!(layer(&commented, Path::new("/Cargo.toml"), Section::Package).unwrap().target.is_some());
-}
-
-#[test]
-fn defaults_without_any_configuration() {
-    let project = Project::new(&[("Cargo.toml", &manifest("shop")), ("src/main.rs", MAIN)]);
-    let config = project.load(&[]);
-    assert_eq!(config.build.manifest_path, project.path("Cargo.toml"));
-    assert_eq!(config.build.package, "shop");
-    assert_eq!(config.build.target, Target::Bin("shop".to_owned()));
-    assert!(config.listen.is_empty());
-    assert_eq!(config.upgrade.strategy, Strategy::Upgrade);
-    assert_eq!(config.upgrade.handoff, HandOff::Auto);
-    assert_eq!(config.upgrade.ready, Ready::Auto);
-    assert_eq!(config.upgrade.ready_timeout, Duration::from_secs(60));
-    assert_eq!(config.output.format, Format::Human);
-    assert!(config.upgrade.overlap && config.output.keys && !config.output.quiet && !config.output.clear);
-    assert_eq!((config.build.replay, config.build.debug, config.output.timings), (true, Debug::LineTables, false));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::drain::{self, HeldBack, Past, Patience, Verdict};
 use super::kernel::{self, ConnectionState};
 use super::listener::inode;
 use super::queue::{self, Lies};
-use super::readers::{self, Place, Reader, Readers, Traced};
+use super::readers::{self, ProcessSocket, Reader, Readers, Traced};
 use crate::process::descriptors;
 use crate::upgrade::proc;
 use nix::errno::Errno;
@@ -17,7 +17,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// What was found at one look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Look {
+pub struct Count {
     pub live: usize,
     /// Those of them that an end would cut.
     pub busy: usize,
@@ -28,15 +28,9 @@ pub struct Look {
 #[derive(Debug, Default)]
 pub struct Connections {
     ports: BTreeSet<u16>,
-    known: BTreeMap<u64, SocketKind>,
+    /// What was done with each that is a connection to one of the ports.
+    known: BTreeMap<u64, Option<Past>>,
     readers: Readers,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SocketKind {
-    /// Not a connection to one of the ports.
-    Other,
-    Connection(Past),
 }
 
 impl Connections {
@@ -48,18 +42,18 @@ impl Connections {
     ///
     /// # Errors
     /// That not all sockets of the program could be looked at: it is not known how many are live.
-    pub fn look(&mut self, processes: &BTreeSet<u32>, patience: Patience) -> Result<Look, Errno> {
+    pub fn look(&mut self, processes: &BTreeSet<u32>, patience: Patience) -> Result<Count, Errno> {
         let mut readers = std::mem::take(&mut self.readers);
         readers.new_look();
-        let looked = self.each(processes, |connection, place, past| {
-            let Ok(facts) = ConnectionState::of(connection) else { return Look::default() };
+        let looked = self.each(processes, |connection, socket, past| {
+            let Ok(facts) = ConnectionState::of(connection) else { return Count::default() };
             if let Past::Watched { last, asked } = past {
                 *asked |= drain::has_asked(last, &facts);
                 *last = facts;
             }
             look_into(connection, &facts, past);
             match drain::judge(&facts, *past, patience) {
-                Verdict::Over => return Look::default(),
+                Verdict::Over => return Count::default(),
                 Verdict::Wait => {}
                 Verdict::LetIn(then) if let_in(connection, *past) => *past = then,
                 // At the next look.
@@ -70,19 +64,19 @@ impl Connections {
                 // That is for administrators here, or the program has a filter of its own that may not be replaced.
                 Verdict::Watch => {
                     *past = Past::Unfiltered { strange: 0 };
-                    hold(connection, past, || readers.of(place));
+                    hold(connection, past, || readers.of(socket));
                 }
-                Verdict::Hold => hold(connection, past, || readers.of(place)),
+                Verdict::Hold => hold(connection, past, || readers.of(socket)),
                 Verdict::End => {
                     if end(connection, *past) {
-                        return Look::default();
+                        return Count::default();
                     }
                     if let_in(connection, *past) {
                         *past = Past::Untouched;
                     }
                 }
             }
-            Look { live: 1, busy: usize::from(drain::is_cut(&facts)) }
+            Count { live: 1, busy: usize::from(drain::is_cut(&facts)) }
         });
         self.readers = readers;
         looked
@@ -92,40 +86,40 @@ impl Connections {
     ///
     /// # Errors
     /// As `look`.
-    pub fn end_all(&mut self, processes: &BTreeSet<u32>) -> Result<Look, Errno> {
+    pub fn end_all(&mut self, processes: &BTreeSet<u32>) -> Result<Count, Errno> {
         self.each(processes, |connection, _, past| {
-            let Ok(facts) = ConnectionState::of(connection) else { return Look::default() };
+            let Ok(facts) = ConnectionState::of(connection) else { return Count::default() };
             look_into(connection, &facts, past);
             if drain::judge(&facts, *past, Patience::Short) == Verdict::End && end(connection, *past) {
-                return Look::default();
+                return Count::default();
             }
             let cut = drain::is_cut(&facts);
             // A client that has its answer reads an end, and not what the end of the program makes of its next request.
             if facts.open && !end(connection, Past::Untouched) {
                 let_in(connection, *past);
             }
-            Look { live: usize::from(cut), busy: usize::from(cut) }
+            Count { live: usize::from(cut), busy: usize::from(cut) }
         })
     }
 
     fn each(
         &mut self,
         processes: &BTreeSet<u32>,
-        mut what: impl FnMut(&TcpStream, Place, &mut Past) -> Look,
-    ) -> Result<Look, Errno> {
+        mut what: impl FnMut(&TcpStream, ProcessSocket, &mut Past) -> Count,
+    ) -> Result<Count, Errno> {
         let mut seen = BTreeSet::new();
-        let mut look = Look::default();
+        let mut look = Count::default();
         let mut refused = None;
         for process in processes {
             let sockets = match proc::sockets(*process) {
                 Ok(sockets) => sockets,
                 Err(error) => {
-                    refused = descriptors::Refusal::number(&error);
+                    refused = descriptors::SystemError::number(&error);
                     continue;
                 }
             };
             for (number, inode) in sockets {
-                if self.known.get(&inode) == Some(&SocketKind::Other) || !seen.insert(inode) {
+                if self.known.get(&inode) == Some(&None) || !seen.insert(inode) {
                     seen.insert(inode);
                     continue;
                 }
@@ -138,13 +132,13 @@ impl Connections {
                         continue;
                     }
                 };
-                let known = self.known.entry(inode).or_insert(SocketKind::Connection(Past::Untouched));
+                let known = self.known.entry(inode).or_insert(Some(Past::Untouched));
                 match (connection(socket, &self.ports), known) {
-                    (Some(connection), SocketKind::Connection(past)) => {
-                        let one = what(&connection, Place { process: *process, socket: inode }, past);
-                        look = Look { live: look.live + one.live, busy: look.busy + one.busy };
+                    (Some(connection), Some(past)) => {
+                        let one = what(&connection, ProcessSocket { process: *process, inode }, past);
+                        look = Count { live: look.live + one.live, busy: look.busy + one.busy };
                     }
-                    (_, known) => *known = SocketKind::Other,
+                    (_, known) => *known = None,
                 }
             }
         }

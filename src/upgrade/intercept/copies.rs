@@ -4,18 +4,18 @@
 
 use super::kernel::{self, Watch};
 use super::listener::Listener;
+use crate::process::kin::Process;
 use crate::process::seccomp::{Call, Calls};
 use crate::upgrade::proc;
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, RawFd};
+use std::time::Duration;
 
 /// A child that is about to become another program has for a moment what its parent has: it is looked at so often, with a moment between.
 const LOOKS: u32 = 20;
-const MOMENT: u8 = 5;
+const MOMENT: Duration = Duration::from_millis(5);
 
 pub struct Copies {
     numbers: Vec<RawFd>,
@@ -34,7 +34,10 @@ impl Copies {
                 return Err(Errno::EADDRINUSE);
             }
             looks += 1;
-            wait_a_moment_for(*other);
+            // Or for its end, if that comes first.
+            if let Some(other) = Process::of(*other) {
+                other.ends_within(MOMENT);
+            }
         }
         let sockets = proc::sockets(process).map_err(|_| Errno::EADDRINUSE)?.into_iter();
         let numbers: Vec<RawFd> = sockets.filter(|(_, socket)| *socket == inode).map(|(number, _)| number).collect();
@@ -55,13 +58,5 @@ impl Copies {
             calls.place(call.id, held.as_fd(), number, close_on_exec)?;
         }
         kernel::watch(held.as_fd(), &self.watches).map_err(|_| Errno::EADDRINUSE)
-    }
-}
-
-/// Or for its end, if that comes first.
-fn wait_a_moment_for(process: u32) {
-    let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
-    if let Some(end) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) {
-        poll(&mut [PollFd::new(end.as_fd(), PollFlags::POLLIN)], MOMENT).ok();
     }
 }

@@ -86,13 +86,13 @@ pub fn judge(facts: &ConnectionState, past: Past, patience: Patience) -> Verdict
         // Its first request is still to come, and will be answered.
         (Patience::Short, _) if facts.received == 0 && facts.received_ago >= QUIET_MS => Verdict::End,
         // The acknowledgement of the answer was kept out with the request.
-        (Patience::Whole | Patience::Short, Past::Watched { asked: true, .. }) if is_answered(facts) => Verdict::End,
+        (_, Past::Watched { asked: true, .. }) if is_answered(facts) => Verdict::End,
         // A part of a body that looks like one, or a client that does not wait for answers.
-        (Patience::Whole | Patience::Short, Past::Watched { asked: true, .. }) => Verdict::LetIn(Past::Trusted),
-        (Patience::Whole | Patience::Short, Past::Untouched) if facts.received > 0 => Verdict::Watch,
-        (Patience::Whole | Patience::Short, Past::Unfiltered { .. }) if may_be_held(facts) => Verdict::Hold,
-        (Patience::Whole | Patience::Short, Past::HeldBack(held)) => judge_held(facts, &held),
-        (Patience::Whole | Patience::Short, _) => Verdict::Wait,
+        (_, Past::Watched { asked: true, .. }) => Verdict::LetIn(Past::Trusted),
+        (_, Past::Untouched) if facts.received > 0 => Verdict::Watch,
+        (_, Past::Unfiltered { .. }) if may_be_held(facts) => Verdict::Hold,
+        (_, Past::HeldBack(held)) => judge_held(facts, &held),
+        (_, Past::Untouched | Past::Watched { .. } | Past::Trusted | Past::Unfiltered { .. }) => Verdict::Wait,
     }
 }
 
@@ -171,6 +171,8 @@ mod tests {
         let silent = ConnectionState { sent_ago: 3000, received_ago: 9000, ..ANSWERED };
         let slow = ConnectionState { received_ago: 4000, sent_ago: 5000, ..asked };
         let undelivered = ConnectionState { delivered: false, ..ANSWERED };
+        let unread = ConnectionState { unread: 3, ..ANSWERED };
+        let unused = ConnectionState { received_ago: 2000, ..fresh };
         let table = [
             ("fresh: its first request is answered", fresh, none, Whole, Verdict::Wait),
             ("asked, not answered", asked, none, Whole, Verdict::Watch),
@@ -180,25 +182,13 @@ mod tests {
             ("asked for more", ANSWERED, asked_for_more, Whole, Verdict::End),
             ("and told with that that it has the answer", undelivered, asked_for_more, Whole, Verdict::End),
             ("a part of an upload looked like it", asked, asked_for_more, Whole, Verdict::LetIn(Past::Trusted)),
-            (
-                "part of a request is unread",
-                ConnectionState { unread: 3, ..ANSWERED },
-                asked_for_more,
-                Whole,
-                Verdict::LetIn(Past::Trusted),
-            ),
+            ("part of a request is unread", unread, asked_for_more, Whole, Verdict::LetIn(Past::Trusted)),
             ("it is not watched twice", ANSWERED, Past::Trusted, Whole, Verdict::Wait),
             ("the client is not waited for", silent, none, Short, Verdict::End),
             ("it reads slowly", ConnectionState { delivered: false, ..silent }, none, Short, Verdict::Watch),
             ("an answer of a moment ago", ANSWERED, watched, Short, Verdict::Wait),
             ("asked, and slow", slow, watched, Short, Verdict::Wait),
-            (
-                "opened in advance and never used",
-                ConnectionState { received_ago: 2000, ..fresh },
-                none,
-                Short,
-                Verdict::End,
-            ),
+            ("opened in advance and never used", unused, none, Short, Verdict::End),
             ("ended by either side", ConnectionState { open: false, ..ANSWERED }, watched, Whole, Verdict::Over),
         ];
         for (what, facts, past, patience, expected) in table {
@@ -215,13 +205,11 @@ mod tests {
         let more =
             |at: ConnectionState| ConnectionState { received: at.received + 90, unread: 90, received_ago: 1, ..at };
         let long_ago = ConnectionState { received_ago: 200, ..more(ANSWERED) };
-        let (none, again, stranger) = (
-            Past::Unfiltered { strange: 0 },
-            LetIn(Past::Unfiltered { strange: 7 }),
-            LetIn(Past::Unfiltered { strange: 8 }),
-        );
+        let none = Past::Unfiltered { strange: 0 };
+        let [again, stranger] = [7, 8].map(|strange| LetIn(Past::Unfiltered { strange }));
         let last_time = Past::HeldBack(HeldBack { at: ANSWERED, lies: Lies::Strange, sleeper: None, strange: 19 });
         let answered = ConnectionState { sent: 1000, ..more(busy) };
+        let read = ConnectionState { received: 180, ..ANSWERED };
         let table = [
             ("answered", ANSWERED, none, Hold),
             ("being read", ConnectionState { received_ago: 1, ..busy }, none, Wait),
@@ -237,12 +225,7 @@ mod tests {
             ("it is answered, and the client asks for more", answered, held(busy, Lies::Whole), End),
             ("a client that does not wait for answers", more(busy), held(busy, Lies::Whole), stranger),
             ("the rest of what the program reads", more(busy), held(busy, Lies::Strange), stranger),
-            (
-                "read although it was held back",
-                ConnectionState { received: 180, ..ANSWERED },
-                held(ANSWERED, Lies::Nothing),
-                again,
-            ),
+            ("read although it was held back", read, held(ANSWERED, Lies::Nothing), again),
             ("read in part", ConnectionState { unread: 30, ..more(ANSWERED) }, held(ANSWERED, Lies::Strange), again),
         ];
         for (what, facts, past, expected) in table {

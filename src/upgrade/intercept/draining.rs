@@ -2,7 +2,7 @@
 //! Never lives here: what becomes of one connection (`drain`).
 
 use super::Seen;
-use super::connections::{Connections, Look};
+use super::connections::{Connections, Count};
 use super::drain::Patience;
 use super::supervised::Supervised;
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ pub struct Draining {
     patience: Patience,
     /// When they are looked at.
     pub next: Instant,
-    last: Option<Look>,
+    last: Option<Count>,
     said_cannot_look: bool,
 }
 
 /// What was found at a look.
 #[derive(Debug)]
-pub enum Found {
+pub enum Looked {
     /// No connection.
     Nothing,
     News(Seen),
@@ -40,21 +40,21 @@ impl Draining {
         Draining { connections, patience, next: now, last: None, said_cannot_look: false }
     }
 
-    pub fn look(&mut self, program: &Supervised) -> Found {
+    pub fn look(&mut self, program: &Supervised) -> Looked {
         match self.connections.look(&program.callers.all(), self.patience) {
-            Ok(Look { live: 0, .. }) => Found::Nothing,
-            Ok(look) if self.last == Some(look) => Found::NoNews,
+            Ok(Count { live: 0, .. }) => Looked::Nothing,
+            Ok(look) if self.last == Some(look) => Looked::NoNews,
             Ok(look) => {
                 self.last = Some(look);
-                Found::News(Seen::Live { live: look.live, busy: look.busy })
+                Looked::News(Seen::Live { live: look.live, busy: look.busy })
             }
             Err(error) if !self.said_cannot_look => {
                 self.said_cannot_look = true;
                 // What is seen later is news again.
                 self.last = None;
-                Found::News(Seen::CannotLook(error))
+                Looked::News(Seen::CannotLook(error))
             }
-            Err(_) => Found::NoNews,
+            Err(_) => Looked::NoNews,
         }
     }
 
@@ -67,7 +67,7 @@ impl Draining {
     /// What is between two answers is ended. Says what there was.
     pub fn end(mut self, program: &Supervised) -> Seen {
         match self.connections.end_all(&program.callers.all()) {
-            Ok(Look { live, busy }) => Seen::Live { live, busy },
+            Ok(Count { live, busy }) => Seen::Live { live, busy },
             Err(error) => Seen::CannotLook(error),
         }
     }

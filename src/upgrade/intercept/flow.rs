@@ -17,7 +17,7 @@ pub struct Flow {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
+pub struct Activity {
     pub live: usize,
     /// Something was read or answered since the last look, or a connection has ended.
     pub moved: bool,
@@ -30,7 +30,7 @@ impl Flow {
     }
 
     /// What may not be looked at does not move.
-    pub fn look(&mut self, processes: &BTreeSet<u32>) -> Seen {
+    pub fn look(&mut self, processes: &BTreeSet<u32>) -> Activity {
         let of = |pid: u32| proc::sockets(pid).into_iter().flatten().map(move |(fd, inode)| (pid, fd, inode));
         let sockets = || processes.iter().flat_map(|pid| of(*pid));
         if self.known.is_empty() {
@@ -73,7 +73,7 @@ impl Flow {
         }
         moved |= self.known.iter().any(|(inode, bytes)| bytes.is_some() && !now.contains_key(inode));
         self.known = now;
-        Seen { live, moved }
+        Activity { live, moved }
     }
 }
 
@@ -97,20 +97,20 @@ mod tests {
         flow.known.insert(0, None);
         let this = BTreeSet::from([std::process::id()]);
         // The client's end of it has another local port.
-        assert_eq!(flow.look(&this), Seen { live: 1, moved: false });
-        assert_eq!(flow.look(&this), Seen { live: 1, moved: false });
+        assert_eq!(flow.look(&this), Activity { live: 1, moved: false });
+        assert_eq!(flow.look(&this), Activity { live: 1, moved: false });
         client.write_all(b"hello").unwrap();
         own.write_all(b"hello").unwrap();
-        assert_eq!(flow.look(&this), Seen { live: 1, moved: false }, "nobody has read it");
+        assert_eq!(flow.look(&this), Activity { live: 1, moved: false }, "nobody has read it");
         server.read_exact(&mut [0; 5]).unwrap();
-        assert_eq!(flow.look(&this), Seen { live: 1, moved: true });
+        assert_eq!(flow.look(&this), Activity { live: 1, moved: true });
         server.write_all(b"world").unwrap();
         client.read_exact(&mut [0; 5]).unwrap();
-        assert_eq!(flow.look(&this), Seen { live: 1, moved: true });
-        assert_eq!(flow.look(&this), Seen { live: 1, moved: false });
+        assert_eq!(flow.look(&this), Activity { live: 1, moved: true });
+        assert_eq!(flow.look(&this), Activity { live: 1, moved: false });
         drop(server);
-        assert_eq!(flow.look(&this), Seen { live: 0, moved: true });
-        assert_eq!(flow.look(&this), Seen { live: 0, moved: false });
+        assert_eq!(flow.look(&this), Activity { live: 0, moved: true });
+        assert_eq!(flow.look(&this), Activity { live: 0, moved: false });
         drop((own, other));
     }
 }

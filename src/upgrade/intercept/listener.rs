@@ -3,17 +3,17 @@
 //! Never lives here: which generation may have one.
 
 use super::{address, kernel};
-use crate::process::descriptors;
+use crate::process::{descriptors, events_of, lock};
 use crate::report::Generation;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, setsockopt, shutdown, socket, sockopt};
 use rustix::net::sockopt as socket_option;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 /// Of how many generations the flag is remembered.
 const FLAGS: usize = 32;
@@ -71,7 +71,7 @@ impl Listener {
     /// # Errors
     /// Those of accept(2).
     pub fn take(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
-        let mut queue = self.queue();
+        let mut queue = lock(&self.queue);
         if let Some(returned) = queue.returned.pop_front() {
             return Ok(Some(returned));
         }
@@ -108,18 +108,18 @@ impl Listener {
     }
 
     pub fn give_back(&self, connection: (TcpStream, SocketAddr)) {
-        self.queue().returned.push_front(connection);
+        lock(&self.queue).returned.push_front(connection);
     }
 
     /// Whether a connection waits in the queue.
     pub fn has_waiting(&self) -> bool {
-        !self.queue().returned.is_empty() || events(self.socket.as_fd()).contains(PollFlags::POLLIN)
+        !lock(&self.queue).returned.is_empty() || events(self.socket.as_fd()).contains(PollFlags::POLLIN)
     }
 
     /// Listens again, if a program has made it stop.
     pub fn keep_up(&self) {
         // Where that fails, so will accept.
-        self.revive(&self.queue()).ok();
+        self.revive(&lock(&self.queue)).ok();
     }
 
     /// A program that leaves may shut its listener (shutdown(2)), which shuts it for every process that has it.
@@ -134,7 +134,7 @@ impl Listener {
     /// Puts a connection of our own into the queue, unless one stands there: every program that waits for the socket is woken, asks for
     /// the connection, and is not given it. An event loop is told of a socket once, and asks only then.
     pub fn knock(&self) {
-        let mut queue = self.queue();
+        let mut queue = lock(&self.queue);
         // One that stands in no queue was taken past this gate, or has not come through.
         let stands = queue.knock.is_some() && events(self.socket.as_fd()).contains(PollFlags::POLLIN);
         if !stands {
@@ -151,13 +151,13 @@ impl Listener {
 
     /// From now on somebody takes connections past the gates. A knock would be one of them.
     pub fn share(&self) {
-        self.queue().shared = true;
+        lock(&self.queue).shared = true;
         self.withdraw();
     }
 
     /// Takes a knock out of the queue. What stands before it is given first to the next who asks.
     pub fn withdraw(&self) {
-        let mut queue = self.queue();
+        let mut queue = lock(&self.queue);
         while queue.knock.is_some() && events(self.socket.as_fd()).contains(PollFlags::POLLIN) {
             let Ok(Some((connection, peer))) = self.accept(&queue) else { break };
             match queue.knock.take() {
@@ -174,7 +174,7 @@ impl Listener {
     /// A generation is given the socket: the flag O_NONBLOCK of its description is as on the socket that the program had made for itself.
     /// What an earlier one had made of it is remembered.
     pub fn hand_to(&self, generation: Generation, non_blocking: bool) -> io::Result<()> {
-        let mut queue = self.queue();
+        let mut queue = lock(&self.queue);
         queue.given += 1;
         let aside = queue.beside_library && !non_blocking;
         let (before, flag) = if aside { (generation, false) } else { (queue.newest, self.has_flag()) };
@@ -191,13 +191,13 @@ impl Listener {
     }
 
     pub fn beside_library(&self, is_there: bool) {
-        self.queue().beside_library = is_there;
+        lock(&self.queue).beside_library = is_there;
     }
 
     /// The description is as that generation had made it, if another one has been given the socket since.
     pub fn hand_back(&self, generation: Generation) {
         let flag = self.is_non_blocking(generation);
-        if self.queue().newest != generation {
+        if lock(&self.queue).newest != generation {
             // A description that is open has the flag.
             self.hand_to(generation, flag).ok();
         }
@@ -206,7 +206,7 @@ impl Listener {
     /// As that generation has made it: a later one may have made it otherwise.
     pub fn is_non_blocking(&self, generation: Generation) -> bool {
         // Not while a connection is being taken.
-        let queue = self.queue();
+        let queue = lock(&self.queue);
         match queue.flags.get(&generation) {
             Some(flag) if queue.newest != generation => *flag,
             Some(_) | None => self.has_flag(),
@@ -221,28 +221,28 @@ impl Listener {
 
     /// Whether it may be given to a program.
     pub fn is_to_stay(&self) -> bool {
-        !self.queue().leaves
+        !lock(&self.queue).leaves
     }
 
     /// No connection begins here any more; those that have begun are still to be taken.
     pub fn leave(&self) {
-        self.queue().leaves = true;
+        lock(&self.queue).leaves = true;
         // Where that is not possible, those that begin at the last moment are reset.
         kernel::keep_connections_out(&self.socket).ok();
     }
 
     /// Accepts no more, in any process that has it: from now on connections reach others that listen on its address.
     pub fn shut_down(&self) {
-        self.shut(&mut self.queue());
+        self.shut(&mut lock(&self.queue));
     }
 
     pub fn times_given(&self) -> u64 {
-        self.queue().given
+        lock(&self.queue).given
     }
 
     /// As `shut_down`, unless somebody was given it since it had been given so often. Says whether that was so.
     pub fn shut_down_unless_given(&self, times: u64) -> bool {
-        let mut queue = self.queue();
+        let mut queue = lock(&self.queue);
         let is_closed = queue.given == times;
         if is_closed {
             self.shut(&mut queue);
@@ -254,10 +254,6 @@ impl Listener {
         queue.leaves = true;
         // One that does not listen any more is what was wanted.
         shutdown(self.socket.as_raw_fd(), Shutdown::Both).ok();
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -273,21 +269,17 @@ pub struct Shelf(Mutex<Vec<Weak<Listener>>>);
 
 impl Shelf {
     pub fn add(&self, listener: &Arc<Listener>) {
-        let mut all = self.all();
+        let mut all = lock(&self.0);
         all.retain(|held| held.strong_count() > 0);
         all.push(Arc::downgrade(listener));
     }
 
     pub fn find(&self, wanted: impl Fn(&Listener) -> bool) -> Option<Arc<Listener>> {
-        self.all().iter().filter_map(Weak::upgrade).find(|listener| wanted(listener))
+        lock(&self.0).iter().filter_map(Weak::upgrade).find(|listener| wanted(listener))
     }
 
     pub fn filter(&self, wanted: impl Fn(&Listener) -> bool) -> Vec<Arc<Listener>> {
-        self.all().iter().filter_map(Weak::upgrade).filter(|listener| wanted(listener)).collect()
-    }
-
-    fn all(&self) -> MutexGuard<'_, Vec<Weak<Listener>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).iter().filter_map(Weak::upgrade).filter(|listener| wanted(listener)).collect()
     }
 }
 
@@ -297,9 +289,7 @@ pub fn inode(socket: impl AsFd) -> io::Result<u64> {
 }
 
 fn events(fd: BorrowedFd<'_>) -> PollFlags {
-    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-    let ready = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
-    fds[0].revents().filter(|_| ready).unwrap_or(PollFlags::empty())
+    events_of(vec![PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO)[0]
 }
 
 /// Whether these are the two ends of one connection. A knock that was reset, as by the end of a listener that stood before this one,

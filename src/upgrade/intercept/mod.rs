@@ -30,7 +30,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
-use supervisor::Supervisor;
+use supervised::Supervised;
+use supervisor::{Supervisor, now};
 
 pub use drain::Patience;
 pub use flow::Flow;
@@ -127,10 +128,11 @@ impl Gate {
         let (orders, inbox) = channel();
         let (woken, wake) = io::pipe()?;
         let arriving = Calls::new(calls.try_clone()?);
-        let supervisor = Supervisor::new(arriving, generation, process, shelf, handed, waits, Box::new(tell));
+        let mut program = Supervised::new(now(), arriving, generation, process, shelf, waits, Box::new(tell));
+        program.is_handed(now(), handed);
         // Nobody waits to wake it: where the pipe is full, it will be awake.
         rustix::io::ioctl_fionbio(&wake, true)?;
-        thread::Builder::new().spawn(move || supervisor.run(&inbox, woken))?;
+        thread::Builder::new().spawn(move || Supervisor::new(program).run(&inbox, woken))?;
         Ok(Gate { orders, wake, calls })
     }
 

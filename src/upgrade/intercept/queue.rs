@@ -75,7 +75,7 @@ pub fn take_all(connection: &TcpStream) -> u64 {
 mod tests {
     use super::super::kernel::ConnectionState;
     use super::super::kernel::tests::pair;
-    use super::super::readers::{Place, Readers};
+    use super::super::readers::{ProcessSocket, Readers};
     use super::*;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::io::{Read, Write};
@@ -124,15 +124,15 @@ mod tests {
     #[test]
     fn a_call_that_began_while_all_was_held_back_sleeps_on_with_what_it_has_until_it_is_woken() {
         let (mut client, server) = pair();
-        let socket = rustix::fs::fstat(&server).unwrap().st_ino;
+        let inode = rustix::fs::fstat(&server).unwrap().st_ino;
         hold_back(&server).unwrap();
         // A process of its own: none traces itself.
         let mut reader = std::process::Command::new("cat");
         let reader = reader.stdin(server.as_fd().try_clone_to_owned().unwrap()).stdout(std::process::Stdio::piped());
         let mut child = reader.spawn().unwrap();
-        let place = Place { process: child.id(), socket };
+        let socket = ProcessSocket { process: child.id(), inode };
         let asleep = || loop {
-            if let Some(reader) = Readers::default().of(place) {
+            if let Some(reader) = Readers::default().of(socket) {
                 return reader;
             }
             thread::yield_now();
@@ -160,16 +160,16 @@ mod tests {
     fn a_call_that_sleeps_is_woken_when_all_is_given_and_reads_an_end_where_it_was_taken() {
         for given in [true, false] {
             let (mut client, server) = pair();
-            let socket = rustix::fs::fstat(&server).unwrap().st_ino;
-            let place = Place { process: std::process::id(), socket };
+            let inode = rustix::fs::fstat(&server).unwrap().st_ino;
+            let socket = ProcessSocket { process: std::process::id(), inode };
             let mut reader = server.try_clone().unwrap();
             let read = thread::spawn(move || reader.read(&mut [0; 99]).unwrap());
-            while Readers::default().of(place).is_none() {
+            while Readers::default().of(socket).is_none() {
                 thread::yield_now();
             }
             hold_back(&server).unwrap();
             client.write_all(b"GET /").unwrap();
-            assert!(Readers::default().of(place).is_some());
+            assert!(Readers::default().of(socket).is_some());
             if given {
                 give_all(&server);
                 assert_eq!(read.join().unwrap(), 5);

@@ -13,15 +13,15 @@ use std::thread;
 
 /// A socket of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct ProcessSocket {
     pub process: u32,
-    pub socket: u64,
+    pub inode: u64,
 }
 
 /// Who slept where at some time: with a thread for each connection, it is the same one again.
 #[derive(Debug, Default)]
 pub struct Readers {
-    known: BTreeMap<Place, Reader>,
+    known: BTreeMap<ProcessSocket, Reader>,
     /// Those that were asked at this look: there may be as many threads as connections.
     asked: BTreeSet<u32>,
 }
@@ -40,11 +40,11 @@ impl Readers {
         self.known.retain(|_, reader| reader.is_there() && !reader.reads_elsewhere());
     }
 
-    pub fn of(&mut self, place: Place) -> Option<Reader> {
-        if !self.known.contains_key(&place) && self.asked.insert(place.process) {
-            self.known.extend(find(place.process));
+    pub fn of(&mut self, socket: ProcessSocket) -> Option<Reader> {
+        if !self.known.contains_key(&socket) && self.asked.insert(socket.process) {
+            self.known.extend(find(socket.process));
         }
-        self.known.get(&place).copied()
+        self.known.get(&socket).copied()
     }
 }
 
@@ -97,12 +97,12 @@ impl Traced {
     }
 }
 
-fn find(process: u32) -> Vec<(Place, Reader)> {
+fn find(process: u32) -> Vec<(ProcessSocket, Reader)> {
     let sockets: BTreeMap<RawFd, u64> = proc::sockets(process).into_iter().flatten().collect();
     let threads = descriptors::with(|| fs::read_dir(format!("/proc/{process}/task"))).into_iter().flatten().flatten();
     let reader = |thread: u32| {
         let number = reads(thread)?;
-        Some((Place { process, socket: *sockets.get(&number)? }, Reader { process, thread, number }))
+        Some((ProcessSocket { process, inode: *sockets.get(&number)? }, Reader { process, thread, number }))
     };
     threads.filter_map(|thread| reader(thread.file_name().to_str()?.parse().ok()?)).collect()
 }
@@ -150,17 +150,17 @@ mod tests {
         // As servers have it for reading and for writing.
         let copy = server.try_clone().unwrap();
         let this = std::process::id();
-        let socket =
-            proc::sockets(this).unwrap().into_iter().find(|(number, _)| *number == server.as_raw_fd()).unwrap().1;
-        let place = Place { process: this, socket };
-        assert_eq!(Readers::default().of(place), None);
+        let sockets = proc::sockets(this).unwrap();
+        let (_, inode) = *sockets.iter().find(|(number, _)| *number == server.as_raw_fd()).unwrap();
+        let socket = ProcessSocket { process: this, inode };
+        assert_eq!(Readers::default().of(socket), None);
         thread::scope(|scope| {
             scope.spawn(|| std::io::Read::read(&mut &copy, &mut [0; 9]));
-            while Readers::default().of(place).is_none() {
+            while Readers::default().of(socket).is_none() {
                 thread::yield_now();
             }
             drop(client);
         });
-        assert_eq!(Readers::default().of(place), None);
+        assert_eq!(Readers::default().of(socket), None);
     }
 }

@@ -4,16 +4,14 @@
 
 use super::accepts::Accepts;
 use super::binds::Binds;
-use super::draining::{Draining, Found};
-use super::listener::{Listener, Shelf};
+use super::draining::{Draining, Looked};
 use super::supervised::Supervised;
 use super::{Blind, Order, Seen, Which};
-use crate::process::seccomp::{Call, Calls, What};
-use crate::report::Generation;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use crate::process::events_of;
+use crate::process::seccomp::{Call, What};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::io::{PipeReader, Read};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
@@ -29,19 +27,7 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// `process` is the first one behind the gate; `handed` are sockets that it has from the start. One that `waits` is closed until
-    /// `Open`.
-    pub fn new(
-        calls: Calls,
-        generation: Generation,
-        process: u32,
-        shelf: Arc<Shelf>,
-        handed: &[Arc<Listener>],
-        waits: bool,
-        tell: Box<dyn Fn(Seen) + Send>,
-    ) -> Supervisor {
-        let mut program = Supervised::new(now(), calls, generation, process, shelf, waits, tell);
-        program.is_handed(now(), handed);
+    pub fn new(program: Supervised) -> Supervisor {
         let (binds, accepts) = (Binds::default(), Accepts::default());
         Supervisor { program, binds, accepts, drain: None, away: false, alone: false }
     }
@@ -60,10 +46,7 @@ impl Supervisor {
         let orders = if self.alone { calls() } else { PollFd::new(woken.as_fd(), PollFlags::POLLIN) };
         let mut fds = vec![calls(), orders];
         fds.extend(waiting.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
-        // An interrupted call is repeated; no other error is possible for descriptors that are open.
-        poll(&mut fds, self.timeout()).ok();
-        let events: Vec<PollFlags> = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect();
-        drop(fds);
+        let events = events_of(fds, self.timeout());
         // Orders first: a gate that is closed lets nothing more through.
         if !self.alone && !events[1].is_empty() {
             // A byte an order: what is left of them wakes once more, for nothing.
@@ -186,20 +169,20 @@ impl Supervisor {
         drain.rest_since(began, now());
         match look {
             // Somebody may stand in a queue that is about to be shut.
-            Found::Nothing if retiring => {}
-            Found::Nothing if !self.program.is_shut() => self.program.shut(Which::All),
-            Found::Nothing => {
+            Looked::Nothing if retiring => {}
+            Looked::Nothing if !self.program.is_shut() => self.program.shut(Which::All),
+            Looked::Nothing => {
                 self.drain = None;
                 (self.program.tell)(Seen::Drained);
             }
-            Found::News(seen) => (self.program.tell)(seen),
-            Found::NoNews => {}
+            Looked::News(seen) => (self.program.tell)(seen),
+            Looked::NoNews => {}
         }
     }
 }
 
 #[allow(clippy::disallowed_methods)] // An edge: polls for the kernel, which tells when it has something.
-fn now() -> Instant {
+pub fn now() -> Instant {
     Instant::now()
 }
 

@@ -1,10 +1,13 @@
 //! A supervisor and a thread of this process behind its gate: what comes at one moment, which nobody can choose from outside.
 
+use super::super::listener::{Listener, Shelf};
 use super::*;
-use crate::process::seccomp;
+use crate::process::seccomp::{self, Calls};
+use nix::poll::poll;
 use std::io::{self, PipeWriter, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
@@ -38,8 +41,9 @@ fn ordered(
     let calls = Calls::new(calls.try_clone().unwrap());
     let shelf = Arc::new(Shelf::default());
     shelf.add(held);
-    let supervisor = Supervisor::new(calls, 1, std::process::id(), shelf, handed, false, Box::new(|_| {}));
-    (supervisor, inbox, woken, (tell, wake))
+    let mut program = Supervised::new(now(), calls, 1, std::process::id(), shelf, false, Box::new(|_| {}));
+    program.is_handed(now(), handed);
+    (Supervisor::new(program), inbox, woken, (tell, wake))
 }
 
 /// Taken by the supervisor, it would wait for as long as this process is stopped.

@@ -1,4 +1,4 @@
-//! Around clap: flags that choose a session may stand before the command word, and an argument that nobody knows is answered
+//! What was typed, taken as it was meant: flags that choose a session may stand before the command word, and an argument that nobody knows is answered
 //! with what was most likely meant.
 //! Never lives here: the flags themselves.
 
@@ -75,7 +75,7 @@ fn as_typed(unknown: &str, args: &[OsString]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Command, Control, try_parse_from};
+    use super::super::{Command, ControlArgs, try_parse_from};
     use std::path::PathBuf;
 
     fn command(line: &str) -> Option<Command> {
@@ -89,13 +89,13 @@ mod tests {
 
     #[test]
     fn what_chooses_a_session_stands_before_or_after_the_command() {
-        let api = Control { package: Some("api".to_owned()), ..Control::default() };
+        let api = ControlArgs { package: Some("api".to_owned()), ..ControlArgs::default() };
         for line in
             ["stop -p api", "-p api stop", "-papi stop", "-p=api stop", "--package api stop", "--package=api stop"]
         {
             assert_eq!(command(line), Some(Command::Stop(api.clone())), "{line}");
         }
-        let there = Control { manifest_path: Some(PathBuf::from("a/Cargo.toml")), pid: Some(7), ..api };
+        let there = ControlArgs { manifest_path: Some(PathBuf::from("a/Cargo.toml")), pid: Some(7), ..api };
         for line in [
             "wait --manifest-path a/Cargo.toml -p api --pid 7",
             "--manifest-path a/Cargo.toml -p api wait --pid 7",

@@ -2,6 +2,7 @@
 //! connections and the control thread share.
 //! Never lives here: why a phase begins (`control`).
 
+use crate::sys::lock;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::HashMap;
 use std::io;
@@ -89,7 +90,7 @@ enum Admission {
 }
 
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct Lifecycle {
     /// Held for reading across one accept, and for writing while `Inner::admission` changes: from then on no accept is under way
     /// that it forbids. Always taken before `inner`.
     barrier: RwLock<()>,
@@ -109,7 +110,7 @@ pub(crate) struct State {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    phase: Phase,
+    pub(crate) phase: Phase,
     why: Why,
     admission: Admission,
     /// The process must not leave, though everything is finished.
@@ -123,15 +124,15 @@ pub(crate) struct Inner {
     /// Whether the deadline came by itself, or a second signal was in a hurry.
     hurried: bool,
     /// How often new configuration was asked for.
-    reloads: u64,
+    pub(crate) reloads: u64,
     /// Tasks that wait for a change, by the number of their `Waiter`.
     wakers: HashMap<u64, Waker>,
 }
 
-impl State {
-    pub(crate) fn new() -> io::Result<Arc<State>> {
+impl Lifecycle {
+    pub(crate) fn new() -> io::Result<Arc<Lifecycle>> {
         let event = || EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
-        Ok(Arc::new(State {
+        Ok(Arc::new(Lifecycle {
             barrier: RwLock::new(()),
             inner: Mutex::new(Inner {
                 phase: Phase::Serving,
@@ -376,9 +377,8 @@ impl State {
         result
     }
 
-    /// A thread that panicked with the lock held has left nothing half done: each change is one assignment.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 
@@ -422,39 +422,27 @@ impl Inner {
     pub(crate) fn is_shut(&self) -> bool {
         self.phase >= Phase::Lingering && self.admission == Admission::None
     }
-
-    pub(crate) fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    pub(crate) fn reloads(&self) -> u64 {
-        self.reloads
-    }
 }
 
 /// A task's place among those who wait; given up when it is dropped, so that a task which has ended leaves nothing behind.
 #[derive(Debug)]
 pub(crate) struct Waiter {
-    state: Arc<State>,
+    pub(crate) state: Arc<Lifecycle>,
     id: u64,
 }
 
 impl Waiter {
-    pub(crate) fn state(&self) -> &Arc<State> {
-        &self.state
-    }
-
     /// Pending until the phase is at least that; the task is woken at every change.
     pub(crate) fn poll_phase(&self, context: &Context<'_>, phase: Phase) -> Poll<()> {
         self.poll(context, |inner| (inner.phase >= phase).then_some(()))
     }
 
-    /// As `State::wait_drained`, without blocking.
+    /// As `Lifecycle::wait_drained`, without blocking.
     pub(crate) fn poll_drained(&self, context: &Context<'_>) -> Poll<ExitReason> {
         self.poll(context, |inner| self.state.awaited(inner))
     }
 
-    /// As `State::wait`, without blocking.
+    /// As `Lifecycle::wait`, without blocking.
     pub(crate) fn poll<T>(&self, context: &Context<'_>, wanted: impl Fn(&mut Inner) -> Option<T>) -> Poll<T> {
         let mut inner = self.state.lock();
         match wanted(&mut inner) {
@@ -484,14 +472,8 @@ impl Drop for Waiter {
 /// for work that has no connection.
 #[derive(Debug)]
 pub struct DrainGuard {
-    state: Arc<State>,
+    pub(crate) state: Arc<Lifecycle>,
     id: u64,
-}
-
-impl DrainGuard {
-    pub(crate) fn state(&self) -> &Arc<State> {
-        &self.state
-    }
 }
 
 impl Drop for DrainGuard {
@@ -515,5 +497,5 @@ fn signal(event: &EventFd) {
 }
 
 #[cfg(test)]
-#[path = "state_tests.rs"]
+#[path = "lifecycle_tests.rs"]
 mod tests;

@@ -9,7 +9,7 @@ fn readable(event: BorrowedFd<'_>) -> bool {
 
 #[test]
 fn the_phases_go_forward_and_only_a_pause_goes_back() {
-    let state = State::new().unwrap();
+    let state = Lifecycle::new().unwrap();
     let gate = ListenerGate::default();
     assert!(state.admit(&gate).is_some() && !readable(state.stop_event(&gate)));
     state.pause(&[]);
@@ -30,7 +30,7 @@ fn the_phases_go_forward_and_only_a_pause_goes_back() {
 
 #[test]
 fn an_exempt_listener_goes_on_until_the_gate_is_shut() {
-    let state = State::new().unwrap();
+    let state = Lifecycle::new().unwrap();
     let (kept, left) = (ListenerGate::default(), ListenerGate::default());
     state.pause(&[&left]);
     assert!(state.admit(&left).is_some() && state.admit(&kept).is_none());
@@ -48,7 +48,7 @@ fn an_exempt_listener_goes_on_until_the_gate_is_shut() {
 
 #[test]
 fn drained_waits_for_the_last_guard_and_for_whatever_holds_the_process() {
-    let state = State::new().unwrap();
+    let state = Lifecycle::new().unwrap();
     let guard = state.guard(None);
     state.hold(true);
     state.stop_accepting(Why::Stopped, &[]);
@@ -68,7 +68,7 @@ fn drained_waits_for_the_last_guard_and_for_whatever_holds_the_process() {
 
 #[test]
 fn tasks_that_have_ended_leave_nothing_behind() {
-    let state = State::new().unwrap();
+    let state = Lifecycle::new().unwrap();
     let context = Context::from_waker(Waker::noop());
     for _ in 0..3 {
         let waiter = state.waiter();
@@ -84,7 +84,7 @@ fn the_deadline_shuts_down_what_is_left_and_counts_it() {
     use std::io::Read;
     use std::os::fd::AsRawFd;
     let (mut ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    let state = State::new().unwrap();
+    let state = Lifecycle::new().unwrap();
     let _guard = state.guard(Some(ours.as_raw_fd()));
     state.stop_accepting(Why::Upgraded, &[]);
     state.force(false);
