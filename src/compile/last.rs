@@ -3,7 +3,7 @@
 
 use super::build::{Built, Script};
 use super::output::Told;
-use super::replay::{Folder, Lesson, Plan, Workspace};
+use super::replay::{Lesson, Plan, Workspace};
 use crate::process::Setting;
 use cargo_metadata::Artifact as Unit;
 use std::path::PathBuf;
@@ -57,10 +57,9 @@ impl Last {
     }
 
     /// The program that replay has made, as cargo would tell of it.
-    pub fn made_again(&self, plan: &Plan, folder: &Folder) -> Option<Built> {
-        let program = plan.crates.last()?;
-        Some(Built {
-            executable: folder.program(&program.unit.target.name),
+    pub fn made_again(&self, plan: &Plan, executable: PathBuf) -> Built {
+        Built {
+            executable,
             setting: self.setting.clone(),
             whole_packages: self.whole_packages.clone(),
             fresh: false,
@@ -68,7 +67,7 @@ impl Last {
             units: Vec::new(),
             scripts: Vec::new(),
             compiled: Vec::new(),
-        })
+        }
     }
 
     /// What was said when those crates were compiled, and of what is in no plan: cargo says it again with every build.

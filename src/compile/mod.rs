@@ -51,11 +51,11 @@ pub use watch::FileEvent;
 /// What is said in the course of builds.
 #[derive(Debug)]
 pub enum BuildSaid {
-    Cargo(build::Said),
+    Cargo(build::CargoSaid),
     /// A compiler of a crate, by the crate's number.
-    Rustc(usize, replay::Said),
+    Rustc(usize, replay::RustcSaid),
     /// What cargo's last build has taught.
-    Learnt(Box<std::result::Result<replay::Plan, String>>),
+    Learnt(Box<Result<replay::Plan, replay::NotReplayable>>),
     /// What `cargo metadata` says now; the number is that of the question.
     Metadata(Box<Result<Metadata>>),
 }
