@@ -7,7 +7,7 @@ use super::allowance::LeftOut;
 use super::build::{Built, Cargo, CargoOutcome, CargoRun, CargoSink};
 use super::last::Last;
 use super::output::Told;
-use super::replay::{CrateSpan, NotReplayable, Plan, Replay, ReplayOutcome, ReplayRun, RustcSink};
+use super::replay::{CrateSpan, Lesson, NotReplayable, Plan, Replay, ReplayOutcome, ReplayRun, RustcSink};
 use super::trouble::Repair;
 use super::{BuildSaid, BuildSink, reason};
 use crate::config;
@@ -238,12 +238,12 @@ impl Builder {
             // What there is to learn from is the build that goes on.
             return;
         }
-        let Some(unlearnt) = self.last.unlearnt.take() else { return };
+        let Some(build) = self.last.unlearnt.take() else { return };
         let workspace = match self.replay.workspace() {
             Ok(workspace) => workspace,
             Err(why) => return self.replay.learn(Err(why)),
         };
-        let lesson = unlearnt.lesson(workspace, inputs, settings, whole);
+        let lesson = Lesson { build, inputs, settings, whole, workspace };
         let (sink, number) = (Arc::clone(&self.runs.sink), self.runs.newest);
         let learning =
             thread::Builder::new().spawn(move || sink(number, BuildSaid::Learnt(Box::new(Plan::learn(lesson)))));

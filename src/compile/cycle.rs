@@ -256,14 +256,10 @@ fn with(older: Option<BuildRequest>, newer: BuildRequest) -> BuildRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compile::start;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
     use std::path::PathBuf;
-
-    fn start() -> Instant {
-        #[allow(clippy::disallowed_methods)] // Any moment will do; the tests count from it.
-        Instant::now()
-    }
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)

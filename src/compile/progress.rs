@@ -148,11 +148,7 @@ fn millis(span: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn start() -> Instant {
-        #[allow(clippy::disallowed_methods)] // Any moment will do; the tests count from it.
-        Instant::now()
-    }
+    use crate::compile::start;
 
     fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)

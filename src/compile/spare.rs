@@ -303,11 +303,7 @@ fn name_of(id: &PackageId) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn start() -> Instant {
-        #[allow(clippy::disallowed_methods)] // Any moment will do; the tests count from it.
-        Instant::now()
-    }
+    use crate::compile::start;
 
     /// `/w/app` needs `/w/lib`, whose build script is made of `/w/tool`; `/w/app` has a script, too.
     fn underway() -> Underway {

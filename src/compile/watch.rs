@@ -66,7 +66,7 @@ impl Lookout {
     /// A folder came or went at that path: what was watched there or below is watched no more.
     pub fn forget(&mut self, path: &Path) {
         if let Some(watcher) = &mut self.watcher {
-            watcher.forget(path);
+            watcher.unwatch(|folder| folder.starts_with(path));
         }
     }
 
@@ -126,12 +126,7 @@ impl FolderWatcher {
     /// Watches exactly these folders from now on. Folders that are not there are passed over: their parents tell when they
     /// come. Says what cannot be watched.
     fn watch(&mut self, wanted: &BTreeSet<PathBuf>) -> Vec<String> {
-        let gone: Vec<PathBuf> = self.folders.difference(wanted).cloned().collect();
-        for folder in gone {
-            // It may be gone from the disk too, and its watch with it.
-            self.debouncer.unwatch(&folder).ok();
-            self.folders.remove(&folder);
-        }
+        self.unwatch(|folder| !wanted.contains(folder));
         let mut troubles = Vec::new();
         for folder in wanted {
             if self.folders.contains(folder) || !folder.is_dir() {
@@ -149,11 +144,10 @@ impl FolderWatcher {
         troubles
     }
 
-    fn forget(&mut self, path: &Path) {
-        let stale: Vec<PathBuf> = self.folders.iter().filter(|folder| folder.starts_with(path)).cloned().collect();
-        for folder in stale {
+    fn unwatch(&mut self, is_stale: impl Fn(&Path) -> bool) {
+        for folder in self.folders.extract_if(.., |folder| is_stale(folder)) {
+            // It may be gone from the disk too, and its watch with it.
             self.debouncer.unwatch(&folder).ok();
-            self.folders.remove(&folder);
         }
     }
 }

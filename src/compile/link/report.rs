@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 const NAME: &str = "report.json";
@@ -80,17 +80,13 @@ pub fn forget(folder: &Path) {
 
 /// Puts a whole file at a name, or leaves what is there.
 pub fn replace(folder: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let new = temporary(folder, name);
+    // Two links at once must not write one file.
+    let new = folder.join(format!(".{name}.{}", std::process::id()));
     let put = fs::write(&new, content).and_then(|()| fs::rename(&new, folder.join(name)));
     if put.is_err() {
         let _ = fs::remove_file(&new);
     }
     put
-}
-
-/// Two links at once must not write one file.
-pub fn temporary(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!(".{name}.{}", std::process::id()))
 }
 
 /// It is shown in a terminal.

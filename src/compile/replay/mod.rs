@@ -18,7 +18,7 @@ mod unit;
 pub use compilation::{RustcSaid, RustcSink};
 pub use folder::Folder;
 pub use not_replayable::NotReplayable;
-pub use plan::{Lesson, Plan, Workspace};
+pub use plan::{CargoBuild, Lesson, Plan};
 pub use run::{CrateSpan, ReplayOutcome, ReplayRun};
 
 use crate::compile::stamp::content_of;
@@ -29,6 +29,7 @@ use crate::report::short;
 use cargo_metadata::{Metadata, PackageId};
 use compilation::Compilers;
 use compiler::Compiler;
+use plan::Workspace;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -124,9 +125,8 @@ impl Replay {
     /// A folder of ours that others can neither write to nor read: calls may hold what is secret, and are believed.
     fn own(&self, names: &[&str]) -> Result<PathBuf, NotReplayable> {
         let names = [&[OURS], names].concat();
-        Ground::new(&self.root)
-            .own(&self.target_dir, &names)
-            .map_err(|error| NotReplayable::refused(error.to_string(), &error))
+        let own = Ground::new(&self.root).own(&self.target_dir, &names);
+        own.map_err(|error| NotReplayable::refused(error.to_string(), &error))
     }
 
     fn calls(&self) -> PathBuf {
@@ -134,9 +134,6 @@ impl Replay {
     }
 
     /// What cargo's build is to be learnt from, where anything can be.
-    ///
-    /// # Errors
-    /// Why nothing can.
     pub fn workspace(&self) -> Result<Workspace, NotReplayable> {
         let folder = self.folder.as_ref().map_err(Clone::clone)?;
         if let Some(outsider) = &self.outsider {
@@ -162,9 +159,6 @@ impl Replay {
     }
 
     /// What is to be compiled, now that those files have changed.
-    ///
-    /// # Errors
-    /// Why cargo has to be asked.
     pub fn decide(&self, changed: &BTreeSet<PathBuf>) -> Result<Vec<usize>, NotReplayable> {
         self.folder.as_ref().map_err(Clone::clone)?;
         self.plan.as_ref().map_err(Clone::clone)?.decide(changed)
@@ -184,14 +178,9 @@ impl Replay {
             if Some(number) != edited && Some(number) != program {
                 one.waiting = None;
             } else if one.waiting.is_none() {
+                let own_linker = one.unit.facts.is_linked_by(self.own_linker);
                 // Without one, the next time takes what the first has taken.
-                one.waiting = Compiler::start(
-                    &self.launcher,
-                    &one.unit.call,
-                    folder,
-                    one.unit.facts.is_linked_by(self.own_linker),
-                )
-                .ok();
+                one.waiting = Compiler::start(&self.launcher, &one.unit.call, folder, own_linker).ok();
             }
         }
     }

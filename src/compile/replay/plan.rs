@@ -32,20 +32,26 @@ pub struct Workspace {
     pub line_tables: bool,
 }
 
-/// What there is to learn from, when cargo has built.
-#[derive(Debug, Clone)]
-pub struct Lesson {
+/// A build of cargo's, as it has told of it.
+#[derive(Debug)]
+pub struct CargoBuild {
     pub units: Vec<Artifact>,
     pub scripts: Vec<Script>,
     pub executable: PathBuf,
+    /// When cargo was started.
+    pub began: SystemTime,
+}
+
+/// What there is to learn from, when cargo has built.
+#[derive(Debug)]
+pub struct Lesson {
+    pub build: CargoBuild,
     /// All inputs that cargo names.
     pub inputs: Vec<PathBuf>,
     /// What says how to build, there or not.
     pub settings: Vec<PathBuf>,
     /// Folders all of whose files are inputs of a build script: that of its package, or one that it names.
     pub whole: Vec<PathBuf>,
-    /// When cargo was started.
-    pub began: SystemTime,
     pub workspace: Workspace,
 }
 
@@ -80,16 +86,14 @@ pub struct Slot {
 impl Lesson {
     /// Of `whole`: folders that scripts name, and those of packages whose script names nothing.
     fn folders(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
-        let is_named = |folder: &PathBuf| self.scripts.iter().any(|script| script.inputs.contains(folder));
+        let is_named = |folder: &PathBuf| self.build.scripts.iter().any(|script| script.inputs.contains(folder));
         self.whole.iter().cloned().partition(is_named)
     }
 }
 
 impl Plan {
-    /// # Errors
-    /// Why no crate can be compiled without cargo.
     pub fn learn(lesson: Lesson) -> Result<Plan, NotReplayable> {
-        if let Some(path) = lesson.scripts.iter().find_map(|script| script.missing.as_ref()) {
+        if let Some(path) = lesson.build.scripts.iter().find_map(|script| script.missing.as_ref()) {
             let why = format!("a build script depends on {}, which is not there, so every build runs it", short(path));
             return Err(NotReplayable::Unfit(why));
         }
@@ -135,9 +139,6 @@ impl Plan {
     }
 
     /// What is to be compiled, now that those files have changed.
-    ///
-    /// # Errors
-    /// Why cargo has to be asked.
     pub fn decide(&self, changed: &BTreeSet<PathBuf>) -> Result<Vec<usize>, NotReplayable> {
         for path in changed {
             if let Some(folder) = self.nameless.iter().find(|folder| path.starts_with(folder)) {
@@ -268,7 +269,7 @@ type Chosen<'l> = BTreeMap<usize, &'l Artifact>;
 /// Calls of workspace members: those that can be run again, and those that cannot.
 fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usize>), NotReplayable> {
     let (mut candidates, mut excluded) = (Chosen::new(), Vec::new());
-    for unit in lesson.units.iter().filter(|unit| lesson.workspace.members.contains(&unit.package_id)) {
+    for unit in lesson.build.units.iter().filter(|unit| lesson.workspace.members.contains(&unit.package_id)) {
         let Some(index) = calls.of(unit) else {
             return Err(NotReplayable::NoPlan(format!("how cargo compiles {} is not known yet", unit.target.name)));
         };
@@ -342,7 +343,7 @@ fn choose<'l>(
 }
 
 fn is_program(lesson: &Lesson, unit: &Artifact) -> bool {
-    unit.executable.as_ref().is_some_and(|path| path.as_std_path() == lesson.executable)
+    unit.executable.as_ref().is_some_and(|path| path.as_std_path() == lesson.build.executable)
 }
 
 /// Those that are needed before those that need them.
@@ -383,7 +384,7 @@ fn surround(lesson: Lesson, crates: Vec<Slot>, calls: &Captured) -> Result<Plan,
     for path in lesson.settings.iter().filter(|path| !own.contains(*path)) {
         surroundings.add_file(path, now);
     }
-    for script in &lesson.scripts {
+    for script in &lesson.build.scripts {
         surroundings.add_artifact(&script.output);
         for path in &script.inputs {
             if own.contains(path) {
@@ -395,7 +396,7 @@ fn surround(lesson: Lesson, crates: Vec<Slot>, calls: &Captured) -> Result<Plan,
         }
     }
     let in_plan: BTreeSet<&str> = crates.iter().map(|one| one.unit.facts.crate_name.as_str()).collect();
-    for unit in &lesson.units {
+    for unit in &lesson.build.units {
         let is_own = crates.iter().any(|one| one.unit.is_of(&unit.package_id, &unit.target));
         if is_own {
             continue;
@@ -414,5 +415,5 @@ fn surround(lesson: Lesson, crates: Vec<Slot>, calls: &Captured) -> Result<Plan,
     for one in &crates {
         surroundings.add_artifact(&one.unit.call.program);
     }
-    Ok(Plan { crates, surroundings, nameless, named, other_inputs, began: lesson.began })
+    Ok(Plan { crates, surroundings, nameless, named, other_inputs, began: lesson.build.began })
 }
