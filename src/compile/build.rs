@@ -95,8 +95,8 @@ pub struct CargoRun {
     setting: Option<Setting>,
     /// Shared with those who read its outputs.
     pub allowance: Arc<Allowance>,
-    heard: Heard,
-    made: Made,
+    heard: CargoHeard,
+    made: CargoMade,
     finished: Option<bool>,
     /// Outputs that are still open.
     open: u8,
@@ -105,7 +105,7 @@ pub struct CargoRun {
 
 /// What it has said for the user.
 #[derive(Debug, Default)]
-struct Heard {
+struct CargoHeard {
     errors: usize,
     rendered: Vec<Told>,
     cargo_lines: Vec<Told>,
@@ -115,7 +115,7 @@ struct Heard {
 
 /// What it has said of what is compiled, or was already.
 #[derive(Debug, Default)]
-struct Made {
+struct CargoMade {
     /// And whether it was there before.
     executable: Option<(PathBuf, bool)>,
     libraries: Vec<PathBuf>,
@@ -143,8 +143,8 @@ impl Cargo {
             caught: false,
             setting: None,
             allowance,
-            heard: Heard::default(),
-            made: Made::default(),
+            heard: CargoHeard::default(),
+            made: CargoMade::default(),
             finished: None,
             open: 2,
             exited: false,
@@ -255,12 +255,12 @@ impl CargoRun {
         let status = self.running.finish();
         // One that was caught had nothing left to do but to become the program.
         let success = status.as_ref().is_ok_and(std::process::ExitStatus::success) || self.caught;
-        let Heard { errors, rendered: mut messages, cargo_lines: mut lines, .. } = std::mem::take(&mut self.heard);
+        let CargoHeard { errors, rendered: mut messages, cargo_lines: mut lines, .. } = std::mem::take(&mut self.heard);
         if success {
             // A build script's warnings are among them.
             messages.append(&mut lines);
         }
-        let Made { executable, libraries, units, scripts } = std::mem::take(&mut self.made);
+        let CargoMade { executable, libraries, units, scripts } = std::mem::take(&mut self.made);
         match executable {
             Some((executable, fresh)) if success => {
                 let (scripts, whole_packages) = what_they_name(&scripts, &units);
@@ -302,7 +302,7 @@ impl CargoRun {
     }
 }
 
-impl Heard {
+impl CargoHeard {
     fn compiler(&mut self, message: CompilerMessage) {
         if is_sum(&message.message.message) {
             return;
@@ -324,7 +324,7 @@ impl Heard {
     }
 }
 
-impl Made {
+impl CargoMade {
     fn unit(&mut self, unit: Unit, build: &config::Build) {
         let kind = match build.target {
             config::Target::Bin(_) => TargetKind::Bin,

@@ -70,7 +70,7 @@ pub fn hidden_entry(args: impl Fn() -> Vec<OsString>) -> Option<i32> {
 
 /// Where this room's threads send what they see and hear.
 pub struct Sinks {
-    pub files: watch::Sink,
+    pub files: watch::FileSink,
     pub build: BuildSink,
 }
 

@@ -11,7 +11,7 @@ use super::packages::Packages;
 use super::places::Places;
 use super::scripts::Author;
 use super::seen::{Change, Seen};
-use super::survey::{Job, MOST_READ, Survey};
+use super::survey::{MOST_READ, Survey, SurveyJob};
 use super::walk::{self, Below, Passed};
 use super::{asked, project};
 use crate::config;
@@ -350,11 +350,11 @@ impl Sources {
     }
 
     /// The look at what is named beside the packages, for a thread of its own; none where nothing is.
-    pub fn survey(&self) -> Option<Job> {
+    pub fn survey(&self) -> Option<SurveyJob> {
         let packages = self.packages.with_former().cloned().collect();
         let made = [self.layout.target_dir.clone(), self.layout.build_dir.clone()];
         let (is_first, named) = (self.survey.is_none(), self.named.clone());
-        (!named.is_empty()).then_some(Job { is_first, named, made, packages })
+        (!named.is_empty()).then_some(SurveyJob { is_first, named, made, packages })
     }
 
     /// Whether one of those places has to do with it.

@@ -31,7 +31,7 @@ pub enum FileEvent {
 }
 
 /// Where what is seen goes.
-pub type Sink = Arc<dyn Fn(FileEvent) + Send + Sync>;
+pub type FileSink = Arc<dyn Fn(FileEvent) + Send + Sync>;
 
 /// How often to look at the files where watching cannot be had.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -45,7 +45,7 @@ pub struct Lookout {
 }
 
 impl Lookout {
-    pub fn open(sink: &Sink) -> Lookout {
+    pub fn open(sink: &FileSink) -> Lookout {
         match FolderWatcher::open(sink) {
             Ok(watcher) => Lookout { watcher: Some(watcher), look_at: None, trouble: None },
             Err(error) => Lookout { watcher: None, look_at: None, trouble: Some(describe(&error)) },
@@ -97,7 +97,7 @@ struct FolderWatcher {
 impl FolderWatcher {
     /// # Errors
     /// When the system has no more watches to give; the caller looks from time to time instead.
-    fn open(sink: &Sink) -> notify::Result<FolderWatcher> {
+    fn open(sink: &FileSink) -> notify::Result<FolderWatcher> {
         let quiet = {
             let sink = Arc::clone(sink);
             move |result: DebounceEventResult| match result {
@@ -170,7 +170,7 @@ fn is_denied(error: &notify::Error) -> bool {
     matches!(&error.kind, ErrorKind::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
-static FOR_NEXT_TEE: Mutex<Option<Sink>> = Mutex::new(None);
+static FOR_NEXT_TEE: Mutex<Option<FileSink>> = Mutex::new(None);
 
 /// The system's watcher, heard twice: by the debouncer, and by us without delay.
 struct Tee(RecommendedWatcher);

@@ -58,12 +58,12 @@ pub struct Compilation {
     linked: Option<Instant>,
     exited: Option<Instant>,
     closed: bool,
-    pub heard: Heard,
+    pub heard: RustcHeard,
 }
 
 /// What a compiler has said.
 #[derive(Default)]
-pub struct Heard {
+pub struct RustcHeard {
     pub rendered: Vec<Words>,
     pub errors: usize,
     /// An error that need not be the sources'.
@@ -107,7 +107,7 @@ impl Compilers {
         let sink = Arc::clone(&self.sink);
         let exited = move || sink(number, RustcSaid::Exited);
         running.when_ended(exited).map_err(|error| refused("watch rustc", &error))?;
-        let heard = Heard::default();
+        let heard = RustcHeard::default();
         Ok(Compilation { running, before, began: now, linked: None, exited: None, closed: false, heard })
     }
 }
@@ -139,7 +139,7 @@ impl Compilation {
     }
 
     /// Lets go of it, with what it has said. Returns how it has failed, if it has.
-    pub fn end(mut self, slot: &mut Slot) -> (Before, Heard, Option<String>) {
+    pub fn end(mut self, slot: &mut Slot) -> (Before, RustcHeard, Option<String>) {
         let failure = if self.linked.is_some() {
             slot.leaving = self.running.leave().ok();
             None
@@ -154,7 +154,7 @@ impl Compilation {
     }
 }
 
-impl Heard {
+impl RustcHeard {
     fn diagnostic(&mut self, diagnostic: Diagnostic) {
         if is_sum(&diagnostic.message) {
             return;

@@ -1,7 +1,7 @@
 //! One run of captured calls, and what came of it.
 //! Never lives here: which crates are compiled (`plan`), in which order (`schedule`), and the compilers (`compilation`).
 
-use super::compilation::{Compilation, Compilers, Heard, RustcSaid};
+use super::compilation::{Compilation, Compilers, RustcHeard, RustcSaid};
 use super::folder::Folder;
 use super::not_replayable::NotReplayable;
 use super::plan::{Plan, Slot};
@@ -194,7 +194,7 @@ impl Results {
 }
 
 /// Why a crate could not be compiled, where it need not be the sources' fault.
-fn doubt_of(heard: &Heard, failure: &str, slot: &mut Slot, folder: &Folder) -> Option<NotReplayable> {
+fn doubt_of(heard: &RustcHeard, failure: &str, slot: &mut Slot, folder: &Folder) -> Option<NotReplayable> {
     if heard.errors > 0 && heard.odd.is_none() {
         return None;
     }
