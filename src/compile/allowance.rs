@@ -15,7 +15,7 @@ const TAIL_LINES: usize = 200;
 
 /// What is said, of which each has its own allowance: a macro that prints without end must not cost an error its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum OutputKind {
     /// What macros and build scripts print.
     Text,
     /// Cargo's own words.
@@ -31,15 +31,15 @@ pub enum Kind {
 }
 
 /// Lines and bytes. All lines that are shown at once are fewer than may wait to be written, as what comes after them must not be lost.
-fn most(kind: Kind) -> (usize, usize) {
+fn most(kind: OutputKind) -> (usize, usize) {
     match kind {
-        Kind::Text => (500, 512 << 10),
-        Kind::Cargo => (1_000, 512 << 10),
-        Kind::Reason => (200, 512 << 10),
+        OutputKind::Text => (500, 512 << 10),
+        OutputKind::Cargo => (1_000, 512 << 10),
+        OutputKind::Reason => (200, 512 << 10),
         // In the compiler's JSON, which is several times what is shown.
-        Kind::Warning | Kind::Error => (1_000, 4 << 20),
-        Kind::Status => (50_000, 8 << 20),
-        Kind::Fact => (100_000, 32 << 20),
+        OutputKind::Warning | OutputKind::Error => (1_000, 4 << 20),
+        OutputKind::Status => (50_000, 8 << 20),
+        OutputKind::Fact => (100_000, 32 << 20),
     }
 }
 
@@ -64,16 +64,16 @@ pub struct LeftOut {
 
 impl Allowance {
     /// Whether a line may be passed on; one that may not is counted.
-    pub fn admits(&self, kind: Kind, bytes: usize) -> bool {
+    pub fn admits(&self, kind: OutputKind, bytes: usize) -> bool {
         let is_admitted = self.has_room(kind, bytes);
         if !is_admitted {
-            self.leave_out(1, bytes as u64, usize::from(kind == Kind::Error));
+            self.leave_out(1, bytes as u64, usize::from(kind == OutputKind::Error));
         }
         is_admitted
     }
 
     /// As `admits`, without a count of those that may not.
-    pub fn has_room(&self, kind: Kind, bytes: usize) -> bool {
+    pub fn has_room(&self, kind: OutputKind, bytes: usize) -> bool {
         let mut ledger = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (used, most) = (&mut ledger.used[kind as usize], most(kind));
         // The last one may be longer than what is left: one alone, of any length that is read, is passed on.
@@ -164,11 +164,14 @@ mod tests {
     #[test]
     fn each_kind_has_its_own_and_what_is_not_passed_on_is_counted() {
         let allowance = Allowance::default();
-        let passed = (0..20_000).filter(|_| allowance.admits(Kind::Text, 2_000)).count();
+        let passed = (0..20_000).filter(|_| allowance.admits(OutputKind::Text, 2_000)).count();
         assert_eq!(passed, (512 << 10) / 2_000 + 1);
-        assert!(allowance.admits(Kind::Error, 3 << 20) && allowance.admits(Kind::Error, 3 << 20));
-        assert!(!allowance.admits(Kind::Error, 1));
-        assert!((0..1_000).all(|_| allowance.admits(Kind::Cargo, 0)) && !allowance.admits(Kind::Cargo, 0), "lines");
+        assert!(allowance.admits(OutputKind::Error, 3 << 20) && allowance.admits(OutputKind::Error, 3 << 20));
+        assert!(!allowance.admits(OutputKind::Error, 1));
+        assert!(
+            (0..1_000).all(|_| allowance.admits(OutputKind::Cargo, 0)) && !allowance.admits(OutputKind::Cargo, 0),
+            "lines"
+        );
         let left_out = allowance.left_out();
         assert_eq!((left_out.lines, left_out.errors), (20_000 - passed as u64 + 2, 1));
         let words = left_out.words().unwrap();

@@ -1,24 +1,21 @@
 //! One build by cargo: its start, what it says, and what came of it. It is a `cargo run` that ends where the program would begin.
 //! Never lives here: when to build (`cycle`), what is watched (`sources`), and how cargo would start the program (`launch`).
 
-use super::allowance::{Allowance, Kind, Tail};
+use super::allowance::{Allowance, OutputKind, Tail};
 use super::output::{self, Line, Told, Words, is_sum};
 use super::{launch, reason};
 use crate::config;
 use crate::error::Result;
-use crate::process::{
-    Catch, Launcher, Printed, Running, Setting, Stdin, clean_environment, describe, is_passing, refused,
-};
+use crate::process::{Catch, Launcher, Running, Setting, Stdin, clean_environment, describe, is_passing, refused};
 use crate::report::short;
 use cargo_metadata::diagnostic::DiagnosticLevel;
-use cargo_metadata::{Artifact as Unit, BuildScript, Message, PackageId, TargetKind};
+use cargo_metadata::{Artifact as Unit, BuildScript, CompilerMessage, Message, PackageId, TargetKind};
 use nix::sys::signal::Signal;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::thread;
 
 /// A line of cargo's progress is no longer.
 const MOST_OF_A_STATUS: usize = 4 << 10;
@@ -27,7 +24,7 @@ const MOST_NAMED: usize = 100_000;
 
 /// What cargo said, or that it ended.
 #[derive(Debug)]
-pub enum Said {
+pub enum CargoSaid {
     Message(Box<Message>),
     /// A line of cargo's own, from its standard error.
     Cargo(String),
@@ -39,7 +36,7 @@ pub enum Said {
 }
 
 /// Where the threads of a run send what they hear.
-pub type Sink = Arc<dyn Fn(Said) + Send + Sync>;
+pub type CargoSink = Arc<dyn Fn(CargoSaid) + Send + Sync>;
 
 /// Where cargo is, and what every run has in common.
 #[derive(Debug, Clone)]
@@ -81,79 +78,73 @@ pub struct Script {
 
 /// What came of a run.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum CargoOutcome {
     Built(Built),
     Failed { errors: usize, messages: Vec<Told> },
 }
 
 /// A run that has not ended.
 #[derive(Debug)]
-pub struct Run {
+pub struct CargoRun {
     running: Running,
     /// Its manifest says which package it is: the id says the version, too, which may have become another one.
     build: config::Build,
-    /// Why it is not known how cargo would start the program.
+    /// Why it is not known how cargo would start the program: then it just ends, and not where the program would begin.
     pub unknown: Option<String>,
-    /// It ends where the program would begin; else it just ends.
-    is_traced: bool,
     caught: bool,
     setting: Option<Setting>,
-    done: usize,
-    errors: usize,
     /// Shared with those who read its outputs.
     pub allowance: Arc<Allowance>,
-    rendered: Vec<Told>,
-    cargo_lines: Vec<Told>,
-    /// Cargo has begun to say why it cannot.
-    gives_up: bool,
-    executable: Option<(PathBuf, bool)>,
-    libraries: Vec<PathBuf>,
-    units: Vec<Unit>,
-    scripts: Vec<BuildScript>,
+    heard: CargoHeard,
+    made: CargoMade,
     finished: Option<bool>,
     /// Outputs that are still open.
     open: u8,
     exited: bool,
 }
 
+/// What it has said for the user.
+#[derive(Debug, Default)]
+struct CargoHeard {
+    errors: usize,
+    rendered: Vec<Told>,
+    cargo_lines: Vec<Told>,
+    /// Cargo has begun to say why it cannot.
+    gives_up: bool,
+}
+
+/// What it has said of what is compiled, or was already.
+#[derive(Debug, Default)]
+struct CargoMade {
+    /// And whether it was there before.
+    executable: Option<(PathBuf, bool)>,
+    libraries: Vec<PathBuf>,
+    units: Vec<Unit>,
+    scripts: Vec<BuildScript>,
+}
+
 impl Cargo {
     /// Starts a run. `sink` gets everything it says; `wrap` may have the last word on how it is started.
-    pub fn start(&self, sink: &Sink, wrap: impl FnMut(&mut Command)) -> Result<Run> {
+    pub fn start(&self, sink: &CargoSink, wrap: impl FnMut(&mut Command)) -> Result<CargoRun> {
         let (mut running, unknown) = self.spawn(sink, wrap)?;
         let allowance = Arc::new(Allowance::default());
-        if let Some(stdout) = running.stdout() {
-            let (sink, allowance) = (Arc::clone(sink), Arc::clone(&allowance));
-            let stdout = Printed::new(stdout, running.end().map_err(|error| refused("listen to cargo", &error))?);
-            thread::Builder::new()
-                .spawn(move || read_messages(stdout, &sink, &allowance))
-                .map_err(|error| refused("listen to cargo", &error))?;
-        }
-        if let Some(stderr) = running.stderr() {
-            let (sink, allowance) = (Arc::clone(sink), Arc::clone(&allowance));
-            let stderr = Printed::new(stderr, running.end().map_err(|error| refused("listen to cargo", &error))?);
-            thread::Builder::new()
-                .spawn(move || read_lines(stderr, &sink, &allowance))
-                .map_err(|error| refused("listen to cargo", &error))?;
-        }
+        let (stdout, stderr) = (running.stdout(), running.stderr());
+        let of = || (Arc::clone(sink), Arc::clone(&allowance));
+        let (to, kept) = of();
+        output::listen("cargo", &running, stdout, move |stdout| read_messages(stdout, &to, &kept))?;
+        let (to, kept) = of();
+        output::listen("cargo", &running, stderr, move |stderr| read_lines(stderr, &to, &kept))?;
         let sink = Arc::clone(sink);
-        running.when_ended(move || sink(Said::Exited)).map_err(|error| refused("watch cargo", &error))?;
-        Ok(Run {
+        running.when_ended(move || sink(CargoSaid::Exited)).map_err(|error| refused("watch cargo", &error))?;
+        Ok(CargoRun {
             running,
             build: self.build.clone(),
-            is_traced: unknown.is_none(),
             unknown,
             caught: false,
             setting: None,
-            done: 0,
-            errors: 0,
             allowance,
-            rendered: Vec::new(),
-            cargo_lines: Vec::new(),
-            gives_up: false,
-            executable: None,
-            libraries: Vec::new(),
-            units: Vec::new(),
-            scripts: Vec::new(),
+            heard: CargoHeard::default(),
+            made: CargoMade::default(),
             finished: None,
             open: 2,
             exited: false,
@@ -161,14 +152,14 @@ impl Cargo {
     }
 
     /// Cargo, caught where that is possible; else why it is not.
-    fn spawn(&self, sink: &Sink, mut wrap: impl FnMut(&mut Command)) -> Result<(Running, Option<String>)> {
+    fn spawn(&self, sink: &CargoSink, mut wrap: impl FnMut(&mut Command)) -> Result<(Running, Option<String>)> {
         let why = if launch::is_script(&self.program).map_err(|error| refused("run cargo", &error))? {
             format!("{} is a script", short(&self.program))
         } else {
             let mut command = self.command("run");
             wrap(command.args(["--", launch::SIGN]));
             let sink = Arc::clone(sink);
-            let tell = Box::new(move |caught| sink(Said::Caught(launch::setting(caught).map(Box::new))));
+            let tell = Box::new(move |caught| sink(CargoSaid::Caught(launch::setting(caught).map(Box::new))));
             match self.launcher.start_and_catch(&command, Catch { wanted: launch::is_program, tell }) {
                 Ok(running) => return Ok((running, None)),
                 // It can be caught another time.
@@ -225,10 +216,10 @@ impl Cargo {
     }
 }
 
-impl Run {
+impl CargoRun {
     /// Units that are compiled, or were already.
     pub fn done(&self) -> usize {
-        self.done
+        self.made.units.len() + self.made.scripts.len()
     }
 
     /// Asks cargo and all it has started to end.
@@ -244,53 +235,44 @@ impl Run {
         self.running.pid()
     }
 
-    pub fn hear(&mut self, said: Said) {
+    pub fn hear(&mut self, said: CargoSaid) {
         match said {
-            Said::Message(message) => self.hear_message(*message),
-            Said::Cargo(line) => {
-                let plain = crate::report::clean::plain(&line);
-                self.gives_up |= reason::is_error(&plain);
-                // A reason may have lines that look like progress.
-                let is_progress = if self.gives_up { is_compiling(&plain) } else { is_status(&plain) };
-                if !is_progress && !is_cargos_sum(&plain) {
-                    self.cargo_lines.push(Told { about: None, words: Words::text(line) });
-                }
-            }
-            Said::Caught(setting) => (self.caught, self.setting) = (true, setting.map(|setting| *setting)),
-            Said::OutputClosed => self.open = self.open.saturating_sub(1),
-            Said::Exited => self.exited = true,
+            CargoSaid::Message(message) => self.hear_message(*message),
+            CargoSaid::Cargo(line) => self.heard.line(line),
+            CargoSaid::Caught(setting) => (self.caught, self.setting) = (true, setting.map(|setting| *setting)),
+            CargoSaid::OutputClosed => self.open = self.open.saturating_sub(1),
+            CargoSaid::Exited => self.exited = true,
         }
     }
 
     /// The outcome, once cargo has ended and its last message has been heard.
-    pub fn ended(&mut self) -> Option<Outcome> {
+    pub fn ended(&mut self) -> Option<CargoOutcome> {
         // Where all is well, cargo's last message says so, and nothing after it matters.
-        let heard = self.open == 0 || self.finished == Some(true) && (self.caught || !self.is_traced);
+        let heard = self.open == 0 || self.finished == Some(true) && (self.caught || self.unknown.is_some());
         if !self.exited || !heard {
             return None;
         }
         let status = self.running.finish();
         // One that was caught had nothing left to do but to become the program.
         let success = status.as_ref().is_ok_and(std::process::ExitStatus::success) || self.caught;
-        let mut messages = std::mem::take(&mut self.rendered);
+        let CargoHeard { errors, rendered: mut messages, cargo_lines: mut lines, .. } = std::mem::take(&mut self.heard);
         if success {
             // A build script's warnings are among them.
-            messages.append(&mut self.cargo_lines);
+            messages.append(&mut lines);
         }
-        match self.executable.take() {
+        let CargoMade { executable, libraries, units, scripts } = std::mem::take(&mut self.made);
+        match executable {
             Some((executable, fresh)) if success => {
-                let units = std::mem::take(&mut self.units);
-                let (scripts, whole_packages) = what_they_name(&std::mem::take(&mut self.scripts), &units);
+                let (scripts, whole_packages) = what_they_name(&scripts, &units);
                 let setting = self.setting.take();
-                let setting = setting.unwrap_or_else(|| launch::without_cargo(&self.build, &self.libraries));
+                let setting = setting.unwrap_or_else(|| launch::without_cargo(&self.build, &libraries));
                 let files = units.iter().filter(|unit| is_local(&unit.package_id)).flat_map(|unit| &unit.filenames);
                 let compiled = files.map(|path| path.clone().into_std_path_buf()).collect();
                 let built = Built { executable, setting, whole_packages, fresh, messages, units, scripts, compiled };
-                Some(Outcome::Built(built))
+                Some(CargoOutcome::Built(built))
             }
             Some(_) | None => {
-                let mut lines = std::mem::take(&mut self.cargo_lines);
-                if self.errors > 0 {
+                if errors > 0 {
                     lines = reason::beside_compilers(lines);
                 } else if success {
                     let (kind, name) = (self.build.target.kind(), self.build.target.name());
@@ -301,48 +283,56 @@ impl Run {
                     lines.push(reason::unsaid(&format!("cargo has ended without saying why: {end}")));
                 }
                 messages.append(&mut lines);
-                let errors = self.errors + self.allowance.left_out().errors;
-                Some(Outcome::Failed { errors, messages })
+                let errors = errors + self.allowance.left_out().errors;
+                Some(CargoOutcome::Failed { errors, messages })
             }
         }
     }
 
     fn hear_message(&mut self, message: Message) {
         match message {
-            Message::CompilerArtifact(unit) => {
-                self.done += 1;
-                self.hear_unit(unit);
-            }
-            Message::BuildScriptExecuted(script) => {
-                self.done += 1;
-                self.hear_script(script);
-            }
-            Message::CompilerMessage(message) => {
-                if is_sum(&message.message.message) {
-                    return;
-                }
-                if is_error(message.message.level) {
-                    self.errors += 1;
-                }
-                if let Some(words) = Words::of(&message.message) {
-                    self.rendered.push(Told { about: Some((message.package_id, message.target)), words });
-                }
-            }
+            Message::CompilerArtifact(unit) => self.made.unit(unit, &self.build),
+            Message::BuildScriptExecuted(script) => self.made.script(script),
+            Message::CompilerMessage(message) => self.heard.compiler(message),
             Message::BuildFinished(finished) => self.finished = Some(finished.success),
-            Message::TextLine(line) => self.rendered.push(Told { about: None, words: Words::text(line) }),
+            Message::TextLine(line) => self.heard.rendered.push(Told::text(line)),
             // A later cargo's.
             _ => {}
         }
     }
+}
 
-    fn hear_unit(&mut self, unit: Unit) {
-        let kind = match self.build.target {
+impl CargoHeard {
+    fn compiler(&mut self, message: CompilerMessage) {
+        if is_sum(&message.message.message) {
+            return;
+        }
+        self.errors += usize::from(is_error(message.message.level));
+        if let Some(words) = Words::of(&message.message) {
+            self.rendered.push(Told { about: Some((message.package_id, message.target)), words });
+        }
+    }
+
+    fn line(&mut self, line: String) {
+        let plain = crate::report::clean::plain(&line);
+        self.gives_up |= reason::is_error(&plain);
+        // A reason may have lines that look like progress.
+        let is_progress = if self.gives_up { is_compiling(&plain) } else { is_status(&plain) };
+        if !is_progress && !is_cargos_sum(&plain) {
+            self.cargo_lines.push(Told::text(line));
+        }
+    }
+}
+
+impl CargoMade {
+    fn unit(&mut self, unit: Unit, build: &config::Build) {
+        let kind = match build.target {
             config::Target::Bin(_) => TargetKind::Bin,
             config::Target::Example(_) => TargetKind::Example,
         };
         if let Some(executable) = &unit.executable
-            && is_same_file(unit.manifest_path.as_std_path(), &self.build.manifest_path)
-            && unit.target.name == self.build.target.name()
+            && is_same_file(unit.manifest_path.as_std_path(), &build.manifest_path)
+            && unit.target.name == build.target.name()
             && unit.target.kind.contains(&kind)
         {
             self.executable = Some((executable.clone().into_std_path_buf(), unit.fresh));
@@ -350,7 +340,7 @@ impl Run {
         self.units.push(unit);
     }
 
-    fn hear_script(&mut self, script: BuildScript) {
+    fn script(&mut self, script: BuildScript) {
         for path in &script.linked_paths {
             // `native=/path`: what it links against may be loaded from there (cargo's book, dynamic library paths).
             let path = path.as_str().split_once('=').map_or(path.as_str(), |(_, path)| path);
@@ -427,7 +417,7 @@ fn is_cargos_sum(plain: &str) -> bool {
     plain.starts_with("warning: `") && plain.contains(" generated ") && plain.contains(" warning")
 }
 
-fn read_messages(stdout: impl Read, sink: &Sink, allowance: &Allowance) {
+fn read_messages(stdout: impl Read, sink: &CargoSink, allowance: &Allowance) {
     for line in output::lines(stdout) {
         let is_whole = matches!(line, Line::Whole(_));
         let text = allowance.text(line);
@@ -436,17 +426,19 @@ fn read_messages(stdout: impl Read, sink: &Sink, allowance: &Allowance) {
         let message = if is_whole && text.starts_with('{') { serde_json::from_str(&text).ok() } else { None };
         let message = message.unwrap_or(Message::TextLine(text));
         let is_admitted = match &message {
-            Message::CompilerMessage(told) if is_error(told.message.level) => allowance.admits(Kind::Error, bytes),
-            Message::CompilerMessage(_) => allowance.admits(Kind::Warning, bytes),
-            Message::TextLine(_) => allowance.admits(Kind::Text, bytes),
+            Message::CompilerMessage(told) if is_error(told.message.level) => {
+                allowance.admits(OutputKind::Error, bytes)
+            }
+            Message::CompilerMessage(_) => allowance.admits(OutputKind::Warning, bytes),
+            Message::TextLine(_) => allowance.admits(OutputKind::Text, bytes),
             Message::BuildFinished(_) => true,
-            _ => allowance.admits(Kind::Fact, bytes),
+            _ => allowance.admits(OutputKind::Fact, bytes),
         };
         if is_admitted {
-            sink(Said::Message(Box::new(message)));
+            sink(CargoSaid::Message(Box::new(message)));
         }
     }
-    sink(Said::OutputClosed);
+    sink(CargoSaid::OutputClosed);
 }
 
 fn is_error(level: DiagnosticLevel) -> bool {
@@ -455,7 +447,7 @@ fn is_error(level: DiagnosticLevel) -> bool {
 
 /// Cargo's own lines, among which are those of macros and of build scripts that fail: where they are too many, what begins as an
 /// error, and how it ends.
-fn read_lines(stderr: impl Read, sink: &Sink, allowance: &Allowance) {
+fn read_lines(stderr: impl Read, sink: &CargoSink, allowance: &Allowance) {
     let mut tail: Option<Tail> = None;
     for line in output::lines(stderr) {
         let text = allowance.text(line);
@@ -463,19 +455,19 @@ fn read_lines(stderr: impl Read, sink: &Sink, allowance: &Allowance) {
         let may_matter = text.len() < MOST_OF_A_STATUS && text.starts_with(['\x1b', ' ', 'e']);
         let plain = if may_matter { crate::report::clean::plain(&text) } else { String::new() };
         let is_told = if is_status(&plain) {
-            allowance.has_room(Kind::Status, text.len())
+            allowance.has_room(OutputKind::Status, text.len())
         } else {
-            tail.is_none() && allowance.has_room(Kind::Cargo, text.len())
-                || reason::is_error(&plain) && allowance.has_room(Kind::Reason, text.len())
+            tail.is_none() && allowance.has_room(OutputKind::Cargo, text.len())
+                || reason::is_error(&plain) && allowance.has_room(OutputKind::Reason, text.len())
         };
         if is_told {
-            sink(Said::Cargo(text));
+            sink(CargoSaid::Cargo(text));
         } else {
             tail.get_or_insert_default().push(text, allowance);
         }
     }
-    tail.into_iter().flat_map(Tail::into_lines).for_each(|line| sink(Said::Cargo(line)));
-    sink(Said::OutputClosed);
+    tail.into_iter().flat_map(Tail::into_lines).for_each(|line| sink(CargoSaid::Cargo(line)));
+    sink(CargoSaid::OutputClosed);
 }
 
 #[cfg(test)]
@@ -501,7 +493,7 @@ mod tests {
     #[test]
     fn hostile_output_becomes_text_and_ends() {
         let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let sink: Sink = {
+        let sink: CargoSink = {
             let heard = Arc::clone(&heard);
             Arc::new(move |said| heard.lock().unwrap().push(format!("{said:?}")))
         };

@@ -1,20 +1,19 @@
 //! How a program is built: by cargo, or by replay where that gives the same; and what is prepared for the next time.
 //! Never lives here: when to build (`cycle`).
 
-mod by_cargo;
-mod by_replay;
+mod ahead;
 
-use super::allowance::Allowance;
-use super::build::{self, Built, Cargo};
+use super::allowance::LeftOut;
+use super::build::{Built, Cargo, CargoOutcome, CargoRun, CargoSink};
 use super::last::Last;
 use super::output::Told;
-use super::output::Words;
-use super::replay::{self, Doubt, Plan, Replay};
-use super::{BuildSaid, BuildSink, link};
+use super::replay::{CrateSpan, Lesson, NotReplayable, Plan, Replay, ReplayOutcome, ReplayRun, RustcSink};
+use super::trouble::Repair;
+use super::{BuildSaid, BuildSink, reason};
 use crate::config;
-use crate::error::Result;
-use crate::process::Leaving;
-use crate::report::Notice;
+use crate::error::{Error, Result};
+use crate::report::{Notice, short};
+use ahead::Ahead;
 use cargo_metadata::Metadata;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -22,42 +21,40 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-/// The new program starts within this time, most of the times; what is not urgent waits as long.
-const BREATHER: Duration = Duration::from_millis(100);
-
 pub struct Builder {
     pub cargo: Cargo,
     replay: Replay,
-    runs: u64,
+    runs: Runs,
     work: Option<(u64, Work)>,
     /// A replay is run again, as a source was written meanwhile.
     again: bool,
     /// When cargo was last started.
     cargo_began: Option<SystemTime>,
-    /// A replay of what nobody has changed: the next one finds its caches.
-    preparing: Option<(u64, replay::Run)>,
-    /// When compilers are started that wait for the next save, and for which crate besides the program.
-    ready_at: Option<(Instant, Option<usize>)>,
-    /// Whether the last link has asked for an object of the dependencies.
-    wants_merged: bool,
-    /// What makes one.
-    merging: Option<Leaving>,
     /// What cargo's last build that succeeded was like.
     last: Last,
-    /// Where cargo builds: its target folder, and that in which it keeps what it needs itself.
-    folders: [PathBuf; 2],
-    /// Caches were removed, and it has not succeeded since.
-    repaired: bool,
+    repair: Repair,
+    ahead: Ahead,
     provenance: Provenance,
-    sink: BuildSink,
-    notices: Vec<Notice>,
-    /// Said once.
-    said: BTreeSet<String>,
+    remarks: Remarks,
 }
 
 enum Work {
-    Cargo(Box<build::Run>),
-    Replay(Box<replay::Run>),
+    Cargo(Box<CargoRun>),
+    Replay(Box<ReplayRun>),
+}
+
+/// Each run has a number, by which what is heard of an older one is told from what the newest says.
+struct Runs {
+    newest: u64,
+    sink: BuildSink,
+}
+
+/// What there is to tell.
+#[derive(Default)]
+struct Remarks {
+    notices: Vec<Notice>,
+    /// Said once.
+    said: BTreeSet<String>,
 }
 
 /// How a program came to be, for `--timings`.
@@ -68,15 +65,8 @@ pub struct Provenance {
     pub why_cargo: Option<String>,
     /// What it took to choose.
     pub decide: Duration,
-    pub crates: Vec<replay::Step>,
+    pub crates: Vec<CrateSpan>,
     pub link: Option<(Duration, String)>,
-}
-
-impl Provenance {
-    fn at(began: Instant) -> Provenance {
-        let (crates, link) = (Vec::new(), None);
-        Provenance { began, by_replay: false, why_cargo: None, decide: Duration::ZERO, crates, link }
-    }
 }
 
 /// What came of a build.
@@ -94,21 +84,15 @@ impl Builder {
         Builder {
             cargo,
             replay,
-            runs: 0,
+            runs: Runs { newest: 0, sink },
             work: None,
             again: false,
             cargo_began: None,
-            preparing: None,
-            ready_at: None,
-            wants_merged: false,
-            merging: None,
             last: Last::default(),
-            folders,
-            repaired: false,
+            repair: Repair::new(folders),
+            ahead: Ahead::default(),
             provenance: Provenance::at(now),
-            sink,
-            notices: Vec::new(),
-            said: BTreeSet::new(),
+            remarks: Remarks::default(),
         }
     }
 
@@ -128,27 +112,25 @@ impl Builder {
 
     /// What is built from the next start on, and of which packages it is made.
     pub fn follow(&mut self, build: config::Build, metadata: &Metadata) {
-        self.replay.set_metadata(metadata);
-        self.replay.set_build(&build);
+        self.replay.follow(&build, metadata);
         self.cargo.build = build;
     }
 
     /// Starts a build, now that those files have changed; by cargo in any case if there is a reason.
     pub fn start(&mut self, now: Instant, changed: &BTreeSet<PathBuf>, why_cargo: Option<&str>) -> Result<()> {
-        // What the user has just saved comes before what might be needed later.
-        self.preparing = None;
-        self.ready_at = None;
+        self.ahead.build_begins();
         self.again = false;
-        // One that has come to nothing is made when there is time again.
-        self.wants_merged |= self.merging.take().is_some_and(|merging| !merging.has_ended());
-        let decided = why_cargo.map_or_else(|| self.replay.decide(changed), |why| Err(why.to_owned()));
+        let decided = match why_cargo {
+            Some(why) => Err(why.to_owned()),
+            None => self.replay.decide(changed).map_err(|why| why.to_string()),
+        };
         self.provenance = Provenance { decide: elapsed(now), ..Provenance::at(now) };
         match decided {
             Ok(work) => {
-                self.runs += 1;
                 self.provenance.by_replay = true;
-                let run = self.replay_run(now, &work, false).ok_or_else(by_replay::gone)?;
-                self.work = Some((self.runs, Work::Replay(Box::new(run))));
+                let (number, sink) = self.runs.replay();
+                let run = self.replay.start(now, work, sink, false).ok_or_else(gone)?;
+                self.work = Some((number, Work::Replay(Box::new(run))));
                 Ok(())
             }
             Err(why) => self.start_cargo(why),
@@ -178,9 +160,7 @@ impl Builder {
 
     /// Ends what is done before it is needed.
     pub fn let_go(&mut self, why: &str) {
-        self.preparing = None;
-        self.ready_at = None;
-        self.merging = None;
+        self.ahead.let_go();
         self.last.unlearnt = None;
         self.replay.forget(why);
     }
@@ -196,9 +176,7 @@ impl Builder {
             Work::Cargo(_) => None,
             Work::Replay(run) => run.deadline(),
         });
-        let preparing = self.preparing.as_ref().and_then(|(_, run)| run.deadline());
-        let ready = self.ready_at.as_ref().map(|(at, _)| *at);
-        work.into_iter().chain(preparing).chain(ready).min()
+        work.into_iter().chain(self.ahead.deadline()).min()
     }
 
     /// The cargo that runs as that build.
@@ -215,19 +193,22 @@ impl Builder {
 
     /// How many units are compiled, where that is news.
     pub fn hear(&mut self, now: Instant, number: u64, said: BuildSaid) -> Option<usize> {
-        match (said, &mut self.work, &mut self.preparing) {
-            (BuildSaid::Cargo(said), Some((current, Work::Cargo(run))), _) if *current == number => {
+        match (said, &mut self.work) {
+            (BuildSaid::Cargo(said), Some((current, Work::Cargo(run)))) if *current == number => {
                 let before = run.done();
                 run.hear(said);
                 return Some(run.done()).filter(|done| *done != before);
             }
-            (BuildSaid::Rustc(one, said), Some((current, Work::Replay(run))), _) if *current == number => {
+            (BuildSaid::Rustc(one, said), Some((current, Work::Replay(run)))) if *current == number => {
                 run.hear(now, one, said);
             }
-            (BuildSaid::Rustc(one, said), _, Some((current, run))) if *current == number => run.hear(now, one, said),
-            (BuildSaid::Learnt(plan), _, _) => self.learnt(now, number, *plan),
-            // Of a run that is over.
-            (BuildSaid::Cargo(_) | BuildSaid::Rustc(..) | BuildSaid::Metadata(_), _, _) => {}
+            (BuildSaid::Rustc(one, said), _) => self.ahead.hear(now, number, one, said),
+            (BuildSaid::Learnt(plan), None) if number == self.runs.newest => {
+                self.replay.learn(*plan);
+                self.ahead.prepare(now, &mut self.replay, &mut self.runs);
+            }
+            // Of a run that is over, or from one: something newer is being built.
+            (BuildSaid::Cargo(_) | BuildSaid::Learnt(_) | BuildSaid::Metadata(_), _) => {}
         }
         None
     }
@@ -235,23 +216,19 @@ impl Builder {
     /// What came of the build, if it has come to its end; and whatever else is to go on goes on. `newer`: another one follows in any
     /// case.
     pub fn ended(&mut self, now: Instant, newer: bool) -> Option<BuildResult> {
-        self.go_on_preparing(now);
-        if let Some((_, edited)) = self.ready_at.take_if(|(at, _)| *at <= now) {
-            self.replay.ready(edited);
-            if std::mem::take(&mut self.wants_merged) {
-                self.merging = self.replay.merge();
-            }
-        }
-        match self.work.take()? {
-            (number, Work::Cargo(mut run)) => {
-                let Some(outcome) = run.ended() else {
-                    self.work = Some((number, Work::Cargo(run)));
-                    return None;
-                };
-                self.note_left_out(&run.allowance);
+        self.ahead.go_on(now, &mut self.replay, &mut self.runs, &mut self.remarks);
+        match &mut self.work.as_mut()?.1 {
+            Work::Cargo(run) => {
+                let outcome = run.ended()?;
+                self.remarks.left_out(run.allowance.left_out());
+                self.work = None;
                 self.cargo_ended(outcome, newer)
             }
-            (number, Work::Replay(run)) => self.go_on_replaying(now, (number, run), newer),
+            Work::Replay(run) => {
+                let outcome = self.replay.go_on(now, run)?;
+                let Some((_, Work::Replay(run))) = self.work.take() else { return None };
+                self.replay_ended(now, *run, outcome, newer)
+            }
         }
     }
 
@@ -261,42 +238,36 @@ impl Builder {
             // What there is to learn from is the build that goes on.
             return;
         }
-        let Some(unlearnt) = self.last.unlearnt.take() else { return };
+        let Some(build) = self.last.unlearnt.take() else { return };
         let workspace = match self.replay.workspace() {
             Ok(workspace) => workspace,
-            Err(why) => {
-                self.replay.forget(&why);
-                return;
-            }
+            Err(why) => return self.replay.learn(Err(why)),
         };
-        let lesson = unlearnt.lesson(workspace, inputs, settings, whole);
-        let (sink, number) = (Arc::clone(&self.sink), self.runs);
+        let lesson = Lesson { build, inputs, settings, whole, workspace };
+        let (sink, number) = (Arc::clone(&self.runs.sink), self.runs.newest);
         let learning =
             thread::Builder::new().spawn(move || sink(number, BuildSaid::Learnt(Box::new(Plan::learn(lesson)))));
         if let Err(error) = learning {
-            self.replay.forget(&format!("what cargo has built could not be looked at ({error})"));
+            let why = format!("what cargo has built could not be looked at ({error})");
+            self.replay.learn(Err(NotReplayable::refused(why, &error)));
         }
     }
 
     /// What there is to tell.
     pub fn notices(&mut self) -> Vec<Notice> {
-        std::mem::take(&mut self.notices)
+        std::mem::take(&mut self.remarks.notices)
     }
 
     fn start_cargo(&mut self, why: String) -> Result<()> {
-        self.runs += 1;
         self.provenance.by_replay = false;
         self.provenance.why_cargo = Some(why);
         self.last.unlearnt = None;
-        // The program of the last replay is about to be another one.
-        self.ready_at = None;
-        self.wants_merged = false;
-        let (sink, number) = (Arc::clone(&self.sink), self.runs);
-        let sink: build::Sink = Arc::new(move |said| sink(number, BuildSaid::Cargo(said)));
+        self.ahead.cargo_begins();
+        let (number, sink) = self.runs.cargo();
         self.cargo_began = Some(SystemTime::now());
-        let mut run = self.cargo.start(&sink, |command| self.replay.wrap(command))?;
-        if let Some(why) = run.unknown.take() {
-            self.once(format!(
+        let run = self.cargo.start(&sink, |command| self.replay.wrap(command))?;
+        if let Some(why) = &run.unknown {
+            self.remarks.once(format!(
                 "what cargo sets for a program cannot be found out here ({why}): it runs without a configured runner, `[env]`, \
                  what build scripts set, and most of CARGO_*"
             ));
@@ -305,110 +276,147 @@ impl Builder {
         Ok(())
     }
 
-    fn replay_run(&mut self, now: Instant, work: &replay::Work, in_background: bool) -> Option<replay::Run> {
-        self.replay.clear();
-        let own_linker = self.replay.own_linker;
-        let sink = rustc_sink(&self.sink, self.runs);
-        let (at_once, launcher) = (self.at_once(), self.replay.launcher.clone());
-        let (plan, folder) = self.replay.parts()?;
-        let mut run = replay::Run::new(now, plan, work, at_once, own_linker, in_background, launcher);
-        run.go_on(now, plan, folder, &sink);
-        Some(run)
+    fn cargo_ended(&mut self, outcome: CargoOutcome, newer: bool) -> Option<BuildResult> {
+        let (errors, mut messages) = match outcome {
+            CargoOutcome::Built(mut built) => {
+                self.repair.succeeded();
+                if let Some(began) = self.cargo_began {
+                    self.last = Last::of(&mut built, began);
+                }
+                return Some(BuildResult::Built(Box::new(built), self.provenance.clone(), None));
+            }
+            CargoOutcome::Failed { errors, messages } => (errors, messages),
+        };
+        self.replay.forget("cargo's last build failed");
+        if let Some(advice) = self.repair.advice(&messages, &self.cargo.build.manifest_path) {
+            messages.push(reason::unsaid(&advice));
+        } else if !newer && let Some(damaged) = self.repair.forget_damaged(&messages) {
+            let text = format!(
+                "{damaged} cannot be compiled with its incremental data, which is removed: it is built once more"
+            );
+            self.remarks.tell(Notice::Note { text });
+            return self.ask_cargo(format!("the incremental data of {damaged} was damaged"));
+        }
+        Some(BuildResult::Failed { errors, messages })
+    }
+
+    fn replay_ended(
+        &mut self,
+        now: Instant,
+        mut run: ReplayRun,
+        outcome: ReplayOutcome,
+        newer: bool,
+    ) -> Option<BuildResult> {
+        if matches!(outcome, ReplayOutcome::Gone) {
+            return Some(gone_meanwhile());
+        }
+        self.ahead.linked(run.results.linked.as_ref(), &mut self.remarks);
+        self.remarks.left_out(run.left_out());
+        if let Some(path) = run.results.written.take().filter(|_| !newer) {
+            if self.again {
+                // Most likely what is compiled writes it itself.
+                return self.ask_cargo(format!("{} is written while it is compiled", short(&path)));
+            }
+            // It is as it was before, or its save is about to be seen.
+            self.provenance.crates.append(&mut run.results.spans);
+            return self.replay_again(now);
+        }
+        self.ahead.replayed(now, run.first());
+        let (Some(plan), Some(program)) = (self.replay.plan(), self.replay.program()) else {
+            return Some(gone_meanwhile());
+        };
+        match outcome {
+            ReplayOutcome::Built => {
+                let built = self.last.made_again(plan, program);
+                let inputs = plan.inputs();
+                let mut how = self.provenance.clone();
+                how.crates.append(&mut run.results.spans);
+                how.link = run.results.linked.map(|link| (link.took, link.linker_name().to_owned()));
+                Some(BuildResult::Built(Box::new(built), how, Some(inputs)))
+            }
+            ReplayOutcome::Failed { errors, messages } => {
+                let own = messages.into_iter().map(|words| Told { about: None, words });
+                let known = self.last.messages(plan, |number| !run.wants(number));
+                Some(BuildResult::Failed { errors, messages: known.into_iter().chain(own).collect() })
+            }
+            ReplayOutcome::Doubtful(why) => self.ask_cargo(why.to_string()),
+            ReplayOutcome::Gone => Some(gone_meanwhile()),
+        }
+    }
+
+    /// Compiles again, without cargo, what is not known to be compiled as it is now.
+    fn replay_again(&mut self, now: Instant) -> Option<BuildResult> {
+        self.again = true;
+        let (number, sink) = self.runs.replay();
+        let work = self.replay.plan().map(Plan::work);
+        let Some(run) = work.and_then(|work| self.replay.start(now, work, sink, false)) else {
+            return Some(gone_meanwhile());
+        };
+        self.work = Some((number, Work::Replay(Box::new(run))));
+        None
     }
 
     /// In place of a replay that has come to nothing.
     fn ask_cargo(&mut self, why: String) -> Option<BuildResult> {
         let error = self.start_cargo(why).err()?;
-        let told = Told { about: None, words: Words::text(error.to_string()) };
-        Some(BuildResult::Failed { errors: 0, messages: vec![told] })
+        Some(BuildResult::unbegun(Told::text(error.to_string())))
+    }
+}
+
+impl Runs {
+    fn next(&mut self) -> (u64, BuildSink) {
+        self.newest += 1;
+        (self.newest, Arc::clone(&self.sink))
     }
 
-    fn learnt(&mut self, now: Instant, number: u64, plan: Result<Plan, String>) {
-        if number != self.runs || self.work.is_some() {
-            // Something newer is being built.
-            return;
-        }
-        self.replay.learn(plan);
-        self.prepare(now);
+    fn cargo(&mut self) -> (u64, CargoSink) {
+        let (number, sink) = self.next();
+        (number, Arc::new(move |said| sink(number, BuildSaid::Cargo(said))))
     }
 
-    fn prepare(&mut self, now: Instant) {
-        let Some(work) = self.replay.preparation() else { return };
-        self.runs += 1;
-        let run = self.replay_run(now, &work, true);
-        self.preparing = run.map(|run| (self.runs, run));
+    fn replay(&mut self) -> (u64, RustcSink) {
+        let (number, sink) = self.next();
+        (number, Arc::new(move |one, said| sink(number, BuildSaid::Rustc(one, said))))
     }
+}
 
-    fn go_on_preparing(&mut self, now: Instant) {
-        let Some((number, mut run)) = self.preparing.take() else { return };
-        let sink = rustc_sink(&self.sink, number);
-        let Some((plan, folder)) = self.replay.parts() else { return };
-        match run.ended(plan, folder) {
-            None => {
-                run.go_on(now, plan, folder, &sink);
-                self.preparing = Some((number, run));
-            }
-            Some(replay::Outcome::Built) => {
-                let crates = plan.crates.len();
-                self.notices.push(Notice::ReplayReady { crates });
-                self.ready_at = Some((now, None));
-                self.note_link(&run);
-            }
-            Some(replay::Outcome::Failed { .. }) => {
-                self.replay.forget("a source has changed while replay was prepared");
-            }
-            Some(replay::Outcome::Doubtful(_)) if plan.lacks_a_source() => {
-                self.replay.forget("a source has gone while replay was prepared");
-            }
-            // It is prepared again when cargo has built next; until then the reason is shown with the build, and not for good.
-            Some(replay::Outcome::Doubtful(doubt)) if doubt.passes => self.replay.forget(&doubt.why),
-            Some(replay::Outcome::Doubtful(Doubt { why, .. })) => {
-                if run.own_linker_failed() {
-                    // Once more, with the linker that cargo uses.
-                    self.replay.own_linker = false;
-                    self.once(format!("the fast linker fails here ({why}): saves are linked as cargo does it"));
-                    self.prepare(now);
-                } else {
-                    self.once(format!("saves go through cargo, as replay is not possible here: {why}"));
-                    self.replay.forget(&why);
-                }
-            }
-        }
-    }
-
-    fn note_link(&mut self, run: &replay::Run) {
-        let report = run.linked.as_ref();
-        if let Some(report) = report {
-            self.wants_merged = report.wants_merged;
-        }
-        if let Some(why) =
-            report.and_then(|report| report.reason.as_ref().filter(|_| report.linker != link::Linker::Wild))
-        {
-            self.once(format!("the fast linker was not used: {why}"));
-        }
-    }
-
-    fn note_left_out(&mut self, allowance: &Allowance) {
-        self.notices.extend(allowance.left_out().words().map(|text| Notice::Note { text }));
+impl Remarks {
+    fn tell(&mut self, notice: Notice) {
+        self.notices.push(notice);
     }
 
     fn once(&mut self, text: String) {
         if self.said.insert(text.clone()) {
-            self.notices.push(Notice::Note { text });
+            self.tell(Notice::Note { text });
         }
     }
 
-    /// How many compilers run at once, as cargo would have it.
-    fn at_once(&self) -> usize {
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        let asked = self.cargo.build.jobs.as_ref().and_then(|jobs| jobs.parse().ok());
-        asked.unwrap_or(processors)
+    fn left_out(&mut self, left_out: LeftOut) {
+        self.notices.extend(left_out.words().map(|text| Notice::Note { text }));
     }
 }
 
-fn rustc_sink(sink: &BuildSink, number: u64) -> replay::run::Sink {
-    let sink = Arc::clone(sink);
-    Arc::new(move |one, said| sink(number, BuildSaid::Rustc(one, said)))
+impl BuildResult {
+    fn unbegun(told: Told) -> BuildResult {
+        BuildResult::Failed { errors: 0, messages: vec![told] }
+    }
+}
+
+impl Provenance {
+    fn at(began: Instant) -> Provenance {
+        let (crates, link) = (Vec::new(), None);
+        Provenance { began, by_replay: false, why_cargo: None, decide: Duration::ZERO, crates, link }
+    }
+}
+
+/// Of a build whose plan was forgotten while it ran.
+fn gone() -> Error {
+    Error::failure("compile what was saved: what it is compiled from has gone meanwhile")
+}
+
+/// As when the project's folder is moved away: whoever waits for the build must hear of its end.
+fn gone_meanwhile() -> BuildResult {
+    BuildResult::unbegun(reason::unsaid(&gone().to_string()))
 }
 
 #[allow(clippy::disallowed_methods)] // An edge: how long something took is measured where it is done.

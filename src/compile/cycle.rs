@@ -48,7 +48,7 @@ pub enum BuildEnd {
 
 /// How sources have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ChangeKind {
     Content,
     /// All that is new is that a file has nothing in it any more, or has gone.
     Emptied,
@@ -59,7 +59,7 @@ pub enum Kind {
 /// One build at most runs; what was asked for meanwhile is kept apart from it, and ten changes lead to one more build.
 #[derive(Debug, Default)]
 pub struct Cycle {
-    state: State,
+    state: BuildPhase,
     /// Builds cancelled since the last one that came to its end.
     cancelled: u32,
     last_change: Option<Instant>,
@@ -68,7 +68,7 @@ pub struct Cycle {
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum BuildPhase {
     #[default]
     Idle,
     /// A file has just become empty, or has gone: most likely it comes back.
@@ -96,72 +96,78 @@ enum State {
 impl Cycle {
     /// Whether nothing is built, and nothing will be at the next deadline.
     pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Idle)
+        matches!(self.state, BuildPhase::Idle)
     }
 
     /// Whether a build runs whose result is wanted.
     pub fn is_building(&self) -> bool {
-        matches!(self.state, State::Building { .. })
+        matches!(self.state, BuildPhase::Building { .. })
     }
 
     /// Whether something has changed since the running build began that the next one will build.
     pub fn has_newer(&self) -> bool {
-        matches!(self.state, State::Building { newer: Some(_), .. })
+        matches!(self.state, BuildPhase::Building { newer: Some(_), .. })
     }
 
     /// When `tick` has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Idle | State::Building { .. } => None,
-            State::Emptied { until, .. } | State::Burst { until, .. } => Some(*until),
-            State::Cancelling { kill_at, .. } => *kill_at,
+            BuildPhase::Idle | BuildPhase::Building { .. } => None,
+            BuildPhase::Emptied { until, .. } | BuildPhase::Burst { until, .. } => Some(*until),
+            BuildPhase::Cancelling { kill_at, .. } => *kill_at,
         }
     }
 
     /// The program's sources have changed.
-    pub fn changed(&mut self, now: Instant, request: BuildRequest, kind: Kind) -> Vec<Action> {
+    pub fn changed(&mut self, now: Instant, request: BuildRequest, kind: ChangeKind) -> Vec<Action> {
         self.last_change = Some(now);
-        let emptied = kind == Kind::Emptied;
+        let emptied = kind == ChangeKind::Emptied;
         self.state = match std::mem::take(&mut self.state) {
-            State::Idle if emptied => State::Emptied { wanted: request, until: now + EMPTIED },
+            BuildPhase::Idle if emptied => BuildPhase::Emptied { wanted: request, until: now + EMPTIED },
             // The leading edge: a build that turns out to be too early is cheap to end.
-            State::Idle => return self.build(request),
-            State::Emptied { wanted, until } if emptied => State::Emptied { wanted: both(wanted, request), until },
-            State::Emptied { wanted, .. } => return self.build(both(wanted, request)),
-            State::Burst { wanted, at_most, .. } => {
+            BuildPhase::Idle => return self.build(request),
+            BuildPhase::Emptied { wanted, until } if emptied => {
+                BuildPhase::Emptied { wanted: both(wanted, request), until }
+            }
+            BuildPhase::Emptied { wanted, .. } => return self.build(both(wanted, request)),
+            BuildPhase::Burst { wanted, at_most, .. } => {
                 let until = (now + if emptied { EMPTIED } else { BURST }).min(at_most);
-                State::Burst { wanted: both(wanted, request), until, at_most }
+                BuildPhase::Burst { wanted: both(wanted, request), until, at_most }
             }
-            State::Building { running, newer } if kind != Kind::Content || self.cancelled >= MOST_CANCELLED => {
-                State::Building { running, newer: Some(with(newer, request)) }
+            BuildPhase::Building { running, newer }
+                if kind != ChangeKind::Content || self.cancelled >= MOST_CANCELLED =>
+            {
+                BuildPhase::Building { running, newer: Some(with(newer, request)) }
             }
-            State::Building { running, newer } => {
+            BuildPhase::Building { running, newer } => {
                 self.cancelled += 1;
                 let cause = request.cause.clone();
                 let wanted = both(running, with(newer, request));
-                self.state = State::Cancelling { wanted, kill_at: Some(now + CANCEL_TIMEOUT) };
+                self.state = BuildPhase::Cancelling { wanted, kill_at: Some(now + CANCEL_TIMEOUT) };
                 return vec![Action::Cancel { cause }];
             }
-            State::Cancelling { wanted, kill_at } => State::Cancelling { wanted: both(wanted, request), kill_at },
+            BuildPhase::Cancelling { wanted, kill_at } => {
+                BuildPhase::Cancelling { wanted: both(wanted, request), kill_at }
+            }
         };
         Vec::new()
     }
 
     /// A build was asked for, whether or not something has changed.
     pub fn asked(&mut self, now: Instant, request: BuildRequest) -> Vec<Action> {
-        self.changed(now, request, Kind::Content)
+        self.changed(now, request, ChangeKind::Content)
     }
 
     /// The build that is being cancelled went through cargo for that reason: so does the one that follows.
     pub fn cancelled_by_cargo(&mut self, why: String) {
-        if let State::Cancelling { wanted, .. } = &mut self.state {
+        if let BuildPhase::Cancelling { wanted, .. } = &mut self.state {
             wanted.why_cargo.get_or_insert(why);
         }
     }
 
     /// The build that was to begin cannot: all that it was made for is left to the next one.
     pub fn not_begun(&mut self) {
-        if let State::Building { running, .. } = std::mem::take(&mut self.state) {
+        if let BuildPhase::Building { running, .. } = std::mem::take(&mut self.state) {
             self.unmet = Some(BuildRequest { why_cargo: None, ..running });
         }
     }
@@ -169,7 +175,7 @@ impl Cycle {
     /// The running build has ended.
     pub fn ended(&mut self, now: Instant, end: BuildEnd) -> Ended {
         match std::mem::take(&mut self.state) {
-            State::Building { running, newer } => {
+            BuildPhase::Building { running, newer } => {
                 // A part of what was saved is not what was saved; but saves faster than builds must not starve here either.
                 let is_behind = end == BuildEnd::Behind && newer.is_some() && self.cancelled < MOST_CANCELLED;
                 self.cancelled = if is_behind { self.cancelled + 1 } else { 0 };
@@ -188,9 +194,9 @@ impl Cycle {
                     }
                 }
             }
-            State::Cancelling { wanted, .. } => Ended { counts: None, next: self.build_after_burst(now, wanted) },
+            BuildPhase::Cancelling { wanted, .. } => Ended { counts: None, next: self.build_after_burst(now, wanted) },
             // Not asked for, so not missed.
-            other @ (State::Idle | State::Emptied { .. } | State::Burst { .. }) => {
+            other @ (BuildPhase::Idle | BuildPhase::Emptied { .. } | BuildPhase::Burst { .. }) => {
                 self.state = other;
                 Ended::default()
             }
@@ -199,16 +205,18 @@ impl Cycle {
 
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
         match std::mem::take(&mut self.state) {
-            State::Emptied { until, wanted } | State::Burst { until, wanted, .. } if until <= now => self.build(wanted),
-            State::Cancelling { wanted, kill_at: Some(at) } if at <= now => {
-                self.state = State::Cancelling { wanted, kill_at: None };
+            BuildPhase::Emptied { until, wanted } | BuildPhase::Burst { until, wanted, .. } if until <= now => {
+                self.build(wanted)
+            }
+            BuildPhase::Cancelling { wanted, kill_at: Some(at) } if at <= now => {
+                self.state = BuildPhase::Cancelling { wanted, kill_at: None };
                 vec![Action::Kill]
             }
-            other @ (State::Idle
-            | State::Emptied { .. }
-            | State::Burst { .. }
-            | State::Building { .. }
-            | State::Cancelling { .. }) => {
+            other @ (BuildPhase::Idle
+            | BuildPhase::Emptied { .. }
+            | BuildPhase::Burst { .. }
+            | BuildPhase::Building { .. }
+            | BuildPhase::Cancelling { .. }) => {
                 self.state = other;
                 Vec::new()
             }
@@ -219,7 +227,7 @@ impl Cycle {
     fn build_after_burst(&mut self, now: Instant, wanted: BuildRequest) -> Vec<Action> {
         match self.last_change.map(|last| last + BURST) {
             Some(until) if until > now => {
-                self.state = State::Burst { wanted, until, at_most: now + LONGEST_BURST };
+                self.state = BuildPhase::Burst { wanted, until, at_most: now + LONGEST_BURST };
                 Vec::new()
             }
             Some(_) | None => self.build(wanted),
@@ -228,7 +236,7 @@ impl Cycle {
 
     fn build(&mut self, wanted: BuildRequest) -> Vec<Action> {
         let running = with(self.unmet.take(), wanted);
-        self.state = State::Building { running: running.clone(), newer: None };
+        self.state = BuildPhase::Building { running: running.clone(), newer: None };
         vec![Action::Build(running)]
     }
 }
@@ -248,14 +256,10 @@ fn with(older: Option<BuildRequest>, newer: BuildRequest) -> BuildRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compile::start;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
     use std::path::PathBuf;
-
-    fn start() -> Instant {
-        #[allow(clippy::disallowed_methods)] // Any moment will do; the tests count from it.
-        Instant::now()
-    }
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -297,7 +301,7 @@ mod tests {
     #[test]
     fn the_first_change_builds_at_once() {
         let (now, mut cycle) = (start(), Cycle::default());
-        assert_eq!(build(cycle.changed(now, saved(now, "a"), Kind::Content)), of("a", &["a"]));
+        assert_eq!(build(cycle.changed(now, saved(now, "a"), ChangeKind::Content)), of("a", &["a"]));
         assert_eq!(counts(cycle.ended(now, BuildEnd::Built)), (Some("a".into()), vec![]));
         assert!(cycle.is_idle());
         assert_eq!(cycle.deadline(), None);
@@ -306,9 +310,9 @@ mod tests {
     #[test]
     fn a_change_during_a_build_ends_it_and_the_next_one_waits_for_the_end_of_the_burst() {
         let (now, mut cycle) = (start(), Cycle::default());
-        let _ = cycle.changed(now, saved(now, "a"), Kind::Content);
-        assert_eq!(cycle.changed(now + ms(5), saved(now, "b"), Kind::Content), cancel("b"));
-        assert_eq!(cycle.changed(now + ms(9), saved(now, "c"), Kind::Content), []);
+        let _ = cycle.changed(now, saved(now, "a"), ChangeKind::Content);
+        assert_eq!(cycle.changed(now + ms(5), saved(now, "b"), ChangeKind::Content), cancel("b"));
+        assert_eq!(cycle.changed(now + ms(9), saved(now, "c"), ChangeKind::Content), []);
         assert_eq!(outdated(cycle.ended(now + ms(10), BuildEnd::Failed)), [], "nobody is shown what is out of date");
         assert_eq!(cycle.deadline(), Some(now + ms(39)));
         assert_eq!(build(cycle.tick(now + ms(39))), of("c", &["a", "b", "c"]));
@@ -317,21 +321,21 @@ mod tests {
     #[test]
     fn a_change_long_before_the_end_of_the_old_build_needs_no_wait() {
         let (now, mut cycle) = (start(), Cycle::default());
-        let _ = cycle.changed(now, saved(now, "a"), Kind::Content);
-        let _ = cycle.changed(now + ms(5), saved(now, "b"), Kind::Content);
+        let _ = cycle.changed(now, saved(now, "a"), ChangeKind::Content);
+        let _ = cycle.changed(now + ms(5), saved(now, "b"), ChangeKind::Content);
         assert_eq!(build(outdated(cycle.ended(now + ms(100), BuildEnd::Failed))), of("b", &["a", "b"]));
     }
 
     #[test]
     fn a_burst_is_waited_out_but_not_for_ever() {
         let (mut now, mut cycle) = (start(), Cycle::default());
-        let _ = cycle.changed(now, saved(now, "a"), Kind::Content);
-        let _ = cycle.changed(now, saved(now, "b"), Kind::Content);
+        let _ = cycle.changed(now, saved(now, "a"), ChangeKind::Content);
+        let _ = cycle.changed(now, saved(now, "b"), ChangeKind::Content);
         assert_eq!(outdated(cycle.ended(now, BuildEnd::Failed)), []);
         let until = now + LONGEST_BURST;
         while now + ms(20) < until {
             now += ms(20);
-            assert_eq!(cycle.changed(now, saved(now, "c"), Kind::Content), []);
+            assert_eq!(cycle.changed(now, saved(now, "c"), ChangeKind::Content), []);
             assert_eq!(cycle.tick(now), []);
         }
         assert_eq!(cycle.deadline(), Some(until));
@@ -341,8 +345,8 @@ mod tests {
     #[test]
     fn a_build_that_takes_no_notice_is_killed() {
         let (now, mut cycle) = (start(), Cycle::default());
-        let _ = cycle.changed(now, saved(now, "a"), Kind::Content);
-        let _ = cycle.changed(now, saved(now, "b"), Kind::Content);
+        let _ = cycle.changed(now, saved(now, "a"), ChangeKind::Content);
+        let _ = cycle.changed(now, saved(now, "b"), ChangeKind::Content);
         assert_eq!(cycle.deadline(), Some(now + CANCEL_TIMEOUT));
         assert_eq!(cycle.tick(now + CANCEL_TIMEOUT), [Action::Kill]);
         assert_eq!(cycle.deadline(), None);
@@ -353,26 +357,26 @@ mod tests {
     #[test]
     fn an_emptied_file_is_given_time_to_be_filled() {
         let (now, mut cycle) = (start(), Cycle::default());
-        assert_eq!(cycle.changed(now, saved(now, "a"), Kind::Emptied), []);
-        assert_eq!(build(cycle.changed(now + ms(200), saved(now, "a"), Kind::Content)), of("a", &["a"]));
+        assert_eq!(cycle.changed(now, saved(now, "a"), ChangeKind::Emptied), []);
+        assert_eq!(build(cycle.changed(now + ms(200), saved(now, "a"), ChangeKind::Content)), of("a", &["a"]));
         let _ = cycle.ended(now + ms(900), BuildEnd::Built);
-        assert_eq!(cycle.changed(now + ms(1000), saved(now, "a"), Kind::Emptied), []);
+        assert_eq!(cycle.changed(now + ms(1000), saved(now, "a"), ChangeKind::Emptied), []);
         assert_eq!(build(cycle.tick(now + ms(1300))), of("a", &["a"]), "it stays empty: so be it");
     }
 
     #[test]
     fn a_save_that_does_not_concern_what_is_compiled_is_built_afterwards() {
         let (now, mut cycle) = (start(), Cycle::default());
-        let first = cycle.changed(now, saved(now, "a"), Kind::Spared);
+        let first = cycle.changed(now, saved(now, "a"), ChangeKind::Spared);
         assert_eq!(build(first), of("a", &["a"]), "nothing runs that could be spared");
-        assert_eq!(cycle.changed(now + ms(5), saved(now, "b"), Kind::Spared), []);
-        assert_eq!(cycle.changed(now + ms(9), saved(now, "c"), Kind::Spared), []);
+        assert_eq!(cycle.changed(now + ms(5), saved(now, "b"), ChangeKind::Spared), []);
+        assert_eq!(cycle.changed(now + ms(9), saved(now, "c"), ChangeKind::Spared), []);
         assert!(cycle.has_newer());
         let (counted, next) = counts(cycle.ended(now + ms(100), BuildEnd::Built));
         assert_eq!((counted, build(next)), (Some("a".into()), of("c", &["b", "c"])));
-        assert_eq!(cycle.changed(now + ms(200), saved(now, "d"), Kind::Spared), []);
-        assert_eq!(cycle.changed(now + ms(205), saved(now, "e"), Kind::Content), cancel("e"), "this one does");
-        assert_eq!(cycle.changed(now + ms(206), saved(now, "f"), Kind::Spared), []);
+        assert_eq!(cycle.changed(now + ms(200), saved(now, "d"), ChangeKind::Spared), []);
+        assert_eq!(cycle.changed(now + ms(205), saved(now, "e"), ChangeKind::Content), cancel("e"), "this one does");
+        assert_eq!(cycle.changed(now + ms(206), saved(now, "f"), ChangeKind::Spared), []);
         let next = outdated(cycle.ended(now + ms(300), BuildEnd::Failed));
         assert_eq!(build(next), of("f", &["b", "c", "d", "e", "f"]));
     }
@@ -380,15 +384,15 @@ mod tests {
     #[test]
     fn a_program_with_a_part_of_what_was_saved_is_not_used_unless_there_would_be_none() {
         let (mut now, mut cycle) = (start(), Cycle::default());
-        let _ = cycle.changed(now, saved(now, "0"), Kind::Content);
+        let _ = cycle.changed(now, saved(now, "0"), ChangeKind::Content);
         for n in 1..=MOST_CANCELLED {
             now += ms(50);
-            assert_eq!(cycle.changed(now, saved(now, &n.to_string()), Kind::Spared), []);
+            assert_eq!(cycle.changed(now, saved(now, &n.to_string()), ChangeKind::Spared), []);
             now += ms(50);
             assert_eq!(build(outdated(cycle.ended(now, BuildEnd::Behind))).0, n.to_string());
         }
         now += ms(50);
-        assert_eq!(cycle.changed(now, saved(now, "last"), Kind::Spared), []);
+        assert_eq!(cycle.changed(now, saved(now, "last"), ChangeKind::Spared), []);
         now += ms(50);
         let (counted, next) = counts(cycle.ended(now, BuildEnd::Behind));
         assert_eq!((counted, build(next)), (Some(MOST_CANCELLED.to_string()), of("last", &["last"])));
@@ -398,16 +402,16 @@ mod tests {
     #[test]
     fn saves_faster_than_builds_do_not_starve() {
         let (mut now, mut cycle) = (start(), Cycle::default());
-        let _ = cycle.changed(now, saved(now, "0"), Kind::Content);
+        let _ = cycle.changed(now, saved(now, "0"), ChangeKind::Content);
         for n in 1..=MOST_CANCELLED {
             now += ms(50);
             let n = n.to_string();
-            assert_eq!(cycle.changed(now, saved(now, &n), Kind::Content), cancel(&n));
+            assert_eq!(cycle.changed(now, saved(now, &n), ChangeKind::Content), cancel(&n));
             now += BURST;
             assert_eq!(build(outdated(cycle.ended(now, BuildEnd::Failed))).0, n);
         }
         now += ms(50);
-        assert_eq!(cycle.changed(now, saved(now, "last"), Kind::Content), [], "this one is let through");
+        assert_eq!(cycle.changed(now, saved(now, "last"), ChangeKind::Content), [], "this one is let through");
         now += BURST;
         let (counted, next) = counts(cycle.ended(now, BuildEnd::Built));
         assert_eq!((counted, build(next)), (Some(MOST_CANCELLED.to_string()), of("last", &["last"])));
@@ -423,14 +427,14 @@ mod tests {
         };
         let _ = cycle.asked(now, request("asked for"));
         let settings = BuildRequest { settings: true, ..saved(now, "a") };
-        let _ = cycle.changed(now, settings, Kind::Content);
+        let _ = cycle.changed(now, settings, ChangeKind::Content);
         cycle.cancelled_by_cargo("only where nobody had a reason".into());
         assert_eq!(next(&mut cycle), (Some("asked for".into()), true, true));
         let _ = cycle.asked(now, request("newer"));
         assert_eq!(next(&mut cycle), (Some("newer".into()), true, true));
         let _ = cycle.ended(now + ms(90), BuildEnd::Built);
-        let _ = cycle.changed(now + ms(90), saved(now, "b"), Kind::Content);
-        let _ = cycle.changed(now, saved(now, "c"), Kind::Content);
+        let _ = cycle.changed(now + ms(90), saved(now, "b"), ChangeKind::Content);
+        let _ = cycle.changed(now, saved(now, "c"), ChangeKind::Content);
         cycle.cancelled_by_cargo("Cargo.toml changed".into());
         assert_eq!(next(&mut cycle), (Some("Cargo.toml changed".into()), false, false));
     }
@@ -442,12 +446,12 @@ mod tests {
         let _ = cycle.asked(now, request.by_cargo());
         cycle.not_begun();
         assert!(cycle.is_idle());
-        let actions = cycle.changed(now, saved(now, "b"), Kind::Content);
+        let actions = cycle.changed(now, saved(now, "b"), ChangeKind::Content);
         let [Action::Build(running)] = &actions[..] else { panic!("{actions:?}") };
         assert!(running.start_anyway && running.settings && running.why_cargo.is_none());
         assert_eq!(build(actions), of("b", &["a", "b"]));
         let _ = cycle.ended(now, BuildEnd::Failed);
-        let actions = cycle.changed(now, saved(now, "c"), Kind::Content);
+        let actions = cycle.changed(now, saved(now, "c"), ChangeKind::Content);
         let [Action::Build(running)] = &actions[..] else { panic!("{actions:?}") };
         assert!(running.start_anyway && !running.settings, "no program was started");
         assert_eq!(build(actions), of("c", &["c"]), "that failure was told");
@@ -497,7 +501,7 @@ mod tests {
                     0..=2 => {
                         watched.stale = true;
                         watched.wanted.insert(number.to_string().into());
-                        let kind = [Kind::Content, Kind::Emptied, Kind::Spared][usize::from(kind)];
+                        let kind = [ChangeKind::Content, ChangeKind::Emptied, ChangeKind::Spared][usize::from(kind)];
                         let actions = watched.cycle.changed(now, saved(now, &number.to_string()), kind);
                         watched.perform(actions);
                     }

@@ -8,8 +8,8 @@ use super::found::Found;
 use super::gone::{self, LastBuilt};
 use super::lock::{self, Look};
 use super::manifests::{Failure, Manifests};
-use super::outbox::{Artifact, Outbox, Unread};
-use super::output::{Told, Words};
+use super::outbox::{Artifact, Outbox, Outgoing, Unread};
+use super::output::Told;
 use super::progress::Pace;
 use super::project::{cargo_program, unit_estimate};
 use super::replay::{self, Replay};
@@ -43,7 +43,7 @@ pub struct HotCompile {
     failed: bool,
     /// The number of path dependencies that were said to be watched.
     said_path_dependencies: Option<usize>,
-    out: Vec<Outbox>,
+    out: Outgoing,
 }
 
 impl HotCompile {
@@ -70,14 +70,13 @@ impl HotCompile {
             last_built: LastBuilt::default(),
             failed: false,
             said_path_dependencies: None,
-            out: Vec::new(),
+            out: Outgoing::default(),
         };
         hot.underway.set_packages(metadata, &config.build.manifest_path);
         let folder = std::env::current_dir().ok();
-        hot.note(folder.and_then(|folder| advice::dotenv(config, metadata, &folder)));
+        hot.out.note(folder.and_then(|folder| advice::dotenv(config, metadata, &folder)));
         hot.watch(now);
-        let trouble = hot.watching.survey(now, &hot.sources);
-        hot.note(trouble);
+        hot.out.note(hot.watching.survey(now, &hot.sources));
         Ok(hot)
     }
 
@@ -110,7 +109,7 @@ impl HotCompile {
     pub fn rebuild(&mut self, now: Instant, cause: &str) -> Vec<Outbox> {
         // Whoever asks may know of something that has changed unseen.
         self.request(now, BuildRequest::asked(now, cause).by_cargo());
-        self.take()
+        self.out.take()
     }
 
     /// The program has died, or cannot be started. Where what was built is gone, as after `cargo clean`, it is built again at once; and
@@ -120,7 +119,7 @@ impl HotCompile {
         if gone::project(&self.sources.layout.root).is_none() && self.last_built.has_gone() && self.cycle.is_idle() {
             self.request(now, BuildRequest::asked(now, "what was built is gone").by_cargo());
         }
-        self.take()
+        self.out.take()
     }
 
     pub fn files(&mut self, now: Instant, event: FileEvent) -> Vec<Outbox> {
@@ -131,32 +130,30 @@ impl HotCompile {
             FileEvent::Lost => (self.sources.lost(), now),
             FileEvent::Surveyed(survey) => (self.watching.surveyed(now, &mut self.sources, *survey), now),
             FileEvent::Trouble(text) => {
-                self.note([format!("watching files: {text}")]);
-                return self.take();
+                self.out.note([format!("watching files: {text}")]);
+                return self.out.take();
             }
         };
         self.found(now, found, at);
-        self.take()
+        self.out.take()
     }
 
     pub fn build_said(&mut self, now: Instant, number: u64, said: BuildSaid) -> Vec<Outbox> {
         if let BuildSaid::Metadata(metadata) = said {
             self.hear_metadata(now, number, *metadata);
-            return self.take();
+            return self.out.take();
         }
         if let BuildSaid::Cargo(said) = &said
             && self.builder.is_cargo(number)
         {
-            let notices = self.pace.said(now, said);
-            self.tell(notices);
+            self.out.tell(self.pace.said(now, said));
             self.underway.hear(now, said);
         }
         if let Some(done) = self.builder.hear(now, number, said) {
-            let notice = self.pace.counted(done);
-            self.tell([notice]);
+            self.out.tell([self.pace.counted(done)]);
         }
         self.end_run(now);
-        self.take()
+        self.out.take()
     }
 
     pub fn tick(&mut self, now: Instant) -> Vec<Outbox> {
@@ -164,13 +161,12 @@ impl HotCompile {
         let late = self.manifests.tick(now);
         late.into_iter().for_each(|failure| self.tell_failure(now, failure));
         let look = || self.builder.cargo_pid().map_or(Look::Nothing, lock::look);
-        let notice = self.pace.tick(now, look);
-        self.tell(notice);
+        self.out.tell(self.pace.tick(now, look));
         let found = self.watching.tick(now, &mut self.sources);
         self.found(now, found, now);
         let actions = self.cycle.tick(now);
         self.perform(now, actions);
-        self.take()
+        self.out.take()
     }
 
     /// Ends the running build; nothing is built any more.
@@ -188,9 +184,9 @@ impl HotCompile {
             found.merge(self.watching.folders_changed(now, &mut self.sources, &found.folders));
             self.mind_the_root();
         }
-        self.note(std::mem::take(&mut found.notes));
-        self.out.extend(found.data.drain(..).map(|(path, action)| Outbox::Data(path, action)));
-        self.note(found.by_script.drain(..).map(|(path, package)| scripts::advice(&path, &package)));
+        self.out.note(std::mem::take(&mut found.notes));
+        found.data.drain(..).for_each(|(path, action)| self.out.push(Outbox::Data(path, action)));
+        self.out.note(found.by_script.drain(..).map(|(path, package)| scripts::advice(&path, &package)));
         self.changed(now, found, at, None);
     }
 
@@ -222,7 +218,7 @@ impl HotCompile {
                     if let Some(why) = self.builder.cancel() {
                         self.cycle.cancelled_by_cargo(why);
                     }
-                    self.tell([Notice::Superseded { cause }]);
+                    self.out.tell([Notice::Superseded { cause }]);
                 }
                 Action::Kill => self.builder.kill(),
             }
@@ -250,7 +246,7 @@ impl HotCompile {
             self.cycle.not_begun();
             self.sources.failed([]);
             self.pace.ended();
-            let messages = vec![Told { about: None, words: Words::text(text) }];
+            let messages = vec![Told::text(text)];
             let failure = self.failure(request.clone(), 0, messages, false);
             self.say_failure(failure);
         }
@@ -259,8 +255,7 @@ impl HotCompile {
     fn end_run(&mut self, now: Instant) {
         let by_cargo = self.builder.runs_cargo();
         let result = self.builder.ended(now, self.cycle.has_newer());
-        let notices = self.builder.notices();
-        self.tell(notices);
+        self.out.tell(self.builder.notices());
         let Some(result) = result else { return };
         self.pace.ended();
         if by_cargo {
@@ -284,7 +279,7 @@ impl HotCompile {
                     let again = is_overlooked.then(|| request.again(why));
                     self.last_built = LastBuilt::of(&built);
                     let (artifact, unread) = Artifact::of(request, &mut built, provenance, inputs, now);
-                    self.say(built.messages);
+                    self.out.say(built.messages);
                     self.out.push(Outbox::Built(artifact, unread));
                     again.into_iter().for_each(|request| self.request(now, request));
                 }
@@ -320,7 +315,7 @@ impl HotCompile {
             }
             Err(error) => {
                 self.sources.failed([]);
-                self.note([format!(
+                self.out.note([format!(
                     "cargo's list of inputs cannot be read ({}: {error}); every file of the packages counts as one",
                     short(&unread.executable.with_extension("d"))
                 )]);
@@ -328,7 +323,7 @@ impl HotCompile {
         }
         self.watch(now);
         self.say_what_is_watched();
-        self.take()
+        self.out.take()
     }
 
     fn failure(&self, request: BuildRequest, errors: usize, messages: Vec<Told>, by_cargo: bool) -> Failure {
@@ -365,7 +360,7 @@ impl HotCompile {
     fn say_failure(&mut self, failure: Failure) {
         let Failure { request, errors, messages, why_cargo, by_cargo: _ } = failure;
         self.failed = true;
-        self.say(messages);
+        self.out.say(messages);
         self.out.push(Outbox::Failed { errors, cause: request.cause, why_cargo });
     }
 
@@ -394,8 +389,7 @@ impl HotCompile {
         match metadata {
             Ok(metadata) => self.choose_again(now, &metadata, held),
             Err(error) => {
-                let note = self.manifests.unanswered(&error, self.failed || !self.cycle.is_idle());
-                self.note(note);
+                self.out.note(self.manifests.unanswered(&error, self.failed || !self.cycle.is_idle()));
                 held.into_iter().for_each(|failure| self.tell_failure(now, failure));
             }
         }
@@ -407,7 +401,7 @@ impl HotCompile {
             Err(error) => return self.tell_trouble(now, &error.to_string(), held),
         };
         self.sources.set_packages(metadata, &chosen.build.package_id);
-        self.note(chosen.notes);
+        self.out.note(chosen.notes);
         self.underway.set_packages(metadata, &chosen.build.manifest_path);
         self.builder.follow(chosen.build, metadata);
         self.watch(now);
@@ -429,7 +423,7 @@ impl HotCompile {
     fn tell_trouble(&mut self, now: Instant, error: &str, held: Option<Failure>) {
         let (note, held) = self.manifests.trouble(error, held);
         held.into_iter().for_each(|failure| self.tell_failure(now, failure));
-        self.note(note);
+        self.out.note(note);
     }
 
     fn learn(&mut self, inputs: Vec<PathBuf>) {
@@ -446,8 +440,7 @@ impl HotCompile {
     }
 
     fn watch(&mut self, now: Instant) {
-        let trouble = self.watching.watch(now, &self.sources);
-        self.note(trouble);
+        self.out.note(self.watching.watch(now, &self.sources));
     }
 
     /// Said when the set of packages has changed, the first time included.
@@ -455,25 +448,7 @@ impl HotCompile {
         let (files, path_dependencies) = self.sources.watched();
         if self.said_path_dependencies.replace(path_dependencies) != Some(path_dependencies) {
             let package = self.package().to_owned();
-            self.tell([Notice::Watching { files, package, path_dependencies }]);
+            self.out.tell([Notice::Watching { files, package, path_dependencies }]);
         }
-    }
-
-    /// What compilers have said.
-    fn say(&mut self, messages: Vec<Told>) {
-        let words = messages.into_iter().map(|told| told.words);
-        self.tell(words.map(|Words { rendered, message }| Notice::Diagnostic { rendered, message }));
-    }
-
-    fn note(&mut self, texts: impl IntoIterator<Item = String>) {
-        self.tell(texts.into_iter().map(|text| Notice::Note { text }));
-    }
-
-    fn tell(&mut self, notices: impl IntoIterator<Item = Notice>) {
-        self.out.extend(notices.into_iter().map(Outbox::Tell));
-    }
-
-    fn take(&mut self) -> Vec<Outbox> {
-        std::mem::take(&mut self.out)
     }
 }

@@ -1,50 +1,27 @@
 //! What cargo's last build was like: what replay learns from it, and what is still true of a program that replay makes after it.
 //! Never lives here: how a program is built.
 
-use super::build::{Built, Script};
+use super::build::Built;
 use super::output::Told;
-use super::replay::{Folder, Lesson, Plan, Workspace};
+use super::replay::{CargoBuild, Plan};
 use crate::process::Setting;
-use cargo_metadata::Artifact as Unit;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 #[derive(Debug, Default)]
 pub struct Last {
     /// Until it is learnt from, or a newer build begins.
-    pub unlearnt: Option<Unlearnt>,
+    pub unlearnt: Option<CargoBuild>,
     setting: Setting,
     whole_packages: Vec<PathBuf>,
     messages: Vec<Told>,
-}
-
-/// What only replay needs of it.
-#[derive(Debug)]
-pub struct Unlearnt {
-    units: Vec<Unit>,
-    scripts: Vec<Script>,
-    executable: PathBuf,
-    began: SystemTime,
-}
-
-impl Unlearnt {
-    pub fn lesson(
-        self,
-        workspace: Workspace,
-        inputs: Vec<PathBuf>,
-        settings: Vec<PathBuf>,
-        whole: Vec<PathBuf>,
-    ) -> Lesson {
-        let Unlearnt { units, scripts, executable, began } = self;
-        Lesson { units, scripts, executable, inputs, settings, whole, began, workspace }
-    }
 }
 
 impl Last {
     /// Takes out of a build that began then what only replay needs of it.
     pub fn of(built: &mut Built, began: SystemTime) -> Last {
         Last {
-            unlearnt: Some(Unlearnt {
+            unlearnt: Some(CargoBuild {
                 units: std::mem::take(&mut built.units),
                 scripts: std::mem::take(&mut built.scripts),
                 executable: built.executable.clone(),
@@ -57,10 +34,9 @@ impl Last {
     }
 
     /// The program that replay has made, as cargo would tell of it.
-    pub fn made_again(&self, plan: &Plan, folder: &Folder) -> Option<Built> {
-        let program = plan.crates.last()?;
-        Some(Built {
-            executable: folder.program(&program.unit.target.name),
+    pub fn made_again(&self, plan: &Plan, executable: PathBuf) -> Built {
+        Built {
+            executable,
             setting: self.setting.clone(),
             whole_packages: self.whole_packages.clone(),
             fresh: false,
@@ -68,7 +44,7 @@ impl Last {
             units: Vec::new(),
             scripts: Vec::new(),
             compiled: Vec::new(),
-        })
+        }
     }
 
     /// What was said when those crates were compiled, and of what is in no plan: cargo says it again with every build.

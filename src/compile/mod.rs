@@ -51,11 +51,11 @@ pub use watch::FileEvent;
 /// What is said in the course of builds.
 #[derive(Debug)]
 pub enum BuildSaid {
-    Cargo(build::Said),
+    Cargo(build::CargoSaid),
     /// A compiler of a crate, by the crate's number.
-    Rustc(usize, replay::Said),
+    Rustc(usize, replay::RustcSaid),
     /// What cargo's last build has taught.
-    Learnt(Box<std::result::Result<replay::Plan, String>>),
+    Learnt(Box<Result<replay::Plan, replay::NotReplayable>>),
     /// What `cargo metadata` says now; the number is that of the question.
     Metadata(Box<Result<Metadata>>),
 }
@@ -70,6 +70,13 @@ pub fn hidden_entry(args: impl Fn() -> Vec<OsString>) -> Option<i32> {
 
 /// Where this room's threads send what they see and hear.
 pub struct Sinks {
-    pub files: watch::Sink,
+    pub files: watch::FileSink,
     pub build: BuildSink,
+}
+
+/// Any moment will do; tests count from it.
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+fn start() -> std::time::Instant {
+    std::time::Instant::now()
 }

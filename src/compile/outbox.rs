@@ -3,6 +3,7 @@
 
 use super::build::Built;
 use super::builder::Provenance;
+use super::output::{Told, Words};
 use super::request::BuildRequest;
 use super::sources::Sources;
 use super::{dep_info, places};
@@ -60,6 +61,34 @@ pub enum Outbox {
     },
     /// A file that the running program reads by itself has changed.
     Data(PathBuf, DataAction),
+}
+
+/// What has gathered until the loop takes it.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing(Vec<Outbox>);
+
+impl Outgoing {
+    pub fn push(&mut self, one: Outbox) {
+        self.0.push(one);
+    }
+
+    pub fn tell(&mut self, notices: impl IntoIterator<Item = Notice>) {
+        self.0.extend(notices.into_iter().map(Outbox::Tell));
+    }
+
+    pub fn note(&mut self, texts: impl IntoIterator<Item = String>) {
+        self.tell(texts.into_iter().map(|text| Notice::Note { text }));
+    }
+
+    /// What compilers have said.
+    pub fn say(&mut self, messages: Vec<Told>) {
+        let words = messages.into_iter().map(|told| told.words);
+        self.tell(words.map(|Words { rendered, message }| Notice::Diagnostic { rendered, message }));
+    }
+
+    pub fn take(&mut self) -> Vec<Outbox> {
+        std::mem::take(&mut self.0)
+    }
 }
 
 impl Unread {

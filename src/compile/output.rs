@@ -1,11 +1,15 @@
 //! What cargo and the compilers print: how it is read, when it is over, and what of it is told already.
 //! Never lives here: what it means for a build.
 
+use crate::error::Result;
+use crate::process::{Printed, Running, refused};
 use cargo_metadata::diagnostic::Diagnostic;
 use cargo_metadata::{PackageId, Target};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
+use std::thread;
 
 /// What the user is told: as the compiler rendered it, and the object that it was in, as cargo passes it on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,24 @@ impl Words {
 pub struct Told {
     pub about: Option<(PackageId, Target)>,
     pub words: Words,
+}
+
+/// Has a thread of its own read what that process prints into a pipe of it.
+pub fn listen<P: Read + AsFd + Send + 'static>(
+    whose: &str,
+    running: &Running,
+    pipe: Option<P>,
+    read: impl FnOnce(Printed<P>) + Send + 'static,
+) -> Result<()> {
+    let Some(pipe) = pipe else { return Ok(()) };
+    let listening = running.end().and_then(|end| thread::Builder::new().spawn(move || read(Printed::new(pipe, end))));
+    listening.map(drop).map_err(|error| refused(format_args!("listen to {whose}"), &error))
+}
+
+impl Told {
+    pub fn text(rendered: String) -> Told {
+        Told { about: None, words: Words::text(rendered) }
+    }
 }
 
 /// No message of a compiler is longer; what a macro prints may have no end.

@@ -1,8 +1,9 @@
 //! The packages that the program is made of, where they are the user's own: its own, and its path dependencies.
 //! Never lives here: which of their files matter (`sources`).
 
-use cargo_metadata::{DependencyKind, Metadata, PackageId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use super::project;
+use cargo_metadata::{Metadata, Package, PackageId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// By their folders.
@@ -18,14 +19,17 @@ pub struct Packages {
 impl Packages {
     /// Looks at them anew. Says whether the package is among them at all: where it has gone, it may come back where it was.
     pub fn set(&mut self, metadata: &Metadata, package: &PackageId) -> bool {
-        let now = local_packages(metadata, package);
+        let local = project::reachable(metadata, package, |package| package.source.is_none()).into_iter();
+        let folder = |(id, package): (&PackageId, &Package)| {
+            Some((id.clone(), package.manifest_path.parent()?.as_std_path().to_path_buf()))
+        };
+        let now: BTreeMap<PackageId, PathBuf> = local.filter_map(folder).collect();
         if now.is_empty() {
             return false;
         }
         self.former.extend(std::mem::replace(&mut self.now, now).into_values());
         self.former.retain(|folder| !self.now.values().any(|now| now == folder));
-        let has_script =
-            |package: &&cargo_metadata::Package| package.targets.iter().any(|target| target.is_custom_build());
+        let has_script = |package: &&Package| package.targets.iter().any(|target| target.is_custom_build());
         let scripted = metadata.packages.iter().filter(has_script);
         let scripted =
             scripted.filter_map(|package| Some((self.now.get(&package.id)?.clone(), package.name.to_string())));
@@ -65,25 +69,4 @@ impl Packages {
         let now = [(PackageId { repr: "p".into() }, folder.to_path_buf())].into_iter().collect();
         Packages { now, ..Packages::default() }
     }
-}
-
-/// The package and all it depends on, by path, to run or to build.
-fn local_packages(metadata: &Metadata, package: &PackageId) -> BTreeMap<PackageId, PathBuf> {
-    let mut found = BTreeMap::new();
-    let mut waiting = VecDeque::from([package.clone()]);
-    while let Some(id) = waiting.pop_front() {
-        let Some(package) = metadata.packages.iter().find(|package| package.id == id) else { continue };
-        let Some(folder) = package.manifest_path.parent().filter(|_| package.source.is_none()) else { continue };
-        if found.insert(id.clone(), folder.to_path_buf().into_std_path_buf()).is_some() {
-            continue;
-        }
-        let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes).filter(|node| node.id == id);
-        for dependency in nodes.flat_map(|node| &node.deps) {
-            let kinds = &dependency.dep_kinds;
-            if kinds.is_empty() || kinds.iter().any(|kind| kind.kind != DependencyKind::Development) {
-                waiting.push_back(dependency.pkg.clone());
-            }
-        }
-    }
-    found
 }

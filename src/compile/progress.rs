@@ -1,7 +1,7 @@
 //! What is told of a build while it takes its time, and when: what cargo does, and whom it waits for.
 //! Never lives here: a clock, and how it is shown.
 
-use super::build::{Said, is_status};
+use super::build::{CargoSaid, is_status};
 use super::lock::Look;
 use crate::report::{Holder, Notice, clean};
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ impl Pace {
     }
 
     /// What there is to tell of the running cargo's word.
-    pub fn said(&mut self, now: Instant, said: &Said) -> Vec<Notice> {
+    pub fn said(&mut self, now: Instant, said: &CargoSaid) -> Vec<Notice> {
         let (is_news, over) = self.hear(now, said);
         over.into_iter().chain(is_news.then(|| self.progress())).collect()
     }
@@ -80,11 +80,11 @@ impl Pace {
     }
 
     /// Cargo's word. Whether it is worth showing, and what it waited for until now, if that was told.
-    fn hear(&mut self, now: Instant, said: &Said) -> (bool, Option<Notice>) {
+    fn hear(&mut self, now: Instant, said: &CargoSaid) -> (bool, Option<Notice>) {
         let line = match said {
-            Said::Cargo(line) => clean::plain(line),
-            Said::Message(_) => return (false, self.goes_on(now)),
-            Said::Caught(_) | Said::OutputClosed | Said::Exited => return (false, None),
+            CargoSaid::Cargo(line) => clean::plain(line),
+            CargoSaid::Message(_) => return (false, self.goes_on(now)),
+            CargoSaid::Caught(_) | CargoSaid::OutputClosed | CargoSaid::Exited => return (false, None),
         };
         if !is_status(&line) {
             return (false, None);
@@ -148,18 +148,14 @@ fn millis(span: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn start() -> Instant {
-        #[allow(clippy::disallowed_methods)] // Any moment will do; the tests count from it.
-        Instant::now()
-    }
+    use crate::compile::start;
 
     fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
     }
 
-    fn line(line: &str) -> Said {
-        Said::Cargo(line.to_owned())
+    fn line(line: &str) -> CargoSaid {
+        CargoSaid::Cargo(line.to_owned())
     }
 
     fn holder() -> Holder {

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::error::{Error, Exit, Result};
 use crate::process::is_passing;
 use crate::report::{clean, one_line};
-use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, NodeDep, Package, PackageId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -100,26 +100,26 @@ pub(super) fn outsider(metadata: &Metadata) -> Option<String> {
 /// Where cargo's configuration may stand, there or not: from the working directory up, and in cargo's home (the cargo book,
 /// "Hierarchical structure"). Cargo is started where this program was.
 pub(super) fn cargo_config_files(root: &Path) -> Vec<PathBuf> {
-    let cwd = std::env::current_dir().unwrap_or_else(|_| root.to_path_buf());
-    let names = [".cargo/config.toml", ".cargo/config"];
-    let mut files: Vec<PathBuf> =
-        cwd.ancestors().flat_map(|folder| names.iter().map(|name| folder.join(name))).collect();
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
-    files.extend(home.into_iter().flat_map(|home| [home.join("config.toml"), home.join("config")]));
-    files
+    let home = home("CARGO_HOME", ".cargo");
+    let at_home = home.into_iter().flat_map(|home| [home.join("config.toml"), home.join("config")]);
+    from_here_up(root, [".cargo/config.toml", ".cargo/config"]).into_iter().chain(at_home).collect()
 }
 
 /// Where the toolchain may be chosen, there or not: from the working directory up (the rustup book, "Overrides").
 pub(super) fn toolchain_files(root: &Path) -> Vec<PathBuf> {
+    let at_home = home("RUSTUP_HOME", ".rustup").map(|home| home.join("settings.toml"));
+    from_here_up(root, ["rust-toolchain.toml", "rust-toolchain"]).into_iter().chain(at_home).collect()
+}
+
+fn from_here_up(root: &Path, names: [&str; 2]) -> Vec<PathBuf> {
     let cwd = std::env::current_dir().unwrap_or_else(|_| root.to_path_buf());
-    let names = ["rust-toolchain.toml", "rust-toolchain"];
-    let mut files: Vec<PathBuf> =
-        cwd.ancestors().flat_map(|folder| names.iter().map(|name| folder.join(name))).collect();
-    let home = std::env::var_os("RUSTUP_HOME").map(PathBuf::from);
-    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".rustup")));
-    files.extend(home.map(|home| home.join("settings.toml")));
-    files
+    cwd.ancestors().flat_map(|folder| names.map(|name| folder.join(name))).collect()
+}
+
+/// Of a tool, by its variable, or by its name in the user's own.
+fn home(variable: &str, name: &str) -> Option<PathBuf> {
+    let set = std::env::var_os(variable).map(PathBuf::from);
+    set.or_else(|| std::env::home_dir().map(|home| home.join(name)))
 }
 
 /// What says what is built and how, and what would by its coming. `all`: also packages that were there before.
@@ -149,44 +149,50 @@ pub(super) fn settings_files(root: &Path) -> Vec<PathBuf> {
 
 /// Whether the package depends on the crate of that name, itself or through others, when it runs.
 pub fn depends_on(metadata: &Metadata, package: &cargo_metadata::PackageId, name: &str) -> bool {
-    reachable(metadata, package).values().any(|package| package.name.as_str() == name)
+    reachable(metadata, package, |_| true).values().any(|package| package.name.as_str() == name)
 }
 
 /// What the package and the others of the user's that it is made of need themselves, by name.
 pub(super) fn local_needs(metadata: &Metadata, package: &PackageId) -> Vec<String> {
-    let packages = reachable(metadata, package);
-    let is_local = |id: &PackageId| packages.get(id.repr.as_str()).is_some_and(|package| package.source.is_none());
+    let packages = reachable(metadata, package, |_| true);
+    let is_local = |id: &PackageId| packages.get(id).is_some_and(|package| package.source.is_none());
     let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes).filter(|node| is_local(&node.id));
     let needed = nodes
         .flat_map(|node| &node.deps)
         .filter(|dependency| dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal));
-    needed.filter_map(|dependency| Some(packages.get(dependency.pkg.repr.as_str())?.name.to_string())).collect()
+    needed.filter_map(|dependency| Some(packages.get(&dependency.pkg)?.name.to_string())).collect()
 }
 
 /// Each package is compiled once, and its build script compiled and run: close enough for a bar.
 pub(super) fn unit_estimate(metadata: &Metadata, config: &Config) -> usize {
-    let packages = reachable(metadata, &config.build.package_id);
+    let packages = reachable(metadata, &config.build.package_id, |_| true);
     let scripts = packages.values().filter(|package| package.targets.iter().any(|target| target.is_custom_build()));
     packages.len() + 2 * scripts.count()
 }
 
-fn reachable<'m>(
+/// The package and all it depends on, to run or to build, by way of those that are `meant`.
+pub(super) fn reachable<'m>(
     metadata: &'m Metadata,
-    package: &cargo_metadata::PackageId,
-) -> BTreeMap<&'m str, &'m cargo_metadata::Package> {
+    package: &PackageId,
+    meant: impl Fn(&Package) -> bool,
+) -> BTreeMap<&'m PackageId, &'m Package> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![package];
     while let Some(id) = waiting.pop() {
-        let Some(package) = metadata.packages.iter().find(|package| package.id == *id) else { continue };
-        if found.insert(package.id.repr.as_str(), package).is_some() {
-            continue;
-        }
-        let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes).filter(|node| node.id == *id);
-        for dependency in nodes.flat_map(|node| &node.deps) {
-            if dependency.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development) {
+        let package = metadata.packages.iter().find(|package| package.id == *id && meant(package));
+        let Some(package) = package.filter(|package| found.insert(&package.id, *package).is_none()) else { continue };
+        for dependency in needs(metadata, &package.id) {
+            let kinds = &dependency.dep_kinds;
+            if kinds.is_empty() || kinds.iter().any(|kind| kind.kind != DependencyKind::Development) {
                 waiting.push(&dependency.pkg);
             }
         }
     }
     found
+}
+
+/// What a package depends on itself.
+pub(super) fn needs<'m>(metadata: &'m Metadata, package: &PackageId) -> impl Iterator<Item = &'m NodeDep> {
+    let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes).filter(move |node| node.id == *package);
+    nodes.flat_map(|node| &node.deps)
 }

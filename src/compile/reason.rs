@@ -2,7 +2,6 @@
 //! Never lives here: what the compilers say, and whether a build has failed.
 
 use super::output::Told;
-use super::output::Words;
 use crate::report::clean;
 
 /// What cargo adds to the errors of compilers that were told already: a build script that failed beside them, a compiler that was
@@ -31,7 +30,7 @@ pub fn is_error(plain: &str) -> bool {
 
 /// For a cargo that has said nothing of it.
 pub fn unsaid(what: &str) -> Told {
-    Told { about: None, words: Words::text(format!("error: {what}")) }
+    Told::text(format!("error: {what}"))
 }
 
 fn is_caused_by(line: &Told) -> bool {
@@ -57,7 +56,7 @@ mod tests {
     use super::*;
 
     fn told(text: &str) -> Vec<Told> {
-        text.lines().map(|line| Told { about: None, words: Words::text(line.to_owned()) }).collect()
+        text.lines().map(|line| Told::text(line.to_owned())).collect()
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::packages::Packages;
 use super::places::Places;
 use super::scripts::Author;
 use super::seen::{Change, Seen};
-use super::survey::{Job, MOST_READ, Survey};
+use super::survey::{MOST_READ, Survey, SurveyJob};
 use super::walk::{self, Below, Passed};
 use super::{asked, project};
 use crate::config;
@@ -85,7 +85,7 @@ impl Sources {
     pub fn rewritten(&mut self, again: bool) -> BTreeSet<PathBuf> {
         // That cargo writes the lock file is no news, and the other is for the program.
         let (inputs, env_file) = (&self.inputs, self.layout.env_file.as_ref());
-        let is_setting = |path: &PathBuf| inputs.wide || inputs.settings.contains(path);
+        let is_setting = |path: &PathBuf| !inputs.are_exact || inputs.settings.contains(path);
         let is_other = |path: &PathBuf| path.ends_with("Cargo.lock") || env_file == Some(path);
         self.build.rewritten.doubtful(again, |path| inputs.is_input(path) || is_setting(path) && !is_other(path))
     }
@@ -123,7 +123,7 @@ impl Sources {
 
     /// A build failed: what it lacks may be any file of the packages, and whatever its messages name.
     pub fn failed<'t>(&mut self, messages: impl IntoIterator<Item = &'t str>) {
-        self.inputs.wide = true;
+        self.inputs.are_exact = false;
         let folders = self.compiled_in();
         let is_meant =
             |path: &PathBuf| !self.layout.is_made(path) && !self.named.ignore.is_match(path) && !path.is_dir();
@@ -309,7 +309,7 @@ impl Sources {
         if self.inputs.asked.iter().chain(&self.named.extra).any(|root| path.starts_with(root)) {
             return true;
         }
-        let roots = self.inputs.whole.iter().chain(self.packages.folders().filter(|_| self.inputs.wide));
+        let roots = self.inputs.whole.iter().chain(self.packages.folders().filter(|_| !self.inputs.are_exact));
         if !roots.clone().any(|root| path.starts_with(root)) {
             return false;
         }
@@ -350,11 +350,11 @@ impl Sources {
     }
 
     /// The look at what is named beside the packages, for a thread of its own; none where nothing is.
-    pub fn survey(&self) -> Option<Job> {
+    pub fn survey(&self) -> Option<SurveyJob> {
         let packages = self.packages.with_former().cloned().collect();
         let made = [self.layout.target_dir.clone(), self.layout.build_dir.clone()];
         let (is_first, named) = (self.survey.is_none(), self.named.clone());
-        (!named.is_empty()).then_some(Job { is_first, named, made, packages })
+        (!named.is_empty()).then_some(SurveyJob { is_first, named, made, packages })
     }
 
     /// Whether one of those places has to do with it.

@@ -2,12 +2,12 @@
 //! script that is slow, is not begun again for a file that it does not read.
 //! Never lives here: when to build (`cycle`), and which files count (`sources`).
 
-use super::build::{Said, names_its_inputs};
-use super::cycle::{BuildEnd, Kind};
+use super::build::{CargoSaid, names_its_inputs};
+use super::cycle::{BuildEnd, ChangeKind};
 use super::found::Found;
 use super::places::plain;
 use super::progress::Pace;
-use super::stamp;
+use super::{project, stamp};
 use crate::report::clean;
 use cargo_metadata::{DependencyKind, Message, Metadata, PackageId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,8 +85,7 @@ impl Underway {
                     local.code.extend(source.parent().map(Path::to_path_buf));
                 }
             }
-            let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes).filter(|node| node.id == package.id);
-            for dependency in nodes.flat_map(|node| &node.deps) {
+            for dependency in project::needs(metadata, &package.id) {
                 let Some(needed) = folders.get(&dependency.pkg) else { continue };
                 let has = |kind| dependency.dep_kinds.iter().any(|info| info.kind == kind);
                 if has(DependencyKind::Build) {
@@ -107,11 +106,11 @@ impl Underway {
     }
 
     /// Of the running cargo.
-    pub fn hear(&mut self, now: Instant, said: &Said) {
+    pub fn hear(&mut self, now: Instant, said: &CargoSaid) {
         match said {
-            Said::Cargo(line) => self.hear_line(now, &clean::plain(line)),
-            Said::Message(message) => self.hear_message(now, message),
-            Said::Caught(_) | Said::OutputClosed | Said::Exited => {}
+            CargoSaid::Cargo(line) => self.hear_line(now, &clean::plain(line)),
+            CargoSaid::Message(message) => self.hear_message(now, message),
+            CargoSaid::Caught(_) | CargoSaid::OutputClosed | CargoSaid::Exited => {}
         }
     }
 
@@ -241,21 +240,27 @@ impl Underway {
 
     /// What the cycle is told of files that have changed, and why a build follows. `is_building`: one runs whose result is wanted;
     /// `cargo`: how far it has come, where cargo runs.
-    pub fn kind_of(&mut self, found: &Found, at: Instant, is_building: bool, cargo: Option<&Pace>) -> (Kind, String) {
+    pub fn kind_of(
+        &mut self,
+        found: &Found,
+        at: Instant,
+        is_building: bool,
+        cargo: Option<&Pace>,
+    ) -> (ChangeKind, String) {
         let cause = found.cause();
         self.settled.retain(|path| !found.changed.contains(path));
         let nothing_begun = self.begun.is_empty() && cargo.is_some_and(Pace::is_busy);
         let spares = |path: &PathBuf| self.is_worth_its_end(path) || nothing_begun && self.owner(path).is_some();
         if found.emptied {
-            return (Kind::Emptied, cause);
+            return (ChangeKind::Emptied, cause);
         }
         let is_of_script = !found.changed.is_empty() && found.most_likely_scripts >= found.changed.len();
         if is_building && is_of_script && !found.changed.iter().any(|path| self.is_named(path)) {
-            return (Kind::Spared, cause);
+            return (ChangeKind::Spared, cause);
         }
         let is_for_all = found.settings || found.start_anyway;
         if cargo.is_none() || !is_building || is_for_all || !found.changed.iter().all(spares) {
-            return (Kind::Content, cause);
+            return (ChangeKind::Content, cause);
         }
         let owned = |path: &PathBuf| {
             let (path, owner) = (path.clone(), self.owner(path)?.clone());
@@ -263,7 +268,7 @@ impl Underway {
         };
         let spared: Vec<Spared> = found.changed.iter().filter_map(owned).collect();
         self.spared.extend(spared);
-        (Kind::Spared, format!("{cause} during the build"))
+        (ChangeKind::Spared, format!("{cause} during the build"))
     }
 
     /// What the cycle is told of a build that has ended, with a program or without.
@@ -298,11 +303,7 @@ fn name_of(id: &PackageId) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn start() -> Instant {
-        #[allow(clippy::disallowed_methods)] // Any moment will do; the tests count from it.
-        Instant::now()
-    }
+    use crate::compile::start;
 
     /// `/w/app` needs `/w/lib`, whose build script is made of `/w/tool`; `/w/app` has a script, too.
     fn underway() -> Underway {
@@ -321,7 +322,7 @@ mod tests {
     }
 
     fn compiling(underway: &mut Underway, at: Instant, what: &str) {
-        underway.hear(at, &Said::Cargo(format!("   Compiling {what}")));
+        underway.hear(at, &CargoSaid::Cargo(format!("   Compiling {what}")));
     }
 
     fn spares(underway: &Underway, path: &str) -> bool {

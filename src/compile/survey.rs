@@ -14,7 +14,7 @@ pub const MOST_READ: usize = 2_000;
 
 /// All that is needed to look.
 #[derive(Debug)]
-pub struct Job {
+pub struct SurveyJob {
     /// What is in the files is compared with nothing but the first look.
     pub is_first: bool,
     pub named: Named,
@@ -29,7 +29,7 @@ pub struct Survey {
     pub refused: Vec<Refused>,
 }
 
-impl Job {
+impl SurveyJob {
     pub fn run(&self) -> Survey {
         let made = [self.made[0].as_path(), self.made[1].as_path()];
         let packages = self.packages.clone();

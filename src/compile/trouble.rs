@@ -49,10 +49,41 @@ const BUS: [&str; 2] = ["signal 7 [Bus error]", "SIGBUS"];
 /// A program and what is made on the way to it have room in it.
 const LITTLE: u64 = 1 << 30;
 
-/// What helps, where the build could not succeed in these folders, or the disk is full on which they are.
-pub fn advice(messages: &[Told], manifest: &Path, folders: &[PathBuf]) -> Option<String> {
-    let disks = || folders.iter().filter_map(|folder| free(folder));
-    advice_on(messages, manifest, || disks().min_by_key(|free| (free.files.min(1), free.bytes)))
+/// What is tried, and what is advised, where a build of cargo's has failed for such a reason.
+pub struct Repair {
+    /// Where cargo builds: its target folder, and that in which it keeps what it needs itself.
+    folders: [PathBuf; 2],
+    /// Caches were removed, and no build has succeeded since.
+    was_tried: bool,
+}
+
+impl Repair {
+    pub fn new(folders: [PathBuf; 2]) -> Repair {
+        Repair { folders, was_tried: false }
+    }
+
+    /// A build has.
+    pub fn succeeded(&mut self) {
+        self.was_tried = false;
+    }
+
+    /// What helps, where the build could not succeed in these folders, or the disk is full on which they are.
+    pub fn advice(&self, messages: &[Told], manifest: &Path) -> Option<String> {
+        let temporary = std::env::temp_dir();
+        let disks = || self.folders.iter().chain([&temporary]).filter_map(|folder| free(folder));
+        advice_on(messages, manifest, || disks().min_by_key(|free| (free.files.min(1), free.bytes)))
+    }
+
+    /// Removes incremental caches that are damaged: once, as it may be something else. Of which crates.
+    pub fn forget_damaged(&mut self, messages: &[Told]) -> Option<String> {
+        let damaged = damaged(messages);
+        if self.was_tried || damaged.is_empty() {
+            return None;
+        }
+        self.was_tried = true;
+        damaged.iter().for_each(|name| self.folders.iter().for_each(|folder| forget(folder, name)));
+        Some(damaged.into_iter().collect::<Vec<_>>().join(", "))
+    }
 }
 
 fn advice_on(messages: &[Told], manifest: &Path, fullest: impl Fn() -> Option<Free>) -> Option<String> {
@@ -90,7 +121,7 @@ pub fn passes<'t>(mut texts: impl Iterator<Item = &'t str>, folder: &Path) -> bo
 }
 
 /// The crates whose incremental cache is most likely why they could not be compiled or linked.
-pub fn damaged(messages: &[Told]) -> BTreeSet<String> {
+fn damaged(messages: &[Told]) -> BTreeSet<String> {
     messages.iter().filter_map(|told| crate_of(told, &plain(&told.words.rendered))).collect()
 }
 
@@ -110,7 +141,7 @@ fn crate_of(told: &Told, text: &str) -> Option<String> {
 }
 
 /// Removes the caches of that crate, of whatever profile and platform, below cargo's folder.
-pub fn forget(build_dir: &Path, name: &str) {
+fn forget(build_dir: &Path, name: &str) {
     let below =
         |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
     let profiles: Vec<PathBuf> = below(build_dir.to_path_buf()).collect();
@@ -233,8 +264,9 @@ mod tests {
     #[test]
     fn a_full_disk_is_named_with_what_is_free() {
         let folder = tempfile::tempdir().unwrap();
-        let (manifest, folders) = (Path::new("/p/Cargo.toml"), [folder.path().join("target/debug")]);
-        let advice = |text: &str| advice(&[told(text)], manifest, &folders);
+        let manifest = Path::new("/p/Cargo.toml");
+        let repair = Repair::new(["target", "build"].map(|name| folder.path().join(name)));
+        let advice = |text: &str| repair.advice(&[told(text)], manifest);
         let full = advice("error: write: No space left on device (os error 28)").unwrap();
         assert!(full.contains("disk is full") && full.contains(" free in "), "{full}");
         assert!(full.contains(&folder.path().display().to_string()), "{full}");

@@ -31,7 +31,7 @@ pub enum FileEvent {
 }
 
 /// Where what is seen goes.
-pub type Sink = Arc<dyn Fn(FileEvent) + Send + Sync>;
+pub type FileSink = Arc<dyn Fn(FileEvent) + Send + Sync>;
 
 /// How often to look at the files where watching cannot be had.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -45,7 +45,7 @@ pub struct Lookout {
 }
 
 impl Lookout {
-    pub fn open(sink: &Sink) -> Lookout {
+    pub fn open(sink: &FileSink) -> Lookout {
         match FolderWatcher::open(sink) {
             Ok(watcher) => Lookout { watcher: Some(watcher), look_at: None, trouble: None },
             Err(error) => Lookout { watcher: None, look_at: None, trouble: Some(describe(&error)) },
@@ -66,7 +66,7 @@ impl Lookout {
     /// A folder came or went at that path: what was watched there or below is watched no more.
     pub fn forget(&mut self, path: &Path) {
         if let Some(watcher) = &mut self.watcher {
-            watcher.forget(path);
+            watcher.unwatch(|folder| folder.starts_with(path));
         }
     }
 
@@ -97,7 +97,7 @@ struct FolderWatcher {
 impl FolderWatcher {
     /// # Errors
     /// When the system has no more watches to give; the caller looks from time to time instead.
-    fn open(sink: &Sink) -> notify::Result<FolderWatcher> {
+    fn open(sink: &FileSink) -> notify::Result<FolderWatcher> {
         let quiet = {
             let sink = Arc::clone(sink);
             move |result: DebounceEventResult| match result {
@@ -126,12 +126,7 @@ impl FolderWatcher {
     /// Watches exactly these folders from now on. Folders that are not there are passed over: their parents tell when they
     /// come. Says what cannot be watched.
     fn watch(&mut self, wanted: &BTreeSet<PathBuf>) -> Vec<String> {
-        let gone: Vec<PathBuf> = self.folders.difference(wanted).cloned().collect();
-        for folder in gone {
-            // It may be gone from the disk too, and its watch with it.
-            self.debouncer.unwatch(&folder).ok();
-            self.folders.remove(&folder);
-        }
+        self.unwatch(|folder| !wanted.contains(folder));
         let mut troubles = Vec::new();
         for folder in wanted {
             if self.folders.contains(folder) || !folder.is_dir() {
@@ -149,11 +144,10 @@ impl FolderWatcher {
         troubles
     }
 
-    fn forget(&mut self, path: &Path) {
-        let stale: Vec<PathBuf> = self.folders.iter().filter(|folder| folder.starts_with(path)).cloned().collect();
-        for folder in stale {
+    fn unwatch(&mut self, is_stale: impl Fn(&Path) -> bool) {
+        for folder in self.folders.extract_if(.., |folder| is_stale(folder)) {
+            // It may be gone from the disk too, and its watch with it.
             self.debouncer.unwatch(&folder).ok();
-            self.folders.remove(&folder);
         }
     }
 }
@@ -176,7 +170,7 @@ fn is_denied(error: &notify::Error) -> bool {
     matches!(&error.kind, ErrorKind::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
-static FOR_NEXT_TEE: Mutex<Option<Sink>> = Mutex::new(None);
+static FOR_NEXT_TEE: Mutex<Option<FileSink>> = Mutex::new(None);
 
 /// The system's watcher, heard twice: by the debouncer, and by us without delay.
 struct Tee(RecommendedWatcher);

@@ -5,7 +5,7 @@
 use super::found::Found;
 use super::sources::Sources;
 use super::survey::Survey;
-use super::watch::{FileEvent, Lookout, Sink};
+use super::watch::{FileEvent, FileSink, Lookout};
 use crate::process::is_passing;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -86,11 +86,11 @@ impl Surveys {
 pub struct Watching {
     lookout: Lookout,
     surveys: Surveys,
-    sink: Sink,
+    sink: FileSink,
 }
 
 impl Watching {
-    pub fn open(sink: Sink) -> Watching {
+    pub fn open(sink: FileSink) -> Watching {
         Watching { lookout: Lookout::open(&sink), surveys: Surveys::default(), sink }
     }
 

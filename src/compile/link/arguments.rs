@@ -110,7 +110,7 @@ fn is_known(word: &str) -> bool {
     WHOLE.contains(&word) || more("-Wl,") || more("-l")
 }
 
-fn is_input(word: &str) -> bool {
+pub fn is_input(word: &str) -> bool {
     [".o", ".rlib", ".a"].iter().any(|ending| word.ends_with(ending))
 }
 

@@ -1,7 +1,7 @@
 //! Which arguments of a linker are known to mean to wild what they mean to the linker in whose place it links.
 //! Never lives here: how they came about.
 
-use super::arguments::is_shared;
+use super::arguments::{is_input, is_shared};
 
 /// What rustc and the C drivers pass for an ordinary program, in one word.
 const ALONE: &[&str] = &[
@@ -93,7 +93,7 @@ fn joined(word: &str, machine: &mut bool) -> bool {
     }
     // A response file would bring arguments that nobody has looked at.
     let is_path = !word.starts_with(['-', '@']);
-    is_path && ([".o", ".a", ".rlib"].iter().any(|ending| word.ends_with(ending)) || is_shared(word))
+    is_path && (is_input(word) || is_shared(word))
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]

@@ -54,40 +54,34 @@ pub fn hidden_entry(args: impl Iterator<Item = OsString>) -> Option<i32> {
     if let [first, program] = args.as_slice()
         && first.as_os_str() == MERGE
     {
-        let made = owned(&folder).ok().and_then(|()| merged::make(&folder, Path::new(program)));
+        let made = is_owned(&folder).then(|| merged::make(&folder, Path::new(program))).flatten();
         return Some(i32::from(made.is_none()));
     }
-    let linked = owned(&folder).and_then(|()| {
-        report::forget(&folder);
-        link(&folder, &args)
-    });
+    if !is_owned(&folder) {
+        return Some(become_driver(&args));
+    }
+    report::forget(&folder);
     let write = |linker, reason, done: Done| {
         let took = began.elapsed();
         let Done { merged, wants_merged } = done;
         report::write(&folder, &Report { linker, took, reason, merged, wants_merged });
     };
-    match linked {
+    match link(&folder, &args) {
         Ok(done) => {
             write(Linker::Wild, None, done);
             Some(0)
         }
         Err(reason) => {
-            if owned(&folder).is_ok() {
-                write(Linker::Driver, Some(reason), Done::default());
-            }
+            write(Linker::Driver, Some(reason), Done::default());
             Some(become_driver(&args))
         }
     }
 }
 
-/// What is kept in the folder is believed.
-fn owned(folder: &Path) -> Result<(), String> {
-    let kept = fs::symlink_metadata(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    if kept.is_dir() && kept.uid() == Uid::effective().as_raw() && kept.mode() & 0o022 == 0 {
-        Ok(())
-    } else {
-        Err(format!("{} is not a folder of this user alone", folder.display()))
-    }
+/// What is kept in the folder is believed, so nobody else may write there; in another's, nothing is written either.
+fn is_owned(folder: &Path) -> bool {
+    fs::symlink_metadata(folder)
+        .is_ok_and(|kept| kept.is_dir() && kept.uid() == Uid::effective().as_raw() && kept.mode() & 0o022 == 0)
 }
 
 fn link(folder: &Path, args: &[OsString]) -> Result<Done, String> {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 const NAME: &str = "report.json";
@@ -23,7 +23,8 @@ pub enum Linker {
     Driver,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Report {
     pub linker: Linker,
     /// From the start of the linker process; for the driver, until it was called.
@@ -47,16 +48,6 @@ impl Report {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Stored {
-    linker: Linker,
-    took_us: u64,
-    reason: Option<String>,
-    merged: bool,
-    wants_merged: bool,
-}
-
 /// What the last link did. `None` where there is none, or what is there was not written by this program.
 pub fn read(folder: &Path) -> Option<Report> {
     // Neither a link nor something that would make the reader wait.
@@ -70,19 +61,14 @@ pub fn read(folder: &Path) -> Option<Report> {
     if text.len() as u64 > MOST {
         return None;
     }
-    let stored: Stored = serde_json::from_slice(&text).ok()?;
-    let reason = stored.reason.map(|reason| one_line(&reason));
-    let Stored { linker, took_us, merged, wants_merged, .. } = stored;
-    Some(Report { linker, took: Duration::from_micros(took_us), reason, merged, wants_merged })
+    let report: Report = serde_json::from_slice(&text).ok()?;
+    Some(Report { reason: report.reason.as_deref().map(one_line), ..report })
 }
 
 pub fn write(folder: &Path, report: &Report) {
-    let took_us = u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX);
-    let reason = report.reason.as_deref().map(one_line);
-    let Report { linker, merged, wants_merged, .. } = *report;
-    let stored = Stored { linker, took_us, reason, merged, wants_merged };
+    let report = Report { reason: report.reason.as_deref().map(one_line), ..report.clone() };
     // Without a report the link is as good.
-    if let Ok(text) = serde_json::to_vec(&stored) {
+    if let Ok(text) = serde_json::to_vec(&report) {
         let _ = replace(folder, NAME, &text);
     }
 }
@@ -94,17 +80,13 @@ pub fn forget(folder: &Path) {
 
 /// Puts a whole file at a name, or leaves what is there.
 pub fn replace(folder: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let new = temporary(folder, name);
+    // Two links at once must not write one file.
+    let new = folder.join(format!(".{name}.{}", std::process::id()));
     let put = fs::write(&new, content).and_then(|()| fs::rename(&new, folder.join(name)));
     if put.is_err() {
         let _ = fs::remove_file(&new);
     }
     put
-}
-
-/// Two links at once must not write one file.
-pub fn temporary(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!(".{name}.{}", std::process::id()))
 }
 
 /// It is shown in a terminal.
@@ -144,7 +126,7 @@ mod tests {
     fn what_this_program_did_not_write_is_no_report() {
         let folder = tempfile::tempdir().unwrap();
         let long = format!(
-            r#"{{"linker":"wild","took_us":1,"reason":"{}","merged":false,"wants_merged":false}}"#,
+            r#"{{"linker":"wild","took":{{"secs":0,"nanos":1}},"reason":"{}","merged":false,"wants_merged":false}}"#,
             "x".repeat(MOST as usize)
         );
         let hostile = [
@@ -152,12 +134,12 @@ mod tests {
             "{}",
             "null",
             "[]",
-            r#"{"linker":"gold","took_us":1,"reason":null,"merged":false,"wants_merged":false}"#,
-            r#"{"linker":"wild","took_us":-1,"reason":null,"merged":false,"wants_merged":false}"#,
-            r#"{"linker":"wild","took_us":1e99,"reason":null,"merged":false,"wants_merged":false}"#,
-            r#"{"linker":"wild","took_us":1,"reason":7,"merged":false,"wants_merged":false}"#,
-            r#"{"linker":"wild","took_us":1,"reason":null,"merged":false,"wants_merged":false,"more":1}"#,
-            r#"{"linker":"wild","took_us":1"#,
+            r#"{"linker":"gold","took":{"secs":0,"nanos":1},"reason":null,"merged":false,"wants_merged":false}"#,
+            r#"{"linker":"wild","took":{"secs":-1,"nanos":0},"reason":null,"merged":false,"wants_merged":false}"#,
+            r#"{"linker":"wild","took":{"secs":1e99,"nanos":0},"reason":null,"merged":false,"wants_merged":false}"#,
+            r#"{"linker":"wild","took":{"secs":0,"nanos":1},"reason":7,"merged":false,"wants_merged":false}"#,
+            r#"{"linker":"wild","took":{"secs":0,"nanos":1},"reason":null,"merged":false,"wants_merged":false,"more":1}"#,
+            r#"{"linker":"wild","took":{"secs":1"#,
             &long,
         ];
         for text in hostile {
@@ -167,7 +149,7 @@ mod tests {
         fs::remove_file(folder.path().join(NAME)).unwrap();
         fs::write(
             folder.path().join("other"),
-            r#"{"linker":"wild","took_us":1,"reason":null,"merged":false,"wants_merged":false}"#,
+            r#"{"linker":"wild","took":{"secs":0,"nanos":1},"reason":null,"merged":false,"wants_merged":false}"#,
         )
         .unwrap();
         std::os::unix::fs::symlink("other", folder.path().join(NAME)).unwrap();

@@ -39,7 +39,7 @@ pub struct Change {
 
 /// What a call's arguments say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct CallFacts {
     pub crate_name: String,
     pub extra_filename: String,
     pub out_dir: PathBuf,
@@ -74,7 +74,7 @@ pub fn hidden_entry(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
     let program = args.next()?;
     let args: Vec<OsString> = args.collect();
     let words: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let facts = Facts::of(&words);
+    let facts = CallFacts::of(&words);
     // Cargo asks with this name which files rustc would make.
     if !facts.crate_name.trim_matches('_').is_empty() {
         let written = Call::of_this_process(&program, &args).map(|call| call.write(&folder));
@@ -89,7 +89,7 @@ pub fn hidden_entry(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
     Some(127)
 }
 
-fn file(folder: &Path, facts: &Facts) -> PathBuf {
+fn file(folder: &Path, facts: &CallFacts) -> PathBuf {
     folder.join(format!("{}.json", facts.stem()))
 }
 
@@ -114,7 +114,7 @@ impl Call {
     }
 
     fn write(&self, folder: &Path) -> io::Result<()> {
-        let facts = Facts::of(&self.args);
+        let facts = CallFacts::of(&self.args);
         // Made for its owner alone: a build script may have put a secret into the environment.
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(&serde_json::to_vec(self)?)?;
@@ -134,8 +134,8 @@ impl Call {
         calls.collect()
     }
 
-    pub fn facts(&self) -> Facts {
-        Facts::of(&self.args)
+    pub fn facts(&self) -> CallFacts {
+        CallFacts::of(&self.args)
     }
 
     /// Whether cargo would make the same changes in that environment.
@@ -226,11 +226,11 @@ impl Call {
     }
 }
 
-impl Facts {
-    fn of(args: &[String]) -> Facts {
+impl CallFacts {
+    fn of(args: &[String]) -> CallFacts {
         // Arguments are given to the compiler as lines.
         let odd = args.iter().any(|arg| arg.contains(['\n', '\r']));
-        let mut facts = Facts { odd, ..Facts::default() };
+        let mut facts = CallFacts { odd, ..CallFacts::default() };
         let mut args = args.iter().map(String::as_str);
         while let Some(arg) = args.next() {
             let mut value = || args.next().unwrap_or_default();

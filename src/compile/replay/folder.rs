@@ -1,7 +1,8 @@
 //! The folder in which calls are run again.
 //! Never lives here: which calls, and running them.
 
-use super::call::Facts;
+use super::call::CallFacts;
+use super::not_replayable::NotReplayable;
 use crate::process::private;
 use crate::report::short;
 use nix::fcntl::{Flock, FlockArg};
@@ -21,10 +22,11 @@ pub struct Folder {
 }
 
 impl Folder {
-    pub fn open(path: PathBuf, line_tables: bool) -> Result<Folder, String> {
-        let tried = |error: io::Error| format!("{}: {error}", short(&path));
+    pub fn open(path: PathBuf, line_tables: bool) -> Result<Folder, NotReplayable> {
+        let tried = |error: io::Error| NotReplayable::refused(format!("{}: {error}", short(&path)), &error);
         if path.to_str().is_none_or(|name| name.contains(['\n', '\r'])) {
-            return Err(format!("{} has a name that cannot be given to rustc as a line", short(&path)));
+            let why = format!("{} has a name that cannot be given to rustc as a line", short(&path));
+            return Err(NotReplayable::Unfit(why));
         }
         for inner in ["deps", "incremental", "link", "program", "records"].map(|inner| path.join(inner)) {
             private::folder(&inner).map_err(tried)?;
@@ -33,7 +35,7 @@ impl Folder {
         lock.create(true).truncate(false).write(true).mode(0o600).custom_flags(O_NOFOLLOW | O_NONBLOCK);
         let file = lock.open(path.join("lock"));
         let lock = Flock::lock(file.map_err(tried)?, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| format!("another session compiles in {}", short(&path)))?;
+            .map_err(|_| NotReplayable::Unfit(format!("another session compiles in {}", short(&path))))?;
         let folder = Folder { path: path.clone(), line_tables, lock };
         folder.clear().map_err(tried)?;
         Ok(folder)
@@ -69,7 +71,7 @@ impl Folder {
     }
 
     /// A cache that a compiler could not live with.
-    pub fn forget_cache(&self, facts: &Facts) {
+    pub fn forget_cache(&self, facts: &CallFacts) {
         let name = format!("{}-", facts.crate_name);
         let caches = fs::read_dir(self.incremental()).into_iter().flatten().filter_map(Result::ok);
         for cache in caches.filter(|cache| cache.file_name().to_string_lossy().starts_with(&name)) {

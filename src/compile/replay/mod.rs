@@ -4,18 +4,22 @@
 //! Never lives here: when to build, and cargo's own runs.
 
 pub mod call;
+mod compilation;
 mod compiler;
 mod folder;
+mod not_replayable;
 mod plan;
 mod record;
-pub mod run;
+mod run;
 mod schedule;
 mod surroundings;
 mod unit;
 
+pub use compilation::{RustcSaid, RustcSink};
 pub use folder::Folder;
-pub use plan::{Lesson, Plan, Work, Workspace};
-pub use run::{Doubt, Outcome, Run, Said, Step};
+pub use not_replayable::NotReplayable;
+pub use plan::{CargoBuild, Lesson, Plan};
+pub use run::{CrateSpan, ReplayOutcome, ReplayRun};
 
 use crate::compile::stamp::content_of;
 use crate::compile::{link, project};
@@ -23,12 +27,17 @@ use crate::config;
 use crate::process::{Ground, Launcher, Leaving, Stdin, is_passing};
 use crate::report::short;
 use cargo_metadata::{Metadata, PackageId};
+use compilation::Compilers;
 use compiler::Compiler;
+use plan::Workspace;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
 
 /// Below cargo's folder: what is this command's, where calls are written down, and where they are run again.
 pub const OURS: &str = "hotrun";
@@ -38,49 +47,47 @@ const REPLAY: &str = "replay";
 /// What replay needs of the project, or why it cannot be had.
 #[derive(Debug)]
 pub struct Replay {
-    pub launcher: Launcher,
+    launcher: Launcher,
     build: config::Build,
     root: PathBuf,
     target_dir: PathBuf,
-    folder: Result<Folder, String>,
+    folder: Result<Folder, NotReplayable>,
     members: BTreeSet<PackageId>,
     /// A package that cargo compiles and that needs one of the workspace.
     outsider: Option<String>,
-    plan: Result<Plan, String>,
+    plan: Result<Plan, NotReplayable>,
     /// A linker that breaks is not used again in this session.
     pub own_linker: bool,
 }
 
 impl Replay {
     pub fn open(build: &config::Build, metadata: &Metadata, target_dir: &Path, launcher: Launcher) -> Replay {
+        let unbuilt = NotReplayable::NoPlan("nothing was built yet".to_owned());
         let mut replay = Replay {
             launcher,
             build: build.clone(),
             root: metadata.workspace_root.clone().into_std_path_buf(),
             target_dir: target_dir.to_path_buf(),
-            folder: Err("nothing was built yet".to_owned()),
+            folder: Err(unbuilt.clone()),
             members: BTreeSet::new(),
             outsider: None,
-            plan: Err("nothing was built yet".to_owned()),
+            plan: Err(unbuilt),
             own_linker: true,
         };
-        replay.set_metadata(metadata);
+        replay.follow(build, metadata);
         replay
     }
 
-    /// What is built is this from now on; the folder follows when cargo is started next.
-    pub fn set_build(&mut self, build: &config::Build) {
+    /// What is built is this from now on, of these packages; the folder follows when cargo is started next.
+    pub fn follow(&mut self, build: &config::Build, metadata: &Metadata) {
         self.build = build.clone();
-    }
-
-    pub fn set_metadata(&mut self, metadata: &Metadata) {
         self.members = metadata.workspace_members.iter().cloned().collect();
         self.outsider = project::outsider(metadata);
     }
 
     /// Has the calls of a cargo written down, where nothing forbids it now. What was known of the build before is not any more.
     pub fn wrap(&mut self, command: &mut Command) {
-        self.plan = Err("what cargo has built is still being looked at".to_owned());
+        self.forget("what cargo has built is still being looked at");
         match self.prepare_calls() {
             Ok(wrapper) => {
                 self.prepare_folder();
@@ -93,11 +100,13 @@ impl Replay {
         }
     }
 
-    fn prepare_calls(&self) -> Result<PathBuf, String> {
+    fn prepare_calls(&self) -> Result<PathBuf, NotReplayable> {
         if !self.build.replay {
-            return Err("replay is switched off".to_owned());
+            return Err(NotReplayable::Unfit("replay is switched off".to_owned()));
         }
-        forbidden(&self.build, &self.root)?;
+        if let Some(why) = forbidden(&self.build, &self.root) {
+            return Err(NotReplayable::Unfit(why));
+        }
         wrapper(&self.own(&[CALLS])?)
     }
 
@@ -114,9 +123,10 @@ impl Replay {
     }
 
     /// A folder of ours that others can neither write to nor read: calls may hold what is secret, and are believed.
-    fn own(&self, names: &[&str]) -> Result<PathBuf, String> {
+    fn own(&self, names: &[&str]) -> Result<PathBuf, NotReplayable> {
         let names = [&[OURS], names].concat();
-        Ground::new(&self.root).own(&self.target_dir, &names).map_err(|error| error.to_string())
+        let own = Ground::new(&self.root).own(&self.target_dir, &names);
+        own.map_err(|error| NotReplayable::refused(error.to_string(), &error))
     }
 
     fn calls(&self) -> PathBuf {
@@ -124,13 +134,11 @@ impl Replay {
     }
 
     /// What cargo's build is to be learnt from, where anything can be.
-    ///
-    /// # Errors
-    /// Why nothing can.
-    pub fn workspace(&self) -> Result<Workspace, String> {
+    pub fn workspace(&self) -> Result<Workspace, NotReplayable> {
         let folder = self.folder.as_ref().map_err(Clone::clone)?;
         if let Some(outsider) = &self.outsider {
-            return Err(format!("{outsider}, which is no member of the workspace, needs one that is"));
+            let why = format!("{outsider}, which is no member of the workspace, needs one that is");
+            return Err(NotReplayable::Unfit(why));
         }
         Ok(Workspace {
             members: self.members.clone(),
@@ -142,30 +150,22 @@ impl Replay {
     }
 
     /// From now on there is this plan, or none.
-    pub fn learn(&mut self, plan: Result<Plan, String>) {
+    pub fn learn(&mut self, plan: Result<Plan, NotReplayable>) {
         self.plan = plan;
     }
 
     pub fn forget(&mut self, why: &str) {
-        self.plan = Err(why.to_owned());
+        self.plan = Err(NotReplayable::NoPlan(why.to_owned()));
     }
 
     /// What is to be compiled, now that those files have changed.
-    ///
-    /// # Errors
-    /// Why cargo has to be asked.
-    pub fn decide(&self, changed: &BTreeSet<PathBuf>) -> Result<Work, String> {
-        let (plan, folder) = (self.plan.as_ref(), self.folder.as_ref());
-        folder.map_err(Clone::clone)?;
-        let work = plan.map_err(Clone::clone)?.decide(changed)?;
-        match work.cold {
-            Some(name) => Err(format!("{name} is not prepared for replay yet")),
-            None => Ok(work),
-        }
+    pub fn decide(&self, changed: &BTreeSet<PathBuf>) -> Result<Vec<usize>, NotReplayable> {
+        self.folder.as_ref().map_err(Clone::clone)?;
+        self.plan.as_ref().map_err(Clone::clone)?.decide(changed)
     }
 
     /// What is worth compiling before it is needed.
-    pub fn preparation(&self) -> Option<Work> {
+    pub fn preparation(&self) -> Option<Vec<usize>> {
         let work = self.plan.as_ref().ok()?.work();
         self.folder.is_ok().then_some(work)
     }
@@ -178,55 +178,71 @@ impl Replay {
             if Some(number) != edited && Some(number) != program {
                 one.waiting = None;
             } else if one.waiting.is_none() {
+                let own_linker = one.unit.facts.is_linked_by(self.own_linker);
                 // Without one, the next time takes what the first has taken.
-                one.waiting = Compiler::start(
-                    &self.launcher,
-                    &one.unit.call,
-                    folder,
-                    one.unit.facts.is_linked_by(self.own_linker),
-                )
-                .ok();
+                one.waiting = Compiler::start(&self.launcher, &one.unit.call, folder, own_linker).ok();
             }
         }
     }
 
     /// Makes what the next link is faster with, of the program that was linked last.
     pub fn merge(&self) -> Option<Leaving> {
-        let (Ok(plan), Ok(folder)) = (&self.plan, &self.folder) else { return None };
+        let folder = self.folder.as_ref().ok()?;
         let mut command = Command::new(format!("/proc/{}/exe", std::process::id()));
-        command
-            .arg(link::MERGE)
-            .arg(folder.program(&plan.crates.last()?.unit.target.name))
-            .env(link::FOLDER, folder.link());
-        command.env("TMPDIR", folder.temporary());
+        command.arg(link::MERGE).arg(self.program()?);
+        command.env(link::FOLDER, folder.link()).env("TMPDIR", folder.temporary());
         let running = self.launcher.start(&command, Stdio::null(), Stdio::null(), Stdin::Null, &[], false).ok()?;
         running.to_background();
         running.leave().ok()
     }
 
-    pub fn parts(&mut self) -> Option<(&mut Plan, &Folder)> {
-        Some((self.plan.as_mut().ok()?, self.folder.as_ref().ok()?))
+    pub fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref().ok()
     }
 
-    /// Before a run, when no other is under way.
-    pub fn clear(&mut self) {
-        if let Ok(plan) = &mut self.plan {
-            // Objects that one of them still removes are the next one's to make.
-            plan.crates.iter_mut().for_each(|one| one.leaving = None);
+    /// The program that the last run has made.
+    pub fn program(&self) -> Option<PathBuf> {
+        let name = &self.plan.as_ref().ok()?.crates.last()?.unit.target.name;
+        Some(self.folder.as_ref().ok()?.program(name))
+    }
+
+    /// Starts a run, when no other is under way; none where the plan was forgotten. `in_background`: nobody waits for it.
+    pub fn start(&mut self, now: Instant, work: Vec<usize>, sink: RustcSink, in_background: bool) -> Option<ReplayRun> {
+        let at_once = self.at_once();
+        let (Ok(plan), Ok(folder)) = (&mut self.plan, &self.folder) else { return None };
+        // Objects that one of them still removes are the next one's to make.
+        plan.crates.iter_mut().for_each(|one| one.leaving = None);
+        // What cannot be removed is in nobody's way.
+        folder.clear().ok();
+        let (launcher, own_linker) = (self.launcher.clone(), self.own_linker);
+        let compilers = Compilers { launcher, sink, allowance: Arc::default(), own_linker, in_background };
+        let mut run = ReplayRun::new(now, plan, work, at_once, compilers);
+        run.begin(now, plan, folder);
+        Some(run)
+    }
+
+    /// What came of a run, when it has come to its end.
+    pub fn go_on(&mut self, now: Instant, run: &mut ReplayRun) -> Option<ReplayOutcome> {
+        match (&mut self.plan, &self.folder) {
+            (Ok(plan), Ok(folder)) => run.go_on(now, plan, folder),
+            (Ok(_) | Err(_), _) => Some(ReplayOutcome::Gone),
         }
-        if let Ok(folder) = &self.folder {
-            // What cannot be removed is in nobody's way.
-            folder.clear().ok();
-        }
+    }
+
+    /// How many compilers run at once, as cargo would have it.
+    fn at_once(&self) -> usize {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let asked = self.build.jobs.as_ref().and_then(|jobs| jobs.parse().ok());
+        asked.unwrap_or(processors)
     }
 }
 
 /// The name under which this program is the wrapper: cargo compiles the crates of the workspace again when it is a new one. It is
 /// new when the calls are gone that were written down, or are not of the form that is understood here.
-fn wrapper(calls: &Path) -> Result<PathBuf, String> {
-    let tried = |error: io::Error| format!("{}: {error}", short(calls));
+fn wrapper(calls: &Path) -> Result<PathBuf, NotReplayable> {
+    let tried = |error: io::Error| NotReplayable::refused(format!("{}: {error}", short(calls)), &error);
     let program = std::env::current_exe().ok().filter(|program| program.is_file());
-    let program = program.ok_or("this program's own file is gone")?;
+    let program = program.ok_or_else(|| NotReplayable::Unfit("this program's own file is gone".to_owned()))?;
     let prefix = format!("rustc-{}-", call::VERSION);
     let entries = fs::read_dir(calls).map_err(tried)?.filter_map(Result::ok).map(|entry| entry.path());
     let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
@@ -246,21 +262,21 @@ fn wrapper(calls: &Path) -> Result<PathBuf, String> {
 }
 
 /// Settings of the user's with which calls cannot be written down, or not be understood.
-fn forbidden(build: &config::Build, root: &Path) -> Result<(), String> {
+fn forbidden(build: &config::Build, root: &Path) -> Option<String> {
     let names = [call::WRAPPER, "CARGO_BUILD_RUSTC_WORKSPACE_WRAPPER", "RUSTC_WRAPPER", "CARGO_BUILD_RUSTC_WRAPPER"];
     if let Some(name) = names.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
-        return Err(format!("{name} is set"));
+        return Some(format!("{name} is set"));
     }
     if build.triple.as_ref().is_some_and(|triple| triple.ends_with(".json")) {
-        return Err("the target is described by a file".to_owned());
+        return Some("the target is described by a file".to_owned());
     }
     let said = |text: &str| text.contains("rustc-workspace-wrapper") || text.contains("rustc-wrapper");
     for setting in &build.cargo_config {
         if said(setting) {
-            return Err("--config sets a wrapper of rustc".to_owned());
+            return Some("--config sets a wrapper of rustc".to_owned());
         }
         if !setting.contains('=') {
-            return Err("--config names a file".to_owned());
+            return Some("--config names a file".to_owned());
         }
     }
     for path in project::cargo_config_files(root) {
@@ -268,14 +284,14 @@ fn forbidden(build: &config::Build, root: &Path) -> Result<(), String> {
             Ok(text) => text,
             // What nobody can read at all is passed over by cargo, too.
             Err(error) if !is_passing(&error) && error.kind() != io::ErrorKind::InvalidData => continue,
-            Err(error) => return Err(format!("{}: {error}", short(&path))),
+            Err(error) => return Some(format!("{}: {error}", short(&path))),
         };
         if said(&text) {
-            return Err(format!("{} sets a wrapper of rustc", short(&path)));
+            return Some(format!("{} sets a wrapper of rustc", short(&path)));
         }
         if text.lines().any(|line| line.trim_start().starts_with("include")) {
-            return Err(format!("{} includes other files", short(&path)));
+            return Some(format!("{} includes other files", short(&path)));
         }
     }
-    Ok(())
+    None
 }

@@ -2,15 +2,16 @@
 //! they are made, and in which order they need each other.
 //! Never lives here: running anything.
 
-use super::call::{Call, Facts};
+use super::call::{Call, CallFacts};
 use super::compiler::{self, Compiler};
+use super::not_replayable::NotReplayable;
 use super::record::Record;
 use super::schedule::with_dependents;
 use super::surroundings::Surroundings;
-use super::unit::{Inputs, Unit, reads_ours, unread};
+use super::unit::{Inputs, Unit, reads_ours};
 use crate::compile::build::Script;
 use crate::compile::stamp;
-use crate::process::{Leaving, inherited, is_passing};
+use crate::process::{Leaving, inherited};
 use crate::report::short;
 use cargo_metadata::{Artifact, PackageId, Target, TargetKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -31,20 +32,26 @@ pub struct Workspace {
     pub line_tables: bool,
 }
 
-/// What there is to learn from, when cargo has built.
-#[derive(Debug, Clone)]
-pub struct Lesson {
+/// A build of cargo's, as it has told of it.
+#[derive(Debug)]
+pub struct CargoBuild {
     pub units: Vec<Artifact>,
     pub scripts: Vec<Script>,
     pub executable: PathBuf,
+    /// When cargo was started.
+    pub began: SystemTime,
+}
+
+/// What there is to learn from, when cargo has built.
+#[derive(Debug)]
+pub struct Lesson {
+    pub build: CargoBuild,
     /// All inputs that cargo names.
     pub inputs: Vec<PathBuf>,
     /// What says how to build, there or not.
     pub settings: Vec<PathBuf>,
     /// Folders all of whose files are inputs of a build script: that of its package, or one that it names.
     pub whole: Vec<PathBuf>,
-    /// When cargo was started.
-    pub began: SystemTime,
     pub workspace: Workspace,
 }
 
@@ -76,31 +83,19 @@ pub struct Slot {
     pub begun: bool,
 }
 
-/// The crates to compile.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Work {
-    pub crates: Vec<usize>,
-    /// One of those was not compiled here yet, so there is no incremental cache for it.
-    pub cold: Option<String>,
-}
-
 impl Lesson {
     /// Of `whole`: folders that scripts name, and those of packages whose script names nothing.
     fn folders(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
-        let is_named = |folder: &PathBuf| self.scripts.iter().any(|script| script.inputs.contains(folder));
+        let is_named = |folder: &PathBuf| self.build.scripts.iter().any(|script| script.inputs.contains(folder));
         self.whole.iter().cloned().partition(is_named)
     }
 }
 
 impl Plan {
-    /// # Errors
-    /// Why no crate can be compiled without cargo.
-    pub fn learn(lesson: Lesson) -> Result<Plan, String> {
-        if let Some(path) = lesson.scripts.iter().find_map(|script| script.missing.as_ref()) {
-            return Err(format!(
-                "a build script depends on {}, which is not there, so every build runs it",
-                short(path)
-            ));
+    pub fn learn(lesson: Lesson) -> Result<Plan, NotReplayable> {
+        if let Some(path) = lesson.build.scripts.iter().find_map(|script| script.missing.as_ref()) {
+            let why = format!("a build script depends on {}, which is not there, so every build runs it", short(path));
+            return Err(NotReplayable::Unfit(why));
         }
         let calls = Captured::read(&lesson.workspace.calls);
         let (candidates, excluded) = sort(&lesson, &calls)?;
@@ -121,7 +116,7 @@ impl Plan {
                     needs.insert(*number);
                 }
             }
-            let inputs = Inputs::read(call, facts, &facts.out_dir).map_err(|error| unread(facts, &error))?;
+            let inputs = Inputs::read(call, facts, &facts.out_dir)?;
             let number = crates.len();
             places.extend(facts.outputs(&facts.out_dir).into_iter().map(|path| (path, number)));
             let unit = Unit {
@@ -138,16 +133,13 @@ impl Plan {
         let plan = surround(lesson, crates, &calls)?;
         // A newer build is on its way, which will see it.
         match plan.surroundings.written_since(plan.began) {
-            Some(path) => Err(format!("{} was written while cargo built", short(path))),
+            Some(path) => Err(NotReplayable::NoPlan(format!("{} was written while cargo built", short(path)))),
             None => Ok(plan),
         }
     }
 
     /// What is to be compiled, now that those files have changed.
-    ///
-    /// # Errors
-    /// Why cargo has to be asked.
-    pub fn decide(&self, changed: &BTreeSet<PathBuf>) -> Result<Work, String> {
+    pub fn decide(&self, changed: &BTreeSet<PathBuf>) -> Result<Vec<usize>, NotReplayable> {
         for path in changed {
             if let Some(folder) = self.nameless.iter().find(|folder| path.starts_with(folder)) {
                 return Err(names_no_inputs(folder));
@@ -155,13 +147,20 @@ impl Plan {
             let is_source = self.is_source(path);
             let is_other = self.surroundings.contains(path) || self.named.iter().any(|folder| path.starts_with(folder));
             if !is_source || is_other {
-                return Err(format!("{} changed", short(path)));
+                return Err(NotReplayable::Changed(path.clone()));
             }
         }
         if let Some(path) = self.surroundings.changed() {
-            return Err(format!("{} changed", short(path)));
+            return Err(NotReplayable::Changed(path.to_path_buf()));
         }
-        Ok(self.work())
+        let work = self.work();
+        match work.iter().map(|number| &self.crates[*number]).find(|one| one.record.is_none()) {
+            // There is no incremental cache for it.
+            Some(cold) => {
+                Err(NotReplayable::NoPlan(format!("{} is not prepared for replay yet", cold.unit.facts.crate_name)))
+            }
+            None => Ok(work),
+        }
     }
 
     /// Of a crate here, by this name or by way of a link.
@@ -175,12 +174,9 @@ impl Plan {
     }
 
     /// All crates that are not as their sources are.
-    pub fn work(&self) -> Work {
+    pub fn work(&self) -> Vec<usize> {
         let needs: Vec<Vec<usize>> = self.crates.iter().map(|one| one.unit.needs.clone()).collect();
-        let crates = with_dependents(&needs, |number| !self.crates[number].is_current());
-        let cold = crates.iter().find(|number| self.crates[**number].record.is_none());
-        let cold = cold.map(|number| self.crates[*number].unit.facts.crate_name.clone());
-        Work { crates, cold }
+        with_dependents(&needs, |number| !self.crates[number].is_current())
     }
 
     /// Everything the program is made of, as far as is known now.
@@ -236,7 +232,7 @@ struct Captured {
 struct One {
     file: PathBuf,
     call: Call,
-    facts: Facts,
+    facts: CallFacts,
 }
 
 impl Captured {
@@ -271,11 +267,11 @@ impl Captured {
 type Chosen<'l> = BTreeMap<usize, &'l Artifact>;
 
 /// Calls of workspace members: those that can be run again, and those that cannot.
-fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usize>), String> {
+fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usize>), NotReplayable> {
     let (mut candidates, mut excluded) = (Chosen::new(), Vec::new());
-    for unit in lesson.units.iter().filter(|unit| lesson.workspace.members.contains(&unit.package_id)) {
+    for unit in lesson.build.units.iter().filter(|unit| lesson.workspace.members.contains(&unit.package_id)) {
         let Some(index) = calls.of(unit) else {
-            return Err(format!("how cargo compiles {} is not known yet", unit.target.name));
+            return Err(NotReplayable::NoPlan(format!("how cargo compiles {} is not known yet", unit.target.name)));
         };
         let One { file, call, facts } = &calls.all[index];
         let compiled_for_compiling =
@@ -284,7 +280,7 @@ fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usi
         let whole = lesson.whole.iter().any(|folder| manifest.parent() == Some(folder));
         let read = match Inputs::read(call, facts, &facts.out_dir) {
             // Not a reason to leave this crate to cargo for good.
-            Err(error) if is_passing(&error) => return Err(unread(facts, &error)),
+            Err(why) if why.passes() => return Err(why),
             read => read.ok(),
         };
         // Whoever stands between this program and cargo may give it variables, as rustup does.
@@ -300,7 +296,8 @@ fn sort<'l>(lesson: &'l Lesson, calls: &Captured) -> Result<(Chosen<'l>, Vec<usi
             (is_config || *path == manifest || **path == lesson.workspace.root_manifest) && stamp::is_newer(path, file)
         });
         if let (Some(path), true) = (old, is_program(lesson, unit)) {
-            return Err(format!("{} was written after cargo compiled {}", short(path), unit.target.name));
+            let why = format!("{} was written after cargo compiled {}", short(path), unit.target.name);
+            return Err(NotReplayable::NoPlan(why));
         }
         let fits = fits && old.is_none() && ours.is_none();
         if facts.can_run_again() && !compiled_for_compiling && !whole && fits {
@@ -318,7 +315,7 @@ fn choose<'l>(
     calls: &Captured,
     mut candidates: Chosen<'l>,
     mut excluded: Vec<usize>,
-) -> Result<Chosen<'l>, String> {
+) -> Result<Chosen<'l>, NotReplayable> {
     while let Some(index) = excluded.pop() {
         let below = calls.all[index].facts.externs.iter().filter_map(|path| calls.by_path.get(path));
         excluded.extend(below.filter(|below| candidates.remove(below).is_some()));
@@ -327,8 +324,10 @@ fn choose<'l>(
     let Some(program) = program else {
         return Err(match lesson.folders().1.first() {
             Some(folder) => names_no_inputs(folder),
-            None => "the program's own crate is not compiled incrementally, or not in a way that is understood here"
-                .to_owned(),
+            None => NotReplayable::Unfit(
+                "the program's own crate is not compiled incrementally, or not in a way that is understood here"
+                    .to_owned(),
+            ),
         });
     };
     let mut needed = BTreeSet::new();
@@ -344,7 +343,7 @@ fn choose<'l>(
 }
 
 fn is_program(lesson: &Lesson, unit: &Artifact) -> bool {
-    unit.executable.as_ref().is_some_and(|path| path.as_std_path() == lesson.executable)
+    unit.executable.as_ref().is_some_and(|path| path.as_std_path() == lesson.build.executable)
 }
 
 /// Those that are needed before those that need them.
@@ -365,11 +364,14 @@ fn in_order(chosen: &[usize], calls: &Captured) -> Vec<usize> {
     order
 }
 
-fn names_no_inputs(folder: &Path) -> String {
-    format!("the build script of {} names no inputs (cargo::rerun-if-changed), so any change runs it", short(folder))
+fn names_no_inputs(folder: &Path) -> NotReplayable {
+    let folder = short(folder);
+    NotReplayable::Unfit(format!(
+        "the build script of {folder} names no inputs (cargo::rerun-if-changed), so any change runs it"
+    ))
 }
 
-fn surround(lesson: Lesson, crates: Vec<Slot>, calls: &Captured) -> Result<Plan, String> {
+fn surround(lesson: Lesson, crates: Vec<Slot>, calls: &Captured) -> Result<Plan, NotReplayable> {
     let now = SystemTime::now();
     let mut surroundings = Surroundings::default();
     let (named, nameless) = lesson.folders();
@@ -382,7 +384,7 @@ fn surround(lesson: Lesson, crates: Vec<Slot>, calls: &Captured) -> Result<Plan,
     for path in lesson.settings.iter().filter(|path| !own.contains(*path)) {
         surroundings.add_file(path, now);
     }
-    for script in &lesson.scripts {
+    for script in &lesson.build.scripts {
         surroundings.add_artifact(&script.output);
         for path in &script.inputs {
             if own.contains(path) {
@@ -394,7 +396,7 @@ fn surround(lesson: Lesson, crates: Vec<Slot>, calls: &Captured) -> Result<Plan,
         }
     }
     let in_plan: BTreeSet<&str> = crates.iter().map(|one| one.unit.facts.crate_name.as_str()).collect();
-    for unit in &lesson.units {
+    for unit in &lesson.build.units {
         let is_own = crates.iter().any(|one| one.unit.is_of(&unit.package_id, &unit.target));
         if is_own {
             continue;
@@ -403,7 +405,7 @@ fn surround(lesson: Lesson, crates: Vec<Slot>, calls: &Captured) -> Result<Plan,
         if let Some(index) = calls.of(unit) {
             let One { call, facts, .. } = &calls.all[index];
             // Also where they are sources of a crate of the plan, too.
-            let inputs = Inputs::read(call, facts, &facts.out_dir).map_err(|error| unread(facts, &error))?;
+            let inputs = Inputs::read(call, facts, &facts.out_dir)?;
             inputs.sources.iter().for_each(|path| surroundings.add_file(path, now));
         }
     }
@@ -413,5 +415,5 @@ fn surround(lesson: Lesson, crates: Vec<Slot>, calls: &Captured) -> Result<Plan,
     for one in &crates {
         surroundings.add_artifact(&one.unit.call.program);
     }
-    Ok(Plan { crates, surroundings, nameless, named, other_inputs, began: lesson.began })
+    Ok(Plan { crates, surroundings, nameless, named, other_inputs, began: lesson.build.began })
 }

@@ -15,11 +15,11 @@ pub struct Schedule {
 struct Crate {
     needs: Vec<usize>,
     links: bool,
-    state: State,
+    state: CrateState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum CrateState {
     /// Not part of this run: it is as it should be.
     Fresh,
     Waiting,
@@ -34,7 +34,7 @@ impl Schedule {
     /// `crates`: for each, the numbers of those it needs directly, and whether it is linked. `wanted`: which are compiled.
     pub fn new(crates: impl IntoIterator<Item = (Vec<usize>, bool)>, wanted: &[usize], at_once: usize) -> Schedule {
         let crates = crates.into_iter().enumerate().map(|(number, (needs, links))| {
-            let state = if wanted.contains(&number) { State::Waiting } else { State::Fresh };
+            let state = if wanted.contains(&number) { CrateState::Waiting } else { CrateState::Fresh };
             Crate { needs, links, state }
         });
         Schedule { crates: crates.collect(), at_once: at_once.max(1), stopped: false }
@@ -46,7 +46,7 @@ impl Schedule {
         let mut begun = Vec::new();
         while !self.stopped && self.compiling() < self.at_once {
             let Some(next) = (0..self.crates.len()).find(|number| self.may_begin(*number)) else { break };
-            self.crates[next].state = State::Compiling;
+            self.crates[next].state = CrateState::Compiling;
             begun.push(next);
         }
         begun
@@ -54,15 +54,15 @@ impl Schedule {
 
     /// It has written its metadata.
     pub fn metadata(&mut self, number: usize) {
-        if let Some(one) = self.crates.get_mut(number).filter(|one| one.state == State::Compiling) {
-            one.state = State::Metadata;
+        if let Some(one) = self.crates.get_mut(number).filter(|one| one.state == CrateState::Compiling) {
+            one.state = CrateState::Metadata;
         }
     }
 
     /// It has come to its end. After a failure nothing more begins.
     pub fn ended(&mut self, number: usize, success: bool) {
         if let Some(one) = self.crates.get_mut(number) {
-            one.state = if success { State::Done } else { State::Failed };
+            one.state = if success { CrateState::Done } else { CrateState::Failed };
         }
         self.stopped |= !success;
     }
@@ -74,23 +74,23 @@ impl Schedule {
 
     /// Whether nothing is under way, and nothing will be.
     pub fn is_over(&self) -> bool {
-        self.compiling() == 0 && (self.stopped || self.crates.iter().all(|one| one.state != State::Waiting))
+        self.compiling() == 0 && (self.stopped || self.crates.iter().all(|one| one.state != CrateState::Waiting))
     }
 
     fn compiling(&self) -> usize {
-        self.crates.iter().filter(|one| matches!(one.state, State::Compiling | State::Metadata)).count()
+        self.crates.iter().filter(|one| matches!(one.state, CrateState::Compiling | CrateState::Metadata)).count()
     }
 
     fn may_begin(&self, number: usize) -> bool {
         let one = &self.crates[number];
         let ready = |needed: &usize| match self.crates[*needed].state {
-            State::Fresh | State::Done => true,
-            State::Metadata => !one.links,
-            State::Waiting | State::Compiling | State::Failed => false,
+            CrateState::Fresh | CrateState::Done => true,
+            CrateState::Metadata => !one.links,
+            CrateState::Waiting | CrateState::Compiling | CrateState::Failed => false,
         };
         // Whoever links needs the code of all below, not only of those it names.
         let needs = if one.links { self.all_below(number) } else { one.needs.clone() };
-        one.state == State::Waiting && needs.iter().all(ready)
+        one.state == CrateState::Waiting && needs.iter().all(ready)
     }
 
     fn all_below(&self, number: usize) -> Vec<usize> {

@@ -1,14 +1,14 @@
 //! A crate as cargo compiles it for the program: what is known of it, and does not change until cargo builds again.
 //! Never lives here: how and when it is compiled here (`plan`, `run`), and what came of it (`record`).
 
-use super::call::{Call, Facts};
+use super::call::{Call, CallFacts};
 use super::folder::program;
+use super::not_replayable::NotReplayable;
 use crate::compile::dep_info;
 use crate::compile::places::plain;
 use cargo_metadata::{PackageId, Target};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct Unit {
     pub package: PackageId,
     pub target: Target,
     pub call: Call,
-    pub facts: Facts,
+    pub facts: CallFacts,
     /// Those it needs directly, of those in the plan.
     pub needs: Vec<usize>,
     /// Where crates of the plan are found that it is given: by cargo's path, the path here.
@@ -49,18 +49,17 @@ pub struct Inputs {
 
 impl Inputs {
     /// From what rustc wrote beside the crate in that folder.
-    pub fn read(call: &Call, facts: &Facts, folder: &Path) -> io::Result<Inputs> {
-        let text = fs::read_to_string(facts.dep_info(folder))?;
+    pub fn read(call: &Call, facts: &CallFacts, folder: &Path) -> Result<Inputs, NotReplayable> {
+        let text = fs::read_to_string(facts.dep_info(folder)).map_err(|error| {
+            let why = format!("the list of sources of {} cannot be read: {error}", facts.crate_name);
+            NotReplayable::refused(why, &error)
+        })?;
         let sources = dep_info::inputs(&text).into_iter().map(|path| plain(call.folder.join(path)));
         Ok(Inputs { sources: sources.collect(), variables: dep_info::variables(&text) })
     }
 }
 
 /// Why a crate is compiled by cargo alone.
-pub fn reads_ours(facts: &Facts, name: &str) -> String {
-    format!("{} reads {name}, which replay sets for compilers", facts.crate_name)
-}
-
-pub fn unread(facts: &Facts, error: &io::Error) -> String {
-    format!("the list of sources of {} cannot be read: {error}", facts.crate_name)
+pub fn reads_ours(facts: &CallFacts, name: &str) -> NotReplayable {
+    NotReplayable::Unfit(format!("{} reads {name}, which replay sets for compilers", facts.crate_name))
 }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 /// Builds that fail in a row, and are made again each time for what has come meanwhile.
 const MOST_IN_A_ROW: u32 = 3;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Inputs {
     /// Manifests, lock file, cargo's configuration, toolchain file: they say what is built and how.
     pub settings: BTreeSet<PathBuf>,
@@ -26,27 +26,10 @@ pub struct Inputs {
     pub came_in_a_row: u32,
     /// Where links have led when the last build succeeded: where cargo looks.
     pub led: HashMap<PathBuf, PathBuf>,
-    /// Before the first build that succeeds, and after one that failed: any file of the packages may be what is missing.
-    pub wide: bool,
+    /// The last build has succeeded. Before the first one, and after one that failed, any file of the packages may be what is missing.
+    pub are_exact: bool,
     /// Whether a build has succeeded: then a file that counts for being one of the package's is a source by its name.
     pub built: bool,
-}
-
-impl Default for Inputs {
-    /// Before there is a build.
-    fn default() -> Inputs {
-        Inputs {
-            settings: BTreeSet::new(),
-            coming: BTreeSet::new(),
-            exact: BTreeSet::new(),
-            whole: BTreeSet::new(),
-            asked: BTreeSet::new(),
-            came_in_a_row: 0,
-            led: HashMap::new(),
-            wide: true,
-            built: false,
-        }
-    }
 }
 
 impl Inputs {
@@ -55,7 +38,7 @@ impl Inputs {
         let real = |path: &PathBuf| Some((path.clone(), path.canonicalize().ok().filter(|real| real != path)?));
         self.led = exact.iter().filter_map(real).collect();
         self.whole = whole;
-        (self.wide, self.built, self.came_in_a_row) = (false, true, 0);
+        (self.are_exact, self.built, self.came_in_a_row) = (true, true, 0);
         self.asked.clear();
         std::mem::replace(&mut self.exact, exact)
     }

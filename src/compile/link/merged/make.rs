@@ -35,8 +35,18 @@ const SMALL: u64 = 48;
 /// What is run by the C library, or begins with one of these and a dot.
 const RUN: [&str; 7] = [".preinit_array", ".init_array", ".fini_array", ".init", ".fini", ".ctors", ".dtors"];
 
-/// Why there is no object: for good, with the reason, or only this time.
-type Failure = Option<String>;
+/// Why there is no object.
+enum Failure {
+    ForGood(String),
+    /// There may have been no memory, no space, no process.
+    MayPass,
+}
+
+impl From<io::Error> for Failure {
+    fn from(_: io::Error) -> Failure {
+        Failure::MayPass
+    }
+}
 
 /// Makes what was asked for when `program` was linked, the last one. What cannot be had is not asked for again.
 pub fn make(folder: &Path, program: &Path) -> Option<()> {
@@ -56,11 +66,11 @@ pub fn make(folder: &Path, program: &Path) -> Option<()> {
             names.write(&folder, &wanted.name).ok()?;
             return fs::rename(&made, object(&folder, &wanted.name)).ok();
         }
-        Err(Some(why)) => refuse(&folder, &wanted.name, &why),
-        Err(None) if wanted.failures + 1 >= TRIES => {
+        Err(Failure::ForGood(why)) => refuse(&folder, &wanted.name, &why),
+        Err(Failure::MayPass) if wanted.failures + 1 >= TRIES => {
             refuse(&folder, &wanted.name, "it could not be made several times")
         }
-        Err(None) => {
+        Err(Failure::MayPass) => {
             wanted.failures += 1;
             wanted.write(&folder);
         }
@@ -82,7 +92,7 @@ impl Symbols {
     fn of(dependencies: &[String]) -> Result<Symbols, Failure> {
         let mut symbols = Symbols::default();
         for dependency in dependencies {
-            each_object(&read(Path::new(dependency))?, |object| symbols.look_at(object));
+            each_object(&fs::read(dependency)?, |object| symbols.look_at(object));
         }
         Ok(symbols)
     }
@@ -126,8 +136,8 @@ fn function(name: &str) -> Option<&str> {
 
 fn merge(ld: &str, folder: &Path, wanted: &Wanted, symbols: &Symbols, made: &Path) -> Result<(), Failure> {
     let (script, list) = (folder.join("script"), folder.join("arguments"));
-    let script_name = script.to_str().ok_or(None)?;
-    let made = made.to_str().ok_or(None)?;
+    let script_name = script.to_str().ok_or(Failure::MayPass)?;
+    let made = made.to_str().ok_or(Failure::MayPass)?;
     let mut arguments = vec!["-r", "--gc-sections", "-z", "noexecstack", "-T", script_name, "-o", made];
     // One that is nowhere would stay in the object, and call for a library that nothing needs.
     let roots = wanted.roots.iter().map(String::as_str).filter(|root| symbols.global.contains_key(*root));
@@ -136,42 +146,42 @@ fn merge(ld: &str, folder: &Path, wanted: &Wanted, symbols: &Symbols, made: &Pat
     arguments.extend(wanted.dependencies.iter().map(String::as_str));
     arguments.push("--end-group");
     let arguments: String = arguments.into_iter().map(quoted).collect();
-    fs::write(&script, SCRIPT).and_then(|()| fs::write(&list, arguments)).map_err(|_| None)?;
+    fs::write(&script, SCRIPT).and_then(|()| fs::write(&list, arguments))?;
     let mut command = Command::new(ld);
     command.arg(format!("@{}", list.display())).env("LC_ALL", "C").stdin(Stdio::null());
-    let said = command.output().map_err(|_| None)?;
+    let said = command.output()?;
     match said.status.success() {
         true if said.stderr.is_empty() => Ok(()),
         // A warning is of something that is not as it was thought to be.
-        true => Err(Some(format!("{ld}: {}", String::from_utf8_lossy(&said.stderr)))),
-        // There may have been no memory, or no space.
-        false => Err(None),
+        true => Err(Failure::ForGood(format!("{ld}: {}", String::from_utf8_lossy(&said.stderr)))),
+        false => Err(Failure::MayPass),
     }
 }
 
 /// The linker of the C driver, where it is GNU ld: no other is known to understand the script.
 fn find() -> Result<String, Failure> {
     let ask = |command: &mut Command| match command.env("LC_ALL", "C").stdin(Stdio::null()).output() {
-        Ok(said) if said.status.success() => String::from_utf8(said.stdout).map_err(|_| None),
+        Ok(said) if said.status.success() => String::from_utf8(said.stdout).map_err(|_| Failure::MayPass),
         // The C driver hands on a name that it does not find.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        // There may have been no process, or no memory.
-        Ok(_) | Err(_) => Err(None),
+        Ok(_) | Err(_) => Err(Failure::MayPass),
     };
     let name = ask(Command::new(driver::NAME).arg("-print-prog-name=ld"))?.trim().to_owned();
     let version = ask(Command::new(&name).arg("--version"))?;
-    if version.starts_with("GNU ld") { Ok(name) } else { Err(Some(format!("{name} is not GNU ld"))) }
+    let is_it = version.starts_with("GNU ld");
+    if is_it { Ok(name) } else { Err(Failure::ForGood(format!("{name} is not GNU ld"))) }
 }
 
 /// GNU ld makes local what only left out parts have needed of others, and no other linker understands that.
 fn mend(made: &Path) -> Result<(), Failure> {
-    let mut bytes = read(made)?;
-    for place in undefined_locals(&bytes).ok_or_else(|| Some("what GNU ld has made is not understood".to_owned()))? {
+    let mut bytes = fs::read(made)?;
+    let places = undefined_locals(&bytes);
+    for place in places.ok_or_else(|| Failure::ForGood("what GNU ld has made is not understood".to_owned()))? {
         // elf(5), Elf64_Sym: the name's place, and the section's number.
         bytes[place..][..4].fill(0);
         bytes[place..][6..8].copy_from_slice(&elf::SHN_ABS.0.to_le_bytes());
     }
-    fs::write(made, bytes).map_err(|_| None)
+    Ok(fs::write(made, bytes)?)
 }
 
 /// Where these symbols stand.
@@ -189,10 +199,6 @@ fn undefined_locals(bytes: &[u8]) -> Option<Vec<usize>> {
     numbers.map(|number| Some(usize::try_from(table).ok()? + number * size)).collect()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path).map_err(|_| None)
-}
-
 /// As in a file of arguments (ld(1), `@file`).
 fn quoted(argument: &str) -> String {
     format!("\"{}\"\n", argument.replace('\\', "\\\\").replace('"', "\\\""))
@@ -201,32 +207,32 @@ fn quoted(argument: &str) -> String {
 /// All that the program has of the dependencies must be in the object, and nothing that would make it another program. Returns
 /// what it does not have of them.
 fn check(wanted: &Wanted, symbols: &Symbols, made: &Path, program: &Path) -> Result<Names, Failure> {
-    let (made, linked) = (read(made)?, read(program)?);
-    let parse = |bytes| object::File::parse(bytes).map_err(|error| Some(error.to_string()));
+    let (made, linked) = (fs::read(made)?, fs::read(program)?);
+    let parse = |bytes| object::File::parse(bytes).map_err(|error| Failure::ForGood(error.to_string()));
     let (made, linked) = (parse(made.as_slice())?, parse(linked.as_slice())?);
     if let Some(section) = made.sections().find(|section| counts_by_itself(section, &made, wanted)) {
         // Whoever no longer needs anything of that dependency would still have it.
         let name = section.name().unwrap_or_default();
-        return Err(Some(format!("a dependency has what counts without being called: {name}")));
+        return Err(Failure::ForGood(format!("a dependency has what counts without being called: {name}")));
     }
     let has: HashSet<&str> = made.symbols().filter(defines).filter_map(name).collect();
     let is_offered = |symbol: &object::Symbol<'_, '_>| defines(symbol) && symbol.is_global();
     let offered: HashSet<&str> = made.symbols().filter(is_offered).filter_map(name).collect();
     if let Some(name) = offered.iter().find(|name| symbols.twice.contains(**name) || wanted.own.contains(**name)) {
-        return Err(Some(format!("{name} is defined more than once")));
+        return Err(Failure::ForGood(format!("{name} is defined more than once")));
     }
     let is_something = |symbol: &object::Symbol<'_, '_>| {
         defines(symbol) && matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Data | SymbolKind::Tls)
     };
     let mut needed = linked.symbols().filter(is_something).filter_map(name).peekable();
     if needed.peek().is_none() {
-        return Err(Some("the program's symbols are stripped".to_owned()));
+        return Err(Failure::ForGood("the program's symbols are stripped".to_owned()));
     }
     let is_own = |name: &str| wanted.own.contains(name) || wanted.own_besides.contains(name);
     if let Some(name) = needed.find(|name| symbols.has(name) && !has.contains(name) && !is_own(name)) {
-        return Err(Some(format!("{name} is missing")));
+        return Err(Failure::ForGood(format!("{name} is missing")));
     }
-    let taken = taken(program).ok_or(None)?;
+    let taken = taken(program).ok_or(Failure::MayPass)?;
     let lacking = symbols.global.keys().map(String::as_str).filter(|name| !offered.contains(name));
     Ok(Names {
         lacking: Hashes::of(lacking),
