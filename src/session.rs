@@ -12,7 +12,7 @@ use crate::edges::registry::{self, Registry};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
 use crate::process::{Ground, Launcher, SocketFolder, Stdin, Terminal, descriptors, kin, orphans};
-use crate::report::{Background, Json, Notice, Reporter, Text, Vintage};
+use crate::report::{Background, Json, Notice, Reporter, ServiceId, Text, Vintage};
 use crate::upgrade::{self, Generation, Linked, Program, Said, Since};
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
@@ -30,7 +30,7 @@ enum Event {
     Key(Key),
     Files(FileEvent),
     Build(u64, BuildSaid),
-    Generation(Generation, Said),
+    Generation(ServiceId, Generation, Said),
     Control(Request, Reply),
 }
 
@@ -50,7 +50,7 @@ pub fn run(args: &cli::Session) -> Result<End> {
     let (events, inbox) = channel();
     let mut session = Session::open(&config, &metadata, &events)?;
     session.first_build();
-    while !session.upgrade.is_over() {
+    while !session.service.upgrade.is_over() {
         let wait = session.deadline().map_or(IDLE, |deadline| deadline.saturating_duration_since(now()).min(IDLE));
         match inbox.recv_timeout(wait) {
             Ok(event) => session.handle(event),
@@ -67,15 +67,13 @@ struct Session {
     // Dropped in this order: the terminal is put back and the rooms end their processes before the guard is let go.
     keys: Option<Keys>,
     compile: compile::HotCompile,
-    upgrade: upgrade::HotUpgrade,
+    service: Service,
     launcher: Launcher,
     reporter: Box<dyn Reporter>,
     began: Instant,
     end: Option<End>,
     clear: bool,
     timings: bool,
-    /// How the program that was offered last was built, until its times are told.
-    offered: Option<Artifact>,
     /// Those who are answered when there is nothing more to do.
     waiting: Vec<Waiting>,
     /// By which it is found; removed with it.
@@ -85,6 +83,14 @@ struct Session {
     events: Sender<Event>,
     /// For the sockets, those on which programs say READY=1 among them; removed with it.
     private: Arc<SocketFolder>,
+}
+
+/// What is offered, started and told of one program.
+struct Service {
+    id: ServiceId,
+    upgrade: upgrade::HotUpgrade,
+    /// How the program that was offered last was built, until its times are told.
+    offered: Option<Artifact>,
 }
 
 /// Somebody who is answered when there is nothing more to do.
@@ -138,8 +144,8 @@ impl Session {
         };
 
         let known = known(metadata, config);
-        let send = tell(events);
-        let sink: upgrade::Sink = Arc::new(move |generation, said| send(Event::Generation(generation, said)));
+        let (send, id) = (tell(events), config.service.clone());
+        let sink: upgrade::Sink = Arc::new(move |generation, said| send(Event::Generation(id.clone(), generation, said)));
         let upgrade =
             upgrade::HotUpgrade::open(config, known, store, stdin, launcher.clone(), Arc::clone(&private), sink)?;
 
@@ -164,14 +170,13 @@ impl Session {
         let mut session = Session {
             keys,
             compile,
-            upgrade,
+            service: Service { id: config.service.clone(), upgrade, offered: None },
             launcher,
             reporter,
             began,
             end: None,
             clear: config.output.clear,
             timings: config.output.timings,
-            offered: None,
             waiting: Vec::new(),
             _entry: None,
             events: events.clone(),
@@ -180,9 +185,10 @@ impl Session {
         };
         match entry {
             Ok(entry) => session._entry = Some(entry),
-            Err(error) => session.tell(&Notice::Note {
-                text: format!("`status`, `stop` and their like will not find this session: {error}"),
-            }),
+            Err(error) => {
+                let text = format!("`status`, `stop` and their like will not find this session: {error}");
+                session.tell(None, &Notice::Note { text });
+            }
         }
         Ok(session)
     }
@@ -195,7 +201,7 @@ impl Session {
 
     fn deadline(&self) -> Option<Instant> {
         let compile = self.compile.deadline().filter(|_| self.end.is_none());
-        compile.into_iter().chain(self.upgrade.deadline()).min()
+        compile.into_iter().chain(self.service.upgrade.deadline()).min()
     }
 
     fn handle(&mut self, event: Event) {
@@ -213,7 +219,11 @@ impl Session {
                 let outbox = self.compile.build_said(now, number, said);
                 self.perform(now, outbox);
             }
-            Event::Generation(generation, said) => self.upgrade.said(now, generation, said),
+            Event::Generation(id, generation, said) => {
+                if let Some(service) = self.service(&id) {
+                    service.upgrade.said(now, generation, said);
+                }
+            }
             Event::Control(request, reply) => self.control(now, request, reply),
         }
     }
@@ -224,13 +234,9 @@ impl Session {
             let outbox = self.compile.tick(now);
             self.perform(now, outbox);
         }
-        self.upgrade.tick(now);
-        for notice in self.upgrade.take() {
-            self.tell(&notice);
-            if matches!(notice, Notice::Died { .. } | Notice::StartFailed { .. }) && self.end.is_none() {
-                let outbox = self.compile.died(now);
-                self.perform(now, outbox);
-            }
+        self.service.upgrade.tick(now);
+        for notice in self.service.upgrade.take() {
+            self.upgrade_told(now, &notice);
         }
         if !self.socket.path.exists() && self.private.keep_up().is_ok() {
             // Somebody has cleaned up. Where it cannot be had again, whoever asks is told that it is gone.
@@ -239,11 +245,33 @@ impl Session {
             }
         }
         if !self.waiting.is_empty() && !self.is_busy() {
-            let (state, failed_rollback) = (self.state(), self.upgrade.standing.take_failed_rollback());
+            let (state, failed_rollback) = (self.state(), self.service.upgrade.standing.take_failed_rollback());
             for Waiting { request, reply, refused } in self.waiting.drain(..) {
                 let failed = failed_rollback.clone().filter(|_| request == Request::Rollback);
                 reply.send(&State { refused: refused.or(failed), ..state.clone() });
             }
+        }
+    }
+
+    /// Where an artifact or an event goes. There is one as yet.
+    fn service(&mut self, id: &ServiceId) -> Option<&mut Service> {
+        Some(&mut self.service).filter(|service| service.id == *id)
+    }
+
+    fn upgrade_told(&mut self, now: Instant, notice: &Notice) {
+        self.tell_of_service(notice);
+        if matches!(notice, Notice::Unchanged { .. }) {
+            // It is not started.
+            self.service.offered = None;
+        }
+        if let Notice::Serving { generation, timing: Some(timing), .. } = notice
+            && let Some(artifact) = self.service.offered.take()
+        {
+            self.tell_of_service(&Notice::Timings(artifact.timings(*generation, timing)));
+        }
+        if matches!(notice, Notice::Died { .. } | Notice::StartFailed { .. }) && self.end.is_none() {
+            let outbox = self.compile.died(now);
+            self.perform(now, outbox);
         }
     }
 
@@ -254,27 +282,31 @@ impl Session {
         let mut outbox = VecDeque::from(outbox);
         while let Some(message) = outbox.pop_front() {
             match message {
-                Outbox::Failed { errors, cause, why_cargo } => {
-                    self.tell(&Notice::BuildFailed { errors, cause, why_cargo, serving: self.upgrade.serving() });
+                Outbox::Failed { service, errors, cause, why_cargo } => {
+                    let serving = self.service(&service).and_then(|service| service.upgrade.serving());
+                    self.tell(Some(&service), &Notice::BuildFailed { errors, cause, why_cargo, serving });
                 }
-                Outbox::Tell(notice) => self.tell(&notice),
+                Outbox::Tell(notice) => self.tell(None, &notice),
                 Outbox::Building { cause } => {
-                    self.upgrade.standing.outdated();
+                    self.service.upgrade.standing.outdated();
                     if self.clear {
                         self.reporter.clear();
                     }
-                    self.tell(&Notice::Building { package: self.compile.package().to_owned(), cause });
+                    self.tell(None, &Notice::Building { package: self.compile.package().to_owned(), cause });
                 }
                 Outbox::Built(artifact, unread) => {
-                    self.offered = self.timings.then(|| artifact.clone());
                     // Where hot compile ends and hot upgrade begins.
-                    self.upgrade.offer(now, &program(artifact));
+                    let offered = self.timings.then(|| artifact.clone());
+                    if let Some(service) = self.service(&artifact.service) {
+                        service.offered = offered;
+                        service.upgrade.offer(now, &program(artifact));
+                    }
                     outbox.extend(self.compile.read_inputs(now, &unread));
                 }
                 Outbox::Data(path, DataAction::Signal(signal)) => {
-                    self.upgrade.signal(signal);
+                    self.service.upgrade.signal(signal);
                     let text = format!("{} changed: {signal} to the running program", crate::report::short(&path));
-                    self.tell(&Notice::Note { text });
+                    self.tell_of_service(&Notice::Note { text });
                 }
                 Outbox::Data(_, DataAction::None) => {}
             }
@@ -291,7 +323,7 @@ impl Session {
             Asked::Suspend => self.suspend(),
             Asked::Continue => {
                 self.launcher.terminal().inspect(|terminal| terminal.resume());
-                self.upgrade.resume();
+                self.service.upgrade.resume();
                 if let Some(keys) = &mut self.keys {
                     keys.resume();
                 }
@@ -309,7 +341,7 @@ impl Session {
         if let Some(keys) = &mut self.keys {
             keys.suspend();
         }
-        self.upgrade.suspend();
+        self.service.upgrade.suspend();
         self.launcher.terminal().inspect(|terminal| terminal.suspend());
         signals::suspend();
     }
@@ -320,7 +352,7 @@ impl Session {
             Key::Upgrade => drop(self.upgrade_again(now)),
             Key::Back => drop(self.rollback(now)),
             Key::Clear => self.reporter.clear(),
-            Key::Help => self.tell(&Notice::Note { text: Text::help_keys().to_string() }),
+            Key::Help => self.tell(None, &Notice::Note { text: Text::help_keys().to_string() }),
             Key::Quit => self.stop(now, End::Quit),
         }
     }
@@ -332,7 +364,7 @@ impl Session {
         self.waiting.retain(|waiting| waiting.reply.is_wanted());
         if self.waiting.is_empty() {
             // One that failed before was not for whoever asks now.
-            self.upgrade.standing.take_failed_rollback();
+            self.service.upgrade.standing.take_failed_rollback();
         }
         let mut refused = None;
         match request {
@@ -347,25 +379,26 @@ impl Session {
 
     fn is_busy(&self) -> bool {
         if self.end.is_some() {
-            return !self.upgrade.is_over();
+            return !self.service.upgrade.is_over();
         }
-        !self.compile.is_idle() || !self.upgrade.is_settled()
+        !self.compile.is_idle() || !self.service.upgrade.is_settled()
     }
 
     fn state(&self) -> State {
-        let serving = self.upgrade.serving_process();
-        let troubles = self.compile.trouble().map(str::to_owned).into_iter().chain(self.upgrade.trouble());
+        let serving = self.service.upgrade.serving_process();
+        let troubles = self.compile.trouble().map(str::to_owned).into_iter().chain(self.service.upgrade.trouble());
         let troubles: Vec<String> = troubles.filter(|_| self.end.is_none()).collect();
         State {
             package: self.compile.package().to_owned(),
+            service: self.service.id.name().to_owned(),
             generation: serving.map(|(generation, _)| generation),
             pid: serving.map(|(_, pid)| pid),
-            addresses: self.upgrade.addresses(),
+            addresses: self.service.upgrade.addresses(),
             busy: self.is_busy(),
             trouble: (!troubles.is_empty()).then(|| troubles.join("; ")),
-            rolled_back: self.upgrade.vintage() == Some(Vintage::RolledBack),
+            rolled_back: self.service.upgrade.vintage() == Some(Vintage::RolledBack),
             refused: None,
-            stopped: self.end.is_some() && self.upgrade.is_over(),
+            stopped: self.end.is_some() && self.service.upgrade.is_over(),
         }
     }
 
@@ -378,26 +411,26 @@ impl Session {
 
     /// Why it cannot be done, if it cannot.
     fn upgrade_again(&mut self, now: Instant) -> Option<String> {
-        let why = self.upgrade.again(now).err()?;
+        let why = self.service.upgrade.again(now).err()?;
         Some(self.refuse(Request::Upgrade, why))
     }
 
     fn rollback(&mut self, now: Instant) -> Option<String> {
-        let why = self.upgrade.rollback(now).err()?;
+        let why = self.service.upgrade.rollback(now).err()?;
         Some(self.refuse(Request::Rollback, why))
     }
 
     fn refuse(&mut self, request: Request, why: String) -> String {
         let asked = request.word();
         let refused = format!("{asked} is not possible: {why}");
-        self.tell(&Notice::Refused { asked: asked.to_owned(), why });
+        self.tell_of_service(&Notice::Refused { asked: asked.to_owned(), why });
         refused
     }
 
     /// Gracefully; when it is asked for again, at once.
     fn stop(&mut self, now: Instant, end: End) {
         if self.end.is_some() {
-            self.upgrade.force(now);
+            self.service.upgrade.force(now);
             return;
         }
         self.end = Some(end);
@@ -406,29 +439,25 @@ impl Session {
             End::Signal(number) => nix::sys::signal::Signal::try_from(number)
                 .map_or_else(|_| number.to_string(), |signal| signal.to_string()),
         };
-        self.tell(&Notice::Stopping { cause });
+        self.tell(None, &Notice::Stopping { cause });
         self.compile.close();
-        self.upgrade.stop(now);
+        self.service.upgrade.stop(now);
     }
 
     fn close(mut self) -> End {
         let left = orphans::left().iter().map(|left| crate::report::clean::plain(left)).collect();
-        self.tell(&Notice::Stopped { left });
+        self.tell(None, &Notice::Stopped { left });
         self.end.unwrap_or(End::Quit)
     }
 
-    fn tell(&mut self, notice: &Notice) {
-        if matches!(notice, Notice::Unchanged { .. }) {
-            // It is not started.
-            self.offered = None;
-        }
+    fn tell_of_service(&mut self, notice: &Notice) {
+        self.tell(Some(&self.service.id.clone()), notice);
+    }
+
+    /// Of the whole session, if of no service.
+    fn tell(&mut self, service: Option<&ServiceId>, notice: &Notice) {
         let at = now().saturating_duration_since(self.began);
-        self.reporter.tell(at, notice);
-        if let Notice::Serving { generation, timing: Some(timing), .. } = notice
-            && let Some(artifact) = self.offered.take()
-        {
-            self.reporter.tell(at, &Notice::Timings(artifact.timings(*generation, timing)));
-        }
+        self.reporter.tell(at, service, notice);
     }
 }
 

@@ -23,13 +23,15 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::process::{Ground, Launcher};
 use crate::report::clean::plain;
-use crate::report::{Notice, short};
+use crate::report::{Notice, ServiceId, short};
 use cargo_metadata::Metadata;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 pub struct HotCompile {
+    /// Whose program is built.
+    service: ServiceId,
     cycle: Cycle,
     sources: Sources,
     watching: Watching,
@@ -60,6 +62,7 @@ impl HotCompile {
         let replay = Replay::open(&config.build, metadata, &sources.layout.target_dir, launcher);
         let folders = [&sources.layout.target_dir, &sources.layout.build_dir].map(PathBuf::clone);
         let mut hot = HotCompile {
+            service: config.service.clone(),
             cycle: Cycle::default(),
             sources,
             watching: Watching::open(sinks.files),
@@ -283,7 +286,7 @@ impl HotCompile {
                     let why = format!("{}, which cargo took for old", request.cause);
                     let again = is_overlooked.then(|| request.again(why));
                     self.last_built = LastBuilt::of(&built);
-                    let (artifact, unread) = Artifact::of(request, &mut built, provenance, inputs, now);
+                    let (artifact, unread) = Artifact::of(self.service.clone(), request, &mut built, provenance, inputs, now);
                     self.say(built.messages);
                     self.out.push(Outbox::Built(artifact, unread));
                     again.into_iter().for_each(|request| self.request(now, request));
@@ -366,7 +369,7 @@ impl HotCompile {
         let Failure { request, errors, messages, why_cargo, by_cargo: _ } = failure;
         self.failed = true;
         self.say(messages);
-        self.out.push(Outbox::Failed { errors, cause: request.cause, why_cargo });
+        self.out.push(Outbox::Failed { service: self.service.clone(), errors, cause: request.cause, why_cargo });
     }
 
     /// Has cargo build again where it may have read what was in a source only for a moment. Replay sees that by itself.

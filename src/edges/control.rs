@@ -128,6 +128,7 @@ mod tests {
     fn state() -> State {
         State {
             package: "api".into(),
+            service: "api".into(),
             generation: Some(4),
             pid: Some(7),
             addresses: vec!["0.0.0.0:3000".into(), "unix:a".into()],
@@ -176,6 +177,6 @@ mod tests {
     #[test]
     fn an_answer_of_an_older_session_is_understood() {
         let older = r#"{"package":"api","generation":4,"pid":7,"addresses":["0.0.0.0:3000","unix:a"],"busy":false,"trouble":null}"#;
-        assert_eq!(serde_json::from_str::<State>(older).unwrap(), state());
+        assert_eq!(serde_json::from_str::<State>(older).unwrap(), State { service: String::new(), ..state() });
     }
 }

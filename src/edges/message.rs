@@ -34,6 +34,9 @@ impl Request {
 #[serde(rename_all = "kebab-case")]
 pub struct State {
     pub package: String,
+    /// Whose program serves; a session of before has not said it.
+    #[serde(default)]
+    pub service: String,
     /// The generation that serves, if one does.
     pub generation: Option<u64>,
     pub pid: Option<u32>,

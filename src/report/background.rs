@@ -2,7 +2,7 @@
 //! hold up a build or a switch.
 //! Never lives here: what is said.
 
-use super::{Notice, Reporter};
+use super::{Notice, Reporter, ServiceId};
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -15,7 +15,7 @@ const MOST_WAITING: usize = 4096;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 enum Told {
-    Notice(Duration, Notice),
+    Notice(Duration, Option<ServiceId>, Notice),
     Clear,
 }
 
@@ -52,13 +52,13 @@ impl Background {
 }
 
 impl Reporter for Background {
-    fn tell(&mut self, at: Duration, notice: &Notice) {
+    fn tell(&mut self, at: Duration, service: Option<&ServiceId>, notice: &Notice) {
         if self.left_out > 0 {
             let text = format!("{} notices were left out, as nobody read them", self.left_out);
             self.left_out = 0;
-            self.hand_on(Told::Notice(at, Notice::Note { text }));
+            self.hand_on(Told::Notice(at, None, Notice::Note { text }));
         }
-        self.hand_on(Told::Notice(at, notice.clone()));
+        self.hand_on(Told::Notice(at, service.cloned(), notice.clone()));
     }
 
     fn clear(&mut self) {
@@ -79,7 +79,7 @@ impl Drop for Background {
 fn write(mut reporter: impl Reporter, told: &Receiver<Told>) {
     for told in told {
         match told {
-            Told::Notice(at, notice) => reporter.tell(at, &notice),
+            Told::Notice(at, service, notice) => reporter.tell(at, service.as_ref(), &notice),
             Told::Clear => reporter.clear(),
         }
     }
@@ -100,14 +100,14 @@ mod tests {
     }
 
     impl Reporter for Stuck {
-        fn tell(&mut self, _: Duration, notice: &Notice) {
+        fn tell(&mut self, _: Duration, _: Option<&ServiceId>, notice: &Notice) {
             // An error is the go-ahead for all the rest.
             self.go_on.recv().ok();
             self.said.send(notice.clone()).unwrap();
         }
 
         fn clear(&mut self) {
-            self.tell(Duration::ZERO, &Notice::Note { text: "cleared".into() });
+            self.tell(Duration::ZERO, None, &Notice::Note { text: "cleared".into() });
         }
     }
 
@@ -116,7 +116,7 @@ mod tests {
         let (let_go, go_on) = channel();
         let (said, heard) = channel();
         let mut background = Background::new(Stuck { go_on, said }).unwrap();
-        background.tell(Duration::ZERO, &Notice::Stopped { left: Vec::new() });
+        background.tell(Duration::ZERO, None, &Notice::Stopped { left: Vec::new() });
         background.clear();
         assert!(heard.try_recv().is_err(), "this thread has gone on, and the writer has not");
         drop(let_go);
@@ -131,7 +131,7 @@ mod tests {
         let (said, heard) = channel();
         let mut background = Background::new(Stuck { go_on, said }).unwrap();
         for _ in 0..MOST_WAITING + 10 {
-            background.tell(Duration::ZERO, &stopped());
+            background.tell(Duration::ZERO, None, &stopped());
         }
         let_go.send(()).unwrap();
         assert_eq!(heard.recv().unwrap(), stopped());
@@ -139,7 +139,7 @@ mod tests {
         drop(let_go);
         while heard.recv().unwrap() != stopped() {}
         loop {
-            background.tell(Duration::ZERO, &stopped());
+            background.tell(Duration::ZERO, None, &stopped());
             if background.left_out == 0 {
                 break;
             }
@@ -154,7 +154,7 @@ mod tests {
         let (_, go_on) = channel();
         let (said, heard) = channel();
         let mut background = Background::new(Stuck { go_on, said }).unwrap();
-        background.tell(Duration::ZERO, &stopped());
+        background.tell(Duration::ZERO, None, &stopped());
         drop(background);
         assert_eq!(heard.try_recv(), Ok(stopped()));
     }

@@ -13,6 +13,7 @@ mod waterfall;
 
 use serde::Serialize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use background::Background;
 pub use clean::one_line;
@@ -23,6 +24,20 @@ pub use url::urls;
 
 /// Counter of generations in one session, from 1.
 pub type Generation = u64;
+
+/// A service of a session, by its name: one program, and the generations that run it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServiceId(Arc<str>);
+
+impl ServiceId {
+    pub fn new(name: &str) -> ServiceId {
+        ServiceId(name.into())
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
 
 /// A fact the user is told. In JSON the variant's name is the `event` field, its fields stand beside it.
 /// Durations are milliseconds.
@@ -277,9 +292,9 @@ pub enum BuiltBy {
 /// How the end of a program is told that has not failed.
 pub const SUCCESS: &str = "exit status 0";
 
-/// Where notices go. `at` is the time since the session began.
+/// Where notices go. `at` is the time since the session began, and `service` what the notice is of: none for one of the whole session.
 pub trait Reporter {
-    fn tell(&mut self, at: std::time::Duration, notice: &Notice);
+    fn tell(&mut self, at: std::time::Duration, service: Option<&ServiceId>, notice: &Notice);
 
     /// Empties the screen, where there is one.
     fn clear(&mut self);

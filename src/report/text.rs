@@ -2,7 +2,7 @@
 //! place and wiped before anything else is written. Never lives here: deciding what is said, and the server's own output.
 
 use super::formats::span;
-use super::{HandOver, Notice, Reporter, SUCCESS, Timing, Vintage, clean, still, urls, waterfall};
+use super::{HandOver, Notice, Reporter, SUCCESS, ServiceId, Timing, Vintage, clean, still, urls, waterfall};
 use console::Style;
 use std::io::Write;
 use std::time::Duration;
@@ -228,7 +228,8 @@ impl Text {
 }
 
 impl Reporter for Text {
-    fn tell(&mut self, _at: Duration, notice: &Notice) {
+    /// There is one service: its name is in no line.
+    fn tell(&mut self, _at: Duration, _service: Option<&ServiceId>, notice: &Notice) {
         const WIPE: &str = "\r\x1b[K";
         let progress = match (still::drawn(notice), self.look.width) {
             (Some(text), Some(width)) if !self.look.quiet && !self.shared => {

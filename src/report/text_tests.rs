@@ -210,7 +210,7 @@ pub fn rendered(look: Look, notices: &[Notice]) -> String {
     let out = Shared::default();
     let mut text = Text::new(Box::new(out.clone()), look);
     for notice in notices {
-        text.tell(Duration::ZERO, notice);
+        text.tell(Duration::ZERO, None, notice);
     }
     drop(text);
     out.take()
