@@ -12,7 +12,7 @@ use crate::edges::registry::{self, Registry};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
 use crate::process::{Ground, Launcher, SocketFolder, Stdin, Terminal, descriptors, kin, orphans};
-use crate::report::{Background, Json, Notice, Reporter, ServiceId, Text, Vintage};
+use crate::report::{Background, Json, Note, Notice, Reporter, ServiceId, Text, Vintage};
 use crate::upgrade::{self, Generation, Linked, Program, Said, Since};
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
@@ -145,7 +145,8 @@ impl Session {
 
         let known = known(metadata, config);
         let (send, id) = (tell(events), config.service.clone());
-        let sink: upgrade::Sink = Arc::new(move |generation, said| send(Event::Generation(id.clone(), generation, said)));
+        let sink: upgrade::Sink =
+            Arc::new(move |generation, said| send(Event::Generation(id.clone(), generation, said)));
         let upgrade =
             upgrade::HotUpgrade::open(config, known, store, stdin, launcher.clone(), Arc::clone(&private), sink)?;
 
@@ -185,10 +186,7 @@ impl Session {
         };
         match entry {
             Ok(entry) => session._entry = Some(entry),
-            Err(error) => {
-                let text = format!("`status`, `stop` and their like will not find this session: {error}");
-                session.tell(None, &Notice::Note { text });
-            }
+            Err(error) => session.tell(None, &Note::Unlisted { error: error.to_string() }.into()),
         }
         Ok(session)
     }
@@ -245,7 +243,7 @@ impl Session {
             }
         }
         if !self.waiting.is_empty() && !self.is_busy() {
-            let (state, failed_rollback) = (self.state(), self.service.upgrade.standing.take_failed_rollback());
+            let (state, failed_rollback) = (self.state(), self.service.upgrade.take_failed_rollback());
             for Waiting { request, reply, refused } in self.waiting.drain(..) {
                 let failed = failed_rollback.clone().filter(|_| request == Request::Rollback);
                 reply.send(&State { refused: refused.or(failed), ..state.clone() });
@@ -288,7 +286,7 @@ impl Session {
                 }
                 Outbox::Tell(notice) => self.tell(None, &notice),
                 Outbox::Building { cause } => {
-                    self.service.upgrade.standing.outdated();
+                    self.service.upgrade.outdated();
                     if self.clear {
                         self.reporter.clear();
                     }
@@ -305,8 +303,8 @@ impl Session {
                 }
                 Outbox::Data(path, DataAction::Signal(signal)) => {
                     self.service.upgrade.signal(signal);
-                    let text = format!("{} changed: {signal} to the running program", crate::report::short(&path));
-                    self.tell_of_service(&Notice::Note { text });
+                    let (path, signal) = (crate::report::short(&path), signal.to_string());
+                    self.tell_of_service(&Note::Signalled { path, signal }.into());
                 }
                 Outbox::Data(_, DataAction::None) => {}
             }
@@ -352,7 +350,7 @@ impl Session {
             Key::Upgrade => drop(self.upgrade_again(now)),
             Key::Back => drop(self.rollback(now)),
             Key::Clear => self.reporter.clear(),
-            Key::Help => self.tell(None, &Notice::Note { text: Text::help_keys().to_string() }),
+            Key::Help => self.tell(None, &Note::Keys.into()),
             Key::Quit => self.stop(now, End::Quit),
         }
     }
@@ -364,7 +362,7 @@ impl Session {
         self.waiting.retain(|waiting| waiting.reply.is_wanted());
         if self.waiting.is_empty() {
             // One that failed before was not for whoever asks now.
-            self.service.upgrade.standing.take_failed_rollback();
+            self.service.upgrade.take_failed_rollback();
         }
         let mut refused = None;
         match request {

@@ -14,7 +14,7 @@ use super::{BuildSaid, BuildSink, link};
 use crate::config;
 use crate::error::Result;
 use crate::process::Leaving;
-use crate::report::Notice;
+use crate::report::{Note, Notice};
 use cargo_metadata::Metadata;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -51,8 +51,6 @@ pub struct Builder {
     provenance: Provenance,
     sink: BuildSink,
     notices: Vec<Notice>,
-    /// Said once.
-    said: BTreeSet<String>,
 }
 
 enum Work {
@@ -108,7 +106,6 @@ impl Builder {
             provenance: Provenance::at(now),
             sink,
             notices: Vec::new(),
-            said: BTreeSet::new(),
         }
     }
 
@@ -296,10 +293,7 @@ impl Builder {
         self.cargo_began = Some(SystemTime::now());
         let mut run = self.cargo.start(&sink, |command| self.replay.wrap(command))?;
         if let Some(why) = run.unknown.take() {
-            self.once(format!(
-                "what cargo sets for a program cannot be found out here ({why}): it runs without a configured runner, `[env]`, \
-                 what build scripts set, and most of CARGO_*"
-            ));
+            self.notices.push(Note::NoSetting { why }.into());
         }
         self.work = Some((number, Work::Cargo(Box::new(run))));
         Ok(())
@@ -366,11 +360,11 @@ impl Builder {
                 if run.own_linker_failed() {
                     // Once more, with the linker that cargo uses.
                     self.replay.own_linker = false;
-                    self.once(format!("the fast linker fails here ({why}): saves are linked as cargo does it"));
+                    self.notices.push(Note::LinkerFails { why }.into());
                     self.prepare(now);
                 } else {
-                    self.once(format!("saves go through cargo, as replay is not possible here: {why}"));
                     self.replay.forget(&why);
+                    self.notices.push(Note::NoReplay { why }.into());
                 }
             }
         }
@@ -384,18 +378,12 @@ impl Builder {
         if let Some(why) =
             report.and_then(|report| report.reason.as_ref().filter(|_| report.linker != link::Linker::Wild))
         {
-            self.once(format!("the fast linker was not used: {why}"));
+            self.notices.push(Note::LinkerUnused { why: why.clone() }.into());
         }
     }
 
     fn note_left_out(&mut self, allowance: &Allowance) {
-        self.notices.extend(allowance.left_out().words().map(|text| Notice::Note { text }));
-    }
-
-    fn once(&mut self, text: String) {
-        if self.said.insert(text.clone()) {
-            self.notices.push(Notice::Note { text });
-        }
+        self.notices.extend(allowance.left_out().note().map(Notice::Note));
     }
 
     /// How many compilers run at once, as cargo would have it.

@@ -18,12 +18,12 @@ use super::sources::Sources;
 use super::spare::Underway;
 use super::watch::FileEvent;
 use super::watching::Watching;
-use super::{BuildSaid, Sinks, advice, scripts};
+use super::{BuildSaid, Sinks, advice};
 use crate::config::Config;
 use crate::error::Result;
 use crate::process::{Ground, Launcher};
 use crate::report::clean::plain;
-use crate::report::{Notice, ServiceId, short};
+use crate::report::{Note, Notice, ServiceId, short};
 use cargo_metadata::Metadata;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -133,8 +133,8 @@ impl HotCompile {
             FileEvent::Quiet(paths) => (self.sources.look(&paths), now),
             FileEvent::Lost => (self.sources.lost(), now),
             FileEvent::Surveyed(survey) => (self.watching.surveyed(now, &mut self.sources, *survey), now),
-            FileEvent::Trouble(text) => {
-                self.note([format!("watching files: {text}")]);
+            FileEvent::Trouble(error) => {
+                self.note([Note::WatchingFails { error }]);
                 return self.take();
             }
         };
@@ -193,7 +193,6 @@ impl HotCompile {
         }
         self.note(std::mem::take(&mut found.notes));
         self.out.extend(found.data.drain(..).map(|(path, action)| Outbox::Data(path, action)));
-        self.note(found.by_script.drain(..).map(|(path, package)| scripts::advice(&path, &package)));
         self.changed(now, found, at, None);
     }
 
@@ -286,7 +285,8 @@ impl HotCompile {
                     let why = format!("{}, which cargo took for old", request.cause);
                     let again = is_overlooked.then(|| request.again(why));
                     self.last_built = LastBuilt::of(&built);
-                    let (artifact, unread) = Artifact::of(self.service.clone(), request, &mut built, provenance, inputs, now);
+                    let (artifact, unread) =
+                        Artifact::of(self.service.clone(), request, &mut built, provenance, inputs, now);
                     self.say(built.messages);
                     self.out.push(Outbox::Built(artifact, unread));
                     again.into_iter().for_each(|request| self.request(now, request));
@@ -323,10 +323,8 @@ impl HotCompile {
             }
             Err(error) => {
                 self.sources.failed([]);
-                self.note([format!(
-                    "cargo's list of inputs cannot be read ({}: {error}); every file of the packages counts as one",
-                    short(&unread.executable.with_extension("d"))
-                )]);
+                let file = short(&unread.executable.with_extension("d"));
+                self.note([Note::InputsUnreadable { file, error: error.to_string() }]);
             }
         }
         self.watch(now);
@@ -410,7 +408,7 @@ impl HotCompile {
             Err(error) => return self.tell_trouble(now, &error.to_string(), held),
         };
         self.sources.set_packages(metadata, &chosen.build.package_id);
-        self.note(chosen.notes);
+        self.note(chosen.note);
         self.underway.set_packages(metadata, &chosen.build.manifest_path);
         self.builder.follow(chosen.build, metadata);
         self.watch(now);
@@ -468,8 +466,8 @@ impl HotCompile {
         self.tell(words.map(|Words { rendered, message }| Notice::Diagnostic { rendered, message }));
     }
 
-    fn note(&mut self, texts: impl IntoIterator<Item = String>) {
-        self.tell(texts.into_iter().map(|text| Notice::Note { text }));
+    fn note(&mut self, notes: impl IntoIterator<Item = Note>) {
+        self.tell(notes.into_iter().map(Notice::Note));
     }
 
     fn tell(&mut self, notices: impl IntoIterator<Item = Notice>) {

@@ -1,8 +1,10 @@
 //! A reporter that never makes its caller wait: a terminal that is stopped (Ctrl-S) or a reader that does not read must not
 //! hold up a build or a switch.
+//! What is said once in a session stops here, too, when there is cause for it again.
 //! Never lives here: what is said.
 
-use super::{Notice, Reporter, ServiceId};
+use super::note::Once;
+use super::{Note, Notice, Reporter, ServiceId};
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -25,6 +27,7 @@ pub struct Background {
     queue: Option<SyncSender<Told>>,
     written: Arc<(Mutex<bool>, Condvar)>,
     left_out: usize,
+    once: Once,
 }
 
 impl Background {
@@ -37,7 +40,7 @@ impl Background {
             *done.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
             done.1.notify_all();
         })?;
-        Ok(Background { queue: Some(queue), written, left_out: 0 })
+        Ok(Background { queue: Some(queue), written, left_out: 0, once: Once::default() })
     }
 
     fn hand_on(&mut self, told: Told) {
@@ -53,10 +56,14 @@ impl Background {
 
 impl Reporter for Background {
     fn tell(&mut self, at: Duration, service: Option<&ServiceId>, notice: &Notice) {
+        if let Notice::Note(note) = notice
+            && !self.once.is_news(service, note)
+        {
+            return;
+        }
         if self.left_out > 0 {
-            let text = format!("{} notices were left out, as nobody read them", self.left_out);
-            self.left_out = 0;
-            self.hand_on(Told::Notice(at, None, Notice::Note { text }));
+            let notices = std::mem::take(&mut self.left_out);
+            self.hand_on(Told::Notice(at, None, Note::Unread { notices }.into()));
         }
         self.hand_on(Told::Notice(at, service.cloned(), notice.clone()));
     }
@@ -107,7 +114,7 @@ mod tests {
         }
 
         fn clear(&mut self) {
-            self.tell(Duration::ZERO, None, &Notice::Note { text: "cleared".into() });
+            self.tell(Duration::ZERO, None, &Note::Keys.into());
         }
     }
 
@@ -121,8 +128,7 @@ mod tests {
         assert!(heard.try_recv().is_err(), "this thread has gone on, and the writer has not");
         drop(let_go);
         drop(background);
-        let cleared = Notice::Note { text: "cleared".into() };
-        assert_eq!(heard.iter().collect::<Vec<_>>(), [Notice::Stopped { left: Vec::new() }, cleared]);
+        assert_eq!(heard.iter().collect::<Vec<_>>(), [stopped(), Note::Keys.into()], "as this writer clears");
     }
 
     #[test]
@@ -145,7 +151,7 @@ mod tests {
             }
         }
         drop(background);
-        let notes = heard.iter().filter(|notice| matches!(notice, Notice::Note { text } if text.contains("left out")));
+        let notes = heard.iter().filter(|notice| matches!(notice, Notice::Note(Note::Unread { .. })));
         assert!(notes.count() >= 1);
     }
 

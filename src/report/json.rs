@@ -7,7 +7,8 @@ use std::io::Write;
 use std::time::Duration;
 
 /// Writes each notice as one line: `v` is the version of this format, `seq` counts lines from 0, `t_us` is the time since
-/// the session began, `service` what it is of, if it is of one; the notice's own fields follow.
+/// the session began, `service` what it is of, if it is of one; the notice's
+/// own fields follow, and the words of a note.
 pub struct Json {
     out: Box<dyn Write + Send>,
     seq: u64,
@@ -26,7 +27,8 @@ impl Json {
 impl Reporter for Json {
     fn tell(&mut self, at: Duration, service: Option<&ServiceId>, notice: &Notice) {
         let (seq, t_us) = (self.seq, u64::try_from(at.as_micros()).unwrap_or(u64::MAX));
-        let line = Line { v: 1, seq, t_us, service: service.map(ServiceId::name), notice };
+        let text = if let Notice::Note(note) = notice { Some(note.to_string()) } else { None };
+        let line = Line { v: 1, seq, t_us, service: service.map(ServiceId::name), notice, text };
         self.seq += 1;
         // A reader that has gone away is no reason to stop serving, so a failed write is let go.
         if let Ok(text) = serde_json::to_string(&line) {
@@ -52,10 +54,13 @@ struct Line<'a> {
     service: Option<&'a str>,
     #[serde(flatten)]
     notice: &'a Notice,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Note;
     use super::super::text::tests::{Shared, every_notice, timings};
     use super::*;
 
@@ -88,6 +93,17 @@ mod tests {
         );
         let expected = r#"{"v":1,"seq":0,"t_us":0,"service":"api","event":"build-failed","errors":1,"cause":"a changed","why-cargo":null,"serving":4}"#;
         assert_eq!(out.take(), format!("{expected}\n"));
+    }
+
+    #[test]
+    fn a_note_has_its_kind_and_its_words() {
+        let out = Shared::default();
+        let mut json = Json::new(Box::new(out.clone()));
+        json.tell(Duration::ZERO, None, &Note::Closed { address: "127.0.0.1:3000".into() }.into());
+        let expected = r#"{"v":1,"seq":0,"t_us":0,"event":"note","kind":"closed","address":"127.0.0.1:3000","text":"127.0.0.1:3000 was closed by the program: let go"}"#;
+        assert_eq!(out.take(), format!("{expected}\n"));
+        json.tell(Duration::ZERO, None, &Note::Tied.into());
+        assert!(out.take().contains(r#""event":"note","kind":"tied","text":"the program has given its socket"#));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod background;
 pub mod clean;
 mod formats;
 mod json;
+mod note;
 pub mod say;
 mod still;
 mod text;
@@ -19,6 +20,7 @@ pub use background::Background;
 pub use clean::one_line;
 pub use formats::size;
 pub use json::Json;
+pub use note::Note;
 pub use text::Text;
 pub use url::urls;
 
@@ -178,10 +180,7 @@ pub enum Notice {
         /// How long it has taken to leave.
         took: u64,
     },
-    /// A sentence that is neither of the others: advice said once, a limit met, an address let go.
-    Note {
-        text: String,
-    },
+    Note(Note),
     /// Something that was asked for cannot be done now.
     Refused {
         asked: String,
@@ -194,6 +193,12 @@ pub enum Notice {
     Stopped {
         left: Vec<String>,
     },
+}
+
+impl From<Note> for Notice {
+    fn from(note: Note) -> Notice {
+        Notice::Note(note)
+    }
 }
 
 /// Which program a generation runs.

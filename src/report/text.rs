@@ -204,7 +204,7 @@ impl Text {
             Notice::Drained { generation, cut: Some(_), end, took } => {
                 self.calm("drained", &format!("generation {generation}{}, 0 cut ({end})", after(*took)))
             }
-            Notice::Note { text } => self.calm("hotrun", text),
+            Notice::Note(note) => self.calm("hotrun", &note.to_string()),
             Notice::Refused { asked, why } => self.line(Tone::Warn, "refused", &format!("{asked}: {why}")),
             Notice::Stopping { cause } => self.calm("stopping", cause),
             Notice::Stopped { left } if left.is_empty() => {

@@ -6,7 +6,7 @@ use crate::compile::build;
 use crate::compile::last::Last;
 use crate::compile::output::Told;
 use crate::compile::{reason, trouble};
-use crate::report::Notice;
+use crate::report::Note;
 use std::path::PathBuf;
 
 impl Builder {
@@ -42,9 +42,7 @@ impl Builder {
         self.repaired = true;
         damaged.iter().for_each(|name| self.folders.iter().for_each(|folder| trouble::forget(folder, name)));
         let names = damaged.into_iter().collect::<Vec<_>>().join(", ");
-        let text =
-            format!("{names} cannot be compiled with its incremental data, which is removed: it is built once more");
-        self.notices.push(Notice::Note { text });
+        self.notices.push(Note::CacheDamaged { crates: names.clone() }.into());
         Some(names)
     }
 }
