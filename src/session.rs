@@ -2,18 +2,20 @@
 //! of each other. The one place that reads the clock for them.
 //! Never lives here: what either room decides.
 
+mod output;
+
 use crate::cli;
 use crate::compile::{self, Artifact, BuildSaid, FileEvent, Outbox};
-use crate::config::{self, Color, Config, DataAction, Format};
+use crate::config::{self, Config, DataAction, Format};
 use crate::edges::control::{self, Listening, Reply};
 use crate::edges::keys::{Key, Keys};
-use crate::edges::message::{Request, State};
+use crate::edges::message::{Request, Status};
 use crate::edges::registry::{self, Registry};
 use crate::edges::signals::{self, Asked};
 use crate::error::{Result, Tried};
 use crate::process::{Ground, Launcher, SocketFolder, Stdin, Terminal, descriptors, kin, orphans};
-use crate::report::{Background, Json, Note, Notice, Reporter, ServiceId, Text, Vintage};
-use crate::upgrade::{self, Generation, Linked, Program, Said, Since};
+use crate::report::{Background, Note, Notice, Reporter, ServiceId, Vintage};
+use crate::upgrade::{self, Generation, Heard, Linked, Program, Since};
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -30,7 +32,7 @@ enum Event {
     Key(Key),
     Files(FileEvent),
     Build(u64, BuildSaid),
-    Generation(ServiceId, Generation, Said),
+    Generation(ServiceId, Generation, Heard),
     Control(Request, Reply),
 }
 
@@ -49,7 +51,7 @@ pub fn run(args: &cli::Session) -> Result<End> {
     let config = config::load(args, &metadata)?;
     let (events, inbox) = channel();
     let mut session = Session::open(&config, &metadata, &events)?;
-    session.first_build();
+    session.rebuild(now(), "first build");
     while !session.service.upgrade.is_over() {
         let wait = session.deadline().map_or(IDLE, |deadline| deadline.saturating_duration_since(now()).min(IDLE));
         match inbox.recv_timeout(wait) {
@@ -69,11 +71,10 @@ struct Session {
     compile: compile::HotCompile,
     service: Service,
     launcher: Launcher,
-    reporter: Box<dyn Reporter>,
+    reporter: Background,
     began: Instant,
     end: Option<End>,
-    clear: bool,
-    timings: bool,
+    output: config::Output,
     /// Those who are answered when there is nothing more to do.
     waiting: Vec<Waiting>,
     /// By which it is found; removed with it.
@@ -117,7 +118,7 @@ impl Session {
         } else {
             Terminal::open(move |signal| send(Event::Signal(Asked::Stop(signal))))
         };
-        let reporter = reporter(config).tried("start a thread for what is told")?;
+        let reporter = output::reporter(config).tried("start a thread for what is told")?;
         let send = tell(events);
         signals::listen(move |asked| send(Event::Signal(asked))).tried("listen for signals")?;
 
@@ -145,8 +146,7 @@ impl Session {
 
         let known = known(metadata, config);
         let (send, id) = (tell(events), config.service.clone());
-        let sink: upgrade::Sink =
-            Arc::new(move |generation, said| send(Event::Generation(id.clone(), generation, said)));
+        let sink: upgrade::Sink = Arc::new(move |of, heard| send(Event::Generation(id.clone(), of, heard)));
         let upgrade =
             upgrade::HotUpgrade::open(config, known, store, stdin, launcher.clone(), Arc::clone(&private), sink)?;
 
@@ -167,7 +167,8 @@ impl Session {
             files: Arc::new(move |event| files(Event::Files(event))),
             build: Arc::new(move |number, said| build(Event::Build(number, said))),
         };
-        let compile = compile::HotCompile::open(config, metadata, color(config), launcher.clone(), sinks, began)?;
+        let compile =
+            compile::HotCompile::open(config, metadata, output::color(config), launcher.clone(), sinks, began)?;
         let mut session = Session {
             keys,
             compile,
@@ -176,8 +177,7 @@ impl Session {
             reporter,
             began,
             end: None,
-            clear: config.output.clear,
-            timings: config.output.timings,
+            output: config.output,
             waiting: Vec::new(),
             _entry: None,
             events: events.clone(),
@@ -189,12 +189,6 @@ impl Session {
             Err(error) => session.tell(None, &Note::Unlisted { error: error.to_string() }.into()),
         }
         Ok(session)
-    }
-
-    fn first_build(&mut self) {
-        let now = now();
-        let outbox = self.compile.rebuild(now, "first build");
-        self.perform(now, outbox);
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -217,11 +211,7 @@ impl Session {
                 let outbox = self.compile.build_said(now, number, said);
                 self.perform(now, outbox);
             }
-            Event::Generation(id, generation, said) => {
-                if let Some(service) = self.service(&id) {
-                    service.upgrade.said(now, generation, said);
-                }
-            }
+            Event::Generation(id, generation, heard) => self.service(&id).upgrade.hear(now, generation, heard),
             Event::Control(request, reply) => self.control(now, request, reply),
         }
     }
@@ -243,17 +233,18 @@ impl Session {
             }
         }
         if !self.waiting.is_empty() && !self.is_busy() {
-            let (state, failed_rollback) = (self.state(), self.service.upgrade.take_failed_rollback());
+            let (status, failed_rollback) = (self.status(), self.service.upgrade.take_failed_rollback());
             for Waiting { request, reply, refused } in self.waiting.drain(..) {
                 let failed = failed_rollback.clone().filter(|_| request == Request::Rollback);
-                reply.send(&State { refused: refused.or(failed), ..state.clone() });
+                reply.send(&Status { refused: refused.or(failed), ..status.clone() });
             }
         }
     }
 
-    /// Where an artifact or an event goes. There is one as yet.
-    fn service(&mut self, id: &ServiceId) -> Option<&mut Service> {
-        Some(&mut self.service).filter(|service| service.id == *id)
+    /// Where an artifact or an event goes.
+    fn service(&mut self, id: &ServiceId) -> &mut Service {
+        debug_assert_eq!(self.service.id, *id, "there is one as yet");
+        &mut self.service
     }
 
     fn upgrade_told(&mut self, now: Instant, notice: &Notice) {
@@ -281,24 +272,23 @@ impl Session {
         while let Some(message) = outbox.pop_front() {
             match message {
                 Outbox::Failed { service, errors, cause, why_cargo } => {
-                    let serving = self.service(&service).and_then(|service| service.upgrade.serving());
+                    let serving = self.service(&service).upgrade.serving();
                     self.tell(Some(&service), &Notice::BuildFailed { errors, cause, why_cargo, serving });
                 }
                 Outbox::Tell(notice) => self.tell(None, &notice),
                 Outbox::Building { cause } => {
                     self.service.upgrade.outdated();
-                    if self.clear {
+                    if self.output.clear {
                         self.reporter.clear();
                     }
                     self.tell(None, &Notice::Building { package: self.compile.package().to_owned(), cause });
                 }
                 Outbox::Built(artifact, unread) => {
                     // Where hot compile ends and hot upgrade begins.
-                    let offered = self.timings.then(|| artifact.clone());
-                    if let Some(service) = self.service(&artifact.service) {
-                        service.offered = offered;
-                        service.upgrade.offer(now, &program(artifact));
-                    }
+                    let offered = self.output.timings.then(|| artifact.clone());
+                    let service = self.service(&artifact.service);
+                    service.offered = offered;
+                    service.upgrade.offer(now, &program(artifact));
                     outbox.extend(self.compile.read_inputs(now, &unread));
                 }
                 Outbox::Data(path, DataAction::Signal(signal)) => {
@@ -357,7 +347,7 @@ impl Session {
 
     fn control(&mut self, now: Instant, request: Request, reply: Reply) {
         if request == Request::Status {
-            return reply.send(&self.state());
+            return reply.send(&self.status());
         }
         self.waiting.retain(|waiting| waiting.reply.is_wanted());
         if self.waiting.is_empty() {
@@ -382,11 +372,11 @@ impl Session {
         !self.compile.is_idle() || !self.service.upgrade.is_settled()
     }
 
-    fn state(&self) -> State {
+    fn status(&self) -> Status {
         let serving = self.service.upgrade.serving_process();
         let troubles = self.compile.trouble().map(str::to_owned).into_iter().chain(self.service.upgrade.trouble());
         let troubles: Vec<String> = troubles.filter(|_| self.end.is_none()).collect();
-        State {
+        Status {
             package: self.compile.package().to_owned(),
             service: self.service.id.name().to_owned(),
             generation: serving.map(|(generation, _)| generation),
@@ -477,29 +467,6 @@ fn known(metadata: &cargo_metadata::Metadata, config: &Config) -> Linked {
         library: depends_on("hotrun"),
         // Not libsystemd: loggers for the journal bring it along.
         notifies: depends_on("sd-notify"),
-    }
-}
-
-fn reporter(config: &Config) -> io::Result<Box<dyn Reporter>> {
-    Ok(match config.output.format {
-        Format::Json => Box::new(Background::new(Json::stdout())?),
-        Format::Human => {
-            let color = match config.output.color {
-                Color::Auto => None,
-                Color::Always => Some(true),
-                Color::Never => Some(false),
-            };
-            Box::new(Background::new(Text::stderr(config.output.quiet, color))?)
-        }
-    })
-}
-
-/// Whether diagnostics are wanted in colour; where they are shown without, the report takes it out.
-fn color(config: &Config) -> bool {
-    match config.output.color {
-        Color::Always => true,
-        Color::Never => false,
-        Color::Auto => config.output.format == Format::Human && console::colors_enabled_stderr(),
     }
 }
 

@@ -32,7 +32,7 @@ impl Request {
 /// What a session says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct State {
+pub struct Status {
     pub package: String,
     /// Whose program serves; a session of before has not said it.
     #[serde(default)]

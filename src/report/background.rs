@@ -16,7 +16,7 @@ const MOST_WAITING: usize = 4096;
 /// How long the end of a session waits for the rest to be written.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-enum Told {
+enum Message {
     Notice(Duration, Option<ServiceId>, Notice),
     Clear,
 }
@@ -24,7 +24,7 @@ enum Told {
 /// Hands everything on to a thread that writes it.
 pub struct Background {
     /// Closed to end the thread.
-    queue: Option<SyncSender<Told>>,
+    queue: Option<SyncSender<Message>>,
     written: Arc<(Mutex<bool>, Condvar)>,
     left_out: usize,
     once: Once,
@@ -43,7 +43,7 @@ impl Background {
         Ok(Background { queue: Some(queue), written, left_out: 0, once: Once::default() })
     }
 
-    fn hand_on(&mut self, told: Told) {
+    fn hand_on(&mut self, told: Message) {
         let Some(queue) = &self.queue else { return };
         match queue.try_send(told) {
             Ok(()) => {}
@@ -63,13 +63,13 @@ impl Reporter for Background {
         }
         if self.left_out > 0 {
             let notices = std::mem::take(&mut self.left_out);
-            self.hand_on(Told::Notice(at, None, Note::Unread { notices }.into()));
+            self.hand_on(Message::Notice(at, None, Note::Unread { notices }.into()));
         }
-        self.hand_on(Told::Notice(at, service.cloned(), notice.clone()));
+        self.hand_on(Message::Notice(at, service.cloned(), notice.clone()));
     }
 
     fn clear(&mut self) {
-        self.hand_on(Told::Clear);
+        self.hand_on(Message::Clear);
     }
 }
 
@@ -83,11 +83,11 @@ impl Drop for Background {
     }
 }
 
-fn write(mut reporter: impl Reporter, told: &Receiver<Told>) {
+fn write(mut reporter: impl Reporter, told: &Receiver<Message>) {
     for told in told {
         match told {
-            Told::Notice(at, service, notice) => reporter.tell(at, service.as_ref(), &notice),
-            Told::Clear => reporter.clear(),
+            Message::Notice(at, service, notice) => reporter.tell(at, service.as_ref(), &notice),
+            Message::Clear => reporter.clear(),
         }
     }
 }

@@ -180,6 +180,7 @@ pub enum Notice {
         /// How long it has taken to leave.
         took: u64,
     },
+    /// Beside the steps: advice, a limit that was met, an address that was let go.
     Note(Note),
     /// Something that was asked for cannot be done now.
     Refused {

@@ -44,9 +44,8 @@ impl Text {
         Text { out, look, package: String::new(), drawn: false, shared: false }
     }
 
-    /// On the standard error stream. Without a word about colour the terminal and `NO_COLOR` decide.
-    pub fn stderr(quiet: bool, colour: Option<bool>) -> Self {
-        let colour = colour.unwrap_or_else(console::colors_enabled_stderr);
+    /// On the standard error stream.
+    pub fn stderr(quiet: bool, colour: bool) -> Self {
         let can_wipe = console::Term::stderr().is_term() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let width: fn() -> usize = || usize::from(console::Term::stderr().size().1);
         let look = Look { colour, quiet, width: can_wipe.then_some(width) };

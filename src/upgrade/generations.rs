@@ -6,7 +6,7 @@ use super::Generation;
 use super::action::{Ended, Input, Roles, Style};
 use super::channel::Order;
 use super::generation::Started;
-use super::hear::Said;
+use super::hear::Heard;
 use super::intercept::{Blind, Patience, Seen, Which};
 use super::proc;
 use super::processes::{End, Left};
@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::process::descriptors;
 use crate::report::{HandOver, Note, Notice, Timing, Vintage};
-use hotrun::holder::{Holder, Said as Told};
+use hotrun::holder::{Holder, Said};
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -89,24 +89,24 @@ impl Generations {
     }
 
     /// What a generation's threads have seen or heard.
-    pub fn said(&mut self, now: Instant, roles: Roles, generation: Generation, said: Said) -> Option<Input> {
-        match said {
-            Said::Library(told) => self.library_said(roles, generation, told),
-            Said::Foreign(why) => {
+    pub fn hear(&mut self, now: Instant, roles: Roles, generation: Generation, heard: Heard) -> Option<Input> {
+        match heard {
+            Heard::Library(said) => self.library_said(roles, generation, said),
+            Heard::Foreign(why) => {
                 self.news.push(Note::Foreign { generation, why }.into());
                 None
             }
-            Said::Notified => self.readiness.takes_its_word().then_some(Input::Ready),
-            Said::Probed => Some(Input::Ready),
-            Said::Gate(seen) => self.gate_saw(now, roles, generation, seen),
-            Said::Exited => Some(Input::Exited),
+            Heard::Notified => self.readiness.takes_its_word().then_some(Input::Ready),
+            Heard::Probed => Some(Input::Ready),
+            Heard::Gate(seen) => self.gate_saw(now, roles, generation, seen),
+            Heard::Exited => Some(Input::Exited),
         }
     }
 
-    fn library_said(&mut self, roles: Roles, generation: Generation, told: Told) -> Option<Input> {
+    fn library_said(&mut self, roles: Roles, generation: Generation, said: Said) -> Option<Input> {
         let started = self.started.get_mut(&generation)?;
-        match told {
-            Told::Hello { .. } => {
+        match said {
+            Said::Hello { .. } => {
                 // Not known from the dependency graph, or there under another name.
                 started.way = HandOver::Library;
                 started.channel.hello();
@@ -116,7 +116,7 @@ impl Generations {
                 }
                 None
             }
-            Told::Offer { name, socket } => {
+            Said::Offer { name, socket } => {
                 match Endpoint::new(socket) {
                     Ok(end) => started.sockets.offered.push((name, end)),
                     Err(error) => {
@@ -129,18 +129,18 @@ impl Generations {
                 self.ask_where_it_is_bound(generation);
                 Some(Input::Bound)
             }
-            Told::Taken { name } => {
+            Said::Taken { name } => {
                 started.sockets.taken.insert(name);
                 self.adopt(roles, generation);
                 None
             }
-            Told::Ready => {
+            Said::Ready => {
                 started.sockets.accepts = true;
                 self.adopt(roles, generation);
                 self.readiness.takes_its_word().then_some(Input::Ready)
             }
-            Told::Paused => Some(Input::StoppedAccepting),
-            Told::Draining { live } => {
+            Said::Paused => Some(Input::StoppedAccepting),
+            Said::Draining { live } => {
                 let live = usize::try_from(live).unwrap_or(usize::MAX);
                 if !std::mem::replace(&mut started.told_draining, true) && live > 0 {
                     self.news.push(Notice::Draining { generation, live, after: 0, limit: None });
@@ -148,7 +148,7 @@ impl Generations {
                 Some(Input::Leaves(live))
             }
             // The end of the process says the rest.
-            Told::Closed => None,
+            Said::Closed => None,
             // A later version's.
             _ => None,
         }

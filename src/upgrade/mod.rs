@@ -46,12 +46,12 @@ use std::time::{Duration, Instant};
 use store::Published;
 
 pub use crate::report::Generation;
-pub use hear::Said;
+pub use hear::Heard;
 pub use program::{Linked, Program, Since};
 pub use store::Store;
 
 /// Where the threads of a generation send what they see and hear.
-pub type Sink = Arc<dyn Fn(Generation, Said) + Send + Sync>;
+pub type Sink = Arc<dyn Fn(Generation, Heard) + Send + Sync>;
 
 pub struct HotUpgrade {
     handover: Handover<Published>,
@@ -262,8 +262,8 @@ impl HotUpgrade {
     }
 
     /// What a generation's threads have seen or heard.
-    pub fn said(&mut self, now: Instant, generation: Generation, said: Said) {
-        let Some(input) = self.generations.said(now, self.handover.roles(), generation, said) else { return };
+    pub fn hear(&mut self, now: Instant, generation: Generation, heard: Heard) {
+        let Some(input) = self.generations.hear(now, self.handover.roles(), generation, heard) else { return };
         match input {
             Input::Bound => self.handover.bound(generation),
             Input::Ready => self.is_ready(now, generation),

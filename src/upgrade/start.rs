@@ -4,7 +4,7 @@
 use super::channel::Channel;
 use super::gated::Gated;
 use super::generation::Started;
-use super::hear::{GenerationReader, Said};
+use super::hear::{GenerationReader, Heard};
 use super::intercept::Gate;
 use super::policy::Policy;
 use super::probe::{self, Probe};
@@ -142,7 +142,7 @@ impl Start {
             Some(process::Filter::Installed(calls)) => {
                 let handed: Vec<_> = sockets.iter().filter_map(|socket| socket.end.tcp().cloned()).collect();
                 let tell = Arc::clone(&self.sink);
-                let tell = move |seen| tell(generation, Said::Gate(seen));
+                let tell = move |seen| tell(generation, Heard::Gate(seen));
                 let kept = Gate::keep(calls, generation, running.pid(), Arc::clone(&held.shelf), &handed, waits, tell);
                 (Some(kept.tried("keep the gate of the new process")?), None)
             }
@@ -201,7 +201,7 @@ impl Start {
         started.probing = Some(keep);
         thread::Builder::new().spawn(move || {
             if probe::until_ready(&probe, &addresses, pid, &cancelled) {
-                sink(generation, Said::Probed);
+                sink(generation, Heard::Probed);
             }
         })?;
         Ok(())
