@@ -2,18 +2,20 @@
 //! of each other. The one place that reads the clock for them.
 //! Never lives here: what either room decides.
 
+mod output;
+
 use crate::cli;
 use crate::compile::{self, Artifact, BuildSaid, FileEvent, Outbox};
-use crate::config::{self, Color, Config, DataAction, Format};
+use crate::config::{self, Config, DataAction, Format};
 use crate::edges::control::{self, Listening, Reply};
 use crate::edges::keys::{Key, Keys};
-use crate::edges::message::{Request, SessionStatus};
+use crate::edges::message::{Request, Status};
 use crate::edges::registry::{self, Registry};
 use crate::edges::signals::{self, SignalRequest};
 use crate::error::{Result, Tried};
 use crate::process::{Ground, Launcher, SocketFolder, Stdin, Terminal, descriptors, kin, orphans};
-use crate::report::{Background, Json, Notice, Reporter, Text, Vintage};
-use crate::upgrade::{self, Generation, Linked, Program, Said, Since};
+use crate::report::{Background, Note, Notice, Reporter, ServiceId, Vintage};
+use crate::upgrade::{self, Generation, Heard, Linked, Program, Since};
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -30,7 +32,7 @@ enum Event {
     Key(Key),
     Files(FileEvent),
     Build(u64, BuildSaid),
-    Generation(Generation, Said),
+    Generation(ServiceId, Generation, Heard),
     Control(Request, Reply),
 }
 
@@ -49,8 +51,8 @@ pub fn run(args: &cli::SessionArgs) -> Result<End> {
     let config = config::load(args, &metadata)?;
     let (events, inbox) = channel();
     let mut session = Session::open(&config, &metadata, &events)?;
-    session.first_build();
-    while !session.upgrade.is_over() {
+    session.rebuild(now(), "first build");
+    while !session.service.upgrade.is_over() {
         let wait = session.deadline().map_or(IDLE, |deadline| deadline.saturating_duration_since(now()).min(IDLE));
         match inbox.recv_timeout(wait) {
             Ok(event) => session.handle(event),
@@ -67,15 +69,12 @@ struct Session {
     // Dropped in this order: the terminal is put back and the rooms end their processes before the guard is let go.
     keys: Option<Keys>,
     compile: compile::HotCompile,
-    upgrade: upgrade::HotUpgrade,
+    service: Service,
     launcher: Launcher,
-    reporter: Box<dyn Reporter>,
+    reporter: Background,
     began: Instant,
     end: Option<End>,
-    clear: bool,
-    timings: bool,
-    /// How the program that was offered last was built, until its times are told.
-    offered: Option<Artifact>,
+    output: config::Output,
     /// Those who are answered when there is nothing more to do.
     waiting: Vec<Waiting>,
     /// By which it is found; removed with it.
@@ -85,6 +84,14 @@ struct Session {
     events: Sender<Event>,
     /// For the sockets, those on which programs say READY=1 among them; removed with it.
     private: Arc<SocketFolder>,
+}
+
+/// What is offered, started and told of one program.
+struct Service {
+    id: ServiceId,
+    upgrade: upgrade::HotUpgrade,
+    /// How the program that was offered last was built, until its times are told.
+    offered: Option<Artifact>,
 }
 
 /// Somebody who is answered when there is nothing more to do.
@@ -111,7 +118,7 @@ impl Session {
         } else {
             Terminal::open(move |signal| send(Event::Signal(SignalRequest::Stop(signal))))
         };
-        let reporter = reporter(config).tried("start a thread for what is told")?;
+        let reporter = output::reporter(config).tried("start a thread for what is told")?;
         let send = tell(events);
         signals::listen(move |asked| send(Event::Signal(asked))).tried("listen for signals")?;
 
@@ -138,8 +145,8 @@ impl Session {
         };
 
         let known = known(metadata, config);
-        let send = tell(events);
-        let sink: upgrade::Sink = Arc::new(move |generation, said| send(Event::Generation(generation, said)));
+        let (send, id) = (tell(events), config.service.clone());
+        let sink: upgrade::Sink = Arc::new(move |of, heard| send(Event::Generation(id.clone(), of, heard)));
         let upgrade =
             upgrade::HotUpgrade::open(config, known, store, stdin, launcher.clone(), Arc::clone(&private), sink)?;
 
@@ -160,18 +167,17 @@ impl Session {
             files: Arc::new(move |event| files(Event::Files(event))),
             build: Arc::new(move |number, said| build(Event::Build(number, said))),
         };
-        let compile = compile::HotCompile::open(config, metadata, color(config), launcher.clone(), sinks, began)?;
+        let compile =
+            compile::HotCompile::open(config, metadata, output::color(config), launcher.clone(), sinks, began)?;
         let mut session = Session {
             keys,
             compile,
-            upgrade,
+            service: Service { id: config.service.clone(), upgrade, offered: None },
             launcher,
             reporter,
             began,
             end: None,
-            clear: config.output.clear,
-            timings: config.output.timings,
-            offered: None,
+            output: config.output,
             waiting: Vec::new(),
             _entry: None,
             events: events.clone(),
@@ -180,22 +186,14 @@ impl Session {
         };
         match entry {
             Ok(entry) => session._entry = Some(entry),
-            Err(error) => session.tell(&Notice::Note {
-                text: format!("`status`, `stop` and their like will not find this session: {error}"),
-            }),
+            Err(error) => session.tell(None, &Note::Unlisted { error: error.to_string() }.into()),
         }
         Ok(session)
     }
 
-    fn first_build(&mut self) {
-        let now = now();
-        let outbox = self.compile.rebuild(now, "first build");
-        self.perform(now, outbox);
-    }
-
     fn deadline(&self) -> Option<Instant> {
         let compile = self.compile.deadline().filter(|_| self.end.is_none());
-        compile.into_iter().chain(self.upgrade.deadline()).min()
+        compile.into_iter().chain(self.service.upgrade.deadline()).min()
     }
 
     fn handle(&mut self, event: Event) {
@@ -213,7 +211,7 @@ impl Session {
                 let outbox = self.compile.build_said(now, number, said);
                 self.perform(now, outbox);
             }
-            Event::Generation(generation, said) => self.upgrade.said(now, generation, said),
+            Event::Generation(id, generation, heard) => self.service(&id).upgrade.hear(now, generation, heard),
             Event::Control(request, reply) => self.control(now, request, reply),
         }
     }
@@ -224,13 +222,9 @@ impl Session {
             let outbox = self.compile.tick(now);
             self.perform(now, outbox);
         }
-        self.upgrade.tick(now);
-        for notice in self.upgrade.take() {
-            self.tell(&notice);
-            if matches!(notice, Notice::Died { .. } | Notice::StartFailed { .. }) && self.end.is_none() {
-                let outbox = self.compile.died(now);
-                self.perform(now, outbox);
-            }
+        self.service.upgrade.tick(now);
+        for notice in self.service.upgrade.take() {
+            self.upgrade_told(now, &notice);
         }
         if !self.socket.path.exists() && self.private.keep_up().is_ok() {
             // Somebody has cleaned up. Where it cannot be had again, whoever asks is told that it is gone.
@@ -239,11 +233,34 @@ impl Session {
             }
         }
         if !self.waiting.is_empty() && !self.is_busy() {
-            let (state, failed_rollback) = (self.state(), self.upgrade.standing.take_failed_rollback());
+            let (status, failed_rollback) = (self.status(), self.service.upgrade.take_failed_rollback());
             for Waiting { request, reply, refused } in self.waiting.drain(..) {
                 let failed = failed_rollback.clone().filter(|_| request == Request::Rollback);
-                reply.send(&SessionStatus { refused: refused.or(failed), ..state.clone() });
+                reply.send(&Status { refused: refused.or(failed), ..status.clone() });
             }
+        }
+    }
+
+    /// Where an artifact or an event goes.
+    fn service(&mut self, id: &ServiceId) -> &mut Service {
+        debug_assert_eq!(self.service.id, *id, "there is one as yet");
+        &mut self.service
+    }
+
+    fn upgrade_told(&mut self, now: Instant, notice: &Notice) {
+        self.tell_of_service(notice);
+        if matches!(notice, Notice::Unchanged { .. }) {
+            // It is not started.
+            self.service.offered = None;
+        }
+        if let Notice::Serving { generation, timing: Some(timing), .. } = notice
+            && let Some(artifact) = self.service.offered.take()
+        {
+            self.tell_of_service(&Notice::Timings(artifact.timings(*generation, timing)));
+        }
+        if matches!(notice, Notice::Died { .. } | Notice::StartFailed { .. }) && self.end.is_none() {
+            let outbox = self.compile.died(now);
+            self.perform(now, outbox);
         }
     }
 
@@ -254,27 +271,30 @@ impl Session {
         let mut outbox = VecDeque::from(outbox);
         while let Some(message) = outbox.pop_front() {
             match message {
-                Outbox::Failed { errors, cause, why_cargo } => {
-                    self.tell(&Notice::BuildFailed { errors, cause, why_cargo, serving: self.upgrade.serving() });
+                Outbox::Failed { service, errors, cause, why_cargo } => {
+                    let serving = self.service(&service).upgrade.serving();
+                    self.tell(Some(&service), &Notice::BuildFailed { errors, cause, why_cargo, serving });
                 }
-                Outbox::Tell(notice) => self.tell(&notice),
+                Outbox::Tell(notice) => self.tell(None, &notice),
                 Outbox::Building { cause } => {
-                    self.upgrade.standing.outdated();
-                    if self.clear {
+                    self.service.upgrade.outdated();
+                    if self.output.clear {
                         self.reporter.clear();
                     }
-                    self.tell(&Notice::Building { package: self.compile.package().to_owned(), cause });
+                    self.tell(None, &Notice::Building { package: self.compile.package().to_owned(), cause });
                 }
                 Outbox::Built(artifact, unread) => {
-                    self.offered = self.timings.then(|| artifact.clone());
                     // Where hot compile ends and hot upgrade begins.
-                    self.upgrade.offer(now, &program(artifact));
+                    let offered = self.output.timings.then(|| artifact.clone());
+                    let service = self.service(&artifact.service);
+                    service.offered = offered;
+                    service.upgrade.offer(now, &program(artifact));
                     outbox.extend(self.compile.read_inputs(now, &unread));
                 }
                 Outbox::Data(path, DataAction::Signal(signal)) => {
-                    self.upgrade.signal(signal);
-                    let text = format!("{} changed: {signal} to the running program", crate::report::short(&path));
-                    self.tell(&Notice::Note { text });
+                    self.service.upgrade.signal(signal);
+                    let (path, signal) = (crate::report::short(&path), signal.to_string());
+                    self.tell_of_service(&Note::Signalled { path, signal }.into());
                 }
                 Outbox::Data(_, DataAction::None) => {}
             }
@@ -291,7 +311,7 @@ impl Session {
             SignalRequest::Suspend => self.suspend(),
             SignalRequest::Continue => {
                 self.launcher.terminal().inspect(|terminal| terminal.resume());
-                self.upgrade.resume();
+                self.service.upgrade.resume();
                 if let Some(keys) = &mut self.keys {
                     keys.resume();
                 }
@@ -309,7 +329,7 @@ impl Session {
         if let Some(keys) = &mut self.keys {
             keys.suspend();
         }
-        self.upgrade.suspend();
+        self.service.upgrade.suspend();
         self.launcher.terminal().inspect(|terminal| terminal.suspend());
         signals::suspend();
     }
@@ -320,19 +340,19 @@ impl Session {
             Key::Upgrade => drop(self.upgrade_again(now)),
             Key::Back => drop(self.rollback(now)),
             Key::Clear => self.reporter.clear(),
-            Key::Help => self.tell(&Notice::Note { text: Text::help_keys().to_string() }),
+            Key::Help => self.tell(None, &Note::Keys.into()),
             Key::Quit => self.stop(now, End::Quit),
         }
     }
 
     fn control(&mut self, now: Instant, request: Request, reply: Reply) {
         if request == Request::Status {
-            return reply.send(&self.state());
+            return reply.send(&self.status());
         }
         self.waiting.retain(|waiting| waiting.reply.is_wanted());
         if self.waiting.is_empty() {
             // One that failed before was not for whoever asks now.
-            self.upgrade.standing.take_failed_rollback();
+            self.service.upgrade.take_failed_rollback();
         }
         let mut refused = None;
         match request {
@@ -347,25 +367,26 @@ impl Session {
 
     fn is_busy(&self) -> bool {
         if self.end.is_some() {
-            return !self.upgrade.is_over();
+            return !self.service.upgrade.is_over();
         }
-        !self.compile.is_idle() || !self.upgrade.is_settled()
+        !self.compile.is_idle() || !self.service.upgrade.is_settled()
     }
 
-    fn state(&self) -> SessionStatus {
-        let serving = self.upgrade.serving_process();
-        let troubles = self.compile.trouble().map(str::to_owned).into_iter().chain(self.upgrade.trouble());
+    fn status(&self) -> Status {
+        let serving = self.service.upgrade.serving_process();
+        let troubles = self.compile.trouble().map(str::to_owned).into_iter().chain(self.service.upgrade.trouble());
         let troubles: Vec<String> = troubles.filter(|_| self.end.is_none()).collect();
-        SessionStatus {
+        Status {
             package: self.compile.package().to_owned(),
+            service: self.service.id.name().to_owned(),
             generation: serving.map(|(generation, _)| generation),
             pid: serving.map(|(_, pid)| pid),
-            addresses: self.upgrade.addresses(),
+            addresses: self.service.upgrade.addresses(),
             busy: self.is_busy(),
             trouble: (!troubles.is_empty()).then(|| troubles.join("; ")),
-            rolled_back: self.upgrade.vintage() == Some(Vintage::RolledBack),
+            rolled_back: self.service.upgrade.vintage() == Some(Vintage::RolledBack),
             refused: None,
-            stopped: self.end.is_some() && self.upgrade.is_over(),
+            stopped: self.end.is_some() && self.service.upgrade.is_over(),
         }
     }
 
@@ -378,26 +399,26 @@ impl Session {
 
     /// Why it cannot be done, if it cannot.
     fn upgrade_again(&mut self, now: Instant) -> Option<String> {
-        let why = self.upgrade.again(now).err()?;
+        let why = self.service.upgrade.again(now).err()?;
         Some(self.refuse(Request::Upgrade, why))
     }
 
     fn rollback(&mut self, now: Instant) -> Option<String> {
-        let why = self.upgrade.rollback(now).err()?;
+        let why = self.service.upgrade.rollback(now).err()?;
         Some(self.refuse(Request::Rollback, why))
     }
 
     fn refuse(&mut self, request: Request, why: String) -> String {
         let asked = request.word();
         let refused = format!("{asked} is not possible: {why}");
-        self.tell(&Notice::Refused { asked: asked.to_owned(), why });
+        self.tell_of_service(&Notice::Refused { asked: asked.to_owned(), why });
         refused
     }
 
     /// Gracefully; when it is asked for again, at once.
     fn stop(&mut self, now: Instant, end: End) {
         if self.end.is_some() {
-            self.upgrade.force(now);
+            self.service.upgrade.force(now);
             return;
         }
         self.end = Some(end);
@@ -406,29 +427,25 @@ impl Session {
             End::Signal(number) => nix::sys::signal::Signal::try_from(number)
                 .map_or_else(|_| number.to_string(), |signal| signal.to_string()),
         };
-        self.tell(&Notice::Stopping { cause });
+        self.tell(None, &Notice::Stopping { cause });
         self.compile.close();
-        self.upgrade.stop(now);
+        self.service.upgrade.stop(now);
     }
 
     fn close(mut self) -> End {
         let left = orphans::left().iter().map(|left| crate::report::clean::plain(left)).collect();
-        self.tell(&Notice::Stopped { left });
+        self.tell(None, &Notice::Stopped { left });
         self.end.unwrap_or(End::Quit)
     }
 
-    fn tell(&mut self, notice: &Notice) {
-        if matches!(notice, Notice::Unchanged { .. }) {
-            // It is not started.
-            self.offered = None;
-        }
+    fn tell_of_service(&mut self, notice: &Notice) {
+        self.tell(Some(&self.service.id.clone()), notice);
+    }
+
+    /// Of the whole session, if of no service.
+    fn tell(&mut self, service: Option<&ServiceId>, notice: &Notice) {
         let at = now().saturating_duration_since(self.began);
-        self.reporter.tell(at, notice);
-        if let Notice::Serving { generation, timing: Some(timing), .. } = notice
-            && let Some(artifact) = self.offered.take()
-        {
-            self.reporter.tell(at, &Notice::Timings(artifact.timings(*generation, timing)));
-        }
+        self.reporter.tell(at, service, notice);
     }
 }
 
@@ -450,29 +467,6 @@ fn known(metadata: &cargo_metadata::Metadata, config: &Config) -> Linked {
         library: depends_on("hotrun"),
         // Not libsystemd: loggers for the journal bring it along.
         notifies: depends_on("sd-notify"),
-    }
-}
-
-fn reporter(config: &Config) -> io::Result<Box<dyn Reporter>> {
-    Ok(match config.output.format {
-        Format::Json => Box::new(Background::new(Json::stdout())?),
-        Format::Human => {
-            let color = match config.output.color {
-                Color::Auto => None,
-                Color::Always => Some(true),
-                Color::Never => Some(false),
-            };
-            Box::new(Background::new(Text::stderr(config.output.quiet, color))?)
-        }
-    })
-}
-
-/// Whether diagnostics are wanted in colour; where they are shown without, the report takes it out.
-fn color(config: &Config) -> bool {
-    match config.output.color {
-        Color::Always => true,
-        Color::Never => false,
-        Color::Auto => config.output.format == Format::Human && console::colors_enabled_stderr(),
     }
 }
 

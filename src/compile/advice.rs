@@ -1,10 +1,10 @@
 //! What the user is told at the beginning, as nothing else would tell of it: a `.env` that the program reads by itself, and that nobody
 //! watches.
-//! Never lives here: what is watched (`sources`).
+//! Never lives here: what is watched (`sources`), and the words (`report`).
 
 use super::project::local_needs;
 use crate::config::{self, Config};
-use crate::report::short;
+use crate::report::{Note, short};
 use cargo_metadata::Metadata;
 use std::path::{Path, PathBuf};
 
@@ -14,18 +14,14 @@ const AT_START: [&str; 4] = ["dotenvy", "dotenv", "dotenv-flow", "dotenvs"];
 const WHEN_COMPILED: [&str; 3] = ["dotenvy_macro", "dotenv_codegen", "dotenvy-macro"];
 
 /// For a program that is started in `directory`.
-pub fn dotenv(config: &Config, metadata: &Metadata, directory: &Path) -> Option<String> {
+pub fn dotenv(config: &Config, metadata: &Metadata, directory: &Path) -> Option<Note> {
     let needs = local_needs(metadata, &config.build.package_id);
     let one_of = |names: &[&str]| needs.iter().find(|need| names.contains(&need.as_str()));
     if let Some(name) = one_of(&WHEN_COMPILED) {
         let file = nearest(metadata.workspace_root.as_std_path())?;
         return (!is_covered(config, &file)).then(|| {
-            format!(
-                "{0} is read by {name} while the program is compiled, and a change of it compiles nothing: write \
-                 `println!(\"cargo::rerun-if-changed={1}\");` in the package's build.rs",
-                short(&file),
-                file.display()
-            )
+            let path = file.display().to_string();
+            Note::DotenvCompiled { file: short(&file), path, by: name.clone() }
         });
     }
     let name = one_of(&AT_START)?;
@@ -33,13 +29,8 @@ pub fn dotenv(config: &Config, metadata: &Metadata, directory: &Path) -> Option<
     (!is_covered(config, &file)).then(|| {
         let manifest = &config.build.manifest_path;
         let from = manifest.parent().and_then(|folder| file.strip_prefix(folder).ok()).unwrap_or(&file);
-        format!(
-            "{} is not watched, and the program seems to read it, as it depends on {name}: with `watch = [{:?}]` under \
-             [package.metadata.hotrun] in {} a change of it starts the program again",
-            short(&file),
-            from.display().to_string(),
-            short(manifest)
-        )
+        let (watch, manifest) = (from.display().to_string(), short(manifest));
+        Note::DotenvUnwatched { file: short(&file), by: name.clone(), watch, manifest }
     })
 }
 

@@ -3,7 +3,6 @@
 
 mod ahead;
 
-use super::allowance::LeftOut;
 use super::build::{Built, Cargo, CargoOutcome, CargoRun, CargoSink};
 use super::last::Last;
 use super::output::Told;
@@ -12,7 +11,7 @@ use super::trouble::Repair;
 use super::{BuildSaid, BuildSink, reason};
 use crate::config;
 use crate::error::{Error, Result};
-use crate::report::{Notice, short};
+use crate::report::{Note, Notice, short};
 use ahead::Ahead;
 use cargo_metadata::Metadata;
 use std::collections::BTreeSet;
@@ -35,7 +34,7 @@ pub struct Builder {
     repair: Repair,
     ahead: Ahead,
     provenance: Provenance,
-    remarks: Remarks,
+    notices: Vec<Notice>,
 }
 
 enum Work {
@@ -47,14 +46,6 @@ enum Work {
 struct Runs {
     newest: u64,
     sink: BuildSink,
-}
-
-/// What there is to tell.
-#[derive(Default)]
-struct Remarks {
-    notices: Vec<Notice>,
-    /// Said once.
-    said: BTreeSet<String>,
 }
 
 /// How a program came to be, for `--timings`.
@@ -92,7 +83,7 @@ impl Builder {
             repair: Repair::new(folders),
             ahead: Ahead::default(),
             provenance: Provenance::at(now),
-            remarks: Remarks::default(),
+            notices: Vec::new(),
         }
     }
 
@@ -216,11 +207,11 @@ impl Builder {
     /// What came of the build, if it has come to its end; and whatever else is to go on goes on. `newer`: another one follows in any
     /// case.
     pub fn ended(&mut self, now: Instant, newer: bool) -> Option<BuildResult> {
-        self.ahead.go_on(now, &mut self.replay, &mut self.runs, &mut self.remarks);
+        self.ahead.go_on(now, &mut self.replay, &mut self.runs, &mut self.notices);
         match &mut self.work.as_mut()?.1 {
             Work::Cargo(run) => {
                 let outcome = run.ended()?;
-                self.remarks.left_out(run.allowance.left_out());
+                self.notices.extend(run.allowance.left_out().note().map(Notice::Note));
                 self.work = None;
                 self.cargo_ended(outcome, newer)
             }
@@ -255,7 +246,7 @@ impl Builder {
 
     /// What there is to tell.
     pub fn notices(&mut self) -> Vec<Notice> {
-        std::mem::take(&mut self.remarks.notices)
+        std::mem::take(&mut self.notices)
     }
 
     fn start_cargo(&mut self, why: String) -> Result<()> {
@@ -265,12 +256,9 @@ impl Builder {
         self.ahead.cargo_begins();
         let (number, sink) = self.runs.cargo();
         self.cargo_began = Some(SystemTime::now());
-        let run = self.cargo.start(&sink, |command| self.replay.wrap(command))?;
-        if let Some(why) = &run.unknown {
-            self.remarks.once(format!(
-                "what cargo sets for a program cannot be found out here ({why}): it runs without a configured runner, `[env]`, \
-                 what build scripts set, and most of CARGO_*"
-            ));
+        let mut run = self.cargo.start(&sink, |command| self.replay.wrap(command))?;
+        if let Some(why) = run.unknown.take() {
+            self.notices.push(Note::NoSetting { why }.into());
         }
         self.work = Some((number, Work::Cargo(Box::new(run))));
         Ok(())
@@ -291,10 +279,7 @@ impl Builder {
         if let Some(advice) = self.repair.advice(&messages, &self.cargo.build.manifest_path) {
             messages.push(reason::unsaid(&advice));
         } else if !newer && let Some(damaged) = self.repair.forget_damaged(&messages) {
-            let text = format!(
-                "{damaged} cannot be compiled with its incremental data, which is removed: it is built once more"
-            );
-            self.remarks.tell(Notice::Note { text });
+            self.notices.push(Note::CacheDamaged { crates: damaged.clone() }.into());
             return self.ask_cargo(format!("the incremental data of {damaged} was damaged"));
         }
         Some(BuildResult::Failed { errors, messages })
@@ -310,8 +295,8 @@ impl Builder {
         if matches!(outcome, ReplayOutcome::Gone) {
             return Some(gone_meanwhile());
         }
-        self.ahead.linked(run.results.linked.as_ref(), &mut self.remarks);
-        self.remarks.left_out(run.left_out());
+        self.ahead.linked(run.results.linked.as_ref(), &mut self.notices);
+        self.notices.extend(run.left_out().note().map(Notice::Note));
         if let Some(path) = run.results.written.take().filter(|_| !newer) {
             if self.again {
                 // Most likely what is compiled writes it itself.
@@ -379,23 +364,6 @@ impl Runs {
         (number, Arc::new(move |one, said| sink(number, BuildSaid::Rustc(one, said))))
     }
 }
-
-impl Remarks {
-    fn tell(&mut self, notice: Notice) {
-        self.notices.push(notice);
-    }
-
-    fn once(&mut self, text: String) {
-        if self.said.insert(text.clone()) {
-            self.tell(Notice::Note { text });
-        }
-    }
-
-    fn left_out(&mut self, left_out: LeftOut) {
-        self.notices.extend(left_out.words().map(|text| Notice::Note { text }));
-    }
-}
-
 impl BuildResult {
     fn unbegun(told: Told) -> BuildResult {
         BuildResult::Failed { errors: 0, messages: vec![told] }

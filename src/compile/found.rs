@@ -2,7 +2,7 @@
 //! Never lives here: looking (`sources`), and what follows from it.
 
 use crate::config::DataAction;
-use crate::report::short;
+use crate::report::{Note, short};
 use std::path::PathBuf;
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -20,10 +20,8 @@ pub struct Found {
     pub folders: Vec<PathBuf>,
     /// How many of the changes are most likely a build script's.
     pub most_likely_scripts: usize,
-    /// Files that the build script of that package is now known to write in every build.
-    pub by_script: Vec<(PathBuf, String)>,
     /// What the user is told of the look itself.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
 }
 
 impl Found {
@@ -37,7 +35,6 @@ impl Found {
         self.data.extend(other.data);
         self.folders.extend(other.folders);
         self.most_likely_scripts += other.most_likely_scripts;
-        self.by_script.extend(other.by_script);
         self.notes.extend(other.notes);
     }
 

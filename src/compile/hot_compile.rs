@@ -18,18 +18,20 @@ use super::sources::Sources;
 use super::spare::Underway;
 use super::watch::FileEvent;
 use super::watching::Watching;
-use super::{BuildSaid, Sinks, advice, scripts};
+use super::{BuildSaid, Sinks, advice};
 use crate::config::Config;
 use crate::error::Result;
 use crate::process::{Ground, Launcher};
 use crate::report::clean::plain;
-use crate::report::{Notice, short};
+use crate::report::{Note, Notice, ServiceId, short};
 use cargo_metadata::Metadata;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 pub struct HotCompile {
+    /// Whose program is built.
+    service: ServiceId,
     cycle: Cycle,
     sources: Sources,
     watching: Watching,
@@ -60,6 +62,7 @@ impl HotCompile {
         let replay = Replay::open(&config.build, metadata, &sources.layout.target_dir, launcher);
         let folders = [&sources.layout.target_dir, &sources.layout.build_dir].map(PathBuf::clone);
         let mut hot = HotCompile {
+            service: config.service.clone(),
             cycle: Cycle::default(),
             sources,
             watching: Watching::open(sinks.files),
@@ -129,8 +132,8 @@ impl HotCompile {
             FileEvent::Quiet(paths) => (self.sources.look(&paths), now),
             FileEvent::Lost => (self.sources.lost(), now),
             FileEvent::Surveyed(survey) => (self.watching.surveyed(now, &mut self.sources, *survey), now),
-            FileEvent::Trouble(text) => {
-                self.out.note([format!("watching files: {text}")]);
+            FileEvent::Trouble(error) => {
+                self.out.note([Note::WatchingFails { error }]);
                 return self.out.take();
             }
         };
@@ -186,7 +189,6 @@ impl HotCompile {
         }
         self.out.note(std::mem::take(&mut found.notes));
         found.data.drain(..).for_each(|(path, action)| self.out.push(Outbox::Data(path, action)));
-        self.out.note(found.by_script.drain(..).map(|(path, package)| scripts::advice(&path, &package)));
         self.changed(now, found, at, None);
     }
 
@@ -278,7 +280,8 @@ impl HotCompile {
                     let why = format!("{}, which cargo took for old", request.cause);
                     let again = is_overlooked.then(|| request.again(why));
                     self.last_built = LastBuilt::of(&built);
-                    let (artifact, unread) = Artifact::of(request, &mut built, provenance, inputs, now);
+                    let (artifact, unread) =
+                        Artifact::of(self.service.clone(), request, &mut built, provenance, inputs, now);
                     self.out.say(built.messages);
                     self.out.push(Outbox::Built(artifact, unread));
                     again.into_iter().for_each(|request| self.request(now, request));
@@ -315,10 +318,8 @@ impl HotCompile {
             }
             Err(error) => {
                 self.sources.failed([]);
-                self.out.note([format!(
-                    "cargo's list of inputs cannot be read ({}: {error}); every file of the packages counts as one",
-                    short(&unread.executable.with_extension("d"))
-                )]);
+                let file = short(&unread.executable.with_extension("d"));
+                self.out.note([Note::InputsUnreadable { file, error: error.to_string() }]);
             }
         }
         self.watch(now);
@@ -361,7 +362,7 @@ impl HotCompile {
         let Failure { request, errors, messages, why_cargo, by_cargo: _ } = failure;
         self.failed = true;
         self.out.say(messages);
-        self.out.push(Outbox::Failed { errors, cause: request.cause, why_cargo });
+        self.out.push(Outbox::Failed { service: self.service.clone(), errors, cause: request.cause, why_cargo });
     }
 
     /// Has cargo build again where it may have read what was in a source only for a moment. Replay sees that by itself.
@@ -401,7 +402,7 @@ impl HotCompile {
             Err(error) => return self.tell_trouble(now, &error.to_string(), held),
         };
         self.sources.set_packages(metadata, &chosen.build.package_id);
-        self.out.note(chosen.notes);
+        self.out.note(chosen.note);
         self.underway.set_packages(metadata, &chosen.build.manifest_path);
         self.builder.follow(chosen.build, metadata);
         self.watch(now);

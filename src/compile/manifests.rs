@@ -9,7 +9,7 @@ use super::{BuildSaid, BuildSink, reason};
 use crate::config::{self, Choice, Config};
 use crate::error::{Error, Result};
 use crate::process::refused;
-use crate::report::short;
+use crate::report::{Note, short};
 use cargo_metadata::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,8 +48,8 @@ pub struct Manifests {
     to_learn: Option<Vec<PathBuf>>,
     /// It is asked once more when something is built next.
     again: bool,
-    /// Said once.
-    said: String,
+    /// The trouble that was told last, which is not told again while it stands.
+    told: Option<Note>,
 }
 
 /// What is built from now on, as the answer has it.
@@ -59,7 +59,7 @@ pub struct Chosen {
     pub another: Option<String>,
     /// What was to be built is not there; it is built as before.
     pub trouble: Option<String>,
-    pub notes: Vec<String>,
+    pub note: Option<Note>,
 }
 
 impl Manifests {
@@ -74,7 +74,7 @@ impl Manifests {
             held: None,
             to_learn: None,
             again: false,
-            said: String::new(),
+            told: None,
         }
     }
 
@@ -159,42 +159,41 @@ impl Manifests {
     }
 
     /// Cargo cannot say. What there is to tell of it: where a build has told it, or will, nothing, and it is asked once more.
-    pub fn unanswered(&mut self, error: &Error, is_told: bool) -> Option<String> {
+    pub fn unanswered(&mut self, error: &Error, is_told: bool) -> Option<Note> {
         // And so it is where the reason may have passed by then.
         self.again |= is_told || error.passes();
-        if is_told { None } else { self.once(format!("{error}; the packages watched are those from before")) }
+        if is_told { None } else { self.unless_told(Note::PackagesUnknown { error: error.to_string() }) }
     }
 
     /// The package and its target, found again.
     pub fn choose(&mut self, metadata: &Metadata, before: &config::Build) -> Result<Chosen> {
         let again = self.choice.again(metadata, before)?;
         let settings = own_settings(metadata, &again.build.package_id);
-        let mut notes = Vec::new();
-        if settings != self.own_settings {
-            self.own_settings = settings;
-            notes.push("the settings of hotrun in Cargo.toml have changed: start it again to use them".to_owned());
-        }
+        let note = (settings != self.own_settings).then_some(Note::SettingsChanged);
+        self.own_settings = settings;
         let another = what_is_new(before, &again.build);
-        Ok(Chosen { build: again.build, another, trouble: again.trouble.map(|error| error.to_string()), notes })
+        Ok(Chosen { build: again.build, another, trouble: again.trouble.map(|error| error.to_string()), note })
     }
 
     /// What is to be built cannot be found: what there is to note, after a failure that was held. Where cargo has only said as much, this is
     /// told in its place.
-    pub fn trouble(&mut self, error: &str, held: Option<Failure>) -> (Option<String>, Option<Failure>) {
+    pub fn trouble(&mut self, error: &str, held: Option<Failure>) -> (Option<Note>, Option<Failure>) {
         match held {
             Some(failure) if failure.errors == 0 => {
                 let messages = vec![reason::unsaid(error)];
                 (None, Some(Failure { messages, ..failure }))
             }
-            Some(failure) => (self.once(error.to_owned()), Some(failure)),
-            None => (self.once(format!("{error}; what is built is the same as before")), None),
+            held => {
+                let note = Note::NotFound { error: error.to_owned(), as_before: held.is_none() };
+                (self.unless_told(note), held)
+            }
         }
     }
 
-    fn once(&mut self, text: String) -> Option<String> {
-        let is_new = self.said != text;
-        self.said.clone_from(&text);
-        is_new.then_some(text)
+    fn unless_told(&mut self, note: Note) -> Option<Note> {
+        let is_new = self.told.as_ref() != Some(&note);
+        self.told = Some(note.clone());
+        is_new.then_some(note)
     }
 }
 

@@ -4,7 +4,7 @@
 use super::walk::{self, Below, Passed};
 use crate::config::{self, DataAction};
 use crate::error::{Result, Tried};
-use crate::report::one_line;
+use crate::report::{Note, one_line};
 use globset::GlobSet;
 use std::path::{Component, Path, PathBuf};
 
@@ -77,20 +77,18 @@ impl Named {
     }
 
     /// From now on it is as if that had not been named. What the user is told.
-    pub fn refuse(&mut self, refused: &Refused) -> String {
+    pub fn refuse(&mut self, refused: &Refused) -> Note {
         if refused.is_data {
             self.data.retain(|data| data.base != refused.path);
         } else {
             self.extra.retain(|extra| *extra != refused.path);
         }
-        let origin = if refused.is_data { "`data`" } else { &self.origin };
-        format!(
-            "{origin}: {} is not watched, as over {} files in {} folders were met there; name what the program reads, or pass over the \
-             rest with `ignore`",
-            one_line(&refused.path.to_string_lossy()),
-            refused.files.saturating_sub(1),
-            refused.folders
-        )
+        Note::TooMuchBelow {
+            origin: if refused.is_data { "`data`" } else { &self.origin }.to_owned(),
+            path: one_line(&refused.path.to_string_lossy()),
+            files: refused.files.saturating_sub(1),
+            folders: refused.folders,
+        }
     }
 
     pub fn is_extra(&self, path: &Path) -> bool {

@@ -9,7 +9,7 @@ use super::sources::Sources;
 use super::{dep_info, places};
 use crate::config::DataAction;
 use crate::process::Setting;
-use crate::report::{BuiltBy, CrateTiming, Generation, Notice, Timing, Timings};
+use crate::report::{BuiltBy, CrateTiming, Generation, Note, Notice, ServiceId, Timing, Timings};
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 /// What hot compile ends in: a program, and what is known of how it came to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifact {
+    /// Whose program it is.
+    pub service: ServiceId,
     pub executable: PathBuf,
     /// How cargo would start it.
     pub setting: Setting,
@@ -54,6 +56,7 @@ pub enum Outbox {
     Built(Artifact, Box<Unread>),
     /// The build of the newest sources has failed, and nothing newer is on its way.
     Failed {
+        service: ServiceId,
         errors: usize,
         cause: String,
         /// Why it went through cargo, if it did.
@@ -76,8 +79,8 @@ impl Outgoing {
         self.0.extend(notices.into_iter().map(Outbox::Tell));
     }
 
-    pub fn note(&mut self, texts: impl IntoIterator<Item = String>) {
-        self.tell(texts.into_iter().map(|text| Notice::Note { text }));
+    pub fn note(&mut self, notes: impl IntoIterator<Item = Note>) {
+        self.tell(notes.into_iter().map(Notice::Note));
     }
 
     /// What compilers have said.
@@ -105,6 +108,7 @@ impl Unread {
 impl Artifact {
     /// Out of a build for that request, whose messages are left in it.
     pub(super) fn of(
+        service: ServiceId,
         request: BuildRequest,
         built: &mut Built,
         provenance: Provenance,
@@ -112,6 +116,7 @@ impl Artifact {
         now: Instant,
     ) -> (Artifact, Box<Unread>) {
         let artifact = Artifact {
+            service,
             executable: built.executable.clone(),
             setting: std::mem::take(&mut built.setting),
             saved: request.saved,

@@ -141,7 +141,7 @@ impl Pace {
     }
 }
 
-fn millis(span: Duration) -> u64 {
+pub fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -3,7 +3,6 @@
 //! Never lives here: what is built.
 
 use super::stamp::Stamp;
-use crate::report::short;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -92,15 +91,6 @@ impl Scripts {
     pub fn build_ended(&mut self, began: SystemTime) {
         self.ended = Some(began);
     }
-}
-
-/// What is told once of such a file.
-pub fn advice(path: &Path, package: &str) -> String {
-    format!(
-        "{} is written anew by every build, by the build script of {package}: that is no change from now on, until somebody else \
-         writes it. Have the script write to OUT_DIR, or name its inputs with cargo::rerun-if-changed",
-        short(path)
-    )
 }
 
 /// Whether it was written while the package's build script ran, or just after it was started: cargo writes `invoked.timestamp`

@@ -15,6 +15,7 @@ use super::survey::{MOST_READ, Survey, SurveyJob};
 use super::walk::{self, Below, Passed};
 use super::{asked, project};
 use crate::config;
+use crate::report::{Note, short};
 use cargo_metadata::{Metadata, PackageId};
 use during_build::DuringBuild;
 use inputs::Inputs;
@@ -273,7 +274,7 @@ impl Sources {
             }
             Author::BuildAgain => false,
             Author::Build => {
-                found.by_script.extend(package.map(|package| (name.to_path_buf(), package)));
+                found.notes.extend(package.map(|package| Note::WrittenByScript { path: short(name), package }));
                 false
             }
         }

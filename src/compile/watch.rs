@@ -1,7 +1,9 @@
 //! Watches folders and says which paths were touched, at once, and again when it has become quiet.
 //! Never lives here: what a path means (`sources`).
 
+use super::progress::millis;
 use super::survey::Survey;
+use crate::report::Note;
 use notify_debouncer_full::notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify_debouncer_full::notify::{
     self, ErrorKind, Event, EventHandler, RecommendedWatcher, RecursiveMode, WatcherKind,
@@ -53,14 +55,14 @@ impl Lookout {
     }
 
     /// Watches exactly these folders from now on. What there is to tell, where that cannot be had: the first time.
-    pub fn watch(&mut self, now: Instant, wanted: &BTreeSet<PathBuf>) -> Option<String> {
+    pub fn watch(&mut self, now: Instant, wanted: &BTreeSet<PathBuf>) -> Option<Note> {
         let troubles = self.watcher.as_mut().map(|watcher| watcher.watch(wanted)).unwrap_or_default();
-        let trouble = self.trouble.take().or(troubles.into_iter().next_back())?;
+        let why = self.trouble.take().or(troubles.into_iter().next_back())?;
         if self.look_at.is_some() {
             return None;
         }
         self.look_at = Some(now + LOOK_INTERVAL);
-        Some(format!("{trouble}. Until then the files are looked at every {} ms", LOOK_INTERVAL.as_millis()))
+        Some(Note::LooksInstead { why, every: millis(LOOK_INTERVAL) })
     }
 
     /// A folder came or went at that path: what was watched there or below is watched no more.

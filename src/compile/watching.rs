@@ -7,6 +7,7 @@ use super::sources::Sources;
 use super::survey::Survey;
 use super::watch::{FileEvent, FileSink, Lookout};
 use crate::process::is_passing;
+use crate::report::Note;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -108,7 +109,7 @@ impl Watching {
     }
 
     /// Watches the folders of all that matters now. What there is to tell, where that cannot be had.
-    pub fn watch(&mut self, now: Instant, sources: &Sources) -> Option<String> {
+    pub fn watch(&mut self, now: Instant, sources: &Sources) -> Option<Note> {
         self.mind_what_was_missed(now, sources);
         self.lookout.watch(now, &sources.folders())
     }
@@ -121,7 +122,7 @@ impl Watching {
     }
 
     /// Has what is named beside the packages looked at, by a thread: it may be much. What there is to tell, where that cannot be had.
-    pub fn survey(&mut self, now: Instant, sources: &Sources) -> Option<String> {
+    pub fn survey(&mut self, now: Instant, sources: &Sources) -> Option<Note> {
         if self.surveys.asked(now) { self.begin_survey(now, sources) } else { None }
     }
 
@@ -173,18 +174,14 @@ impl Watching {
         found
     }
 
-    fn begin_survey(&mut self, now: Instant, sources: &Sources) -> Option<String> {
+    fn begin_survey(&mut self, now: Instant, sources: &Sources) -> Option<Note> {
         let job = sources.survey()?;
         let sink = Arc::clone(&self.sink);
         let look = move || sink(FileEvent::Surveyed(Box::new(job.run())));
         match thread::Builder::new().name("survey".to_owned()).spawn(look) {
             Ok(_) => self.surveys.runs = true,
             Err(error) if is_passing(&error) => self.surveys.failed(now),
-            Err(error) => {
-                return Some(format!(
-                    "what is named by `watch` and `data` cannot be looked at: start a thread: {error}"
-                ));
-            }
+            Err(error) => return Some(Note::CannotSurvey { error: error.to_string() }),
         }
         None
     }

@@ -24,6 +24,7 @@ use self::layer::Layer;
 use self::metadata::Section;
 use crate::cli;
 use crate::error::{Error, Result};
+use crate::report::ServiceId;
 
 pub use self::address::{Address, Listen};
 pub use self::again::Choice;
@@ -34,6 +35,8 @@ pub use crate::cli::{Color, Debug, Format, HandOff, Strategy};
 /// Paths in it are absolute.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// By the name that its program has at the beginning.
+    pub service: ServiceId,
     pub build: Build,
     pub program: Run,
     /// May be empty: then the program listens for itself.
@@ -210,6 +213,7 @@ fn load_from(args: &cli::SessionArgs, metadata: &Metadata, directory: &Path) -> 
         debug: said.debug.unwrap_or(Debug::LineTables),
     };
     Ok(Config {
+        service: ServiceId::new(build.target.name()),
         build,
         program: Run { args: said.args.unwrap_or_default(), env: said.env, env_file: there(said.env_file)? },
         listen: said.listen.unwrap_or_default(),

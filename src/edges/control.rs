@@ -2,7 +2,7 @@
 //! Never lives here: answering; the session does.
 
 use super::find;
-use super::message::{Request, SessionStatus};
+use super::message::{Request, Status};
 use super::registry::Listed;
 use super::visitors::{LIMITS, Visitors};
 use crate::cli;
@@ -42,29 +42,29 @@ pub fn listen(private: &Path, tell: impl Fn(Request, Reply) + Send + 'static) ->
 /// Asks the session that is meant, prints what it says, and returns the exit code: 1 where what was asked for did not come about.
 pub fn ask(args: &cli::ControlArgs, request: Request) -> Result<i32> {
     let session = find::session(args)?;
-    let state = exchange(&session, request)?;
+    let status = exchange(&session, request)?;
     if args.message_format == Some(cli::Format::Json) {
-        say::json(&serde_json::to_string(&state).tried("write the answer")?);
+        say::json(&serde_json::to_string(&status).tried("write the answer")?);
     } else {
-        say::line(sentence(&state, request));
+        say::line(sentence(&status, request));
     }
-    Ok(code(&state, request))
+    Ok(code(&status, request))
 }
 
-fn code(state: &SessionStatus, request: Request) -> i32 {
-    let newest_serves = state.generation.is_some() && state.trouble.is_none();
+fn code(status: &Status, request: Request) -> i32 {
+    let newest_serves = status.generation.is_some() && status.trouble.is_none();
     let done = match request {
         // It has answered.
         Request::Status => true,
         Request::Wait => newest_serves,
-        Request::Rebuild | Request::Upgrade => newest_serves && state.refused.is_none(),
-        Request::Rollback => state.rolled_back && state.generation.is_some() && state.refused.is_none(),
-        Request::Stop => state.stopped,
+        Request::Rebuild | Request::Upgrade => newest_serves && status.refused.is_none(),
+        Request::Rollback => status.rolled_back && status.generation.is_some() && status.refused.is_none(),
+        Request::Stop => status.stopped,
     };
     i32::from(!done)
 }
 
-fn exchange(session: &Listed, request: Request) -> Result<SessionStatus> {
+fn exchange(session: &Listed, request: Request) -> Result<Status> {
     let asking = format!("ask the session of {} (pid {})", session.package, session.pid);
     let mut stream = UnixStream::connect(&session.socket)
         .map_err(|error| Error::failure(format!("{asking} at {}: {error}", session.socket.display())))
@@ -76,35 +76,33 @@ fn exchange(session: &Listed, request: Request) -> Result<SessionStatus> {
     stream.write_all(line.as_bytes()).tried(&asking)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).tried(&asking)?;
-    let state: Option<SessionStatus> = serde_json::from_str(answer.trim()).ok();
+    let status: Option<Status> = serde_json::from_str(answer.trim()).ok();
     // Nothing of it is left when this command ends; one that was stopping already may have had no time to answer.
     let ended = request == Request::Stop && session.has_ended(ENDING);
-    match state {
-        None if ended => {
-            Ok(SessionStatus { package: session.package.clone(), stopped: true, ..SessionStatus::default() })
-        }
-        Some(state) if request == Request::Stop => Ok(SessionStatus { stopped: state.stopped && ended, ..state }),
-        state => state.ok_or_else(|| Error::failure(format!("{asking}: it ended without an answer"))),
+    match status {
+        None if ended => Ok(Status { package: session.package.clone(), stopped: true, ..Status::default() }),
+        Some(status) if request == Request::Stop => Ok(Status { stopped: status.stopped && ended, ..status }),
+        status => status.ok_or_else(|| Error::failure(format!("{asking}: it ended without an answer"))),
     }
 }
 
-fn sentence(state: &SessionStatus, request: Request) -> String {
-    if state.stopped {
-        return format!("{}: stopped", state.package);
+fn sentence(status: &Status, request: Request) -> String {
+    if status.stopped {
+        return format!("{}: stopped", status.package);
     }
-    let serving = match (state.generation, state.pid) {
+    let serving = match (status.generation, status.pid) {
         (Some(generation), Some(pid)) => {
-            let at = if state.addresses.is_empty() { String::new() } else { format!(", {}", urls(&state.addresses)) };
-            format!("{}: generation {generation} serves, pid {pid}{at}", state.package)
+            let at = if status.addresses.is_empty() { String::new() } else { format!(", {}", urls(&status.addresses)) };
+            format!("{}: generation {generation} serves, pid {pid}{at}", status.package)
         }
-        _ => format!("{}: nothing serves", state.package),
+        _ => format!("{}: nothing serves", status.package),
     };
-    let overtaken = request == Request::Rollback && !state.rolled_back && state.refused.is_none();
+    let overtaken = request == Request::Rollback && !status.rolled_back && status.refused.is_none();
     let parts = [
-        state.busy.then(|| "something newer is on its way".to_owned()),
-        state.refused.clone(),
+        status.busy.then(|| "something newer is on its way".to_owned()),
+        status.refused.clone(),
         overtaken.then(|| "the program before does not serve: a newer one has come meanwhile".to_owned()),
-        state.trouble.clone(),
+        status.trouble.clone(),
     ];
     parts.into_iter().flatten().fold(serving, |text, part| format!("{text}; {part}"))
 }
@@ -113,9 +111,10 @@ fn sentence(state: &SessionStatus, request: Request) -> String {
 mod tests {
     use super::*;
 
-    fn state() -> SessionStatus {
-        SessionStatus {
+    fn status() -> Status {
+        Status {
             package: "api".into(),
+            service: "api".into(),
             generation: Some(4),
             pid: Some(7),
             addresses: vec!["0.0.0.0:3000".into(), "unix:a".into()],
@@ -130,40 +129,40 @@ mod tests {
     const ALL: [Request; 6] =
         [Request::Status, Request::Wait, Request::Rebuild, Request::Upgrade, Request::Rollback, Request::Stop];
 
-    fn codes(state: &SessionStatus) -> [i32; 6] {
-        ALL.map(|request| code(state, request))
+    fn codes(status: &Status) -> [i32; 6] {
+        ALL.map(|request| code(status, request))
     }
 
     #[test]
     fn the_code_is_about_what_was_asked_for() {
-        assert_eq!(codes(&state()), [0, 0, 0, 0, 1, 1]);
+        assert_eq!(codes(&status()), [0, 0, 0, 0, 1, 1]);
         let trouble = Some("the build has failed".to_owned());
-        assert_eq!(codes(&SessionStatus { trouble: trouble.clone(), ..state() }), [0, 1, 1, 1, 1, 1]);
-        let back = SessionStatus { rolled_back: true, trouble: Some("rolled back".into()), ..state() };
+        assert_eq!(codes(&Status { trouble: trouble.clone(), ..status() }), [0, 1, 1, 1, 1, 1]);
+        let back = Status { rolled_back: true, trouble: Some("rolled back".into()), ..status() };
         assert_eq!(codes(&back), [0, 1, 1, 1, 0, 1]);
-        let refused = SessionStatus { refused: Some("no".into()), ..back.clone() };
+        let refused = Status { refused: Some("no".into()), ..back.clone() };
         assert_eq!(codes(&refused), [0, 1, 1, 1, 1, 1]);
-        let nothing = SessionStatus { generation: None, pid: None, ..state() };
+        let nothing = Status { generation: None, pid: None, ..status() };
         assert_eq!(codes(&nothing), [0, 1, 1, 1, 1, 1]);
-        assert_eq!(codes(&SessionStatus { stopped: true, ..nothing }), [0, 1, 1, 1, 1, 0]);
+        assert_eq!(codes(&Status { stopped: true, ..nothing }), [0, 1, 1, 1, 1, 0]);
     }
 
     #[test]
     fn the_sentence_says_what_serves_and_what_does_not() {
         let serves = "api: generation 4 serves, pid 7, http://127.0.0.1:3000, unix:a";
-        assert_eq!(sentence(&state(), Request::Wait), serves);
-        let back = SessionStatus { rolled_back: true, trouble: Some("rolled back".into()), ..state() };
+        assert_eq!(sentence(&status(), Request::Wait), serves);
+        let back = Status { rolled_back: true, trouble: Some("rolled back".into()), ..status() };
         assert_eq!(sentence(&back, Request::Rollback), format!("{serves}; rolled back"));
-        let refused = SessionStatus { refused: Some("rollback is not possible".into()), ..state() };
+        let refused = Status { refused: Some("rollback is not possible".into()), ..status() };
         assert_eq!(sentence(&refused, Request::Rollback), format!("{serves}; rollback is not possible"));
-        assert!(sentence(&state(), Request::Rollback).contains("a newer one has come"));
-        let stopped = SessionStatus { generation: None, pid: None, stopped: true, ..state() };
+        assert!(sentence(&status(), Request::Rollback).contains("a newer one has come"));
+        let stopped = Status { generation: None, pid: None, stopped: true, ..status() };
         assert_eq!(sentence(&stopped, Request::Stop), "api: stopped");
     }
 
     #[test]
     fn an_answer_of_an_older_session_is_understood() {
         let older = r#"{"package":"api","generation":4,"pid":7,"addresses":["0.0.0.0:3000","unix:a"],"busy":false,"trouble":null}"#;
-        assert_eq!(serde_json::from_str::<SessionStatus>(older).unwrap(), state());
+        assert_eq!(serde_json::from_str::<Status>(older).unwrap(), Status { service: String::new(), ..status() });
     }
 }

@@ -32,8 +32,11 @@ impl Request {
 /// What a session says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct SessionStatus {
+pub struct Status {
     pub package: String,
+    /// Whose program serves; a session of before has not said it.
+    #[serde(default)]
+    pub service: String,
     /// The generation that serves, if one does.
     pub generation: Option<u64>,
     pub pid: Option<u32>,

@@ -2,7 +2,7 @@
 //! too much, or leaves is forgotten.
 //! Never lives here: what a request means, and answering it.
 
-use super::message::{Request, SessionStatus};
+use super::message::{Request, Status};
 use crate::process::{descriptors, events_of, private};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -38,7 +38,7 @@ pub struct Reply(Weak<UnixStream>);
 
 impl Reply {
     /// Never waits: whoever does not take it at once does not get it.
-    pub fn send(self, answer: &SessionStatus) {
+    pub fn send(self, answer: &Status) {
         let Some(stream) = self.0.upgrade() else { return };
         let line = serde_json::to_string(answer).unwrap_or_default() + "\n";
         // It is shorter than what the socket holds (socket(7), SO_SNDBUF), and the first thing to be put there. Whoever asked may have
@@ -252,10 +252,10 @@ mod tests {
             visitor.write_all(b"\"status\"\n").unwrap();
             let (request, reply) = self.heard.recv().unwrap();
             assert_eq!(request, Request::Status);
-            reply.send(&SessionStatus::default());
+            reply.send(&Status::default());
             let mut answer = String::new();
             visitor.read_to_string(&mut answer).unwrap();
-            assert_eq!(serde_json::from_str::<SessionStatus>(&answer).unwrap(), SessionStatus::default());
+            assert_eq!(serde_json::from_str::<Status>(&answer).unwrap(), Status::default());
         }
     }
 
@@ -279,7 +279,7 @@ mod tests {
         slow.shutdown(Shutdown::Write).unwrap();
         let (request, reply) = house.heard.recv().unwrap();
         assert_eq!(request, Request::Status, "the end of what it says is as good as the end of a line");
-        reply.send(&SessionStatus::default());
+        reply.send(&Status::default());
         let mut line = String::new();
         BufReader::new(slow).read_line(&mut line).unwrap();
         assert!(line.ends_with("}\n"), "half a connection is enough for an answer: {line:?}");
@@ -352,7 +352,7 @@ mod tests {
         while reply.is_wanted() {
             thread::yield_now();
         }
-        reply.send(&SessionStatus::default());
+        reply.send(&Status::default());
         house.is_served(house.visit());
     }
 }

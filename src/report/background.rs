@@ -1,8 +1,10 @@
 //! A reporter that never makes its caller wait: a terminal that is stopped (Ctrl-S) or a reader that does not read must not
 //! hold up a build or a switch.
+//! What is said once in a session stops here, too, when there is cause for it again.
 //! Never lives here: what is said.
 
-use super::{Notice, Reporter};
+use super::note::Once;
+use super::{Note, Notice, Reporter, ServiceId};
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -14,17 +16,18 @@ const MOST_WAITING: usize = 4096;
 /// How long the end of a session waits for the rest to be written.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-enum Told {
-    Notice(Duration, Notice),
+enum Message {
+    Notice(Duration, Option<ServiceId>, Notice),
     Clear,
 }
 
 /// Hands everything on to a thread that writes it.
 pub struct Background {
     /// Closed to end the thread.
-    queue: Option<SyncSender<Told>>,
+    queue: Option<SyncSender<Message>>,
     written: Arc<(Mutex<bool>, Condvar)>,
     left_out: usize,
+    once: Once,
 }
 
 impl Background {
@@ -37,10 +40,10 @@ impl Background {
             *done.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
             done.1.notify_all();
         })?;
-        Ok(Background { queue: Some(queue), written, left_out: 0 })
+        Ok(Background { queue: Some(queue), written, left_out: 0, once: Once::default() })
     }
 
-    fn hand_on(&mut self, told: Told) {
+    fn hand_on(&mut self, told: Message) {
         let Some(queue) = &self.queue else { return };
         match queue.try_send(told) {
             Ok(()) => {}
@@ -52,17 +55,21 @@ impl Background {
 }
 
 impl Reporter for Background {
-    fn tell(&mut self, at: Duration, notice: &Notice) {
-        if self.left_out > 0 {
-            let text = format!("{} notices were left out, as nobody read them", self.left_out);
-            self.left_out = 0;
-            self.hand_on(Told::Notice(at, Notice::Note { text }));
+    fn tell(&mut self, at: Duration, service: Option<&ServiceId>, notice: &Notice) {
+        if let Notice::Note(note) = notice
+            && !self.once.is_news(service, note)
+        {
+            return;
         }
-        self.hand_on(Told::Notice(at, notice.clone()));
+        if self.left_out > 0 {
+            let notices = std::mem::take(&mut self.left_out);
+            self.hand_on(Message::Notice(at, None, Note::Unread { notices }.into()));
+        }
+        self.hand_on(Message::Notice(at, service.cloned(), notice.clone()));
     }
 
     fn clear(&mut self) {
-        self.hand_on(Told::Clear);
+        self.hand_on(Message::Clear);
     }
 }
 
@@ -76,11 +83,11 @@ impl Drop for Background {
     }
 }
 
-fn write(mut reporter: impl Reporter, told: &Receiver<Told>) {
+fn write(mut reporter: impl Reporter, told: &Receiver<Message>) {
     for told in told {
         match told {
-            Told::Notice(at, notice) => reporter.tell(at, &notice),
-            Told::Clear => reporter.clear(),
+            Message::Notice(at, service, notice) => reporter.tell(at, service.as_ref(), &notice),
+            Message::Clear => reporter.clear(),
         }
     }
 }
@@ -100,14 +107,14 @@ mod tests {
     }
 
     impl Reporter for Stuck {
-        fn tell(&mut self, _: Duration, notice: &Notice) {
+        fn tell(&mut self, _: Duration, _: Option<&ServiceId>, notice: &Notice) {
             // An error is the go-ahead for all the rest.
             self.go_on.recv().ok();
             self.said.send(notice.clone()).unwrap();
         }
 
         fn clear(&mut self) {
-            self.tell(Duration::ZERO, &Notice::Note { text: "cleared".into() });
+            self.tell(Duration::ZERO, None, &Note::Keys.into());
         }
     }
 
@@ -116,13 +123,12 @@ mod tests {
         let (let_go, go_on) = channel();
         let (said, heard) = channel();
         let mut background = Background::new(Stuck { go_on, said }).unwrap();
-        background.tell(Duration::ZERO, &Notice::Stopped { left: Vec::new() });
+        background.tell(Duration::ZERO, None, &Notice::Stopped { left: Vec::new() });
         background.clear();
         assert!(heard.try_recv().is_err(), "this thread has gone on, and the writer has not");
         drop(let_go);
         drop(background);
-        let cleared = Notice::Note { text: "cleared".into() };
-        assert_eq!(heard.iter().collect::<Vec<_>>(), [Notice::Stopped { left: Vec::new() }, cleared]);
+        assert_eq!(heard.iter().collect::<Vec<_>>(), [stopped(), Note::Keys.into()], "as this writer clears");
     }
 
     #[test]
@@ -131,7 +137,7 @@ mod tests {
         let (said, heard) = channel();
         let mut background = Background::new(Stuck { go_on, said }).unwrap();
         for _ in 0..MOST_WAITING + 10 {
-            background.tell(Duration::ZERO, &stopped());
+            background.tell(Duration::ZERO, None, &stopped());
         }
         let_go.send(()).unwrap();
         assert_eq!(heard.recv().unwrap(), stopped());
@@ -139,13 +145,13 @@ mod tests {
         drop(let_go);
         while heard.recv().unwrap() != stopped() {}
         loop {
-            background.tell(Duration::ZERO, &stopped());
+            background.tell(Duration::ZERO, None, &stopped());
             if background.left_out == 0 {
                 break;
             }
         }
         drop(background);
-        let notes = heard.iter().filter(|notice| matches!(notice, Notice::Note { text } if text.contains("left out")));
+        let notes = heard.iter().filter(|notice| matches!(notice, Notice::Note(Note::Unread { .. })));
         assert!(notes.count() >= 1);
     }
 
@@ -154,7 +160,7 @@ mod tests {
         let (_, go_on) = channel();
         let (said, heard) = channel();
         let mut background = Background::new(Stuck { go_on, said }).unwrap();
-        background.tell(Duration::ZERO, &stopped());
+        background.tell(Duration::ZERO, None, &stopped());
         drop(background);
         assert_eq!(heard.try_recv(), Ok(stopped()));
     }

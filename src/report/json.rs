@@ -1,13 +1,14 @@
 //! Notices as NDJSON, for programs: one object a line, flushed at once. Never lives here: filtering. A program gets the
 //! text as it came, and JSON leaves no control character unescaped.
 
-use super::{Notice, Reporter, clean, text};
+use super::{Notice, Reporter, ServiceId, clean, text};
 use serde::Serialize;
 use std::io::Write;
 use std::time::Duration;
 
 /// Writes each notice as one line: `v` is the version of this format, `seq` counts lines from 0, `t_us` is the time since
-/// the session began; the notice's own fields follow.
+/// the session began, `service` what it is of, if it is of one; the notice's
+/// own fields follow, and the words of a note.
 pub struct Json {
     out: Box<dyn Write + Send>,
     seq: u64,
@@ -24,8 +25,10 @@ impl Json {
 }
 
 impl Reporter for Json {
-    fn tell(&mut self, at: Duration, notice: &Notice) {
-        let line = Line { v: 1, seq: self.seq, t_us: u64::try_from(at.as_micros()).unwrap_or(u64::MAX), notice };
+    fn tell(&mut self, at: Duration, service: Option<&ServiceId>, notice: &Notice) {
+        let (seq, t_us) = (self.seq, u64::try_from(at.as_micros()).unwrap_or(u64::MAX));
+        let text = if let Notice::Note(note) = notice { Some(note.to_string()) } else { None };
+        let line = Line { v: 1, seq, t_us, service: service.map(ServiceId::name), notice, text };
         self.seq += 1;
         // A reader that has gone away is no reason to stop serving, so a failed write is let go.
         if let Ok(text) = serde_json::to_string(&line) {
@@ -47,12 +50,17 @@ struct Line<'a> {
     v: u8,
     seq: u64,
     t_us: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a str>,
     #[serde(flatten)]
     notice: &'a Notice,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Note;
     use super::super::text::tests::{Shared, every_notice, timings};
     use super::*;
 
@@ -62,7 +70,7 @@ mod tests {
         let mut json = Json::new(Box::new(out.clone()));
         let notices = every_notice();
         for notice in &notices {
-            json.tell(Duration::from_micros(1_500), notice);
+            json.tell(Duration::from_micros(1_500), None, notice);
         }
         let text = out.take();
         assert!(text.ends_with('\n') && !text.contains('\x1b'), "{text}");
@@ -80,17 +88,29 @@ mod tests {
         let mut json = Json::new(Box::new(out.clone()));
         json.tell(
             Duration::ZERO,
+            Some(&ServiceId::new("api")),
             &Notice::BuildFailed { errors: 1, cause: "a changed".into(), why_cargo: None, serving: Some(4) },
         );
-        let expected = r#"{"v":1,"seq":0,"t_us":0,"event":"build-failed","errors":1,"cause":"a changed","why-cargo":null,"serving":4}"#;
+        let expected = r#"{"v":1,"seq":0,"t_us":0,"service":"api","event":"build-failed","errors":1,"cause":"a changed","why-cargo":null,"serving":4}"#;
         assert_eq!(out.take(), format!("{expected}\n"));
+    }
+
+    #[test]
+    fn a_note_has_its_kind_and_its_words() {
+        let out = Shared::default();
+        let mut json = Json::new(Box::new(out.clone()));
+        json.tell(Duration::ZERO, None, &Note::Closed { address: "127.0.0.1:3000".into() }.into());
+        let expected = r#"{"v":1,"seq":0,"t_us":0,"event":"note","kind":"closed","address":"127.0.0.1:3000","text":"127.0.0.1:3000 was closed by the program: let go"}"#;
+        assert_eq!(out.take(), format!("{expected}\n"));
+        json.tell(Duration::ZERO, None, &Note::Tied.into());
+        assert!(out.take().contains(r#""event":"note","kind":"tied","text":"the program has given its socket"#));
     }
 
     #[test]
     fn timings_stand_beside_their_event_too() {
         let out = Shared::default();
         let mut json = Json::new(Box::new(out.clone()));
-        json.tell(Duration::ZERO, &Notice::Timings(timings()));
+        json.tell(Duration::ZERO, None, &Notice::Timings(timings()));
         let expected = concat!(
             r#"{"v":1,"seq":0,"t_us":0,"event":"timings","generation":4,"built-by":"replay","why-cargo":null,"#,
             r#""saved":true,"total":312.0,"detect":1.2,"decide":0.8,"compile":280.0,"link":70.0,"linker":"wild","start":0.4,"#,

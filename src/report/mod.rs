@@ -5,6 +5,7 @@ mod background;
 pub mod clean;
 mod formats;
 mod json;
+mod note;
 pub mod say;
 mod still;
 mod text;
@@ -13,16 +14,32 @@ mod waterfall;
 
 use serde::Serialize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use background::Background;
 pub use clean::one_line;
 pub use formats::size;
 pub use json::Json;
+pub use note::Note;
 pub use text::Text;
 pub use url::urls;
 
 /// Counter of generations in one session, from 1.
 pub type Generation = u64;
+
+/// A service of a session, by its name: one program, and the generations that run it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServiceId(Arc<str>);
+
+impl ServiceId {
+    pub fn new(name: &str) -> ServiceId {
+        ServiceId(name.into())
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
 
 /// A fact the user is told. In JSON the variant's name is the `event` field, its fields stand beside it.
 /// Durations are milliseconds.
@@ -163,10 +180,8 @@ pub enum Notice {
         /// How long it has taken to leave.
         took: u64,
     },
-    /// A sentence that is neither of the others: advice said once, a limit met, an address let go.
-    Note {
-        text: String,
-    },
+    /// Beside the steps: advice, a limit that was met, an address that was let go.
+    Note(Note),
     /// Something that was asked for cannot be done now.
     Refused {
         asked: String,
@@ -179,6 +194,12 @@ pub enum Notice {
     Stopped {
         left: Vec<String>,
     },
+}
+
+impl From<Note> for Notice {
+    fn from(note: Note) -> Notice {
+        Notice::Note(note)
+    }
 }
 
 /// Which program a generation runs.
@@ -277,9 +298,9 @@ pub enum BuiltBy {
 /// How the end of a program is told that has not failed.
 pub const SUCCESS: &str = "exit status 0";
 
-/// Where notices go. `at` is the time since the session began.
+/// Where notices go. `at` is the time since the session began, and `service` what the notice is of: none for one of the whole session.
 pub trait Reporter {
-    fn tell(&mut self, at: std::time::Duration, notice: &Notice);
+    fn tell(&mut self, at: std::time::Duration, service: Option<&ServiceId>, notice: &Notice);
 
     /// Empties the screen, where there is one.
     fn clear(&mut self);

@@ -2,7 +2,7 @@
 //! place and wiped before anything else is written. Never lives here: deciding what is said, and the server's own output.
 
 use super::formats::span;
-use super::{HandOver, Notice, Reporter, SUCCESS, Timing, Vintage, clean, still, urls, waterfall};
+use super::{HandOver, Notice, Reporter, SUCCESS, ServiceId, Timing, Vintage, clean, still, urls, waterfall};
 use console::Style;
 use std::io::Write;
 use std::time::Duration;
@@ -44,9 +44,8 @@ impl Text {
         Text { out, look, package: String::new(), drawn: false, shared: false }
     }
 
-    /// On the standard error stream. Without a word about colour the terminal and `NO_COLOR` decide.
-    pub fn stderr(quiet: bool, colour: Option<bool>) -> Self {
-        let colour = colour.unwrap_or_else(console::colors_enabled_stderr);
+    /// On the standard error stream.
+    pub fn stderr(quiet: bool, colour: bool) -> Self {
         let can_wipe = console::Term::stderr().is_term() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let width: fn() -> usize = || usize::from(console::Term::stderr().size().1);
         let look = Look { colour, quiet, width: can_wipe.then_some(width) };
@@ -204,7 +203,7 @@ impl Text {
             Notice::Drained { generation, cut: Some(_), end, took } => {
                 self.calm("drained", &format!("generation {generation}{}, 0 cut ({end})", after(*took)))
             }
-            Notice::Note { text } => self.calm("hotrun", text),
+            Notice::Note(note) => self.calm("hotrun", &note.to_string()),
             Notice::Refused { asked, why } => self.line(Tone::Warn, "refused", &format!("{asked}: {why}")),
             Notice::Stopping { cause } => self.calm("stopping", cause),
             Notice::Stopped { left } if left.is_empty() => {
@@ -228,7 +227,8 @@ impl Text {
 }
 
 impl Reporter for Text {
-    fn tell(&mut self, _at: Duration, notice: &Notice) {
+    /// There is one service: its name is in no line.
+    fn tell(&mut self, _at: Duration, _service: Option<&ServiceId>, notice: &Notice) {
         const WIPE: &str = "\r\x1b[K";
         let progress = match (still::drawn(notice), self.look.width) {
             (Some(text), Some(width)) if !self.look.quiet && !self.shared => {

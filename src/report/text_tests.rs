@@ -1,6 +1,6 @@
 //! What every notice looks like. The samples also serve the tests of `json`.
 
-use super::super::{BuiltBy, CrateTiming, Holder, Timings, Vintage};
+use super::super::{BuiltBy, CrateTiming, Holder, Note, Timings, Vintage};
 use super::*;
 use std::sync::{Arc, Mutex};
 
@@ -97,7 +97,7 @@ pub fn every_notice() -> Vec<Notice> {
         drained(None, "signal 15 (SIGTERM)", 2_000),
         drained(Some(0), "exit status 0", 4_200),
         drained(Some(2), "signal 9 (SIGKILL)", 10),
-        Notice::Note { text: "one\ntwo".into() },
+        Note::Foreign { generation: 1, why: "one\ntwo".into() }.into(),
         Notice::Refused { asked: "rollback".into(), why: "generation 1 has nothing before it".into() },
         Notice::Stopping { cause: "SIGTERM".into() },
         Notice::Stopped { left: Vec::new() },
@@ -199,7 +199,7 @@ unchanged  the build gave what generation 4 serves already
     ended  generation 3, after 2000 ms (signal 15 (SIGTERM))
   drained  generation 3, after 4200 ms, 0 cut (exit status 0)
   drained  generation 3, 2 connections cut (signal 9 (SIGKILL))
-   hotrun  one
+   hotrun  generation 1: one
            two
   refused  rollback: generation 1 has nothing before it
  stopping  SIGTERM
@@ -210,7 +210,7 @@ pub fn rendered(look: Look, notices: &[Notice]) -> String {
     let out = Shared::default();
     let mut text = Text::new(Box::new(out.clone()), look);
     for notice in notices {
-        text.tell(Duration::ZERO, notice);
+        text.tell(Duration::ZERO, None, notice);
     }
     drop(text);
     out.take()
@@ -239,7 +239,7 @@ fn index(notice: &Notice) -> usize {
         Notice::Finished { .. } => 17,
         Notice::Draining { .. } => 18,
         Notice::Drained { .. } => 19,
-        Notice::Note { .. } => 20,
+        Notice::Note(_) => 20,
         Notice::Refused { .. } => 21,
         Notice::Stopping { .. } => 22,
         Notice::Stopped { .. } => 23,

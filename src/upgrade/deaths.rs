@@ -2,7 +2,7 @@
 //! upgrade.
 //! Never lives here: what is started instead (`handover`).
 
-use crate::report::{Generation, Notice};
+use crate::report::{Generation, Note};
 use std::time::{Duration, Instant};
 
 /// A current program that dies sooner than this after it became ready has not proved itself.
@@ -20,12 +20,11 @@ pub struct Deaths<P> {
     in_vain: u32,
     /// What did not get ready last while another one served.
     beside: Option<P>,
-    advised: bool,
 }
 
 impl<P: PartialEq> Deaths<P> {
     pub fn new() -> Self {
-        Deaths { of_one: 0, in_vain: 0, beside: None, advised: false }
+        Deaths { of_one: 0, in_vain: 0, beside: None }
     }
 
     /// Something was asked for.
@@ -66,26 +65,14 @@ impl<P: PartialEq> Deaths<P> {
         self.of_one.max(self.in_vain) >= GIVEN_UP
     }
 
-    pub fn given_up() -> Notice {
-        let text = format!(
-            "{GIVEN_UP} starts in a row have failed, so nothing is started before the next save, or before it is asked for. A program \
-             that looks first whether its own address answers finds the socket that is held for it: that one needs `handoff = \"none\"`"
-        );
-        Notice::Note { text }
+    pub fn given_up() -> Note {
+        Note::GivenUp { starts: GIVEN_UP }
     }
 
-    /// A start has failed while another generation serves. Where that is no chance, maybe because of the other one; said once.
-    pub fn beside(&mut self, generation: Generation, program: P, has_served: bool) -> Option<Notice> {
+    /// A start has failed while another generation serves. Where that is no chance, maybe because of the other one.
+    pub fn beside(&mut self, generation: Generation, program: P, has_served: bool) -> Option<Note> {
         let again = has_served || self.beside.as_ref().is_some_and(|before| *before != program);
         self.beside = Some(program);
-        if !again || std::mem::replace(&mut self.advised, true) {
-            return None;
-        }
-        let text = format!(
-            "generation {generation} did not get ready beside the one that serves, and not for the first time: a program that cannot run \
-             twice (it takes a lock, a pid file or a database for itself, or looks whether it runs already) needs `--no-overlap`, or \
-             `overlap = false` in its metadata"
-        );
-        Some(Notice::Note { text })
+        again.then_some(Note::RunsOnlyOnce { generation })
     }
 }

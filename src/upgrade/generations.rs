@@ -4,23 +4,21 @@
 
 use super::Generation;
 use super::action::{Ended, Input, Roles, Style};
-use super::advice::Advice;
 use super::generation::Started;
-use super::hear::Said;
-use super::intercept::{Patience, Seen, Which};
-use super::news::News;
+use super::hear::Heard;
+use super::intercept::{Blind, Patience, Seen, Which};
 use super::proc;
 use super::processes::{End, Left};
 use super::program::Linked;
 use super::readiness::{Question, Readiness};
-use super::sockets::{Endpoint, Held};
+use super::sockets::{Endpoint, Held, Socket};
 use super::start::Start;
 use super::store::Published;
 use crate::config::Config;
 use crate::error::Result;
 use crate::process::descriptors;
-use crate::report::{HandOver, Notice, Timing, Vintage};
-use hotrun::holder::Said as Told;
+use crate::report::{HandOver, Note, Notice, Timing, Vintage};
+use hotrun::holder::Said;
 use hotrun::wire::ToServer;
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
@@ -31,17 +29,18 @@ pub struct Generations {
     started: BTreeMap<Generation, Started>,
     readiness: Readiness,
     pub start: Start,
-    pub news: News,
+    /// What there is to tell the user, until the session takes it.
+    pub news: Vec<Notice>,
 }
 
 impl Generations {
     pub fn new(config: &Config, linked: Linked, held: Held, start: Start) -> Generations {
-        let (started, mut news) = (BTreeMap::new(), News::default());
-        for socket in held.iter() {
+        let listening = |socket: &Socket| {
             let (name, address) = (socket.name.clone(), socket.address.clone());
-            news.tell(Notice::Listening { name, address });
-        }
-        Generations { held, started, readiness: Readiness::new(config, linked), start, news }
+            Notice::Listening { name, address }
+        };
+        let news = held.iter().map(listening).collect();
+        Generations { held, started: BTreeMap::new(), readiness: Readiness::new(config, linked), start, news }
     }
 
     pub fn get(&self, generation: Generation) -> Option<&Started> {
@@ -85,30 +84,29 @@ impl Generations {
         if let Err(error) = self.start.probe(generation, started, question) {
             // Its readiness would never be heard of: its end is.
             started.processes.kill_group();
-            self.news
-                .note(format!("generation {generation} is ended, as it cannot be asked whether it is ready: {error}"));
+            self.news.push(Note::CannotProbe { generation, error: error.to_string() }.into());
         }
     }
 
     /// What a generation's threads have seen or heard.
-    pub fn said(&mut self, now: Instant, roles: Roles, generation: Generation, said: Said) -> Option<Input> {
-        match said {
-            Said::Library(told) => self.library_said(roles, generation, told),
-            Said::Foreign(text) => {
-                self.news.note(format!("generation {generation}: {text}"));
+    pub fn hear(&mut self, now: Instant, roles: Roles, generation: Generation, heard: Heard) -> Option<Input> {
+        match heard {
+            Heard::Library(said) => self.library_said(roles, generation, said),
+            Heard::Foreign(why) => {
+                self.news.push(Note::Foreign { generation, why }.into());
                 None
             }
-            Said::Notified => self.readiness.takes_its_word().then_some(Input::Ready),
-            Said::Probed => Some(Input::Ready),
-            Said::Gate(seen) => self.gate_saw(now, roles, generation, seen),
-            Said::Exited => Some(Input::Exited),
+            Heard::Notified => self.readiness.takes_its_word().then_some(Input::Ready),
+            Heard::Probed => Some(Input::Ready),
+            Heard::Gate(seen) => self.gate_saw(now, roles, generation, seen),
+            Heard::Exited => Some(Input::Exited),
         }
     }
 
-    fn library_said(&mut self, roles: Roles, generation: Generation, told: Told) -> Option<Input> {
+    fn library_said(&mut self, roles: Roles, generation: Generation, said: Said) -> Option<Input> {
         let started = self.started.get_mut(&generation)?;
-        match told {
-            Told::Hello { .. } => {
+        match said {
+            Said::Hello { .. } => {
                 // Not known from the dependency graph, or there under another name.
                 started.way = HandOver::Library;
                 started.channel.hello();
@@ -118,11 +116,12 @@ impl Generations {
                 }
                 None
             }
-            Told::Offer { name, socket } => {
+            Said::Offer { name, socket } => {
                 match Endpoint::new(socket) {
                     Ok(end) => started.sockets.offered.push((name, end)),
                     Err(error) => {
-                        self.news.note(format!("generation {generation}: its socket {name:?}: {error}"));
+                        let error = error.to_string();
+                        self.news.push(Note::SocketRefused { generation, name, error }.into());
                         return None;
                     }
                 }
@@ -130,26 +129,26 @@ impl Generations {
                 self.ask_where_it_is_bound(generation);
                 Some(Input::Bound)
             }
-            Told::Taken { name } => {
+            Said::Taken { name } => {
                 started.sockets.taken.insert(name);
                 self.adopt(roles, generation);
                 None
             }
-            Told::Ready => {
+            Said::Ready => {
                 started.sockets.accepts = true;
                 self.adopt(roles, generation);
                 self.readiness.takes_its_word().then_some(Input::Ready)
             }
-            Told::Paused => Some(Input::StoppedAccepting),
-            Told::Draining { live } => {
+            Said::Paused => Some(Input::StoppedAccepting),
+            Said::Draining { live } => {
                 let live = usize::try_from(live).unwrap_or(usize::MAX);
                 if !std::mem::replace(&mut started.told_draining, true) && live > 0 {
-                    self.news.tell(Notice::Draining { generation, live, after: 0, limit: None });
+                    self.news.push(Notice::Draining { generation, live, after: 0, limit: None });
                 }
                 Some(Input::Leaves(live))
             }
             // The end of the process says the rest.
-            Told::Closed => None,
+            Said::Closed => None,
             // A later version's.
             _ => None,
         }
@@ -178,7 +177,7 @@ impl Generations {
                 let is_used = self.started.values().any(|started| started.sockets.listens.contains(&listener.inode));
                 let is_current = roles.current == Some(generation);
                 if is_current && !is_used && self.held.close(&listener) && listener.shut_down_unless_given(given) {
-                    self.news.note(format!("{} was closed by the program: let go", listener.address));
+                    self.news.push(Note::Closed { address: listener.address.to_string() }.into());
                 }
             }
             Seen::Accepts { all } => {
@@ -191,7 +190,7 @@ impl Generations {
             Seen::Closed => return Some(Input::StoppedAccepting),
             Seen::Live { live, busy } => {
                 if !std::mem::replace(&mut started.told_draining, true) {
-                    self.news.tell(Notice::Draining { generation, live, after: 0, limit: None });
+                    self.news.push(Notice::Draining { generation, live, after: 0, limit: None });
                 }
                 return Some(Input::Live(Some(busy)));
             }
@@ -199,26 +198,27 @@ impl Generations {
             Seen::Ended => started.processes.terminate(now, self.start.kill_timeout / 2),
             Seen::Occupied { address, by } => {
                 gate.refused.insert(address);
-                let by = by.unwrap_or_else(|| "another process".to_owned());
-                self.news.note(format!(
-                    "{address}, which generation {generation} asks for, is taken by {by}: stop that first, or choose another address"
-                ));
+                self.news.push(Note::Occupied { address: address.to_string(), generation, by }.into());
             }
             Seen::Had { address } => drop(gate.refused.remove(&address)),
-            Seen::Tied => self.news.advise(&Advice::Tied),
+            Seen::Tied => self.news.push(Note::Tied.into()),
             Seen::Blind(why) => {
                 gate.blind = true;
                 if is_starting {
                     self.readiness.when_blind(now, started);
                 }
-                self.news.advise(&Advice::Blind(why));
+                let error = match why {
+                    Blind::IoUring => None,
+                    Blind::Memory(error) => Some(error.to_string()),
+                };
+                self.news.push(Note::Blind { error }.into());
             }
             Seen::CannotLook(error) if descriptors::is_out(&error) => {
-                self.news.advise(&Advice::NoDescriptor(error));
+                self.news.push(Note::NoDescriptor { error: error.to_string() }.into());
                 // How many there are is not known.
                 return Some(Input::Live(None));
             }
-            Seen::CannotLook(error) => self.news.advise(&Advice::CannotLook(error)),
+            Seen::CannotLook(error) => self.news.push(Note::CannotLook { error: error.to_string() }.into()),
         }
         None
     }
@@ -259,7 +259,7 @@ impl Generations {
             self.start.policy.serves_with_library();
         }
         if started.settle_handed(self.readiness.is_told(), &self.held) {
-            self.news.advise(&Advice::BindsInstead);
+            self.news.push(Note::BindsInstead.into());
         }
         self.held.new_owner();
         self.adopt(roles, generation);
@@ -275,7 +275,7 @@ impl Generations {
         if is_current && sockets.accepts {
             let offered = std::mem::take(&mut sockets.offered);
             sockets.taken.extend(offered.iter().map(|(name, _)| name.clone()));
-            self.held.adopt(offered, &sockets.taken).into_iter().for_each(|text| self.news.note(text));
+            self.news.extend(self.held.adopt(offered, &sockets.taken).into_iter().map(Notice::Note));
         }
     }
 
@@ -288,7 +288,7 @@ impl Generations {
             let addresses = self.held.addresses();
             if addresses != before {
                 let (name, address) = (self.start.package().to_owned(), addresses.join(", "));
-                self.news.tell(Notice::Listening { name, address });
+                self.news.push(Notice::Listening { name, address });
             }
         }
     }
@@ -308,8 +308,7 @@ impl Generations {
             if let Some(started) = self.started.get(&current) {
                 started.channel.release(&socket.name);
             }
-            let name = if socket.name == socket.address { String::new() } else { format!(" ({})", socket.name) };
-            self.news.note(format!("{}{name} is no longer wanted by the program: let go", socket.address));
+            self.news.push(Note::Unwanted { address: socket.address, name: socket.name }.into());
         }
     }
 
@@ -351,12 +350,12 @@ impl Generations {
         if started.channel.tell(ToServer::Drain) {
             return true;
         }
+        // Where there are no gates, it was said that it is stopped first.
         if started.way == HandOver::StopAndStart
-            && !self.news.said_stops_first
+            && self.start.policy.gates()
             && let Some(address) = proc::listens(started.processes.pid())
         {
-            self.news.said_stops_first = true;
-            self.news.advise(&Advice::BindsItself { address });
+            self.news.push(Note::BindsItself { address }.into());
         }
         started.processes.ask_to_stop(now, self.start.kill_timeout / 2);
         false
@@ -413,7 +412,7 @@ impl Generations {
                 gate.close(Which::All);
             }
             if let Some(name) = name.clone() {
-                self.news.advise(&Advice::LeftBehind { generation, name });
+                self.news.push(Note::LeftBehind { generation, name }.into());
             }
         }
         left != Left::Nothing
@@ -424,7 +423,7 @@ impl Generations {
         let mut started = self.started.remove(&generation)?;
         let End { text, is_success, went_into_background } = started.processes.finish();
         if went_into_background {
-            self.news.advise(&Advice::Background);
+            self.news.push(Note::Background.into());
         }
         // Closed before anything else is started: a successor may want the addresses.
         started.sockets.offered.clear();
@@ -456,7 +455,7 @@ impl Generations {
             HandOver::Library | HandOver::ListenFds | HandOver::Bind => self.held.addresses(),
             HandOver::StopAndStart => Vec::new(),
         };
-        self.news.tell(Notice::Serving { generation, pid, addresses, by, program, timing });
+        self.news.push(Notice::Serving { generation, pid, addresses, by, program, timing });
     }
 
     fn tell(&mut self, generation: Generation, message: ToServer) {

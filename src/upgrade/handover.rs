@@ -5,6 +5,7 @@ use super::action::{Action, Roles, Style, Timeouts};
 use super::deaths::Deaths;
 use super::history::{History, KEPT};
 use super::stage::{After, Announced, Current, Leaving, Next, Paused, SLOW, Starting, Step, millis};
+use super::standing::Standing;
 use crate::report::{Generation, Notice, Vintage};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ pub struct Handover<P> {
     announced: Option<Announced>,
     history: History<P>,
     deaths: Deaths<P>,
+    pub standing: Standing,
     stopping: bool,
 }
 
@@ -47,6 +49,7 @@ impl<P: Clone + PartialEq> Handover<P> {
             announced: None,
             history: History::new(),
             deaths: Deaths::new(),
+            standing: Standing::default(),
             stopping: false,
         }
     }
@@ -116,14 +119,16 @@ impl<P: Clone + PartialEq> Handover<P> {
 
     /// The newest sources were built into what is on its way, or else serves, already.
     pub fn unchanged(&mut self) {
+        self.standing.outdated();
         if let Some(program) = self.coming_program().or(self.current_program()).cloned() {
             self.history.built(program);
         }
     }
 
     /// The newest sources were built, into something that cannot be offered.
-    pub fn outdated(&mut self) {
+    pub fn not_kept(&mut self, why: &str) {
         self.history.lost();
+        self.standing.cannot_be_started(why);
     }
 
     fn switch_to(&mut self, now: Instant, program: P, style: Style) -> Vec<Action<P>> {
@@ -206,7 +211,7 @@ impl<P: Clone + PartialEq> Handover<P> {
             actions.push(self.dismiss(now, paused.was.generation, Step::Drain, true));
         }
         match self.current.replace(new) {
-            None => actions.extend([Action::Commit(generation), Action::Live(generation)]),
+            None => actions.extend([Action::Commit(generation), self.goes_live(generation)]),
             Some(old) => {
                 let (new, commit_at) = (generation, now + HANGS);
                 self.announced = Some(Announced { new, old: old.generation, commit_at, committed: false });
@@ -224,10 +229,18 @@ impl<P: Clone + PartialEq> Handover<P> {
     /// The generation accepts nothing any more.
     pub fn stopped_accepting(&mut self, generation: Generation) -> Vec<Action<P>> {
         match self.announced.take_if(|announced| announced.old == generation) {
-            Some(Announced { new, committed: true, .. }) => vec![Action::Live(new)],
-            Some(Announced { new, committed: false, .. }) => vec![Action::Commit(new), Action::Live(new)],
+            Some(Announced { new, committed: true, .. }) => vec![self.goes_live(new)],
+            Some(Announced { new, committed: false, .. }) => vec![Action::Commit(new), self.goes_live(new)],
             None => Vec::new(),
         }
+    }
+
+    /// The current one.
+    fn goes_live(&mut self, generation: Generation) -> Action<P> {
+        if self.current_program().is_some_and(|program| self.vintage(program) == Vintage::Newest) {
+            self.standing.outdated();
+        }
+        Action::Live(generation)
     }
 
     /// The generation has said how many connections it still has.
@@ -413,8 +426,9 @@ impl<P: Clone + PartialEq> Handover<P> {
         }
     }
 
-    fn start_failed(&self, failed: &Starting<P>, end: String) -> Action<P> {
+    fn start_failed(&mut self, failed: &Starting<P>, end: String) -> Action<P> {
         let (generation, program) = (failed.generation, self.vintage(&failed.program));
+        self.standing.start_failed(program, &end);
         Action::Tell(Notice::StartFailed { generation, end, program, serving: self.current() })
     }
 
@@ -425,18 +439,14 @@ impl<P: Clone + PartialEq> Handover<P> {
         }
         if self.current.is_some() {
             let has_served = self.history.programs().any(|served| *served == failed.program);
-            return self
-                .deaths
-                .beside(failed.generation, failed.program, has_served)
-                .map(Action::Tell)
-                .into_iter()
-                .collect();
+            let note = self.deaths.beside(failed.generation, failed.program, has_served);
+            return note.map(|note| Action::Tell(note.into())).into_iter().collect();
         }
         // A first program that never was ready has nothing to come back to: its next version is waited for.
         let Some(served) = self.history.served().cloned() else { return Vec::new() };
         let again = served == failed.program;
         if self.deaths.of_start(again) {
-            return vec![Action::Tell(Deaths::<P>::given_up())];
+            return vec![Action::Tell(Deaths::<P>::given_up().into())];
         }
         let (program, not_before) = if again {
             let good = self.deaths.fall_back(self.history.good().cloned());
@@ -450,6 +460,7 @@ impl<P: Clone + PartialEq> Handover<P> {
     fn current_died(&mut self, now: Instant, dead: Current<P>, end: String, serves: bool) -> Vec<Action<P>> {
         let generation = dead.generation;
         if let Some(paused) = self.paused.take() {
+            self.standing.did_not_stay_up(&end);
             let (to, program) = (paused.was.generation, paused.was.program.clone());
             self.history.reverted(&program, dead.program);
             self.current = Some(paused.was);
@@ -459,8 +470,10 @@ impl<P: Clone + PartialEq> Handover<P> {
             return vec![Action::Tell(Notice::Drained { generation, cut: None, end, took: 0 })];
         }
         if !serves {
+            self.standing.finished(&end);
             return vec![Action::Tell(Notice::Finished { generation, end })];
         }
+        self.standing.did_not_stay_up(&end);
         // Its successor may be on the way already.
         let alone = self.starting.is_none() && self.next.is_none();
         let given_up = alone && self.deaths.of_current(now, dead.ready);

@@ -1,6 +1,7 @@
 //! Every row of the table of generations, as a table test: no clock, no process.
 
 use super::*;
+use crate::report::Note;
 use proptest::prelude::*;
 
 type Act = Action<&'static str>;
@@ -31,6 +32,10 @@ fn failed(generation: Generation, end: &str, serving: Option<Generation>) -> Act
 
 fn not_ready(generation: Generation, after: u64) -> Act {
     Action::Tell(Notice::NotReady { generation, after, given_up: 60_000 })
+}
+
+fn trouble(handover: &Handover<&'static str>) -> Option<String> {
+    handover.standing.trouble(vintage(handover))
 }
 
 /// Which program it is that serves.
@@ -424,7 +429,7 @@ fn each_rollback_goes_one_further_and_a_build_ends_it() {
     // Where a build gives what serves, it is what the newest sources are; where it gives what cannot be kept, nothing is.
     handover.unchanged();
     assert_eq!(vintage(&handover), Some(Vintage::Newest));
-    handover.outdated();
+    handover.not_kept("no space");
     assert_eq!(vintage(&handover), Some(Vintage::FallenBack));
 }
 
@@ -657,21 +662,21 @@ fn an_old_one_that_hangs_does_not_keep_the_new_one_waiting() {
     assert_eq!(handover.stopped_accepting(1), [Action::Live(2)]);
 }
 
-fn notes(actions: &[Act]) -> Vec<&str> {
-    let note = |action| if let &Action::Tell(Notice::Note { ref text }) = action { Some(text.as_str()) } else { None };
+fn notes(actions: &[Act]) -> Vec<&Note> {
+    let note = |action| if let &Action::Tell(Notice::Note(ref note)) = action { Some(note) } else { None };
     actions.iter().filter_map(note).collect()
 }
 
 #[test]
-fn a_second_start_that_fails_beside_the_old_one_brings_advice_once() {
+fn a_second_start_that_fails_beside_the_old_one_brings_advice() {
     let (mut handover, now) = serving(TIMEOUTS);
     let mut said = Vec::new();
     for (generation, program) in [(2, "two"), (3, "three"), (4, "four")] {
         let _ = handover.offer(now, program, Style::Overlap);
         let actions = handover.exited(now, generation, "exit status 1", true);
-        said.push(notes(&actions).iter().filter(|note| note.contains("--no-overlap")).count());
+        said.push(notes(&actions).contains(&&Note::RunsOnlyOnce { generation }));
     }
-    assert_eq!(said, [0, 1, 0]);
+    assert_eq!(said, [false, true, true]);
     // A program of which one process has served already can run, only not twice.
     let (mut handover, now) = serving(TIMEOUTS);
     let _ = handover.again(now, Style::Overlap).unwrap();
@@ -700,7 +705,7 @@ fn five_starts_in_vain_are_enough() {
         time += secs(1);
         actions.extend(handover.tick(time));
     }
-    assert!(notes(&actions)[0].contains("nothing is started before the next save"), "{actions:?}");
+    assert_eq!(notes(&actions), [&Note::GivenUp { starts: 5 }]);
     assert_eq!((handover.deadline(), handover.is_settled()), (None, true));
     assert_eq!(handover.offer(time, "three", Style::StopFirst), [start(7, "three")]);
     assert_eq!(handover.ready(time, 7), [Action::Commit(7), Action::Live(7)]);
@@ -712,6 +717,70 @@ fn one_without_a_program_before_it_is_let_be_after_five_deaths() {
     assert_eq!(started_after_deaths(&mut handover, now, 1..6), ["one"; 4]);
     assert_eq!((handover.current(), handover.deadline()), (None, None));
     assert_eq!(handover.again(now + secs(9), Style::Overlap).unwrap(), [start(6, "one")]);
+}
+
+/// Two programs have served; the second does.
+fn serving_a_second() -> (Handover<&'static str>, Instant) {
+    let (mut handover, now) = serving(TIMEOUTS);
+    let _ = handover.offer(now, "two", Style::Overlap);
+    let _ = handover.ready(now, 2);
+    let _ = handover.exited(now, 1, "exit status 0", true);
+    (handover, now)
+}
+
+#[test]
+fn what_was_rolled_back_to_is_not_the_newest_sources() {
+    let (mut handover, now) = serving_a_second();
+    assert_eq!(trouble(&handover), None);
+    let _ = handover.rollback(now, Style::Overlap).unwrap();
+    let _ = handover.ready(now, 3);
+    let trouble = trouble(&handover).unwrap();
+    assert!(trouble.contains("rolled back") && trouble.contains("newest sources do not serve"), "{trouble}");
+}
+
+#[test]
+fn a_rollback_that_fails_says_nothing_of_the_newest_program() {
+    let (mut handover, now) = serving_a_second();
+    let _ = handover.rollback(now, Style::Overlap).unwrap();
+    let _ = handover.exited(now, 3, "exit status 1", true);
+    let why = handover.standing.take_failed_rollback().unwrap();
+    assert!(why.contains("rollback has failed"), "{why}");
+    assert_eq!((handover.standing.take_failed_rollback(), trouble(&handover)), (None, None), "told once");
+}
+
+#[test]
+fn one_that_keeps_dying_is_trouble_until_the_newest_serves() {
+    let (mut handover, now) = serving_a_second();
+    let _ = handover.exited(now, 2, "signal 6 (SIGABRT)", true);
+    assert!(trouble(&handover).unwrap().contains("did not stay up: signal 6"));
+    let _ = handover.tick(now + secs(1));
+    let _ = handover.ready(now + secs(1), 3);
+    assert_eq!(trouble(&handover), None);
+    assert_eq!(started_after_deaths(&mut handover, now + secs(1), 3..5), ["two", "one"]);
+    assert_eq!(vintage(&handover), Some(Vintage::FallenBack));
+    assert!(trouble(&handover).unwrap().contains("did not stay up: signal 11"));
+    handover.not_kept("no space");
+    assert!(trouble(&handover).unwrap().contains("cannot be started: no space"));
+}
+
+#[test]
+fn a_program_without_sockets_that_fails_is_trouble_and_one_that_comes_to_its_end_is_not() {
+    for (end, is_trouble) in [("exit status 0", false), ("exit status 101", true)] {
+        let (mut handover, now) = serving(TIMEOUTS);
+        let _ = handover.exited(now, 1, end, false);
+        assert_eq!(trouble(&handover).is_some_and(|trouble| trouble.contains(end)), is_trouble);
+        handover.standing.outdated();
+        assert_eq!(trouble(&handover), None);
+    }
+}
+
+#[test]
+fn one_that_reverted_to_the_same_program_is_no_trouble() {
+    let (mut handover, now) = serving(Timeouts { probation: secs(10), ..TIMEOUTS });
+    let _ = handover.again(now, Style::Overlap).unwrap();
+    let _ = handover.ready(now, 2);
+    let _ = handover.exited(now, 2, "signal 9", true);
+    assert_eq!((handover.current(), trouble(&handover)), (Some(1), None));
 }
 
 proptest! {

@@ -4,7 +4,7 @@
 use super::intercept::Seen;
 use super::{Generation, Sink};
 use crate::process::{Job, descriptors};
-use hotrun::holder::{Holder, Said as Told};
+use hotrun::holder::{Holder, Said};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 /// What is heard and seen of a generation.
 #[derive(Debug)]
-pub enum Said {
+pub enum Heard {
     /// On the control channel.
-    Library(Told),
+    Library(Said),
     /// Something that is no message of the library.
     Foreign(String),
     /// `READY=1`, by sd_notify(3).
@@ -66,25 +66,25 @@ impl GenerationReader {
         if let Some(job) = &self.job {
             job.hear_out();
         }
-        (self.sink)(self.generation, Said::Exited);
+        (self.sink)(self.generation, Heard::Exited);
     }
 
     fn hear_library(&mut self) {
         let Some(holder) = &self.holder else { return };
         // A socket that comes with it would be lost (unix(7), MSG_CTRUNC).
         descriptors::make_room();
-        let said = match holder.receive() {
-            Ok(Told::Closed) => {
+        let heard = match holder.receive() {
+            Ok(Said::Closed) => {
                 self.holder = None;
                 return;
             }
-            Ok(told) => Said::Library(told),
+            Ok(said) => Heard::Library(said),
             Err(error) => {
                 self.holder = None;
-                Said::Foreign(error.to_string())
+                Heard::Foreign(error.to_string())
             }
         };
-        (self.sink)(self.generation, said);
+        (self.sink)(self.generation, heard);
     }
 
     /// The folder of the socket is for this user alone, and each generation has a socket of its own.
@@ -92,7 +92,7 @@ impl GenerationReader {
         let mut bytes = [0; 4096];
         let Ok(length) = self.notify.recv(&mut bytes) else { return };
         if bytes[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
-            (self.sink)(self.generation, Said::Notified);
+            (self.sink)(self.generation, Heard::Notified);
         }
     }
 }

@@ -4,7 +4,6 @@
 //! Never lives here: files that change, and compilers.
 
 mod action;
-mod advice;
 mod channel;
 mod deaths;
 mod flows;
@@ -16,7 +15,6 @@ mod hear;
 mod history;
 mod intercept;
 mod libraries;
-mod news;
 mod policy;
 mod probe;
 mod proc;
@@ -33,7 +31,7 @@ mod whole;
 use crate::config::Config;
 use crate::error::Result;
 use crate::process::{Launcher, SocketFolder, Stdin};
-use crate::report::{Notice, Vintage};
+use crate::report::{Note, Notice, Vintage};
 use action::{Action, Input, Style, Timeouts};
 use flows::Flows;
 use gated::Gated;
@@ -42,19 +40,18 @@ use generations::Generations;
 use handover::Handover;
 use nix::sys::signal::Signal;
 use sockets::Held;
-use standing::Standing;
 use start::Start;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::Published;
 
 pub use crate::report::Generation;
-pub use hear::Said;
+pub use hear::Heard;
 pub use program::{Linked, Program, Since};
 pub use store::Store;
 
 /// Where the threads of a generation send what they see and hear.
-pub type Sink = Arc<dyn Fn(Generation, Said) + Send + Sync>;
+pub type Sink = Arc<dyn Fn(Generation, Heard) + Send + Sync>;
 
 pub struct HotUpgrade {
     handover: Handover<Published>,
@@ -66,8 +63,6 @@ pub struct HotUpgrade {
     since: Option<(Published, Since)>,
     /// The one whose gate is kept by the guard, as this process is stopped.
     left: Option<Generation>,
-    /// Why the newest program does not serve.
-    pub standing: Standing,
 }
 
 impl HotUpgrade {
@@ -87,11 +82,11 @@ impl HotUpgrade {
             Generations::new(config, linked, held, Start::new(config, linked, launcher, stdin, private, sink));
         let probation = if generations.can_pause() { settings.probation } else { Duration::ZERO };
         if probation != settings.probation {
-            let text = "probation needs a program that can be told to pause, which this one cannot";
-            generations.news.note(text.to_owned());
+            generations.news.push(Note::NoProbation.into());
         }
         for listen in config.listen.iter().filter(|listen| !listen.address.is_local()) {
-            generations.news.note(format!("{} ({}) can be reached from other machines", listen.address, listen.name));
+            let (address, name) = (listen.address.to_string(), listen.name.clone());
+            generations.news.push(Note::Reachable { address, name }.into());
         }
         let handover = Handover::new(Timeouts {
             ready: settings.ready_timeout,
@@ -101,7 +96,7 @@ impl HotUpgrade {
             kill: settings.kill_timeout,
         });
         let flows = Flows::new(settings.drain_timeout.min(settings.kill_timeout));
-        Ok(HotUpgrade { handover, store, generations, flows, since: None, left: None, standing: Standing::default() })
+        Ok(HotUpgrade { handover, store, generations, flows, since: None, left: None })
     }
 
     pub fn serving(&self) -> Option<Generation> {
@@ -138,14 +133,22 @@ impl HotUpgrade {
 
     /// What there is to tell.
     pub fn take(&mut self) -> Vec<Notice> {
-        let notices = self.generations.news.take();
-        notices.iter().for_each(|notice| self.standing.hear(notice));
-        notices
+        std::mem::take(&mut self.generations.news)
     }
 
     /// Why the newest program does not serve, where it was tried and does not.
     pub fn trouble(&self) -> Option<String> {
-        self.standing.trouble(self.vintage())
+        self.handover.standing.trouble(self.vintage())
+    }
+
+    /// Why the last rollback has come to nothing after it had begun: told once.
+    pub fn take_failed_rollback(&mut self) -> Option<String> {
+        self.handover.standing.take_failed_rollback()
+    }
+
+    /// Something newer is being built.
+    pub fn outdated(&mut self) {
+        self.handover.standing.outdated();
     }
 
     /// A program that is to serve from now on.
@@ -158,7 +161,7 @@ impl HotUpgrade {
                 if self.handover.current_program().is_some_and(|serving| serving.is_same(program))
                     && let Some(serving) = self.handover.current()
                 {
-                    self.generations.news.tell(Notice::Unchanged { serving });
+                    self.generations.news.push(Notice::Unchanged { serving });
                     return self.handover.unchanged();
                 }
             }
@@ -174,9 +177,9 @@ impl HotUpgrade {
                 self.perform(now, actions);
             }
             Err(error) => {
-                self.handover.outdated();
                 let (why, serving) = (error.to_string(), self.handover.current());
-                self.generations.news.tell(Notice::NotKept { why, serving });
+                self.handover.not_kept(&why);
+                self.generations.news.push(Notice::NotKept { why, serving });
             }
         }
     }
@@ -259,8 +262,8 @@ impl HotUpgrade {
     }
 
     /// What a generation's threads have seen or heard.
-    pub fn said(&mut self, now: Instant, generation: Generation, said: Said) {
-        let Some(input) = self.generations.said(now, self.handover.roles(), generation, said) else { return };
+    pub fn hear(&mut self, now: Instant, generation: Generation, heard: Heard) {
+        let Some(input) = self.generations.hear(now, self.handover.roles(), generation, heard) else { return };
         match input {
             Input::Bound => self.handover.bound(generation),
             Input::Ready => self.is_ready(now, generation),
@@ -336,7 +339,7 @@ impl HotUpgrade {
                 Action::Terminate(generation) => self.generations.terminate(now, generation),
                 Action::Kill(generation) => self.generations.kill(generation),
                 Action::Live(generation) => self.is_live(now, generation),
-                Action::Tell(notice) => self.generations.news.tell(notice),
+                Action::Tell(notice) => self.generations.news.push(notice),
             }
         }
     }

@@ -2,15 +2,14 @@
 //! Never lives here: what follows from it (`handover`), and what is seen at a gate (`intercept`).
 
 use super::Generation;
-use super::advice::Advice;
 use super::generation::Started;
-use super::news::News;
 use super::probe::Probe;
 use super::proc;
 use super::program::Linked;
 use super::sockets::Held;
+use super::stage::millis;
 use crate::config::{Config, Ready};
-use crate::report::HandOver;
+use crate::report::{HandOver, Note, Notice};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -175,7 +174,7 @@ impl Readiness {
         (generation, started): (Generation, &mut Started),
         is_starting: bool,
         held: &Held,
-        news: &mut News,
+        news: &mut Vec<Notice>,
     ) -> bool {
         started.look_at = None;
         // One that has bound a socket, and one whose predecessor had one, will ask for a connection in time.
@@ -207,7 +206,7 @@ impl Readiness {
         now: Instant,
         (generation, started): (Generation, &mut Started),
         held: &Held,
-        news: &mut News,
+        news: &mut Vec<Notice>,
     ) -> bool {
         let seen = proc::listening(started.processes.pid());
         // What is held is told of by its gate, which may be behind what is seen here.
@@ -223,7 +222,13 @@ impl Readiness {
     }
 
     /// A server that reads a database before it binds is not ready, while a worker has to be some time.
-    fn has_no_sockets(&self, generation: Generation, started: &mut Started, age: Duration, news: &mut News) -> bool {
+    fn has_no_sockets(
+        &self,
+        generation: Generation,
+        started: &mut Started,
+        age: Duration,
+        news: &mut Vec<Notice>,
+    ) -> bool {
         let was_refused = started.gate.as_ref().is_some_and(|gate| !gate.refused.is_empty());
         if self.ready != Ready::Auto || !started.sockets.seen.is_empty() || was_refused {
             return false;
@@ -241,7 +246,7 @@ impl Readiness {
         if age < self.patience {
             return false;
         }
-        news.advise(&Advice::NoSockets { generation, patience: self.patience });
+        news.push(Note::NoSockets { generation, within: millis(self.patience) }.into());
         true
     }
 }

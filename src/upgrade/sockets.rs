@@ -5,6 +5,7 @@ use super::intercept::{Listener, Shelf};
 use super::proc;
 use crate::config::{Address, Listen};
 use crate::error::{Error, Exit, Result};
+use crate::report::Note;
 use hotrun::holder::BoundPaths;
 use nix::sys::socket::{Backlog, listen};
 use std::collections::BTreeSet;
@@ -112,7 +113,7 @@ impl Held {
     /// The sockets of a program that has become the current one, or of the current one when it asks for more: those it bound are
     /// held from now on, and those which an earlier one had bound are set aside where it does not want them (`taken` has all
     /// names it wants, those it bound before included). Says what it ought to have asked for, once.
-    pub fn adopt(&mut self, offered: Vec<(String, Endpoint)>, taken: &BTreeSet<String>) -> Vec<String> {
+    pub fn adopt(&mut self, offered: Vec<(String, Endpoint)>, taken: &BTreeSet<String>) -> Vec<Note> {
         let mut said = Vec::new();
         let new: BTreeSet<String> = offered.iter().map(|(name, _)| name.clone()).collect();
         // Asked for late.
@@ -127,10 +128,7 @@ impl Held {
                 continue;
             }
             if !wanted && socket.wanted {
-                said.push(format!(
-                    "{} is held for {:?}, but the program did not ask for that name: clients wait there unanswered",
-                    socket.address, socket.name
-                ));
+                said.push(Note::Unasked { address: socket.address.clone(), name: socket.name.clone() });
             }
             socket.wanted = wanted;
             self.sockets.push(socket);
@@ -284,7 +282,7 @@ mod tests {
         held.new_owner();
         let said = held.adopt(Vec::new(), &BTreeSet::new());
         assert_eq!(said.len(), 1);
-        assert!(said[0].contains("did not ask for that name"), "{said:?}");
+        assert!(matches!(said[0], Note::Unasked { .. }), "{said:?}");
         assert!(!held.iter().next().unwrap().wanted);
         assert!(held.adopt(Vec::new(), &BTreeSet::new()).is_empty(), "it was said");
         assert_eq!(held.settle().iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["http"]);

@@ -1,13 +1,11 @@
 //! How every generation is started: its command, its channels, its sockets and its gate.
 //! Never lives here: when (`handover`), and what is known of it afterwards (`generation`).
 
-use super::advice::Advice;
 use super::channel::Channel;
 use super::gated::Gated;
 use super::generation::Started;
-use super::hear::{GenerationReader, Said};
+use super::hear::{GenerationReader, Heard};
 use super::intercept::Gate;
-use super::news::News;
 use super::policy::Policy;
 use super::probe::{self, Probe};
 use super::processes::Processes;
@@ -18,7 +16,7 @@ use super::{Generation, Sink};
 use crate::config::{Config, HandOff, Run};
 use crate::error::{Result, Tried};
 use crate::process::{self, Launcher, SocketFolder, Stdin, clean_environment, kin, private};
-use crate::report::{HandOver, Notice};
+use crate::report::{HandOver, Note, Notice};
 use hotrun::holder::{Handed, Holder};
 use hotrun::wire;
 use std::ffi::OsString;
@@ -86,7 +84,7 @@ impl Start {
         program: Published,
         (way, waits): (HandOver, bool),
         held: &Held,
-        news: &mut News,
+        news: &mut Vec<Notice>,
     ) -> Result<Started> {
         let sockets: Vec<_> = match way {
             HandOver::StopAndStart | HandOver::Bind => Vec::new(),
@@ -144,7 +142,7 @@ impl Start {
             Some(process::Filter::Installed(calls)) => {
                 let handed: Vec<_> = sockets.iter().filter_map(|socket| socket.end.tcp().cloned()).collect();
                 let tell = Arc::clone(&self.sink);
-                let tell = move |seen| tell(generation, Said::Gate(seen));
+                let tell = move |seen| tell(generation, Heard::Gate(seen));
                 let kept = Gate::keep(calls, generation, running.pid(), Arc::clone(&held.shelf), &handed, waits, tell);
                 (Some(kept.tried("keep the gate of the new process")?), None)
             }
@@ -173,20 +171,19 @@ impl Start {
         if let Some(error) = refused {
             self.gate_refused(&mut started, error, news);
         }
-        news.tell(Notice::Starting { generation, pid: started.processes.pid() });
-        self.file_is_gone().into_iter().for_each(|text| news.note(text));
+        news.push(Notice::Starting { generation, pid: started.processes.pid() });
+        news.extend(self.file_is_gone().map(Notice::Note));
         Ok(started)
     }
 
     /// There is no filter on this program: it is as if it had been started without.
-    fn gate_refused(&mut self, started: &mut Started, error: io::Error, news: &mut News) {
+    fn gate_refused(&mut self, started: &mut Started, error: io::Error, news: &mut Vec<Notice>) {
         let way = started.way;
         self.policy.without_gates(way);
         if way == HandOver::Bind {
             started.way = HandOver::StopAndStart;
-            news.said_stops_first = true;
         }
-        news.advise(&Advice::NoGate { way, error });
+        news.push(Note::NoGate { way, error: error.to_string() }.into());
     }
 
     /// Asks the generation until it answers; its being ready is heard then.
@@ -204,7 +201,7 @@ impl Start {
         started.probing = Some(keep);
         thread::Builder::new().spawn(move || {
             if probe::until_ready(&probe, &addresses, pid, &cancelled) {
-                sink(generation, Said::Probed);
+                sink(generation, Heard::Probed);
             }
         })?;
         Ok(())
@@ -215,10 +212,9 @@ impl Start {
     }
 
     /// Of the file of variables, where it is gone and they are those that stood in it last.
-    fn file_is_gone(&self) -> Option<String> {
+    fn file_is_gone(&self) -> Option<Note> {
         let file = self.run.env_file.as_ref().filter(|file| self.of_file.is_some() && !file.exists())?;
-        let file = crate::report::one_line(&file.to_string_lossy());
-        Some(format!("{file} is gone: the program has the variables that stood in it before"))
+        Some(Note::EnvFileGone { file: crate::report::one_line(&file.to_string_lossy()) })
     }
 
     /// In its setting; what the user says counts more.

@@ -36,6 +36,9 @@ fn a_script_asks_waits_and_goes_back() {
     assert_eq!(state["generation"], 1);
     assert_eq!(state["addresses"][0], address.to_string());
     assert_eq!(state["busy"], false);
+    let event = |name: &str| session.log.iter().find(|event| event["event"] == name).unwrap();
+    assert_eq!(state["service"], event("serving")["service"], "each event of a service says so");
+    assert!(state["service"].is_string() && event("building")["service"].is_null(), "{state}");
 
     project.set_version("2");
     let (output, state) = ask(&project, &session, "rebuild");

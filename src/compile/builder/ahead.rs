@@ -2,11 +2,11 @@
 //! compilers are started that wait for the next save; the dependencies become one object for the next link.
 //! Never lives here: the build that somebody waits for (`builder`), and how each is done (`replay`).
 
-use super::{Remarks, Runs};
+use super::Runs;
 use crate::compile::link::{Linker, Report};
 use crate::compile::replay::{Replay, ReplayOutcome, ReplayRun, RustcSaid};
 use crate::process::Leaving;
-use crate::report::Notice;
+use crate::report::{Note, Notice};
 use std::time::{Duration, Instant};
 
 /// The new program starts within this time, most of the times; what is not urgent waits as long.
@@ -63,11 +63,11 @@ impl Ahead {
     }
 
     /// Minds what the last link has said.
-    pub fn linked(&mut self, report: Option<&Report>, remarks: &mut Remarks) {
+    pub fn linked(&mut self, report: Option<&Report>, notices: &mut Vec<Notice>) {
         let Some(report) = report else { return };
         self.wants_merged = report.wants_merged;
         if let Some(why) = report.reason.as_ref().filter(|_| report.linker != Linker::Wild) {
-            remarks.once(format!("the fast linker was not used: {why}"));
+            notices.push(Note::LinkerUnused { why: why.clone() }.into());
         }
     }
 
@@ -78,8 +78,8 @@ impl Ahead {
         self.preparing = replay.start(now, work, sink, true).map(|run| (number, run));
     }
 
-    pub fn go_on(&mut self, now: Instant, replay: &mut Replay, runs: &mut Runs, remarks: &mut Remarks) {
-        self.go_on_preparing(now, replay, runs, remarks);
+    pub fn go_on(&mut self, now: Instant, replay: &mut Replay, runs: &mut Runs, notices: &mut Vec<Notice>) {
+        self.go_on_preparing(now, replay, runs, notices);
         if let Some((_, edited)) = self.ready_at.take_if(|(at, _)| *at <= now) {
             replay.ready(edited);
             if std::mem::take(&mut self.wants_merged) {
@@ -88,7 +88,7 @@ impl Ahead {
         }
     }
 
-    fn go_on_preparing(&mut self, now: Instant, replay: &mut Replay, runs: &mut Runs, remarks: &mut Remarks) {
+    fn go_on_preparing(&mut self, now: Instant, replay: &mut Replay, runs: &mut Runs, notices: &mut Vec<Notice>) {
         let Some((number, mut run)) = self.preparing.take() else { return };
         let Some(outcome) = replay.go_on(now, &mut run) else {
             self.preparing = Some((number, run));
@@ -97,9 +97,9 @@ impl Ahead {
         match outcome {
             ReplayOutcome::Built => {
                 let crates = replay.plan().map_or(0, |plan| plan.crates.len());
-                remarks.tell(Notice::ReplayReady { crates });
+                notices.push(Notice::ReplayReady { crates });
                 self.ready_at = Some((now, None));
-                self.linked(run.results.linked.as_ref(), remarks);
+                self.linked(run.results.linked.as_ref(), notices);
             }
             ReplayOutcome::Failed { .. } => replay.forget("a source has changed while replay was prepared"),
             ReplayOutcome::Doubtful(_) if replay.plan().is_some_and(|plan| plan.lacks_a_source()) => {
@@ -110,11 +110,11 @@ impl Ahead {
             ReplayOutcome::Doubtful(why) if run.own_linker_failed() => {
                 // Once more, with the linker that cargo uses.
                 replay.own_linker = false;
-                remarks.once(format!("the fast linker fails here ({why}): saves are linked as cargo does it"));
+                notices.push(Note::LinkerFails { why: why.to_string() }.into());
                 self.prepare(now, replay, runs);
             }
             ReplayOutcome::Doubtful(why) => {
-                remarks.once(format!("saves go through cargo, as replay is not possible here: {why}"));
+                notices.push(Note::NoReplay { why: why.to_string() }.into());
                 replay.learn(Err(why));
             }
             ReplayOutcome::Gone => {}
