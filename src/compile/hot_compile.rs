@@ -15,7 +15,7 @@ use super::project::{cargo_program, unit_estimate};
 use super::replay::{self, Replay};
 use super::request::BuildRequest;
 use super::sources::Sources;
-use super::spare::Underway;
+use super::underway::Underway;
 use super::watch::FileEvent;
 use super::watching::Watching;
 use super::{BuildSaid, Sinks, advice};

@@ -64,7 +64,8 @@ pub enum Action<P> {
         generation: Generation,
         program: P,
     },
-    Commit(Generation),
+    /// From now on it may accept.
+    Admit(Generation),
     /// Accept nothing for now.
     Pause(Generation),
     Resume(Generation),

@@ -313,7 +313,7 @@ impl Generations {
     }
 
     /// It may give connections to its program.
-    pub fn commit(&mut self, generation: Generation) {
+    pub fn admit(&mut self, generation: Generation) {
         self.tell(generation, ToServer::Resume);
         self.open(generation);
     }

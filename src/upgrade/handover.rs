@@ -107,8 +107,8 @@ impl<P: Clone + PartialEq> Handover<P> {
         let next = self.next.as_ref().filter(|next| self.is_after(next.after)).map(|next| next.not_before);
         let leaving = self.leaving.values().filter(|leaving| leaving.step != Step::Kill);
         let leaving = leaving.map(|leaving| leaving.tell_at().map_or(leaving.until, |at| at.min(leaving.until)));
-        let commit = self.announced.as_ref().and_then(Announced::deadline);
-        leaving.chain(starting).chain(paused).chain(next).chain(commit).min()
+        let admit = self.announced.as_ref().and_then(Announced::deadline);
+        leaving.chain(starting).chain(paused).chain(next).chain(admit).min()
     }
 
     /// What the newest sources were built into: it is to serve from now on.
@@ -211,10 +211,10 @@ impl<P: Clone + PartialEq> Handover<P> {
             actions.push(self.dismiss(now, paused.was.generation, Step::Drain, true));
         }
         match self.current.replace(new) {
-            None => actions.extend([Action::Commit(generation), self.goes_live(generation)]),
+            None => actions.extend([Action::Admit(generation), self.goes_live(generation)]),
             Some(old) => {
-                let (new, commit_at) = (generation, now + HANGS);
-                self.announced = Some(Announced { new, old: old.generation, commit_at, committed: false });
+                let (new, admit_at) = (generation, now + HANGS);
+                self.announced = Some(Announced { new, old: old.generation, admit_at, admitted: false });
                 if self.timeouts.probation.is_zero() {
                     actions.push(self.dismiss(now, old.generation, Step::Drain, true));
                 } else {
@@ -229,8 +229,8 @@ impl<P: Clone + PartialEq> Handover<P> {
     /// The generation accepts nothing any more.
     pub fn stopped_accepting(&mut self, generation: Generation) -> Vec<Action<P>> {
         match self.announced.take_if(|announced| announced.old == generation) {
-            Some(Announced { new, committed: true, .. }) => vec![self.goes_live(new)],
-            Some(Announced { new, committed: false, .. }) => vec![Action::Commit(new), self.goes_live(new)],
+            Some(Announced { new, admitted: true, .. }) => vec![self.goes_live(new)],
+            Some(Announced { new, admitted: false, .. }) => vec![Action::Admit(new), self.goes_live(new)],
             None => Vec::new(),
         }
     }
@@ -331,8 +331,7 @@ impl<P: Clone + PartialEq> Handover<P> {
         if let Some(paused) = self.paused.take_if(|paused| paused.until <= now) {
             actions.push(self.dismiss(now, paused.was.generation, Step::Drain, true));
         }
-        actions
-            .extend(self.announced.as_mut().and_then(|announced| announced.waits_no_longer(now)).map(Action::Commit));
+        actions.extend(self.announced.as_mut().and_then(|announced| announced.waits_no_longer(now)).map(Action::Admit));
         for (generation, leaving) in &mut self.leaving {
             if leaving.until > now {
                 actions.extend(leaving.tell(now, *generation).map(Action::Tell));

@@ -62,7 +62,7 @@ fn serving(timeouts: Timeouts) -> (Handover<&'static str>, Instant) {
     let now = Instant::now();
     let mut handover = Handover::new(timeouts);
     assert_eq!(handover.offer(now, "one", Style::Overlap), [start(1, "one")]);
-    assert_eq!(handover.ready(now, 1), [Action::Commit(1), Action::Live(1)]);
+    assert_eq!(handover.ready(now, 1), [Action::Admit(1), Action::Live(1)]);
     (handover, now)
 }
 
@@ -76,7 +76,7 @@ fn the_new_one_is_live_only_when_the_old_one_has_stopped_accepting() {
     assert_eq!(handover.offer(now, "two", Style::Overlap), [start(2, "two")]);
     assert_eq!(handover.current(), Some(1), "the old one serves while the new one starts");
     assert_eq!(handover.ready(now, 2), [Action::Drain(1)]);
-    assert_eq!(handover.stopped_accepting(1), [Action::Commit(2), Action::Live(2)]);
+    assert_eq!(handover.stopped_accepting(1), [Action::Admit(2), Action::Live(2)]);
     assert_eq!(handover.stopped_accepting(1), [], "said once");
     handover.live(1, 3);
     assert_eq!(handover.exited(now, 1, "exit status 0", true), [drained(1, 0, "exit status 0")]);
@@ -90,7 +90,7 @@ fn an_old_one_that_dies_instead_of_stopping_makes_the_new_one_live_too() {
     let _ = handover.ready(now, 2);
     assert_eq!(
         handover.exited(now, 1, "signal 9", true),
-        [Action::Commit(2), Action::Live(2), drained(1, None, "signal 9")]
+        [Action::Admit(2), Action::Live(2), drained(1, None, "signal 9")]
     );
 }
 
@@ -127,7 +127,7 @@ fn one_that_was_asked_to_stop_by_somebody_else_is_replaced_while_it_drains() {
     };
     assert_eq!(handover.leaves(now, 1), [Action::Tell(died), start(2, "one")]);
     assert_eq!(handover.leaves(now, 1), [], "once");
-    assert_eq!(handover.ready(now, 2), [Action::Commit(2), Action::Live(2)]);
+    assert_eq!(handover.ready(now, 2), [Action::Admit(2), Action::Live(2)]);
     handover.live(1, 0);
     assert_eq!(handover.exited(now, 1, "exit status 0", true), [drained(1, 0, "exit status 0")]);
     // One that asks itself is not started again and again.
@@ -210,7 +210,7 @@ fn inside_the_probation_window_the_old_one_takes_over_again() {
     let (mut handover, now) = serving(Timeouts { probation: secs(5), ..TIMEOUTS });
     let _ = handover.offer(now, "two", Style::Overlap);
     assert_eq!(handover.ready(now, 2), [Action::Pause(1)]);
-    assert_eq!(handover.stopped_accepting(1), [Action::Commit(2), Action::Live(2)]);
+    assert_eq!(handover.stopped_accepting(1), [Action::Admit(2), Action::Live(2)]);
     let back = Notice::RolledBack { from: 2, to: 1, end: "signal 6".into() };
     assert_eq!(handover.exited(now + secs(4), 2, "signal 6", true), [Action::Resume(1), Action::Tell(back)]);
     assert_eq!(handover.current_program(), Some(&"one"));
@@ -364,7 +364,7 @@ fn stop_first_waits_for_the_old_one_to_leave() {
     assert_eq!(handover.current(), None);
     assert_eq!(handover.offer(now, "three", Style::StopFirst), [], "the newest wins here too");
     assert_eq!(handover.exited(now, 1, "exit status 0", true), [drained(1, None, "exit status 0"), start(2, "three")]);
-    assert_eq!(handover.ready(now, 2), [Action::Commit(2), Action::Live(2)]);
+    assert_eq!(handover.ready(now, 2), [Action::Admit(2), Action::Live(2)]);
 }
 
 #[test]
@@ -657,7 +657,7 @@ fn an_old_one_that_hangs_does_not_keep_the_new_one_waiting() {
     let _ = handover.offer(now, "two", Style::Overlap);
     assert_eq!(handover.ready(now, 2), [Action::Drain(1)], "nobody accepts beside it");
     assert_eq!(handover.deadline(), Some(now + secs(1)));
-    assert_eq!(handover.tick(now + secs(1)), [Action::Commit(2)]);
+    assert_eq!(handover.tick(now + secs(1)), [Action::Admit(2)]);
     assert_eq!(handover.tick(now + secs(2)), [], "once");
     assert_eq!(handover.stopped_accepting(1), [Action::Live(2)]);
 }
@@ -708,7 +708,7 @@ fn five_starts_in_vain_are_enough() {
     assert_eq!(notes(&actions), [&Note::GivenUp { starts: 5 }]);
     assert_eq!((handover.deadline(), handover.is_settled()), (None, true));
     assert_eq!(handover.offer(time, "three", Style::StopFirst), [start(7, "three")]);
-    assert_eq!(handover.ready(time, 7), [Action::Commit(7), Action::Live(7)]);
+    assert_eq!(handover.ready(time, 7), [Action::Admit(7), Action::Live(7)]);
 }
 
 #[test]
@@ -872,15 +872,15 @@ proptest! {
                         prop_assert!(running.contains_key(g), "{action:?} of one that does not run");
                         running.insert(*g, true);
                     }
-                    Action::Commit(g) | Action::Pause(g) | Action::Resume(g) | Action::Live(g) => {
+                    Action::Admit(g) | Action::Pause(g) | Action::Resume(g) | Action::Live(g) => {
                         prop_assert!(running.contains_key(g), "{action:?} of one that does not run");
                     }
                     Action::Tell(_) => {}
                 }
             }
             // One that is to leave is not let in again.
-            let committed = |action: &_| matches!(action, Action::Commit(generation) if running[generation]);
-            prop_assert!(!actions.iter().any(committed), "{actions:?}");
+            let admitted = |action: &_| matches!(action, Action::Admit(generation) if running[generation]);
+            prop_assert!(!actions.iter().any(admitted), "{actions:?}");
             if overlap && !exits && before.is_some() {
                 prop_assert!(handover.current().is_some(), "a switch left nobody serving");
             }

@@ -324,7 +324,7 @@ impl HotUpgrade {
             let roles = self.handover.roles();
             match action {
                 Action::Start { generation, program } => self.start(now, generation, program),
-                Action::Commit(generation) => self.generations.commit(generation),
+                Action::Admit(generation) => self.generations.admit(generation),
                 Action::Pause(generation) => {
                     if !self.generations.pause(roles, generation) {
                         self.stopped_accepting(now, generation);

@@ -38,19 +38,19 @@ pub struct Announced {
     pub new: Generation,
     pub old: Generation,
     /// When the new one accepts though the old one has said nothing: it hangs.
-    pub commit_at: Instant,
-    pub committed: bool,
+    pub admit_at: Instant,
+    pub admitted: bool,
 }
 
 impl Announced {
     pub fn deadline(&self) -> Option<Instant> {
-        (!self.committed).then_some(self.commit_at)
+        (!self.admitted).then_some(self.admit_at)
     }
 
     /// The new one, if it is to accept though the old one hangs.
     pub fn waits_no_longer(&mut self, now: Instant) -> Option<Generation> {
         self.deadline().filter(|at| *at <= now)?;
-        self.committed = true;
+        self.admitted = true;
         Some(self.new)
     }
 }

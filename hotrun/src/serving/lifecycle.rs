@@ -1,5 +1,5 @@
-//! Where this process stands between serving and gone, and its live connections: the state that the listeners, the
-//! connections and the control thread share.
+//! Where this process stands between serving and gone, whether it may accept connections (`Lifecycle::admit`), and those that are live: what
+//! the listeners, the connections and the control thread share.
 //! Never lives here: why a phase begins (`control`).
 
 use crate::sys::lock;

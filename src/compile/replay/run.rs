@@ -10,7 +10,7 @@ use super::schedule::Schedule;
 use super::unit::{Inputs, reads_ours};
 use crate::compile::allowance::LeftOut;
 use crate::compile::output::Words;
-use crate::compile::{link, trouble};
+use crate::compile::{link, repair};
 use crate::process::inherited;
 use std::collections::BTreeMap;
 use std::fs;
@@ -202,7 +202,7 @@ fn doubt_of(heard: &RustcHeard, failure: &str, slot: &mut Slot, folder: &Folder)
     let what = what.lines().next().unwrap_or_default();
     let what = &what[..what.floor_char_boundary(MOST_OF_A_REASON)];
     let texts = heard.rendered.iter().map(|words| words.rendered.as_str()).chain([what]);
-    let passes = trouble::passes(texts, &folder.path);
+    let passes = repair::passes(texts, &folder.path);
     // Its incremental cache may be the reason.
     slot.record = None;
     folder.forget_cache(&slot.unit.facts);

@@ -1,4 +1,5 @@
-//! What the running cargo has under way, and whether a save leaves that as it is: a dependency that compiles for minutes, or a build
+//! What the running cargo has under way, and of which kind a save is for it (`Underway::kind_of`): one that ends it, or one that leaves it as
+//! it is. A dependency that compiles for minutes, or a build
 //! script that is slow, is not begun again for a file that it does not read.
 //! Never lives here: when to build (`cycle`), and which files count (`sources`).
 
