@@ -97,7 +97,7 @@ fn source(module: &str) -> Result<String> {
 }
 
 const HEAD: &str = r#"
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::{Json, Router, routing::post};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
