@@ -139,7 +139,7 @@ pub struct SessionArgs {
     /// Every change is built by cargo, as --replay false
     #[arg(long, help_heading = BUILD)]
     pub no_replay: bool,
-    /// What debug data a program carries that was compiled without cargo [default: line-tables]
+    /// What debug data the workspace's crates carry, unless all is built by cargo [default: line-tables]
     #[arg(long, value_enum, value_name = "WHAT", help_heading = BUILD)]
     pub debug: Option<Debug>,
     /// The platform to build for; its programs must run here [default: as cargo is configured]

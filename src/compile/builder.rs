@@ -2,9 +2,11 @@
 //! Never lives here: when to build (`cycle`).
 
 mod ahead;
+mod misfit;
 
 use super::build::{Built, Cargo, CargoOutcome, CargoRun, CargoSink};
 use super::last::Last;
+use super::link::Linker;
 use super::output::Told;
 use super::repair::Repair;
 use super::replay::{CrateSpan, Lesson, NotReplayable, Plan, Replay, ReplayOutcome, ReplayRun, RustcSink};
@@ -14,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::report::{Note, Notice, short};
 use ahead::Ahead;
 use cargo_metadata::Metadata;
+use misfit::{Misfit, Unfit};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +36,7 @@ pub struct Builder {
     last: Last,
     repair: Repair,
     ahead: Ahead,
+    misfit: Misfit,
     provenance: Provenance,
     notices: Vec<Notice>,
 }
@@ -82,6 +86,7 @@ impl Builder {
             last: Last::default(),
             repair: Repair::new(folders),
             ahead: Ahead::default(),
+            misfit: Misfit::default(),
             provenance: Provenance::at(now),
             notices: Vec::new(),
         }
@@ -103,6 +108,9 @@ impl Builder {
 
     /// What is built from the next start on, and of which packages it is made.
     pub fn follow(&mut self, build: config::Build, metadata: &Metadata) {
+        if build != self.cargo.build {
+            self.misfit = Misfit::default();
+        }
         self.replay.follow(&build, metadata);
         self.cargo.build = build;
     }
@@ -120,7 +128,7 @@ impl Builder {
             Ok(work) => {
                 self.provenance.by_replay = true;
                 let (number, sink) = self.runs.replay();
-                let run = self.replay.start(now, work, sink, false).ok_or_else(gone)?;
+                let run = self.replay.start(now, work, sink).ok_or_else(gone)?;
                 self.work = Some((number, Work::Replay(Box::new(run))));
                 Ok(())
             }
@@ -193,13 +201,15 @@ impl Builder {
             (BuildSaid::Rustc(one, said), Some((current, Work::Replay(run)))) if *current == number => {
                 run.hear(now, one, said);
             }
-            (BuildSaid::Rustc(one, said), _) => self.ahead.hear(now, number, one, said),
             (BuildSaid::Learnt(plan), None) if number == self.runs.newest => {
                 self.replay.learn(*plan);
-                self.ahead.prepare(now, &mut self.replay, &mut self.runs);
+                if let Some(crates) = self.replay.is_ready() {
+                    self.notices.push(Notice::ReplayReady { crates });
+                    self.ahead.from(now, None);
+                }
             }
             // Of a run that is over, or from one: something newer is being built.
-            (BuildSaid::Cargo(_) | BuildSaid::Learnt(_) | BuildSaid::Metadata(_), _) => {}
+            (BuildSaid::Cargo(_) | BuildSaid::Rustc(..) | BuildSaid::Learnt(_) | BuildSaid::Metadata(_), _) => {}
         }
         None
     }
@@ -207,7 +217,7 @@ impl Builder {
     /// What came of the build, if it has come to its end; and whatever else is to go on goes on. `newer`: another one follows in any
     /// case.
     pub fn ended(&mut self, now: Instant, newer: bool) -> Option<BuildResult> {
-        self.ahead.go_on(now, &mut self.replay, &mut self.runs, &mut self.notices);
+        self.ahead.go_on(now, &mut self.replay);
         match &mut self.work.as_mut()?.1 {
             Work::Cargo(run) => {
                 let outcome = run.ended()?;
@@ -230,6 +240,9 @@ impl Builder {
             return;
         }
         let Some(build) = self.last.unlearnt.take() else { return };
+        if let Some(why) = &self.misfit.for_good {
+            return self.replay.learn(Err(why.clone()));
+        }
         let workspace = match self.replay.workspace() {
             Ok(workspace) => workspace,
             Err(why) => return self.replay.learn(Err(why)),
@@ -268,6 +281,14 @@ impl Builder {
         let (errors, mut messages) = match outcome {
             CargoOutcome::Built(mut built) => {
                 self.repair.succeeded();
+                match self.misfit.cargo_built() {
+                    Some(Unfit::Linker(why)) => {
+                        self.replay.own_linker = false;
+                        self.notices.push(Note::LinkerFails { why: why.to_string() }.into());
+                    }
+                    Some(Unfit::Replay(why)) => self.notices.push(Note::NoReplay { why: why.to_string() }.into()),
+                    None => {}
+                }
                 if let Some(began) = self.cargo_began {
                     self.last = Last::of(&mut built, began);
                 }
@@ -275,6 +296,7 @@ impl Builder {
             }
             CargoOutcome::Failed { errors, messages } => (errors, messages),
         };
+        self.misfit.cargo_failed();
         self.replay.forget("cargo's last build failed");
         if let Some(advice) = self.repair.advice(&messages, &self.cargo.build.manifest_path) {
             messages.push(reason::unsaid(&advice));
@@ -295,7 +317,12 @@ impl Builder {
         if matches!(outcome, ReplayOutcome::Gone) {
             return Some(gone_meanwhile());
         }
-        self.ahead.linked(run.results.linked.as_ref(), &mut self.notices);
+        if let Some(link) = &run.results.linked {
+            self.ahead.wants_merged = link.wants_merged;
+            if let Some(why) = link.reason.as_ref().filter(|_| link.linker != Linker::Wild) {
+                self.notices.push(Note::LinkerUnused { why: why.clone() }.into());
+            }
+        }
         self.notices.extend(run.left_out().note().map(Notice::Note));
         if let Some(path) = run.results.written.take().filter(|_| !newer) {
             if self.again {
@@ -306,12 +333,13 @@ impl Builder {
             self.provenance.crates.append(&mut run.results.spans);
             return self.replay_again(now);
         }
-        self.ahead.replayed(now, run.first());
+        self.ahead.from(now, run.first());
         let (Some(plan), Some(program)) = (self.replay.plan(), self.replay.program()) else {
             return Some(gone_meanwhile());
         };
         match outcome {
             ReplayOutcome::Built => {
+                self.misfit.replay_built();
                 let built = self.last.made_again(plan, program);
                 let inputs = plan.inputs();
                 let mut how = self.provenance.clone();
@@ -324,7 +352,10 @@ impl Builder {
                 let known = self.last.messages(plan, |number| !run.wants(number));
                 Some(BuildResult::Failed { errors, messages: known.into_iter().chain(own).collect() })
             }
-            ReplayOutcome::Doubtful(why) => self.ask_cargo(why.to_string()),
+            ReplayOutcome::Doubtful(why) => {
+                self.misfit.replay_failed(&why, run.own_linker_failed());
+                self.ask_cargo(why.to_string())
+            }
             ReplayOutcome::Gone => Some(gone_meanwhile()),
         }
     }
@@ -334,7 +365,7 @@ impl Builder {
         self.again = true;
         let (number, sink) = self.runs.replay();
         let work = self.replay.plan().map(Plan::work);
-        let Some(run) = work.and_then(|work| self.replay.start(now, work, sink, false)) else {
+        let Some(run) = work.and_then(|work| self.replay.start(now, work, sink)) else {
             return Some(gone_meanwhile());
         };
         self.work = Some((number, Work::Replay(Box::new(run))));

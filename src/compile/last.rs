@@ -25,6 +25,7 @@ impl Last {
                 units: std::mem::take(&mut built.units),
                 scripts: std::mem::take(&mut built.scripts),
                 executable: built.executable.clone(),
+                messages: built.messages.clone(),
                 began,
             }),
             setting: built.setting.clone(),

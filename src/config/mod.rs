@@ -69,7 +69,7 @@ pub struct Build {
     pub cargo_config: Vec<String>,
     /// Whether changed sources are compiled by running captured calls of rustc again, without cargo.
     pub replay: bool,
-    /// Of programs that were compiled by replay.
+    /// Of the workspace's crates, where replay is on.
     pub debug: Debug,
 }
 

@@ -15,10 +15,15 @@ use std::process::Command;
 
 /// Names the folder in which calls are written down; set for the cargo that this program starts.
 pub const FOLDER: &str = "CARGO_HOTRUN_CALLS";
+/// Names the folder for incremental caches.
+const INCREMENTAL: &str = "CARGO_HOTRUN_INCREMENTAL";
+/// Set where line tables take the place of all debug data.
+const LINE_TABLES: &str = "CARGO_HOTRUN_LINE_TABLES";
+const OURS: [&str; 3] = [FOLDER, INCREMENTAL, LINE_TABLES];
 /// What cargo runs in the place of rustc for the crates of a workspace (the cargo book, "Configuration").
 pub const WRAPPER: &str = "RUSTC_WORKSPACE_WRAPPER";
 /// Of the file's form.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A call as it was made. Calls with words that are no UTF-8 are not written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +34,18 @@ pub struct Call {
     pub folder: PathBuf,
     /// What cargo had changed in its own environment, and what was there before.
     pub changes: BTreeMap<String, Change>,
+    /// Where it was compiled as it would be again.
+    pub cache: Option<Cache>,
+}
+
+/// What is different where this program has a say in how rustc is called, whoever calls it. No other option that decides what is made is
+/// another than cargo's, so that each finds the other's caches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cache {
+    /// Of all sessions that build to one target folder: rustc tells crates apart, and locks what it uses.
+    pub incremental: PathBuf,
+    /// Line tables instead of all debug data.
+    pub line_tables: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,9 +75,7 @@ pub struct CallFacts {
 #[derive(Debug)]
 pub struct Rewrite<'a> {
     pub out_dir: &'a Path,
-    pub incremental: &'a Path,
-    /// Line tables instead of all debug data.
-    pub line_tables: bool,
+    pub cache: &'a Cache,
     /// Crates that were compiled by a call run again, by the path that cargo gave.
     pub externs: &'a BTreeMap<PathBuf, PathBuf>,
     /// Put at the end.
@@ -72,25 +87,46 @@ pub struct Rewrite<'a> {
 pub fn hidden_entry(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
     let folder = PathBuf::from(std::env::var_os(FOLDER)?);
     let program = args.next()?;
-    let args: Vec<OsString> = args.collect();
+    let mut args: Vec<OsString> = args.collect();
     let words: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let facts = CallFacts::of(&words);
     // Cargo asks with this name which files rustc would make.
     if !facts.crate_name.trim_matches('_').is_empty() {
-        let written = Call::of_this_process(&program, &args).map(|call| call.write(&folder));
-        if written.is_none_or(|written| written.is_err()) {
+        let call = Call::of_this_process(&program, &args).filter(|call| call.write(&folder).is_ok());
+        match call {
+            Some(call) => args = call.first_time(&facts).into_iter().map(OsString::from).collect(),
             // An older one would be believed; without any, cargo compiles the crate the next time too, which is right and slow.
-            fs::remove_file(file(&folder, &facts)).ok();
+            None => drop(fs::remove_file(file(&folder, &facts))),
         }
     }
+    let mut rustc = Command::new(&program);
     // A cargo that a macro starts has its own ways.
-    let error = Command::new(&program).args(args).env_remove(FOLDER).env_remove(WRAPPER).exec();
+    for name in OURS.into_iter().chain([WRAPPER]) {
+        rustc.env_remove(name);
+    }
+    let error = rustc.args(args).exec();
     crate::report::say::error(format_args!("run {}: {error}", program.to_string_lossy()));
     Some(127)
 }
 
 fn file(folder: &Path, facts: &CallFacts) -> PathBuf {
     folder.join(format!("{}.json", facts.stem()))
+}
+
+/// Has a cargo compile as calls in that folder are run again, and write them down.
+pub fn wrap(cargo: &mut Command, wrapper: &Path, calls: &Path, cache: Cache) {
+    cargo.env(WRAPPER, wrapper).env(FOLDER, calls).env(INCREMENTAL, cache.incremental);
+    if cache.line_tables {
+        cargo.env(LINE_TABLES, "1");
+    }
+}
+
+impl Cache {
+    /// As this process was told, where the call is one that can be run again.
+    fn told(facts: &CallFacts) -> Option<Cache> {
+        let incremental = std::env::var_os(INCREMENTAL).filter(|_| facts.can_run_again())?.into();
+        Some(Cache { incremental, line_tables: std::env::var_os(LINE_TABLES).is_some() })
+    }
 }
 
 impl Call {
@@ -110,7 +146,14 @@ impl Call {
             after.insert(name.into_string().ok()?, value.into_string().ok()?);
         }
         let folder = std::env::current_dir().ok()?;
-        Some(Call { version: VERSION, program: program.into(), args, folder, changes: changes(&before, &after) })
+        let cache = Cache::told(&CallFacts::of(&args));
+        Some(Call { version: VERSION, program: program.into(), args, folder, changes: changes(&before, &after), cache })
+    }
+
+    /// The arguments with which it is made for cargo, to cargo's place.
+    fn first_time(self, facts: &CallFacts) -> Vec<String> {
+        let Some(cache) = &self.cache else { return self.args };
+        self.rewritten(&Rewrite { out_dir: &facts.out_dir, cache, externs: &BTreeMap::new(), more: &[] })
     }
 
     fn write(&self, folder: &Path) -> io::Result<()> {
@@ -176,8 +219,12 @@ impl Call {
 
     /// Where cargo keeps what the crate's build script has said last, if it has one (the cargo book, "Outputs of the Build Script").
     pub fn script_output(&self) -> Option<PathBuf> {
-        let out_dir = PathBuf::from(self.changes.get("OUT_DIR")?.after.as_ref()?);
-        Some(out_dir.parent()?.join("output"))
+        Some(self.out_dir()?.parent()?.join("output"))
+    }
+
+    /// Where its build script puts what it makes.
+    pub fn out_dir(&self) -> Option<PathBuf> {
+        Some(self.changes.get("OUT_DIR")?.after.as_ref()?.into())
     }
 
     /// All that decides what comes of the call, but for the compiler and the files.
@@ -189,7 +236,7 @@ impl Call {
     /// Without the jobserver, which is that of a cargo that has ended.
     fn lasting(&self) -> impl Iterator<Item = (&str, &Change)> {
         let changes = self.changes.iter().map(|(name, change)| (name.as_str(), change));
-        changes.filter(|(name, _)| !matches!(*name, "CARGO_MAKEFLAGS" | "MAKEFLAGS" | "MFLAGS" | FOLDER))
+        changes.filter(|(name, _)| !matches!(*name, "CARGO_MAKEFLAGS" | "MAKEFLAGS" | "MFLAGS") && !OURS.contains(name))
     }
 
     /// The arguments with which it is made again.
@@ -331,8 +378,8 @@ fn extern_again(given: &str, externs: &BTreeMap<PathBuf, PathBuf>) -> String {
 
 fn codegen_again(given: &str, rewrite: &Rewrite<'_>) -> String {
     match given.split_once('=') {
-        Some(("incremental", _)) => format!("incremental={}", rewrite.incremental.display()),
-        Some(("debuginfo", "2" | "full" | "1" | "limited")) if rewrite.line_tables => {
+        Some(("incremental", _)) => format!("incremental={}", rewrite.cache.incremental.display()),
+        Some(("debuginfo", "2" | "full" | "1" | "limited")) if rewrite.cache.line_tables => {
             "debuginfo=line-tables-only".to_owned()
         }
         Some(_) | None => given.to_owned(),
@@ -373,6 +420,7 @@ mod tests {
             args: words(args),
             folder: "/p".into(),
             changes: BTreeMap::new(),
+            cache: None,
         }
     }
 
@@ -415,8 +463,7 @@ mod tests {
         let externs = [(PathBuf::from("/t/deps/libmodel-3d.rlib"), PathBuf::from("/o/deps/libmodel-3d.rlib"))];
         let rewrite = Rewrite {
             out_dir: Path::new("/o/deps"),
-            incremental: Path::new("/o/incremental"),
-            line_tables: true,
+            cache: &Cache { incremental: "/o/incremental".into(), line_tables: true },
             externs: &externs.into_iter().collect(),
             more: &words("-C linker=/l"),
         };

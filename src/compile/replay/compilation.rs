@@ -47,7 +47,6 @@ pub struct Compilers {
     /// Shared with those who read what they print.
     pub allowance: Arc<Allowance>,
     pub own_linker: bool,
-    pub in_background: bool,
 }
 
 /// A compiler that runs.
@@ -79,7 +78,7 @@ impl Compilers {
         let sources = slot.sources();
         let one = &slot.unit;
         Record::remove(&folder.path, one);
-        let before = Before::look(one, sources, folder.line_tables, SystemTime::now());
+        let before = Before::look(one, sources, &folder.cache, SystemTime::now());
         let own_linker = one.facts.is_linked_by(self.own_linker);
         if one.facts.is_bin() {
             link::forget_report(&folder.link());
@@ -88,8 +87,7 @@ impl Compilers {
         let more: Vec<String> = linker.iter().filter(|_| own_linker).map(ToString::to_string).collect();
         let arguments = one.call.rewritten(&Rewrite {
             out_dir: &folder.deps(),
-            incremental: &folder.incremental(),
-            line_tables: folder.line_tables,
+            cache: &folder.cache,
             externs: &one.externs,
             more: &more,
         });
@@ -99,9 +97,6 @@ impl Compilers {
             Some(running) => running,
             None => Compiler::start(&self.launcher, &one.call, folder, own_linker)?.go(&arguments)?,
         };
-        if self.in_background {
-            running.to_background();
-        }
         let (sink, allowance, stderr) = (Arc::clone(&self.sink), Arc::clone(&self.allowance), running.stderr());
         output::listen("rustc", &running, stderr, move |stderr| read_messages(stderr, number, &sink, &allowance))?;
         let sink = Arc::clone(&self.sink);

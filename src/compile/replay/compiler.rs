@@ -47,7 +47,7 @@ impl Compiler {
         }
         if own_linker {
             command.env(link::FOLDER, folder.link());
-            if folder.line_tables {
+            if folder.cache.line_tables {
                 command.env(link::OWN, folder.deps());
             }
         }

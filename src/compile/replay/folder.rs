@@ -1,7 +1,7 @@
 //! The folder in which calls are run again.
 //! Never lives here: which calls, and running them.
 
-use super::call::CallFacts;
+use super::call::{Cache, CallFacts};
 use super::not_replayable::NotReplayable;
 use crate::process::private;
 use crate::report::short;
@@ -12,23 +12,23 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// It is kept between sessions, with its incremental caches.
+/// It is kept between sessions.
 #[derive(Debug)]
 pub struct Folder {
     pub path: PathBuf,
-    pub line_tables: bool,
+    pub cache: Cache,
     /// Two sessions would write to the same files.
     lock: Flock<File>,
 }
 
 impl Folder {
-    pub fn open(path: PathBuf, line_tables: bool) -> Result<Folder, NotReplayable> {
+    pub fn open(path: PathBuf, cache: Cache) -> Result<Folder, NotReplayable> {
         let tried = |error: io::Error| NotReplayable::refused(format!("{}: {error}", short(&path)), &error);
         if path.to_str().is_none_or(|name| name.contains(['\n', '\r'])) {
             let why = format!("{} has a name that cannot be given to rustc as a line", short(&path));
             return Err(NotReplayable::Unfit(why));
         }
-        for inner in ["deps", "incremental", "link", "program", "records"].map(|inner| path.join(inner)) {
+        for inner in ["deps", "link", "program", "records"].map(|inner| path.join(inner)) {
             private::folder(&inner).map_err(tried)?;
         }
         let mut lock = File::options();
@@ -36,7 +36,7 @@ impl Folder {
         let file = lock.open(path.join("lock"));
         let lock = Flock::lock(file.map_err(tried)?, FlockArg::LockExclusiveNonblock)
             .map_err(|_| NotReplayable::Unfit(format!("another session compiles in {}", short(&path))))?;
-        let folder = Folder { path: path.clone(), line_tables, lock };
+        let folder = Folder { path: path.clone(), cache, lock };
         folder.clear().map_err(tried)?;
         Ok(folder)
     }
@@ -58,10 +58,6 @@ impl Folder {
         program(&self.path, name)
     }
 
-    pub fn incremental(&self) -> PathBuf {
-        self.path.join("incremental")
-    }
-
     pub fn link(&self) -> PathBuf {
         self.path.join("link")
     }
@@ -73,7 +69,7 @@ impl Folder {
     /// A cache that a compiler could not live with.
     pub fn forget_cache(&self, facts: &CallFacts) {
         let name = format!("{}-", facts.crate_name);
-        let caches = fs::read_dir(self.incremental()).into_iter().flatten().filter_map(Result::ok);
+        let caches = fs::read_dir(&self.cache.incremental).into_iter().flatten().filter_map(Result::ok);
         for cache in caches.filter(|cache| cache.file_name().to_string_lossy().starts_with(&name)) {
             fs::remove_dir_all(cache.path()).ok();
         }

@@ -26,6 +26,7 @@ use crate::compile::{link, project};
 use crate::config;
 use crate::process::{Ground, Launcher, Leaving, Stdin, is_passing};
 use crate::report::short;
+use call::Cache;
 use cargo_metadata::{Metadata, PackageId};
 use compilation::Compilers;
 use compiler::Compiler;
@@ -43,6 +44,7 @@ use std::time::Instant;
 pub const OURS: &str = "hotrun";
 const CALLS: &str = "calls";
 const REPLAY: &str = "replay";
+const INCREMENTAL: &str = "incremental";
 
 /// What replay needs of the project, or why it cannot be had.
 #[derive(Debug)]
@@ -92,8 +94,8 @@ impl Replay {
             Ok(wrapper) => {
                 self.prepare_folder();
                 // Another session's cargo would compile what this one's has compiled, and the other way round.
-                if self.folder.is_ok() {
-                    command.env(call::WRAPPER, wrapper).env(call::FOLDER, self.calls());
+                if let Ok(folder) = &self.folder {
+                    call::wrap(command, &wrapper, &self.calls(), folder.cache.clone());
                 }
             }
             Err(why) => self.folder = Err(why),
@@ -107,7 +109,7 @@ impl Replay {
         if let Some(why) = forbidden(&self.build, &self.root) {
             return Err(NotReplayable::Unfit(why));
         }
-        wrapper(&self.own(&[CALLS])?)
+        wrapper(&self.own(&[CALLS])?, self.line_tables())
     }
 
     fn prepare_folder(&mut self) {
@@ -117,9 +119,15 @@ impl Replay {
         let name = format!("{}-{}-{key:016x}", build.package, build.target.name());
         let path = self.target_dir.join(OURS).join(REPLAY).join(&name);
         if !self.folder.as_ref().is_ok_and(|folder| folder.path == path && folder.is_there()) {
-            let line_tables = self.build.debug == config::Debug::LineTables;
-            self.folder = self.own(&[REPLAY, &name]).and_then(|path| Folder::open(path, line_tables));
+            self.folder = self.own(&[INCREMENTAL]).and_then(|incremental| {
+                let cache = Cache { incremental, line_tables: self.line_tables() };
+                Folder::open(self.own(&[REPLAY, &name])?, cache)
+            });
         }
+    }
+
+    fn line_tables(&self) -> bool {
+        self.build.debug == config::Debug::LineTables
     }
 
     /// A folder of ours that others can neither write to nor read: calls may hold what is secret, and are believed.
@@ -145,7 +153,7 @@ impl Replay {
             root_manifest: self.root.join("Cargo.toml"),
             calls: self.calls(),
             folder: folder.path.clone(),
-            line_tables: folder.line_tables,
+            cache: folder.cache.clone(),
         })
     }
 
@@ -164,10 +172,10 @@ impl Replay {
         self.plan.as_ref().map_err(Clone::clone)?.decide(changed)
     }
 
-    /// What is worth compiling before it is needed.
-    pub fn preparation(&self) -> Option<Vec<usize>> {
-        let work = self.plan.as_ref().ok()?.work();
-        self.folder.is_ok().then_some(work)
+    /// How many crates it compiles, where the next save is compiled by it.
+    pub fn is_ready(&self) -> Option<usize> {
+        let plan = self.plan.as_ref().ok().filter(|plan| self.folder.is_ok() && plan.lacks_a_record().is_none())?;
+        Some(plan.crates.len())
     }
 
     /// Has a compiler ready for the crate that was edited last, and for the program, which is linked whatever is edited.
@@ -206,8 +214,8 @@ impl Replay {
         Some(self.folder.as_ref().ok()?.program(name))
     }
 
-    /// Starts a run, when no other is under way; none where the plan was forgotten. `in_background`: nobody waits for it.
-    pub fn start(&mut self, now: Instant, work: Vec<usize>, sink: RustcSink, in_background: bool) -> Option<ReplayRun> {
+    /// Starts a run, when no other is under way; none where the plan was forgotten.
+    pub fn start(&mut self, now: Instant, work: Vec<usize>, sink: RustcSink) -> Option<ReplayRun> {
         let at_once = self.at_once();
         let (Ok(plan), Ok(folder)) = (&mut self.plan, &self.folder) else { return None };
         // Objects that one of them still removes are the next one's to make.
@@ -215,7 +223,7 @@ impl Replay {
         // What cannot be removed is in nobody's way.
         folder.clear().ok();
         let (launcher, own_linker) = (self.launcher.clone(), self.own_linker);
-        let compilers = Compilers { launcher, sink, allowance: Arc::default(), own_linker, in_background };
+        let compilers = Compilers { launcher, sink, allowance: Arc::default(), own_linker };
         let mut run = ReplayRun::new(now, plan, work, at_once, compilers);
         run.begin(now, plan, folder);
         Some(run)
@@ -238,12 +246,13 @@ impl Replay {
 }
 
 /// The name under which this program is the wrapper: cargo compiles the crates of the workspace again when it is a new one. It is
-/// new when the calls are gone that were written down, or are not of the form that is understood here.
-fn wrapper(calls: &Path) -> Result<PathBuf, NotReplayable> {
+/// new when the calls are gone that were written down, or are not of the form that is understood here, and another where other debug data
+/// is wanted.
+fn wrapper(calls: &Path, line_tables: bool) -> Result<PathBuf, NotReplayable> {
     let tried = |error: io::Error| NotReplayable::refused(format!("{}: {error}", short(calls)), &error);
     let program = std::env::current_exe().ok().filter(|program| program.is_file());
     let program = program.ok_or_else(|| NotReplayable::Unfit("this program's own file is gone".to_owned()))?;
-    let prefix = format!("rustc-{}-", call::VERSION);
+    let prefix = format!("rustc-{}-{}-", call::VERSION, if line_tables { "lines" } else { "whole" });
     let entries = fs::read_dir(calls).map_err(tried)?.filter_map(Result::ok).map(|entry| entry.path());
     let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
     let there = entries.filter(|path| path.is_symlink()).find(is_ours);

@@ -2,20 +2,22 @@
 //! they are made, and in which order they need each other.
 //! Never lives here: running anything.
 
-use super::call::{Call, CallFacts};
+use super::call::{Cache, Call, CallFacts};
 use super::compiler::{self, Compiler};
 use super::not_replayable::NotReplayable;
-use super::record::Record;
+use super::record::{Before, Record};
 use super::schedule::with_dependents;
 use super::surroundings::Surroundings;
 use super::unit::{Inputs, Unit, reads_ours};
 use crate::compile::build::Script;
+use crate::compile::output::Told;
 use crate::compile::stamp;
 use crate::process::{Leaving, inherited};
 use crate::report::short;
 use cargo_metadata::{Artifact, PackageId, Target, TargetKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -27,9 +29,9 @@ pub struct Workspace {
     pub root_manifest: PathBuf,
     /// Where calls were written down.
     pub calls: PathBuf,
-    /// Where they are run again.
+    /// Where they are run again, and how.
     pub folder: PathBuf,
-    pub line_tables: bool,
+    pub cache: Cache,
 }
 
 /// A build of cargo's, as it has told of it.
@@ -38,6 +40,8 @@ pub struct CargoBuild {
     pub units: Vec<Artifact>,
     pub scripts: Vec<Script>,
     pub executable: PathBuf,
+    /// All that compilers said.
+    pub messages: Vec<Told>,
     /// When cargo was started.
     pub began: SystemTime,
 }
@@ -126,9 +130,13 @@ impl Plan {
                 facts: facts.clone(),
                 needs: needs.into_iter().collect(),
                 externs,
-                sources: inputs.sources,
+                sources: inputs.sources.clone(),
             };
-            crates.push(Slot::open(unit, &lesson.workspace));
+            let mut slot = Slot::open(unit, &lesson.workspace);
+            if !slot.is_current() {
+                slot.take_over(&calls.all[index].file, inputs.variables, &lesson);
+            }
+            crates.push(slot);
         }
         let plan = surround(lesson, crates, &calls)?;
         // A newer build is on its way, which will see it.
@@ -153,14 +161,18 @@ impl Plan {
         if let Some(path) = self.surroundings.changed() {
             return Err(NotReplayable::Changed(path.to_path_buf()));
         }
-        let work = self.work();
-        match work.iter().map(|number| &self.crates[*number]).find(|one| one.record.is_none()) {
-            // There is no incremental cache for it.
-            Some(cold) => {
-                Err(NotReplayable::NoPlan(format!("{} is not prepared for replay yet", cold.unit.facts.crate_name)))
+        match self.lacks_a_record() {
+            Some(one) => {
+                let name = &one.unit.facts.crate_name;
+                Err(NotReplayable::NoPlan(format!("what cargo has made of {name} cannot be used here")))
             }
-            None => Ok(work),
+            None => Ok(self.work()),
         }
+    }
+
+    /// One that was not compiled in a way from which it could go on here.
+    pub fn lacks_a_record(&self) -> Option<&Slot> {
+        self.crates.iter().find(|one| one.record.is_none())
     }
 
     /// Of a crate here, by this name or by way of a link.
@@ -185,10 +197,6 @@ impl Plan {
         self.other_inputs.iter().cloned().chain(sources).collect()
     }
 
-    pub fn lacks_a_source(&self) -> bool {
-        self.crates.iter().flat_map(Slot::sources).any(|path| !path.exists())
-    }
-
     /// Whether a message is about a crate of the plan.
     pub fn has(&self, package: &PackageId, target: &Target) -> bool {
         self.crates.iter().any(|one| one.unit.is_of(package, target))
@@ -198,9 +206,40 @@ impl Plan {
 impl Slot {
     /// With what is known of it from a session before.
     fn open(unit: Unit, workspace: &Workspace) -> Slot {
-        let record = Record::read(&workspace.folder, &unit, workspace.line_tables);
+        let record = Record::read(&workspace.folder, &unit, &workspace.cache);
         let record = record.filter(|record| record.made(&unit.outputs(&workspace.folder)));
         Slot { unit, record, waiting: None, leaving: None, begun: false }
+    }
+
+    /// What cargo has compiled as it would be compiled here is here, too, under another name. `written`: the call's file, which was
+    /// written when its compiler began.
+    fn take_over(&mut self, written: &Path, variables: Vec<(String, Option<String>)>, lesson: &Lesson) {
+        let (unit, folder, cache) = (&self.unit, &lesson.workspace.folder, &lesson.workspace.cache);
+        let Ok(began) = fs::metadata(written).and_then(|file| file.modified()) else { return };
+        if unit.call.cache.as_ref() != Some(cache) {
+            return;
+        }
+        let outputs = unit.outputs(folder);
+        let made = unit.facts.outputs(&unit.facts.out_dir);
+        if made.iter().zip(&outputs).any(|(made, here)| same_file(made, here).is_err()) {
+            return;
+        }
+        let messages = lesson
+            .build
+            .messages
+            .iter()
+            .filter(|told| told.about.as_ref().is_some_and(|(package, target)| unit.is_of(package, target)));
+        let messages = messages.map(|told| told.words.clone()).collect();
+        let inputs = Inputs { sources: unit.sources.clone(), variables };
+        // Its build script had ended by then, so what that has made is as old as it looks.
+        let out_dir = unit.call.out_dir();
+        let made =
+            out_dir.into_iter().flat_map(|folder| unit.sources.iter().filter(move |path| path.starts_with(&folder)));
+        let made = made.cloned().collect();
+        let record = Before::look(unit, made, cache, began).record(inputs, outputs, messages);
+        // Without it the crate is compiled once more in the next session.
+        record.write(folder, unit).ok();
+        self.record = Some(record);
     }
 
     /// As the last compilation knew them.
@@ -219,6 +258,15 @@ impl Slot {
     fn is_current(&self) -> bool {
         !self.begun && self.record.as_ref().is_some_and(|record| record.still_holds(&self.unit.call))
     }
+}
+
+/// Gives a file another name, in the place of what has it; a copy of it where the file system has no second names. Compilers and linkers
+/// never write to a file that is there.
+fn same_file(file: &Path, name: &Path) -> io::Result<()> {
+    let folder = name.parent().unwrap_or(name);
+    let new = tempfile::Builder::new()
+        .make_in(folder, |path| fs::hard_link(file, path).or_else(|_| fs::copy(file, path).map(drop)))?;
+    new.into_temp_path().persist(name).map_err(|error| error.error)
 }
 
 /// All calls that were written down, and what they made.

@@ -1,7 +1,7 @@
 //! How a crate was compiled here last, kept beside what was made: cargo's fingerprint in our own words.
 //! Never lives here: compiling.
 
-use super::call::{Call, Rewrite};
+use super::call::{Cache, Call, Rewrite};
 use super::unit::{Inputs, Unit};
 use crate::compile::output::Words;
 use crate::compile::stamp::{Print, Stamp, content_of};
@@ -42,7 +42,7 @@ pub struct Before {
 }
 
 impl Before {
-    pub fn look(unit: &Unit, sources: Vec<PathBuf>, line_tables: bool, now: SystemTime) -> Before {
+    pub fn look(unit: &Unit, sources: Vec<PathBuf>, cache: &Cache, now: SystemTime) -> Before {
         let sources = sources.into_iter().map(|path| {
             let print = Print::of(&path, now);
             (path, print)
@@ -52,7 +52,7 @@ impl Before {
         let script = unit.call.script_output();
         let externs = externs.chain(&script);
         Before {
-            call: call_of(unit, line_tables),
+            call: call_of(unit, cache),
             began: now,
             sources: sources.collect(),
             externs: externs.map(|path| (path.clone(), Stamp::of_output(path))).collect(),
@@ -91,10 +91,9 @@ impl Before {
 
 impl Record {
     /// The record of a crate, where its call is still the same, and what it read of the environment; otherwise nothing that was made by it is of use.
-    pub fn read(folder: &Path, unit: &Unit, line_tables: bool) -> Option<Record> {
+    pub fn read(folder: &Path, unit: &Unit, cache: &Cache) -> Option<Record> {
         let record = Record::parse(&fs::read(file(folder, unit)).ok()?)?;
-        let same =
-            record.call == call_of(unit, line_tables) && unit.call.otherwise(&record.variables, inherited).is_none();
+        let same = record.call == call_of(unit, cache) && unit.call.otherwise(&record.variables, inherited).is_none();
         same.then_some(record)
     }
 
@@ -140,9 +139,9 @@ fn file(folder: &Path, unit: &Unit) -> PathBuf {
 }
 
 /// The compiler, its arguments and its environment, as far as cargo has made it.
-fn call_of(unit: &Unit, line_tables: bool) -> u64 {
+fn call_of(unit: &Unit, cache: &Cache) -> u64 {
     let nowhere = Path::new("");
-    let rewrite = Rewrite { out_dir: nowhere, incremental: nowhere, line_tables, externs: &unit.externs, more: &[] };
+    let rewrite = Rewrite { out_dir: nowhere, cache, externs: &unit.externs, more: &[] };
     let compiler = Stamp::of(&unit.call.program);
     content_of(format!("{} {compiler:?}", unit.call.identity(&rewrite)).as_bytes())
 }

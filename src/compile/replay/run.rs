@@ -117,8 +117,6 @@ impl ReplayRun {
         let Some(compilation) = self.at_work.get_mut(&number) else { return };
         match said {
             RustcSaid::Metadata => self.schedule.metadata(number),
-            // What nobody waits for may come to its end.
-            RustcSaid::Linked if self.compilers.in_background => {}
             said => compilation.hear(now, said),
         }
     }

@@ -3,7 +3,7 @@
 
 use super::{add_crate, assert_replayed, built_by, is, ready, word};
 use crate::harness::plain::{Plain, plain, project};
-use crate::harness::{Project, leavings, processes, send, version, wait_for_end};
+use crate::harness::{Project, is_alive, leavings, processes, send, version, wait_for_end};
 use nix::sys::signal::Signal;
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
@@ -57,6 +57,14 @@ pub fn temporary(project: &Project) -> PathBuf {
     folder(project).join("temporary")
 }
 
+/// When it ends: as long as it runs, a compiler waits for the next save.
+fn leaves_nothing(mut plain: Plain) {
+    let temporary = temporary(&plain.project);
+    plain.session.signal(Signal::SIGTERM);
+    plain.session.finish();
+    assert_eq!(leavings(&temporary), [""; 0]);
+}
+
 fn generations(plain: &Plain) -> usize {
     plain.session.count("serving")
 }
@@ -72,9 +80,10 @@ fn a_save_during_a_replay_ends_it_and_its_program_never_serves() {
     plain.wait_for("superseded");
     old.end();
     assert_eq!(plain.next(), "3");
+    assert!(!is_alive(compilers[0]));
     assert_replayed(&mut plain);
     assert_eq!(generations(&plain), 2);
-    assert_eq!(leavings(&temporary(&plain.project)), [""; 0]);
+    leaves_nothing(plain);
 }
 
 /// The text from before was compiled already, but what lies there is of neither.
@@ -129,27 +138,7 @@ fn saves_that_come_faster_than_replays_do_not_starve() {
     assert_eq!(plain.next(), "6");
     assert_replayed(&mut plain);
     assert_eq!((plain.session.count("superseded"), generations(&plain)), (3, 3));
-    assert_eq!(leavings(&temporary(&plain.project)), [""; 0]);
-}
-
-#[test]
-fn a_save_while_replay_is_prepared_comes_first() {
-    let project = with_macro("replay-prepared", "");
-    project.write(MAIN, &self::plain("1", &[HELD]));
-    let mut plain = Plain::begin(project, &["--timings"]);
-    plain.gate.arrival().let_go();
-    assert_eq!(plain.next(), "1");
-    let preparing = plain.gate.arrival();
-    save(&plain, "2", &[]);
-    preparing.end();
-    assert_eq!(plain.next(), "2");
-    let (by, why) = built_by(&mut plain);
-    assert_eq!(by, "cargo");
-    assert!(why.contains("not prepared"), "{why}");
-    plain.wait_for("replay-ready");
-    save(&plain, "3", &[]);
-    assert_eq!(plain.next(), "3");
-    assert_replayed(&mut plain);
+    leaves_nothing(plain);
 }
 
 /// All that rustc writes before it links lies about by then.
@@ -165,8 +154,10 @@ fn a_compiler_that_is_killed_while_it_links_leaves_nothing() {
     let mut plain = Plain::begin(project, &["--timings"]);
     plain.gate.arrival().let_go();
     assert_eq!(plain.next(), "1");
-    plain.gate.arrival().let_go();
     plain.wait_for("replay-ready");
+    save(&plain, "1.5", &[]);
+    plain.gate.arrival().let_go();
+    assert_eq!(plain.next(), "1.5");
     let files = files(&folder(&plain.project).join("deps"));
     for held in ["2", "3"] {
         save(&plain, held, &[]);
@@ -183,7 +174,7 @@ fn a_compiler_that_is_killed_while_it_links_leaves_nothing() {
         compilers.into_iter().for_each(wait_for_end);
     }
     assert_eq!(self::files(&folder(&plain.project).join("deps")), files);
-    assert_eq!(leavings(&temporary(&plain.project)), [""; 0]);
+    leaves_nothing(plain);
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -243,7 +234,6 @@ fn when_a_compiler_dies_cargo_is_asked_and_later_saves_are_replayed() {
     let (by, why) = built_by(&mut plain);
     assert_eq!(by, "cargo");
     assert!(why.contains("replay_died") && why.contains("SIGKILL"), "{why}");
-    plain.gate.arrival().let_go();
     plain.wait_for("replay-ready");
     save(&plain, "3", &[]);
     assert_eq!(plain.next(), "3");

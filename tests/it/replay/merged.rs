@@ -70,6 +70,8 @@ fn a_save_ends_the_making_of_an_object_and_it_is_made_when_there_is_time() {
     });
     plain.next();
     plain.wait_for("replay-ready");
+    plain.project.write_by_rename("src/main.rs", &self::plain("1.5", &[]));
+    assert_eq!(plain.next(), "1.5");
     let making = plain.gate.arrival();
     plain.project.write_by_rename("src/main.rs", "fn main() { broken");
     plain.wait_for("build-failed");
@@ -88,6 +90,9 @@ fn saves_are_linked_with_the_object_and_what_it_lacks_comes_into_the_next() {
         let line = format!("fn word() -> String {{ {word} }}");
         plain.project.write_by_rename("src/main.rs", &self::plain(version, &[&line]));
     };
+    save(&plain, "1.5", "String::new()");
+    assert_eq!(plain.next(), "1.5");
+    assert_eq!(linker(&mut plain), "wild");
     wait_for_object(&plain);
     save(&plain, "2", "\"two\".into()");
     assert_eq!((plain.next(), word(&plain)), ("2".into(), "two".into()));

@@ -7,6 +7,7 @@ mod meanwhile;
 mod merged;
 mod property;
 mod starved;
+mod taken_over;
 mod turns;
 
 use crate::harness::plain::Plain;

@@ -1,0 +1,155 @@
+//! What cargo has compiled is where replay goes on: nothing is compiled in between, and the first save after any build of cargo's is replayed.
+
+use super::held::{HELD, MAIN, save, with_macro};
+use super::{add_crate, assert_replayed, built_by, is, word};
+use crate::harness::Project;
+use crate::harness::plain::{Plain, plain, project};
+use std::fs;
+
+const WORD: [&str; 1] = ["fn word() -> String { library::word() }"];
+
+fn library(word: &str) -> String {
+    format!("pub fn word() -> String {{ {word:?}.into() }}\n")
+}
+
+fn with_library(name: &str) -> Project {
+    let project = project(name, "");
+    add_crate(&project, "library", "", &library("one"));
+    project.write(MAIN, &plain("1", &WORD));
+    project
+}
+
+fn begin(project: Project, args: &[&str]) -> Plain {
+    let mut plain = Plain::begin(project, &[&["--timings"], args].concat());
+    plain.next();
+    plain.wait_for("replay-ready");
+    plain
+}
+
+/// Of the program.
+fn caches(it: &Plain, folder: &str) -> usize {
+    let caches = fs::read_dir(it.project.path(folder)).unwrap().map(|entry| entry.unwrap().file_name());
+    let prefix = it.project.name.replace('-', "_") + "-";
+    caches.filter(|name| name.to_string_lossy().starts_with(&prefix)).count()
+}
+
+/// Each compilation of the program waits at the gate: there are as many as builds.
+#[test]
+fn the_first_save_is_replayed_and_nothing_is_compiled_before_it() {
+    let project = with_macro("taken-first", "");
+    project.write(MAIN, &plain("1", &[HELD]));
+    let mut it = Plain::begin(project, &["--timings"]);
+    it.gate.arrival().let_go();
+    assert_eq!(it.next(), "1");
+    it.wait_for("replay-ready");
+    for version in ["2", "3"] {
+        save(&it, version, &[HELD]);
+        // Were it another's, the program would wait.
+        it.gate.arrival().let_go();
+        assert_eq!(it.next(), version);
+        assert_replayed(&mut it);
+    }
+    // One cache, which both have used.
+    assert_eq!(["target/debug/incremental", "target/hotrun/incremental"].map(|folder| caches(&it, folder)), [0, 1]);
+}
+
+#[test]
+fn the_first_save_of_a_crate_that_the_program_needs_is_replayed() {
+    let mut it = begin(with_library("taken-library"), &[]);
+    it.project.write("library/src/lib.rs", &library("two"));
+    it.next();
+    assert_eq!(word(&it), "two");
+    assert_replayed(&mut it);
+    assert_eq!(built_crates(&it), ["library", "taken_library"]);
+}
+
+fn built_crates(plain: &Plain) -> Vec<&str> {
+    let timings = plain.session.log.iter().rfind(|event| is(event, "timings")).unwrap();
+    timings["crates"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect()
+}
+
+/// It finds what the one before has replayed, and what cargo has compiled since.
+#[test]
+fn the_first_save_of_a_second_session_is_replayed() {
+    let mut it = begin(with_library("taken-second"), &[]);
+    it.project.write("library/src/lib.rs", &library("two"));
+    it.next();
+    let Plain { project, session, .. } = it;
+    drop(session.stop());
+    let mut it = begin(project, &[]);
+    assert_eq!(word(&it), "two");
+    save(&it, "2", &WORD);
+    assert_eq!((it.next(), word(&it)), ("2".into(), "two".into()));
+    assert_replayed(&mut it);
+    assert_eq!(built_crates(&it), ["taken_second"]);
+    let Plain { project, session, .. } = it;
+    drop(session.stop());
+    project.write("library/src/lib.rs", &library("three"));
+    let mut it = begin(project, &[]);
+    assert_eq!(word(&it), "three");
+    it.project.write("library/src/lib.rs", &library("four"));
+    it.next();
+    assert_eq!(word(&it), "four");
+    assert_replayed(&mut it);
+}
+
+#[test]
+fn the_first_save_after_a_change_of_the_manifest_is_replayed() {
+    let mut it = begin(with_library("taken-manifest"), &[]);
+    save(&it, "2", &WORD);
+    assert_eq!(it.next(), "2");
+    assert_replayed(&mut it);
+    // Cargo compiles the program alone, and then all.
+    it.project.edit("Cargo.toml", "edition = \"2024\"", "edition = \"2021\"");
+    it.next();
+    assert_eq!(built_by(&mut it).0, "cargo");
+    it.wait_for("replay-ready");
+    save(&it, "3", &WORD);
+    assert_eq!(it.next(), "3");
+    assert_replayed(&mut it);
+    let manifest = it.project.read("Cargo.toml");
+    it.project.write("Cargo.toml", &(manifest + "[profile.dev]\nopt-level = 1\n"));
+    it.next();
+    it.wait_for("replay-ready");
+    it.project.write("library/src/lib.rs", &library("two"));
+    it.next();
+    assert_eq!(word(&it), "two");
+    assert_replayed(&mut it);
+}
+
+/// What is built for one of them is there for the other.
+#[test]
+fn the_first_save_of_another_program_of_the_workspace_is_replayed() {
+    let project = with_library("taken-both");
+    project.write("src/bin/other.rs", &plain("other", &WORD));
+    let it = begin(project, &["--bin", "taken-both"]);
+    let Plain { project, session, .. } = it;
+    drop(session.stop());
+    let mut it = begin(project, &["--bin", "other"]);
+    it.project.write("library/src/lib.rs", &library("two"));
+    it.next();
+    assert_eq!(word(&it), "two");
+    assert_replayed(&mut it);
+}
+
+/// Cargo's program would be linked from what was compiled without.
+#[test]
+fn other_debug_data_is_compiled_anew() {
+    let has_types = |it: &Plain| {
+        let program = fs::read(it.project.path("target/debug").join(&it.project.name)).unwrap();
+        // Line tables know no types.
+        program.windows(9).any(|bytes| bytes == b"TypeOfOne")
+    };
+    let project = project("taken-debug", "");
+    let text = "struct TypeOfOne { number: u32 }\nfn word() -> String { let one = TypeOfOne { number: 1 }; one.number.to_string() }";
+    project.write(
+        MAIN,
+        &plain("1", &["fn word() -> String { String::new() }"]).replace("fn word() -> String { String::new() }", text),
+    );
+    let it = begin(project, &[]);
+    assert!(!has_types(&it));
+    let Plain { project, session, .. } = it;
+    drop(session.stop());
+    let it = begin(project, &["--debug", "full"]);
+    assert!(has_types(&it));
+}
