@@ -141,6 +141,10 @@ impl Call {
         }
         // As it was when cargo began (proc_pid_environ(5)); cargo does not change its own.
         let before = environment(&fs::read(format!("/proc/{parent}/environ")).ok()?)?;
+        // A cargo that a build script starts: it is for something else, and has its own ways, too.
+        if before.contains_key("CARGO_MANIFEST_DIR") {
+            return None;
+        }
         let mut after = BTreeMap::new();
         for (name, value) in std::env::vars_os() {
             after.insert(name.into_string().ok()?, value.into_string().ok()?);

@@ -215,7 +215,6 @@ impl Slot {
     /// written when its compiler began.
     fn take_over(&mut self, written: &Path, variables: Vec<(String, Option<String>)>, lesson: &Lesson) {
         let (unit, folder, cache) = (&self.unit, &lesson.workspace.folder, &lesson.workspace.cache);
-        let Ok(began) = fs::metadata(written).and_then(|file| file.modified()) else { return };
         if unit.call.cache.as_ref() != Some(cache) {
             return;
         }
@@ -231,12 +230,8 @@ impl Slot {
             .filter(|told| told.about.as_ref().is_some_and(|(package, target)| unit.is_of(package, target)));
         let messages = messages.map(|told| told.words.clone()).collect();
         let inputs = Inputs { sources: unit.sources.clone(), variables };
-        // Its build script had ended by then, so what that has made is as old as it looks.
-        let out_dir = unit.call.out_dir();
-        let made =
-            out_dir.into_iter().flat_map(|folder| unit.sources.iter().filter(move |path| path.starts_with(&folder)));
-        let made = made.cloned().collect();
-        let record = Before::look(unit, made, cache, began).record(inputs, outputs, messages);
+        let Ok(before) = Before::of_cargo(unit, cache, written) else { return };
+        let record = before.record(inputs, outputs, messages);
         // Without it the crate is compiled once more in the next session.
         record.write(folder, unit).ok();
         self.record = Some(record);

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -57,6 +58,20 @@ impl Before {
             sources: sources.collect(),
             externs: externs.map(|path| (path.clone(), Stamp::of_output(path))).collect(),
         }
+    }
+
+    /// Of a compilation of cargo's that began when that file was written.
+    pub fn of_cargo(unit: &Unit, cache: &Cache, written: &Path) -> io::Result<Before> {
+        let written = fs::metadata(written)?;
+        // Its build script had ended by then, so what that has made is as old as it looks.
+        let out_dir = unit.call.out_dir();
+        let is_made = |path: &&PathBuf| out_dir.as_ref().is_some_and(|folder| path.starts_with(folder));
+        let made = unit.sources.iter().filter(is_made).cloned().collect();
+        let mut before = Before::look(unit, made, cache, written.modified()?);
+        // Another file system may have another clock.
+        let is_elsewhere = |path: &&PathBuf| fs::metadata(path).map_or(true, |file| file.dev() != written.dev());
+        before.sources.extend(unit.sources.iter().filter(is_elsewhere).map(|path| (path.clone(), None)));
+        Ok(before)
     }
 
     /// A source that was written since: of it nobody knows what was read.

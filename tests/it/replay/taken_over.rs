@@ -5,6 +5,7 @@ use super::{add_crate, assert_replayed, built_by, is, word};
 use crate::harness::Project;
 use crate::harness::plain::{Plain, plain, project};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 const WORD: [&str; 1] = ["fn word() -> String { library::word() }"];
 
@@ -51,6 +52,24 @@ fn the_first_save_is_replayed_and_nothing_is_compiled_before_it() {
     }
     // One cache, which both have used.
     assert_eq!(["target/debug/incremental", "target/hotrun/incremental"].map(|folder| caches(&it, folder)), [0, 1]);
+}
+
+/// Whose clock may be another: when it was written, compared with when its compiler began, tells nothing.
+#[test]
+fn a_crate_with_a_source_on_another_file_system_is_compiled_once_more() {
+    let text = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+    fs::write(&text, "one").unwrap();
+    let project = with_library("taken-elsewhere");
+    assert_ne!(text.as_file().metadata().unwrap().dev(), fs::metadata(project.root()).unwrap().dev());
+    let library = format!("pub fn word() -> String {{ include_str!({:?}).into() }}\n", text.path().to_str().unwrap());
+    project.write("library/src/lib.rs", &library);
+    let mut it = begin(project, &[]);
+    for (version, compiled) in [("2", &["library", "taken_elsewhere"][..]), ("3", &["taken_elsewhere"])] {
+        save(&it, version, &WORD);
+        assert_eq!((it.next(), word(&it)), (version.into(), "one".into()));
+        assert_replayed(&mut it);
+        assert_eq!(built_crates(&it), compiled);
+    }
 }
 
 #[test]
@@ -129,6 +148,31 @@ fn the_first_save_of_another_program_of_the_workspace_is_replayed() {
     it.project.write("library/src/lib.rs", &library("two"));
     it.next();
     assert_eq!(word(&it), "two");
+    assert_replayed(&mut it);
+}
+
+/// For an embedded program, or one of another kind: its flags are its script's business.
+#[test]
+fn what_a_build_script_has_cargo_build_is_compiled_as_ever() {
+    let project = with_library("taken-nested");
+    let manifest = "[package]\nname = \"nested\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[workspace]\n";
+    project.write("nested/Cargo.toml", manifest);
+    project.write("nested/src/main.rs", "fn main() {}\n");
+    let script = "fn main() {\n    println!(\"cargo::rerun-if-changed=nested\");\n    \
+                  let target = std::path::Path::new(&std::env::var(\"OUT_DIR\").unwrap()).join(\"target\");\n    \
+                  let mut cargo = std::process::Command::new(std::env::var(\"CARGO\").unwrap());\n    \
+                  cargo.args([\"build\", \"--manifest-path\", \"nested/Cargo.toml\", \"--target-dir\"]).arg(target);\n    \
+                  assert!(cargo.status().unwrap().success());\n}\n";
+    project.write("build.rs", script);
+    let mut it = begin(project, &[]);
+    for folder in ["target/hotrun/incremental", "target/hotrun/calls"] {
+        let names = fs::read_dir(it.project.path(folder)).unwrap().map(|entry| entry.unwrap().file_name());
+        let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        assert!(names.iter().any(|name| name.starts_with("taken_nested-")), "{names:?}");
+        assert!(!names.iter().any(|name| name.starts_with("nested-")), "{names:?}");
+    }
+    save(&it, "2", &WORD);
+    assert_eq!(it.next(), "2");
     assert_replayed(&mut it);
 }
 
