@@ -173,8 +173,9 @@ impl Call {
     /// passed over.
     pub fn read_all(folder: &Path) -> Vec<(PathBuf, Call)> {
         let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-        let calls = entries.filter_map(|entry| {
-            let path = entry.path();
+        // Beside them stands the wrapper, which is this whole program.
+        let files = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "json"));
+        let calls = files.filter_map(|path| {
             let call: Call = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
             (call.version == VERSION).then_some((path, call))
         });
