@@ -491,10 +491,10 @@ fn saves_are_replayed_after_another_version_and_another_name() {
     project.write(MAIN, &plain("1", &[VERSION]));
     let mut plain = Plain::begin(project, &["--timings"]);
     plain.next();
-    plain.wait_for("replay-ready");
+    plain.session.wait_replay_ready();
     let folders = |plain: &Plain| fs::read_dir(plain.project.path("target/hotrun/replay")).unwrap().count();
     let assert_replayed = |plain: &mut Plain, version: &str| {
-        plain.wait_for("replay-ready");
+        plain.session.wait_replay_ready();
         plain.project.write_by_rename(MAIN, &self::plain(version, &[VERSION]));
         assert_eq!(plain.next(), version);
         let generation = plain.generation;

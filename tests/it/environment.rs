@@ -202,7 +202,7 @@ fn a_program_that_replay_has_made_has_the_environment_of_the_one_before() {
     let both = Both::new(project("environment-replay"));
     let mut session = both.session(&["--timings"]);
     let first = both.told();
-    session.wait_for("replay-ready");
+    session.wait_replay_ready();
     both.project.set_version("2");
     session.wait_serving(2);
     let timings = session.wait_for("timings");

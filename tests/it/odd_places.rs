@@ -66,7 +66,7 @@ fn damaged_incremental_caches_are_built_without_once() {
         let mut session = Plain::begin(project(name, ""), args);
         session.next();
         if args.is_empty() {
-            session.wait_for("replay-ready");
+            session.session.wait_replay_ready();
         }
         assert!(cut(&session.project.path("target")) > 1);
         session.project.write_by_rename(MAIN, &plain("2", &[]));

@@ -82,7 +82,7 @@ fn a_macro_that_prints_without_end_costs_little_and_the_error_is_shown() {
         let mut session = Plain::begin(project, args);
         session.next();
         if args.is_empty() {
-            session.wait_for("replay-ready");
+            session.session.wait_replay_ready();
         }
         let (begin, before) = (session.session.log.len(), peak(&session));
         let broken = plain("2", &[]) + "talking::talk_much!();\nfn broken() -> u32 { \"text\" }\n";

@@ -213,7 +213,7 @@ fn what_is_reached_by_dots_and_by_links_is_replayed_and_never_stale_for_cargo() 
     symlink("texts/1", project.path("text")).unwrap();
     let mut plain = Plain::begin(project, &["--timings"]);
     says(&mut plain, "1a");
-    plain.wait_for("replay-ready");
+    plain.session.wait_replay_ready();
     let replayed = |plain: &mut Plain, expected: &str| {
         says(plain, expected);
         let generation = plain.generation;

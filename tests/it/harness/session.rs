@@ -94,6 +94,15 @@ impl Session {
         self.wait(name, |event| event["event"] == name)
     }
 
+    /// Waits until the next save can be replayed, which is told about when the program serves that cargo has built, before it or after.
+    pub fn wait_replay_ready(&mut self) {
+        let is = |event: &Value, name: &str| event["event"] == name;
+        let begin = self.log.iter().rposition(|event| is(event, "building")).unwrap_or(0);
+        if !self.log[begin..].iter().any(|event| is(event, "replay-ready")) {
+            self.wait_for("replay-ready");
+        }
+    }
+
     /// Waits until that generation serves, and no other start fails before.
     pub fn wait_serving(&mut self, generation: u64) -> Value {
         let event = self.wait(&format!("serving of generation {generation}"), |event| {

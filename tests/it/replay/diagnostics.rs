@@ -46,7 +46,7 @@ fn said(project: Project, args: &[&str], edits: &[Edit]) -> Vec<Said> {
     let replays = !args.contains(&"--no-replay");
     plain.next();
     if replays {
-        plain.wait_for("replay-ready");
+        plain.session.wait_replay_ready();
     }
     let mut all = vec![so_far(&plain, 0, None)];
     for edit in edits {
@@ -118,7 +118,7 @@ fn messages_keep_the_structure_that_the_compiler_gave_them() {
     project.write(MAIN, &warned);
     let mut plain_session = Plain::begin(project, &[]);
     plain_session.next();
-    plain_session.wait_for("replay-ready");
+    plain_session.session.wait_replay_ready();
     let has = |found: &BTreeSet<String>, level: &str, code: &str, line: usize| {
         let is_it = |told: &String| {
             told.starts_with(&format!("{level:?} {code:?}"))

@@ -154,7 +154,7 @@ fn a_compiler_that_is_killed_while_it_links_leaves_nothing() {
     let mut plain = Plain::begin(project, &["--timings"]);
     plain.gate.arrival().let_go();
     assert_eq!(plain.next(), "1");
-    plain.wait_for("replay-ready");
+    plain.session.wait_replay_ready();
     save(&plain, "1.5", &[]);
     plain.gate.arrival().let_go();
     assert_eq!(plain.next(), "1.5");
@@ -234,7 +234,7 @@ fn when_a_compiler_dies_cargo_is_asked_and_later_saves_are_replayed() {
     let (by, why) = built_by(&mut plain);
     assert_eq!(by, "cargo");
     assert!(why.contains("replay_died") && why.contains("SIGKILL"), "{why}");
-    plain.wait_for("replay-ready");
+    plain.session.wait_replay_ready();
     save(&plain, "3", &[]);
     assert_eq!(plain.next(), "3");
     assert_replayed(&mut plain);

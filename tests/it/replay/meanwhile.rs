@@ -98,7 +98,7 @@ fn a_source_that_a_macro_writes_is_left_to_cargo() {
         assert_eq!((plain.next().as_str(), word(&plain).as_str()), (version, "one"));
         let (by, why) = built_by(&mut plain);
         assert_eq!((by.as_str(), why.as_str()), ("cargo", "texts/word.txt is written while it is compiled"));
-        plain.wait_for("replay-ready");
+        plain.session.wait_replay_ready();
     }
     let expected = ["first build", "texts/word.txt was written while it was compiled"];
     assert_eq!(plain.causes(), [expected, ["src/main.rs changed"; 2]].concat());

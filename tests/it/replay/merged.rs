@@ -69,7 +69,7 @@ fn a_save_ends_the_making_of_an_object_and_it_is_made_when_there_is_time() {
         command.env("PATH", path);
     });
     plain.next();
-    plain.wait_for("replay-ready");
+    plain.session.wait_replay_ready();
     plain.project.write_by_rename("src/main.rs", &self::plain("1.5", &[]));
     assert_eq!(plain.next(), "1.5");
     let making = plain.gate.arrival();

@@ -18,7 +18,7 @@ use serde_json::Value;
 fn ready(project: Project) -> Plain {
     let mut plain = Plain::begin(project, &["--timings"]);
     plain.next();
-    plain.wait_for("replay-ready");
+    plain.session.wait_replay_ready();
     plain
 }
 

@@ -23,7 +23,7 @@ fn with_library(name: &str) -> Project {
 fn begin(project: Project, args: &[&str]) -> Plain {
     let mut plain = Plain::begin(project, &[&["--timings"], args].concat());
     plain.next();
-    plain.wait_for("replay-ready");
+    plain.session.wait_replay_ready();
     plain
 }
 
@@ -42,7 +42,7 @@ fn the_first_save_is_replayed_and_nothing_is_compiled_before_it() {
     let mut it = Plain::begin(project, &["--timings"]);
     it.gate.arrival().let_go();
     assert_eq!(it.next(), "1");
-    it.wait_for("replay-ready");
+    it.session.wait_replay_ready();
     for version in ["2", "3"] {
         save(&it, version, &[HELD]);
         // Were it another's, the program would wait.
@@ -122,14 +122,14 @@ fn the_first_save_after_a_change_of_the_manifest_is_replayed() {
     it.project.edit("Cargo.toml", "edition = \"2024\"", "edition = \"2021\"");
     it.next();
     assert_eq!(built_by(&mut it).0, "cargo");
-    it.wait_for("replay-ready");
+    it.session.wait_replay_ready();
     save(&it, "3", &WORD);
     assert_eq!(it.next(), "3");
     assert_replayed(&mut it);
     let manifest = it.project.read("Cargo.toml");
     it.project.write("Cargo.toml", &(manifest + "[profile.dev]\nopt-level = 1\n"));
     it.next();
-    it.wait_for("replay-ready");
+    it.session.wait_replay_ready();
     it.project.write("library/src/lib.rs", &library("two"));
     it.next();
     assert_eq!(word(&it), "two");

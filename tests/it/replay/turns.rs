@@ -43,7 +43,7 @@ fn what_is_dated_back_is_compiled_by_whoever_comes_next() {
     plain.next();
     assert_eq!(built_by(&mut plain).0, "cargo");
     assert_eq!(word(&plain), "two 2");
-    plain.wait_for("replay-ready");
+    plain.session.wait_replay_ready();
     write_dated_back(&plain.project, "library/src/lib.rs", &library("three"));
     plain.next();
     assert_replayed(&mut plain);
