@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::report::{Note, Notice, short};
 use ahead::Ahead;
 use cargo_metadata::Metadata;
-use misfit::{Misfit, Unfit};
+use misfit::{Misfit, Without};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -203,9 +203,9 @@ impl Builder {
             }
             (BuildSaid::Learnt(plan), None) if number == self.runs.newest => {
                 self.replay.learn(*plan);
-                if let Some(crates) = self.replay.is_ready() {
+                if let Some(crates) = self.replay.replays() {
                     self.notices.push(Notice::ReplayReady { crates });
-                    self.ahead.from(now, None);
+                    self.ahead.schedule(now, None);
                 }
             }
             // Of a run that is over, or from one: something newer is being built.
@@ -282,11 +282,11 @@ impl Builder {
             CargoOutcome::Built(mut built) => {
                 self.repair.succeeded();
                 match self.misfit.cargo_built() {
-                    Some(Unfit::Linker(why)) => {
+                    Some(Without::Linker(why)) => {
                         self.replay.own_linker = false;
                         self.notices.push(Note::LinkerFails { why: why.to_string() }.into());
                     }
-                    Some(Unfit::Replay(why)) => self.notices.push(Note::NoReplay { why: why.to_string() }.into()),
+                    Some(Without::Replay(why)) => self.notices.push(Note::NoReplay { why: why.to_string() }.into()),
                     None => {}
                 }
                 if let Some(began) = self.cargo_began {
@@ -333,7 +333,7 @@ impl Builder {
             self.provenance.crates.append(&mut run.results.spans);
             return self.replay_again(now);
         }
-        self.ahead.from(now, run.first());
+        self.ahead.schedule(now, run.first());
         let (Some(plan), Some(program)) = (self.replay.plan(), self.replay.program()) else {
             return Some(gone_meanwhile());
         };

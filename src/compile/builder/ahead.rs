@@ -38,7 +38,7 @@ impl Ahead {
     }
 
     /// There is time from that moment on, and most likely the next save is in that crate, as the last one was.
-    pub fn from(&mut self, now: Instant, edited: Option<usize>) {
+    pub fn schedule(&mut self, now: Instant, edited: Option<usize>) {
         self.ready_at = Some((now + BREATHER, edited));
     }
 

@@ -15,9 +15,9 @@ pub struct Misfit {
     pub for_good: Option<NotReplayable>,
 }
 
-/// What is not to be used from now on.
+/// What builds do without from now on, and why.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub enum Without {
     Linker(NotReplayable),
     Replay(NotReplayable),
 }
@@ -37,17 +37,17 @@ impl Misfit {
         self.newest = None;
     }
 
-    pub fn cargo_built(&mut self) -> Option<Unfit> {
+    pub fn cargo_built(&mut self) -> Option<Without> {
         let (why, own_linker_failed) = self.newest.take()?;
         if own_linker_failed {
-            return Some(Unfit::Linker(why));
+            return Some(Without::Linker(why));
         }
         self.in_a_row += 1;
         if self.in_a_row < MOST_IN_A_ROW {
             return None;
         }
         self.for_good = Some(why.clone());
-        Some(Unfit::Replay(why))
+        Some(Without::Replay(why))
     }
 }
 
@@ -75,7 +75,7 @@ mod tests {
         misfit.cargo_failed();
         assert_eq!((misfit.cargo_built(), &misfit.for_good), (None, &None), "the sources are at fault");
         misfit.replay_failed(&failed(false), false);
-        assert_eq!(misfit.cargo_built(), Some(Unfit::Replay(failed(false))));
+        assert_eq!(misfit.cargo_built(), Some(Without::Replay(failed(false))));
         assert_eq!(misfit.for_good, Some(failed(false)));
     }
 
@@ -83,7 +83,7 @@ mod tests {
     fn a_linker_that_fails_where_cargos_does_not_is_given_up_at_once() {
         let mut misfit = Misfit::default();
         misfit.replay_failed(&failed(false), true);
-        assert_eq!(misfit.cargo_built(), Some(Unfit::Linker(failed(false))));
+        assert_eq!(misfit.cargo_built(), Some(Without::Linker(failed(false))));
         assert_eq!(misfit.for_good, None);
     }
 }

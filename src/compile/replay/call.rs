@@ -19,7 +19,8 @@ pub const FOLDER: &str = "CARGO_HOTRUN_CALLS";
 const INCREMENTAL: &str = "CARGO_HOTRUN_INCREMENTAL";
 /// Set where line tables take the place of all debug data.
 const LINE_TABLES: &str = "CARGO_HOTRUN_LINE_TABLES";
-const OURS: [&str; 3] = [FOLDER, INCREMENTAL, LINE_TABLES];
+/// What is said to the wrapper, and to nobody else.
+const VARIABLES: [&str; 3] = [FOLDER, INCREMENTAL, LINE_TABLES];
 /// What cargo runs in the place of rustc for the crates of a workspace (the cargo book, "Configuration").
 pub const WRAPPER: &str = "RUSTC_WORKSPACE_WRAPPER";
 /// Of the file's form.
@@ -101,7 +102,7 @@ pub fn hidden_entry(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
     }
     let mut rustc = Command::new(&program);
     // A cargo that a macro starts has its own ways.
-    for name in OURS.into_iter().chain([WRAPPER]) {
+    for name in VARIABLES.into_iter().chain([WRAPPER]) {
         rustc.env_remove(name);
     }
     let error = rustc.args(args).exec();
@@ -241,7 +242,9 @@ impl Call {
     /// Without the jobserver, which is that of a cargo that has ended.
     fn lasting(&self) -> impl Iterator<Item = (&str, &Change)> {
         let changes = self.changes.iter().map(|(name, change)| (name.as_str(), change));
-        changes.filter(|(name, _)| !matches!(*name, "CARGO_MAKEFLAGS" | "MAKEFLAGS" | "MFLAGS") && !OURS.contains(name))
+        changes.filter(|(name, _)| {
+            !matches!(*name, "CARGO_MAKEFLAGS" | "MAKEFLAGS" | "MFLAGS") && !VARIABLES.contains(name)
+        })
     }
 
     /// The arguments with which it is made again.

@@ -173,7 +173,7 @@ impl Replay {
     }
 
     /// How many crates it compiles, where the next save is compiled by it.
-    pub fn is_ready(&self) -> Option<usize> {
+    pub fn replays(&self) -> Option<usize> {
         let plan = self.plan.as_ref().ok().filter(|plan| self.folder.is_ok() && plan.lacks_a_record().is_none())?;
         Some(plan.crates.len())
     }

@@ -218,6 +218,9 @@ impl Slot {
         if unit.call.cache.as_ref() != Some(cache) {
             return;
         }
+        // As when it is compiled here: what may be half there is taken for made by nobody.
+        self.begun = true;
+        Record::remove(folder, unit);
         let outputs = unit.outputs(folder);
         let made = unit.facts.outputs(&unit.facts.out_dir);
         if made.iter().zip(&outputs).any(|(made, here)| same_file(made, here).is_err()) {
@@ -235,6 +238,7 @@ impl Slot {
         // Without it the crate is compiled once more in the next session.
         record.write(folder, unit).ok();
         self.record = Some(record);
+        self.begun = false;
     }
 
     /// As the last compilation knew them.
@@ -255,8 +259,8 @@ impl Slot {
     }
 }
 
-/// Gives a file another name, in the place of what has it; a copy of it where the file system has no second names. Compilers and linkers
-/// never write to a file that is there.
+/// Gives a file another name, in the place of what has it; a copy of it where the file system has no second names. A linker that writes to
+/// the file that is there does so for a build of cargo's, after which it is taken over again.
 fn same_file(file: &Path, name: &Path) -> io::Result<()> {
     let folder = name.parent().unwrap_or(name);
     let new = tempfile::Builder::new()

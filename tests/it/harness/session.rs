@@ -94,12 +94,13 @@ impl Session {
         self.wait(name, |event| event["event"] == name)
     }
 
-    /// Waits until the next save can be replayed, which is told about when the program serves that cargo has built, before it or after.
+    /// Waits until the next save can be replayed: when the last build was, or when that is told, which is before the program serves that
+    /// cargo has built, or after.
     pub fn wait_replay_ready(&mut self) {
-        let is = |event: &Value, name: &str| event["event"] == name;
-        let begin = self.log.iter().rposition(|event| is(event, "building")).unwrap_or(0);
-        if !self.log[begin..].iter().any(|event| is(event, "replay-ready")) {
-            self.wait_for("replay-ready");
+        let begin = self.log.iter().rposition(|event| event["event"] == "building").unwrap_or(0);
+        let is_ready = |event: &Value| event["event"] == "replay-ready" || event["built-by"] == "replay";
+        if !self.log[begin..].iter().any(is_ready) {
+            self.wait("replay", is_ready);
         }
     }
 

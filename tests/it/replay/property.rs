@@ -371,8 +371,7 @@ impl Tried {
         assert_eq!(answer, self.model.answer(), "{}", told());
         self.good = vec![answer];
         if let Some(position) = by_cargo {
-            // A save that comes before its caches are filled may be replayed all the same, by those that are there: then nothing is
-            // prepared any more.
+            // The next save may have been replayed already.
             let is_later = |event: &Value| is(event, "replay-ready") || event["built-by"] == "replay";
             let told = self.plain.session.log[begin + position..].iter().find(|event| is_later(event)).cloned();
             let told = told.unwrap_or_else(|| self.plain.session.wait("replay-ready", is_later));

@@ -27,6 +27,19 @@ fn begin(project: Project, args: &[&str]) -> Plain {
     plain
 }
 
+fn end(it: Plain) -> Project {
+    drop(it.session.stop());
+    it.project
+}
+
+/// Saves the library, which is replayed.
+fn replays_library(it: &mut Plain, says: &str) {
+    it.project.write("library/src/lib.rs", &library(says));
+    it.next();
+    assert_eq!(word(it), says);
+    assert_replayed(it);
+}
+
 /// Of the program.
 fn caches(it: &Plain, folder: &str) -> usize {
     let caches = fs::read_dir(it.project.path(folder)).unwrap().map(|entry| entry.unwrap().file_name());
@@ -75,10 +88,7 @@ fn a_crate_with_a_source_on_another_file_system_is_compiled_once_more() {
 #[test]
 fn the_first_save_of_a_crate_that_the_program_needs_is_replayed() {
     let mut it = begin(with_library("taken-library"), &[]);
-    it.project.write("library/src/lib.rs", &library("two"));
-    it.next();
-    assert_eq!(word(&it), "two");
-    assert_replayed(&mut it);
+    replays_library(&mut it, "two");
     assert_eq!(built_crates(&it), ["library", "taken_library"]);
 }
 
@@ -93,23 +103,17 @@ fn the_first_save_of_a_second_session_is_replayed() {
     let mut it = begin(with_library("taken-second"), &[]);
     it.project.write("library/src/lib.rs", &library("two"));
     it.next();
-    let Plain { project, session, .. } = it;
-    drop(session.stop());
-    let mut it = begin(project, &[]);
+    let mut it = begin(end(it), &[]);
     assert_eq!(word(&it), "two");
     save(&it, "2", &WORD);
     assert_eq!((it.next(), word(&it)), ("2".into(), "two".into()));
     assert_replayed(&mut it);
     assert_eq!(built_crates(&it), ["taken_second"]);
-    let Plain { project, session, .. } = it;
-    drop(session.stop());
+    let project = end(it);
     project.write("library/src/lib.rs", &library("three"));
     let mut it = begin(project, &[]);
     assert_eq!(word(&it), "three");
-    it.project.write("library/src/lib.rs", &library("four"));
-    it.next();
-    assert_eq!(word(&it), "four");
-    assert_replayed(&mut it);
+    replays_library(&mut it, "four");
 }
 
 #[test]
@@ -130,10 +134,7 @@ fn the_first_save_after_a_change_of_the_manifest_is_replayed() {
     it.project.write("Cargo.toml", &(manifest + "[profile.dev]\nopt-level = 1\n"));
     it.next();
     it.session.wait_replay_ready();
-    it.project.write("library/src/lib.rs", &library("two"));
-    it.next();
-    assert_eq!(word(&it), "two");
-    assert_replayed(&mut it);
+    replays_library(&mut it, "two");
 }
 
 /// What is built for one of them is there for the other.
@@ -142,13 +143,8 @@ fn the_first_save_of_another_program_of_the_workspace_is_replayed() {
     let project = with_library("taken-both");
     project.write("src/bin/other.rs", &plain("other", &WORD));
     let it = begin(project, &["--bin", "taken-both"]);
-    let Plain { project, session, .. } = it;
-    drop(session.stop());
-    let mut it = begin(project, &["--bin", "other"]);
-    it.project.write("library/src/lib.rs", &library("two"));
-    it.next();
-    assert_eq!(word(&it), "two");
-    assert_replayed(&mut it);
+    let mut it = begin(end(it), &["--bin", "other"]);
+    replays_library(&mut it, "two");
 }
 
 /// For an embedded program, or one of another kind: its flags are its script's business.
@@ -185,15 +181,10 @@ fn other_debug_data_is_compiled_anew() {
         program.windows(9).any(|bytes| bytes == b"TypeOfOne")
     };
     let project = project("taken-debug", "");
-    let text = "struct TypeOfOne { number: u32 }\nfn word() -> String { let one = TypeOfOne { number: 1 }; one.number.to_string() }";
-    project.write(
-        MAIN,
-        &plain("1", &["fn word() -> String { String::new() }"]).replace("fn word() -> String { String::new() }", text),
-    );
+    let line = "fn word() -> String { struct TypeOfOne { number: u32 } let one = TypeOfOne { number: 1 }; one.number.to_string() }";
+    project.write(MAIN, &plain("1", &[line]));
     let it = begin(project, &[]);
     assert!(!has_types(&it));
-    let Plain { project, session, .. } = it;
-    drop(session.stop());
-    let it = begin(project, &["--debug", "full"]);
+    let it = begin(end(it), &["--debug", "full"]);
     assert!(has_types(&it));
 }

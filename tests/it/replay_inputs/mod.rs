@@ -36,7 +36,7 @@ impl Served {
     /// Waits until the first generation serves and replay is prepared.
     fn start_with(project: Project, args: &[&str], change: impl FnOnce(&mut Command)) -> Served {
         let mut served = Served::begin(project, args, change);
-        served.ready();
+        served.plain.session.wait_replay_ready();
         served
     }
 
@@ -64,23 +64,13 @@ impl Served {
         word_at(self.plain.address)
     }
 
-    /// Waits until replay is prepared after the last build, if that was cargo's.
-    fn ready(&mut self) {
-        let session = &mut self.plain.session;
-        let last = session.log.iter().rposition(|event| event["event"] == "building").unwrap();
-        let is_ready = |event: &Value| event["event"] == "replay-ready" || event["built-by"] == "replay";
-        if !session.log[last..].iter().any(is_ready) {
-            session.wait("replay", is_ready);
-        }
-    }
-
-    /// Waits until a build by cargo has ended that may give the same program, and replay is prepared again.
+    /// Waits until a build by cargo has ended that may give the same program, and the next save can be replayed.
     fn built(&mut self) {
         let ended = |event: &Value| matches!(event["event"].as_str(), Some("serving" | "unchanged" | "build-failed"));
         let event = self.plain.session.wait("the end of the build", ended);
         assert_ne!(event["event"], "build-failed");
         self.plain.generation += u64::from(event["event"] == "serving");
-        self.ready();
+        self.plain.session.wait_replay_ready();
     }
 
     /// Waits until the next generation serves, and alone.
@@ -101,7 +91,7 @@ impl Served {
         let said = built.why.unwrap_or_default();
         assert!(built.by == "cargo" && said.contains(why), "built by {} ({said}), not for {why}", built.by);
         assert_eq!(self.word(), word, "{why}");
-        self.ready();
+        self.plain.session.wait_replay_ready();
     }
 
     /// The change that was just made is built by replay, which compiles those crates in that order, and then the program says

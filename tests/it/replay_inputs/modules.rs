@@ -23,7 +23,7 @@ impl Served {
         self.version();
         self.next();
         assert_eq!((version(self.plain.address), self.word()), (self.version.to_string(), word.to_owned()));
-        self.ready();
+        self.plain.session.wait_replay_ready();
         self.edit();
         assert_eq!(self.word(), word);
     }

@@ -125,7 +125,7 @@ fn replay_is_prepared_after_cargo_was_started_again() {
     let again =
         |event: &Value| event["event"] == "building" && event["cause"].as_str().unwrap().contains("took for old");
     served.plain.session.see("another build", again);
-    served.ready();
+    served.plain.session.wait_replay_ready();
     served.edit();
     assert_eq!(served.word(), "one");
 }
@@ -215,7 +215,7 @@ fn a_crate_that_reads_what_replay_sets_for_compilers_goes_through_cargo() {
         assert_eq!(served.word(), "None None");
         served.project().edit(MAIN, name, "NOBODYS");
         assert_eq!((served.next().by.as_str(), served.word().as_str()), ("cargo", "None None"));
-        served.ready();
+        served.plain.session.wait_replay_ready();
     }
     // The program itself is replayed where only a library is not.
     served.project().edit("leaf/src/lib.rs", "NOBODYS", "TMPDIR");

@@ -104,7 +104,7 @@ fn a_session_with_other_flags_is_right() {
             served.version();
             assert_eq!(served.next().by, "cargo");
         } else {
-            served.ready();
+            served.plain.session.wait_replay_ready();
             served.edit();
         }
         assert_eq!(served.word(), word);
@@ -201,7 +201,7 @@ fn what_is_cleaned_away_is_built_again() {
     served.version();
     served.next();
     assert_eq!(served.word(), "three");
-    served.ready();
+    served.plain.session.wait_replay_ready();
     served.edit();
 }
 
