@@ -485,6 +485,16 @@ mod tests {
     }
 
     #[test]
+    fn of_a_folder_only_what_is_named_as_a_call_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let call = call(BIN);
+        call.write(folder.path()).unwrap();
+        let file = file(folder.path(), &call.facts());
+        fs::copy(&file, folder.path().join("rustc-2-lines-x")).unwrap();
+        assert_eq!(Call::read_all(folder.path()), [(file, call)]);
+    }
+
+    #[test]
     fn what_cargo_changes_is_changed_only_where_it_would_be_again() {
         let before = environment(b"HOME=/h\0LEVEL=1\0GONE=x\0").unwrap();
         let after = environment(b"HOME=/h\0LEVEL=2\0NEW=y\0").unwrap();
